@@ -1,0 +1,162 @@
+"""What a vertical tells the command line about itself. Light: neither this nor a vertical's `cli.py` imports torch.
+
+A vertical's `cli.py` holds one constant, named in the entry-point group `counterpoint.verticals`:
+
+    vertical = Vertical(
+        name="audio",
+        package="counterpoint.audio_speech",
+        summary="audio, speech and sheet music",
+        extra="audio_speech",
+        systems=(SystemEntry(name="audio-sheet", status="ready", ...),),
+        importers=(Importer("scores", "MusicXML, MEI and MIDI", "counterpoint.audio_speech.commands:import_scores"),),
+        demo="counterpoint.audio_speech.commands:demo",
+    )
+
+Everything else is named as `"module:attribute"` and imported when its verb is used. The **signature** of a named
+function is its command-line interface: annotated keyword parameters become `--options`, the docstring becomes the
+help. So the module that holds it must be light (import torch, pandas and domain libraries inside the function), or
+the verb's `--help` is slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+#: `"module:attribute"`, resolved by `counterpoint.common.lazy.resolve`.
+Target = str
+
+
+@dataclass(frozen=True)
+class SystemEntry:
+    """One trainable system of a vertical.
+
+    Attributes:
+        name: kebab-case name on the command line, e.g. `audio-sheet`.
+        status: `ready` when it meets the suite's definition of a working system, else `experimental`.
+        paper: authors, title, year, as one would cite it in a table.
+        summary: one sentence: what is learnt from what.
+        needs: the data and the extra it needs.
+        config: `"module:Class"` of its frozen config dataclass, in a module without torch.
+        system: `"module:Class"` of its `ContrastiveSystem`.
+
+    >>> SystemEntry("a", "ready", "A. Author, 2020", "a summary", "nothing", "m:C", "m:S").as_dict()["status"]
+    'ready'
+    """
+
+    name: str
+    status: Literal["ready", "experimental"]
+    paper: str
+    summary: str
+    needs: str
+    config: Target
+    system: Target
+
+    def as_dict(self) -> dict[str, str]:
+        """The row that `systems --json` prints."""
+        return {key: getattr(self, key) for key in ("name", "status", "paper", "summary", "needs")}
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An input that was not taken: which one (file, or file and row) and why, in words its owner understands."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an importer or a generator wrote, and what it left out.
+
+    Attributes:
+        manifest: the manifest file written.
+        rows: number of samples in it.
+        rejected: every input left out, with its reason. Nothing is dropped in silence.
+        note: a sentence the user must see, e.g. that the data are synthetic.
+    """
+
+    manifest: Path
+    rows: int
+    rejected: tuple[Rejected, ...] = ()
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Figures for `--json`."""
+        rejected = [{"source": r.source, "reason": r.reason} for r in self.rejected]
+        return {"manifest": str(self.manifest), "rows": self.rows, "rejected": rejected, "note": self.note}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a vertical's own verb (`demo`, `preview`) hands back; the command line prints it.
+
+    Attributes:
+        figures: JSON-ready figures, printed by `--json`.
+        lines: the same in words, printed otherwise.
+        files: what was written, by name, e.g. `{"report": Path("runs/demo/report.html")}`.
+    """
+
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Figures and files for `--json`."""
+        return {**self.figures, "files": {name: str(path) for name, path in self.files.items()}}
+
+
+@dataclass(frozen=True)
+class Importer:
+    """Turns one of the field's own formats into a manifest.
+
+    Attributes:
+        name: kebab-case name of the format, e.g. `scores`.
+        summary: one sentence for the help.
+        run: `(source: Path, out: Path, **options) -> ImportReport`; `source` is a file or folder, `out` the folder that
+            receives `manifest.parquet`; the annotated keyword parameters after them become `--options`.
+    """
+
+    name: str
+    summary: str
+    run: Target
+
+
+@dataclass(frozen=True)
+class Vertical:
+    """Everything the command line knows about a vertical. A verb appears only when what it needs is given.
+
+    Attributes:
+        name: name on the command line (`counterpoint <name> ...`).
+        package: the Python package.
+        summary: one sentence for the help.
+        extra: the pip extra that brings the domain libraries; named when one of them is missing.
+        systems: trainable systems (verbs `pretrain`, `evaluate`, `embed`, `search`, `report`).
+        importers: field formats (`data import`).
+        data_check: `(row: dict, root: Path) -> None`, raises with the reason when a row's file cannot be used; file
+            columns are relative to `root` (`data check`; without it only the table itself is checked).
+        simulate: `(out: Path, **options) -> ImportReport` (`data simulate`).
+        preview: `(manifest: Path, out: Path, **options) -> Outcome` (`data preview`).
+        demo: `(out: Path, **options) -> Outcome`; `out` needs a default (`demo`).
+        gallery: `(sample: dict, modality: str) -> str`, one sample of a dataset as an HTML fragment in the field's own
+            picture (image as data URI, short audio), for `report` and `search --html`.
+        query: `(file: Path, modality: str, config) -> dict`, a user's file as one sample, for `search --file`.
+
+    >>> Vertical(name="graphs", package="counterpoint.graphs", summary="graphs").systems
+    ()
+    """
+
+    name: str
+    package: str
+    summary: str
+    extra: str = ""
+    systems: tuple[SystemEntry, ...] = ()
+    importers: tuple[Importer, ...] = ()
+    data_check: Target | None = None
+    simulate: Target | None = None
+    preview: Target | None = None
+    demo: Target | None = None
+    gallery: Target | None = None
+    query: Target | None = None
