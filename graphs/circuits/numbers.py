@@ -1,0 +1,91 @@
+"""SPICE numbers (`0.35u`, `12.5fF`, `3meg`) and parameter expressions (`'2*wn+lmin'`)."""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+import re
+from collections.abc import Mapping
+
+_NUMBER = re.compile(r"^([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)([a-zA-Zµ]*)$")
+_SUFFIX = {"t": 1e12, "g": 1e9, "meg": 1e6, "x": 1e6, "k": 1e3, "mil": 25.4e-6, "m": 1e-3, "u": 1e-6, "µ": 1e-6,
+           "n": 1e-9, "p": 1e-12, "f": 1e-15, "a": 1e-18}  # fmt: skip
+_BINARY = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+           ast.Pow: operator.pow, ast.Mod: operator.mod}  # fmt: skip
+_FUNCTIONS = {"max": max, "min": min, "abs": abs, "sqrt": math.sqrt, "int": int, "floor": math.floor,
+              "ceil": math.ceil, "log": math.log, "exp": math.exp, "pwr": operator.pow, "pow": operator.pow}  # fmt: skip
+
+
+def parse_number(text: str) -> float:
+    """Value of a SPICE number in SI units; letters after the scale suffix are a unit and are ignored.
+
+    Suffixes are case-insensitive as in SPICE (`m` is milli, `meg` is mega). A bare `F` after a number is femto, as
+    every SPICE reads it.
+
+    >>> parse_number("0.01fF"), parse_number("270e-9"), parse_number("3MEG")
+    (1e-17, 2.7e-07, 3000000.0)
+    """
+    match = _NUMBER.match(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a SPICE number")
+    suffix = match.group(2).lower()
+    for length in (3, 1):
+        if suffix[:length] in _SUFFIX and len(suffix) >= length:
+            # Multiply through decimal text, so that 0.01f is the float 1e-17 and not 1.0000000000000001e-17.
+            return _scaled(match.group(1), _SUFFIX[suffix[:length]])
+    return float(match.group(1))
+
+
+def _scaled(digits: str, factor: float) -> float:
+    exponent = round(math.log10(factor))
+    if factor != 25.4e-6:
+        mantissa, _, old = digits.lower().partition("e")
+        return float(f"{mantissa}e{int(old or 0) + exponent}")
+    return float(digits) * factor
+
+
+def evaluate(expression: str, scope: Mapping[str, float]) -> float:
+    """Value of a parameter expression; names are looked up case-insensitively in `scope`.
+
+    Only arithmetic, numbers with suffixes, names and a few functions are understood: nothing is executed.
+
+    >>> evaluate("'2*wn + 0.5u'", {"wn": 1e-6})
+    2.5e-06
+    """
+    text = expression.strip().strip("'\"").strip()
+    if text.startswith("{") and text.endswith("}"):
+        text = text[1:-1]
+    try:
+        return parse_number(text)
+    except ValueError:
+        pass
+    # A numeral is rewritten to a plain float; an identifier never starts with a digit, so the two cannot be confused.
+    rewritten = re.sub(
+        r"(?<![\w.])((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[a-zA-Zµ]*)", lambda m: repr(parse_number(m.group(1))), text
+    )
+    try:
+        tree = ast.parse(rewritten.replace("^", "**"), mode="eval").body
+    except SyntaxError:
+        raise ValueError(f"{expression!r} is not an expression of numbers and parameters") from None
+    return float(_value(tree, scope, expression))
+
+
+def _value(node: ast.expr, scope: Mapping[str, float], source: str) -> float:
+    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+        return node.value
+    if isinstance(node, ast.Name):
+        if node.id.lower() in scope:
+            return scope[node.id.lower()]
+        raise KeyError(node.id)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
+        value = _value(node.operand, scope, source)
+        return -value if isinstance(node.op, ast.USub) else value
+    if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
+        try:
+            return _BINARY[type(node.op)](_value(node.left, scope, source), _value(node.right, scope, source))
+        except ZeroDivisionError:
+            raise ValueError(f"{source!r} divides by zero") from None
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.lower() in _FUNCTIONS:
+        return _FUNCTIONS[node.func.id.lower()](*(_value(argument, scope, source) for argument in node.args))
+    raise ValueError(f"{source!r} is not an expression of numbers and parameters")

@@ -1,0 +1,255 @@
+"""SPICE netlists in: hierarchical `.subckt`, continuation lines, parameters; HSPICE/Cadence, Spectre-exported,
+ngspice/Magic and CDL spellings.
+
+`read_spice` parses a file to a `Netlist` of cells; `flatten.py` expands the hierarchy. Every error names file and line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from counterpoint.common.errors import InputError
+
+# Cards that carry simulation, not structure.
+_IGNORED = {
+    "option", "options", "temp", "tran", "ac", "dc", "op", "print", "plot", "probe", "save", "measure", "meas", "ic",
+    "nodeset", "control", "endc", "end", "title", "lib", "endl", "connect", "alter", "data", "enddata", "pz", "noise",
+    "width", "protect", "unprotect", "prot", "unprot", "csparam", "func", "simulator", "scale", "if", "else", "endif",
+}  # fmt: skip
+_TWO_TERMINAL = {"r": "resistor", "c": "capacitor", "l": "inductor"}
+_ELEMENT = {**_TWO_TERMINAL, "m": "mosfet", "q": "bjt", "d": "diode", "x": "instance", "v": "source", "i": "source",
+            "e": "source", "f": "source", "g": "source", "h": "source", "b": "source", "j": "jfet",
+            "k": "coupling", "t": "line", "s": "switch", "w": "switch", "a": "codemodel"}  # fmt: skip
+
+
+class NetlistError(InputError):
+    """A netlist or parasitics file that cannot be understood; names the file and the line."""
+
+    def __init__(self, path: Path | str, line: int, message: str):
+        super().__init__(f"{path}, line {line}: {message}")
+        self.path, self.line = str(path), line
+
+
+@dataclass(frozen=True)
+class Element:
+    """One card of a cell: `M1 d g s b nmos w=1u l=0.15u`.
+
+    `nets` are the card's nets in order; `model` the model or sub-circuit name ('' for a plain R, C, L);
+    `value` the text of a plain value; `params` the text of `name=value` pairs (names in lower case).
+    """
+
+    name: str
+    kind: str
+    nets: tuple[str, ...]
+    model: str
+    value: str | None
+    params: dict[str, str]
+    line: int
+
+
+@dataclass
+class Cell:
+    """A `.subckt` with its ports, parameter defaults and elements; the top level of a file is the cell named ''."""
+
+    name: str
+    ports: tuple[str, ...] = ()
+    params: dict[str, str] = field(default_factory=dict)
+    elements: list[Element] = field(default_factory=list)
+    line: int = 0
+
+
+@dataclass
+class Netlist:
+    """All cells of a file, by lower-case name, and what the file asked for that could not be found."""
+
+    path: str
+    cells: dict[str, Cell]
+    params: dict[str, str]
+    models: dict[str, str]
+    globals: tuple[str, ...]
+    missing_includes: tuple[str, ...]
+    ignored: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+    def cell(self, name: str) -> Cell | None:
+        return self.cells.get(name.lower())
+
+    def tops(self) -> list[str]:
+        """Names of the cells that no other cell of this file instantiates, in file order."""
+        used = {e.model.lower() for cell in self.cells.values() for e in cell.elements if e.kind == "instance"}
+        return [cell.name for key, cell in self.cells.items() if key and key not in used]
+
+
+def read_spice(path: str | Path) -> Netlist:
+    """Parse a SPICE netlist (`.sp`, `.spice`, `.cdl`, `.cir`, `.ckt`).
+
+    Understood: `*`, `//`, `$` and `;` comments; `+` and backslash continuation; `.subckt`/`.ends` (nested names in any
+    case), `.param`, `.model`, `.global`, `.include` of files that exist; CDL's `/` before the cell name; blanks round
+    `=`; quoted expressions. Cards that only steer a simulation are counted in `Netlist.ignored`. A transistor written
+    as `X` (sky130) stays an instance of an undefined cell, which `flatten` takes as a device.
+
+    Raises `NetlistError` naming file and line.
+    """
+    path = Path(path)
+    netlist = Netlist(str(path), {"": Cell("")}, {}, {}, (), (), {})
+    _parse_file(path, netlist, seen=())
+    if not any(cell.elements for cell in netlist.cells.values()):
+        raise NetlistError(path, 1, "no device or instance was found; give a SPICE netlist")
+    return netlist
+
+
+def _parse_file(path: Path, netlist: Netlist, seen: tuple[Path, ...]) -> None:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give an existing netlist file") from None
+    if "\x00" in text:
+        raise InputError(f"{path}: is a binary file; give a text netlist")
+    stack = [netlist.cells[""]]
+    in_control = False
+    for line, card in _cards(path, text):
+        head = card.split(None, 1)[0]
+        if re.match(r"simulator\s+lang\s*=\s*spectre", card, re.I):
+            raise NetlistError(path, line, "is in Spectre's own language; export it as SPICE (hspiceD or CDL)")
+        if head.lower() in (".control", ".endc"):
+            in_control = head.lower() == ".control"
+            continue
+        if in_control:
+            continue
+        if head.startswith("."):
+            _directive(path, line, head[1:].lower(), card[len(head) :].strip(), netlist, stack, seen)
+        elif line == 1 and (head[0].lower() not in "rclmqdxjvi" or len(card.split()) < 4):
+            continue  # a deck's first line is its title; a bare list of cards has a whole card there
+        elif head[0].lower() in _ELEMENT:
+            stack[-1].elements.append(_element(path, line, card))
+        else:
+            raise NetlistError(path, line, f"{head!r} starts no known SPICE card; expected a device, X or a dot card")
+    if len(stack) > 1:
+        raise NetlistError(path, stack[-1].line, f".subckt {stack[-1].name} has no .ends; the file may be truncated")
+
+
+def _cards(path: Path, text: str) -> Iterator[tuple[int, str]]:
+    """Logical lines with the number of their first physical line, comments dropped and continuations joined."""
+    number, parts = 0, []
+    joined = False  # the previous physical line ended in a backslash
+    for line, raw in enumerate(text.splitlines(), 1):
+        stripped = raw.strip()
+        if not stripped or stripped.startswith(("*", "//")):
+            continue
+        stripped = re.split(r"\s\$(?![\[\w]*=)|\s;|\s//", " " + stripped)[0].strip()
+        if not stripped:
+            continue
+        backslash = stripped.endswith("\\")
+        body = stripped.rstrip("\\").strip()
+        if body.startswith("+") or joined:
+            if not parts:
+                raise NetlistError(path, line, "a continuation line ('+') follows no card")
+            parts.append(body.lstrip("+").strip())
+        else:
+            if parts:
+                yield number, " ".join(parts)
+            number, parts = line, [body]
+        joined = backslash
+    if parts:
+        yield number, " ".join(parts)
+
+
+def _directive(path, line, name, rest, netlist: Netlist, stack: list[Cell], seen) -> None:
+    if name in ("subckt", "macro"):
+        tokens, params = _tokens(path, line, rest)
+        if not tokens:
+            raise NetlistError(path, line, ".subckt has no name")
+        if tokens[0].lower() in netlist.cells:
+            first = netlist.cells[tokens[0].lower()]
+            raise NetlistError(path, line, f"cell {tokens[0]!r} is defined twice (first in line {first.line})")
+        cell = Cell(tokens[0], tuple(t for t in tokens[1:] if t != "/"), params, [], line)
+        if len(set(cell.ports)) < len(cell.ports):
+            raise NetlistError(path, line, f"cell {cell.name!r} names a port twice")
+        netlist.cells[cell.name.lower()] = cell
+        stack.append(cell)
+    elif name in ("ends", "eom"):
+        if len(stack) == 1:
+            raise NetlistError(path, line, ".ends without .subckt")
+        if rest and rest.split()[0].lower() != stack[-1].name.lower():
+            # Simulators do not mind, and hand-edited netlists have it often.
+            netlist.notes += (f"line {line}: .ends {rest.split()[0]} closes .subckt {stack[-1].name}",)
+        stack.pop()
+    elif name in ("param", "parameter", "parameters"):
+        tokens, params = _tokens(path, line, rest)
+        if tokens:
+            raise NetlistError(path, line, f".param needs name=value pairs, got {tokens[0]!r}")
+        (stack[-1].params if len(stack) > 1 else netlist.params).update(params)
+    elif name == "model":
+        tokens, _ = _tokens(path, line, rest.replace("(", " ").replace(")", " "))
+        if len(tokens) < 2:
+            raise NetlistError(path, line, ".model needs a name and a type")
+        netlist.models[tokens[0].lower()] = tokens[1].lower()
+    elif name == "global":
+        netlist.globals += tuple(rest.split())
+    elif name in ("include", "inc"):
+        target = path.parent / rest.strip().strip("'\"")
+        if target in seen:
+            raise NetlistError(path, line, f".include {rest} includes itself")
+        if target.is_file():
+            _parse_file(target, netlist, (*seen, path))
+        else:
+            netlist.missing_includes += (rest.strip().strip("'\""),)
+    elif name in _IGNORED:
+        netlist.ignored[name] = netlist.ignored.get(name, 0) + 1
+    else:
+        raise NetlistError(path, line, f"unknown card .{name}")
+
+
+def _tokens(path, line: int, text: str) -> tuple[list[str], dict[str, str]]:
+    """Plain tokens and `name=value` pairs (names in lower case) of a card."""
+    text = re.sub(r"\s*=\s*", "=", text)
+    tokens, params = [], {}
+    for token in re.findall(r"""[^\s=]+=(?:'[^']*'|"[^"]*"|\{[^}]*\}|[^\s]+)?|'[^']*'|\{[^}]*\}|[^\s]+""", text):
+        if "=" in token and not token.startswith(("'", "{")):
+            name, _, value = token.partition("=")
+            if not name or not value:
+                raise NetlistError(path, line, f"{token!r} is no name=value pair")
+            params[name.lower().lstrip("$")] = value
+        else:
+            tokens.append(token)
+    return tokens, params
+
+
+def _element(path, line: int, card: str) -> Element:
+    tokens, params = _tokens(path, line, card)
+    name, rest = tokens[0], tokens[1:]
+    kind = _ELEMENT[name[0].lower()]
+    # CDL writes `$[model]` after a plain value and `$SUB=net` for a bulk terminal.
+    cdl_model = next((t[2:-1] for t in rest if t.startswith("$[") and t.endswith("]")), "")
+    rest = [t for t in rest if not t.startswith("$[")]
+
+    def need(count: int, what: str) -> None:
+        if len(rest) < count:
+            raise NetlistError(path, line, f"{name} needs {what}, got {len(rest)} word(s) before its parameters")
+
+    if kind == "instance":
+        need(1, "nets and a cell name")
+        return Element(name, kind, tuple(t for t in rest[:-1] if t != "/"), rest[-1], None, params, line)
+    if kind in ("mosfet", "bjt", "jfet"):
+        need(4, "at least three nets and a model")
+        return Element(name, kind, tuple(rest[:-1]), rest[-1], None, params, line)
+    if kind == "diode":
+        need(3, "two nets and a model")
+        return Element(name, kind, tuple(rest[:2]), rest[2], None, params, line)
+    if name[0].lower() in _TWO_TERMINAL:
+        need(2, "two nets")
+        value = params.pop(name[0].lower(), None)
+        model, extra = cdl_model, rest[2:]
+        for token in extra:
+            if re.match(r"^[+-.\d'{]", token):
+                value = token
+            elif not model:
+                model = token
+        if value is None and not model and not extra:
+            raise NetlistError(path, line, f"{name} has neither a value nor a model")
+        return Element(name, kind, tuple(rest[:2]), model, value, params, line)
+    need(1, "nets")
+    return Element(name, kind, tuple(rest[:2]), "", None, params, line)

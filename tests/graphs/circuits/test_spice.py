@@ -1,0 +1,148 @@
+"""SPICE in: what each dialect's spelling means, and what a broken file says."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from counterpoint.graphs.circuits.flatten import flatten
+from counterpoint.graphs.circuits.numbers import evaluate, parse_number
+from counterpoint.graphs.circuits.spice import NetlistError, read_spice
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "cell.sp"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1", 1.0), ("0.01fF", 1e-17), ("3464n", 3464e-9), ("1.386e+11p", 0.1386), ("2k", 2000.0), ("5MEG", 5e6),
+     ("3m", 3e-3), ("100F", 1e-13), ("1mil", 25.4e-6), (".5u", 5e-7), ("-2.5pF", -2.5e-12)],
+)  # fmt: skip
+def test_numbers(text, value):
+    assert parse_number(text) == pytest.approx(value, rel=1e-12)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(0.1, 1e3))
+def test_expressions_follow_arithmetic(a, b):
+    assert evaluate("'(x + 2*y)/y - -1'", {"x": a, "y": b}) == pytest.approx((a + 2 * b) / b + 1, rel=1e-9, abs=1e-9)
+
+
+def test_expressions_execute_nothing():
+    with pytest.raises(ValueError, match="not an expression"):
+        evaluate("__import__('os').getcwd()", {})
+
+
+def test_hierarchy_parameters_and_nets(tmp_path):
+    """Instance values win over the cell's defaults, inner nets get the instance's path, ports take the outer net."""
+    path = write(
+        tmp_path,
+        """title line
+.param unit=1u
+.global vdd!
+.subckt inv in out vss w=2
++ l=0.15u
+M1 out in mid vss nmos_rvt w='w*unit' l=l $ a comment
+M2 out in vdd! vdd! pmos_rvt w = 3u  l = l
+R1 mid vss 100
+.ends inv
+.SUBCKT buf a y vss
+Xa a n vss INV w=4
+Xb n y vss / inv
+C1 a y 12.5fF
+.ENDS
+""",
+    )
+    flat = flatten(read_spice(path))
+    assert flat.name == "buf"
+    devices = {d.name: d for d in flat.devices}
+    assert devices["Xa/M1"].params == pytest.approx({"w": 4e-6, "l": 0.15e-6})
+    assert devices["Xb/M1"].params["w"] == pytest.approx(2e-6)
+    assert dict(devices["Xa/M1"].pins) == {"d": "n", "g": "a", "s": "Xa/mid", "b": "vss"}
+    assert dict(devices["Xb/M2"].pins)["s"] == "vdd!"
+    assert {d.kind for d in flat.devices} == {"nmos", "pmos"}
+    assert flat.capacitors == [("a", "y", pytest.approx(12.5e-15))]
+    assert sorted(r[2] for r in flat.resistors) == [100.0, 100.0]
+
+
+def test_magic_transistors_written_as_x_and_subnodes(tmp_path):
+    path = write(
+        tmp_path,
+        "X0 out.t1 in.t0 VSS.t2 VSS.t1 sky130_fd_pr__nfet_01v8 w=2 l=0.15\n"
+        "**devattr s=1,2\nX1 out in vdd vdd sky130_fd_pr__pfet_01v8_lvt w=4 l=0.15\nC0 out in.n3 0.5fF\n",
+    )
+    flat = flatten(read_spice(path))
+    assert [d.kind for d in flat.devices] == ["nmos", "pmos"]
+    assert dict(flat.devices[0].pins) == {"d": "out", "g": "in", "s": "VSS", "b": "VSS"}
+    assert flat.capacitors == [("out", "in", pytest.approx(0.5e-15))]
+    assert "out.t1" in flatten(read_spice(path), merge_subnodes=False).nets
+
+
+def test_backslash_continuation_and_double_slash_comments(tmp_path):
+    path = write(tmp_path, "// header\n.param a=2 \\\n   b=3\nM1 d g s b nfet w='a*b' // width\n")
+    assert flatten(read_spice(path)).devices[0].params["w"] == 6.0
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("R1 a b 1k\n.subckt x a b\nR1 a b 1\n", 2, "has no .ends"),
+        ("R1 a b 1k\n.ends\n", 2, ".ends without .subckt"),
+        ("+ a b\n", 1, "follows no card"),
+        ("R1 a b 1k\nM1 d g nmos\n", 2, "needs at least three nets"),
+        ("R1 a b 1k\n.frobnicate\n", 2, "unknown card .frobnicate"),
+        (".subckt i a b\nR1 a b 1\n.ends\nX1 n1 i\n", 4, "connects 1 nets to i, which has 2 ports"),
+        ("C1 a b 1..2f\n", 1, "not an expression"),
+        ("C1 a b 'cx'\n", 1, "parameter 'cx' has no value"),
+        (".subckt i a b\nR1 a b 1\n.ends\n.subckt I a\nR1 a 0 1\n.ends\n", 4, "is defined twice (first in line 1)"),
+        ("simulator lang=spectre\nm0 (a b c d) nmos\n", 1, "Spectre's own language"),
+    ],
+)
+def test_errors_name_file_and_line(tmp_path, text, line, words):
+    path = write(tmp_path, text)
+    with pytest.raises(NetlistError) as error:
+        flatten(read_spice(path))
+    assert f"cell.sp, line {line}: " in str(error.value)
+    assert words in str(error.value)
+
+
+def test_recursion_is_refused(tmp_path):
+    path = write(tmp_path, ".subckt a p\nX1 p a\n.ends\nX0 n a\n")
+    with pytest.raises(NetlistError, match="instantiates itself"):
+        flatten(read_spice(path))
+
+
+def test_several_tops_ask_for_a_name(tmp_path):
+    path = write(tmp_path, ".subckt a p\nR1 p 0 1\n.ends\n.subckt b p\nR1 p 0 1\n.ends\n")
+    with pytest.raises(ValueError, match=r"2 cells could be the top \(a, b\)"):
+        flatten(read_spice(path))
+    assert flatten(read_spice(path), top="b").name == "b"
+
+
+@pytest.mark.realdata
+def test_the_sar_adc_has_its_known_devices_and_capacitors(data_dir):
+    """Counts stated with the data: 6116 devices and 18705 capacitors in the extracted matrix."""
+    folder = data_dir / "graphs" / "circuits" / "sky130_saradc"
+    flat = flatten(read_spice(folder / "adc_array_matrix_12bit.mag.C.postlayout.spice"))
+    assert len(flat.devices) == 6116
+    assert len(flat.capacitors) == 18705
+    supply = sum("VSS" in (a, b) or "VDD" in (a, b) for a, b, _ in flat.capacitors)
+    assert (len(flat.capacitors) - supply, supply) == (17208, 1497)
+
+
+@pytest.mark.realdata
+def test_every_spice_file_of_the_sample_data_reads(data_dir):
+    """All but the Spectre test benches, which say so."""
+    files = [p for p in (data_dir / "graphs" / "circuits").rglob("*") if p.suffix in (".sp", ".spice")]
+    refused = []
+    for path in files:
+        try:
+            read_spice(path)
+        except NetlistError as error:
+            assert "Spectre's own language" in str(error)  # noqa: PT017 - every refusal must be this one
+            refused.append(path)
+    assert len(files) > 90
+    assert all(p.stem.endswith("_test") for p in refused)
