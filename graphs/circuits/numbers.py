@@ -13,8 +13,8 @@ _SUFFIX = {"t": 1e12, "g": 1e9, "meg": 1e6, "x": 1e6, "k": 1e3, "mil": 25.4e-6, 
            "n": 1e-9, "p": 1e-12, "f": 1e-15, "a": 1e-18}  # fmt: skip
 _BINARY = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
            ast.Pow: operator.pow, ast.Mod: operator.mod}  # fmt: skip
-_FUNCTIONS = {"max": max, "min": min, "abs": abs, "sqrt": math.sqrt, "int": int, "floor": math.floor,
-              "ceil": math.ceil, "log": math.log, "exp": math.exp, "pwr": operator.pow, "pow": operator.pow}  # fmt: skip
+_FUNCTIONS = {"max": max, "min": min, "abs": abs, "sqrt": math.sqrt, "int": int, "floor": math.floor, "log": math.log,
+              "ceil": math.ceil, "exp": math.exp, "pwr": operator.pow, "pow": operator.pow}  # fmt: skip
 
 
 def parse_number(text: str) -> float:
