@@ -88,6 +88,17 @@ class ImportReport:
         rejected = [{"source": r.source, "reason": r.reason} for r in self.rejected]
         return {"manifest": str(self.manifest), "rows": self.rows, "rejected": rejected, "note": self.note}
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The same in words."""
+        left_out = [f"left out: {r.source}: {r.reason}" for r in self.rejected]
+        return (f"{self.manifest}: {self.rows} rows", *left_out, *([self.note] if self.note else []))
+
+    @property
+    def failed(self) -> str:
+        """Why the whole import failed, if it did: nothing could be taken."""
+        return f"{self.manifest}: not one input could be taken" if self.rows == 0 else ""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -97,11 +108,13 @@ class Outcome:
         figures: JSON-ready figures, printed by `--json`.
         lines: the same in words, printed otherwise.
         files: what was written, by name, e.g. `{"report": Path("runs/demo/report.html")}`.
+        failed: a sentence when the work was done but its verdict is bad (unusable rows, leakage): exit code 2.
     """
 
     figures: Mapping[str, Any] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
+    failed: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Figures and files for `--json`."""

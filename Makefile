@@ -1,0 +1,77 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each makes .venv, installs what it needs, and runs.
+# Once installed, both work without a network and without calling pip, until pyproject.toml changes.
+#
+#   TORCH=cpu make demo    PyTorch's own CPU builds (a much smaller download) instead of the registry's CUDA builds
+#   PYTHON=/path/python3   the Python that makes .venv (3.11 or newer)
+#   WORKERS=8 make test    test processes
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint bench clean install-demo install-test venv
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
+WORKERS ?= 2
+TORCH ?=
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+help:
+	@echo "make demo      audio and sheet music find each other: trains for a few minutes, writes runs/demo/report.html"
+	@echo "make test      the tests that take minutes"
+	@echo "make test-all  every test, also the slow ones"
+	@echo "make lint      ruff"
+	@echo "make bench     speed measurements"
+	@echo "make clean     removes .venv and build leftovers, keeps runs/"
+
+demo: install-demo
+	@echo "== Running the demo (counterpoint audio demo)"
+	$(BIN)/counterpoint audio demo
+
+test: install-test
+	@echo "== Running the tests"
+	$(PYTEST) -m "not slow and not gpu"
+
+test-all: install-test
+	@echo "== Running every test"
+	$(PYTEST) --timeout 1800
+
+lint: install-test
+	$(BIN)/ruff check .
+
+bench: install-test
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+# What was installed is remembered as a copy of pyproject.toml, so a fresh timestamp alone installs nothing again.
+install-demo: venv
+	@cmp -s pyproject.toml $(VENV)/demo.installed || { \
+	  echo "== Installing Counterpoint with the audio extra into $(VENV) (PyTorch is large: this takes minutes)" && \
+	  $(PIP) -e '.[audio_speech]' && cp pyproject.toml $(VENV)/demo.installed; }
+
+install-test: venv
+	@cmp -s pyproject.toml $(VENV)/test.installed || { \
+	  echo "== Installing Counterpoint with every extra and the test tools into $(VENV) (this takes minutes)" && \
+	  $(PIP) -e '.[all,dev]' && cp pyproject.toml $(VENV)/test.installed && cp pyproject.toml $(VENV)/demo.installed; }
+
+venv:
+	@test -x $(BIN)/python || { \
+	  for python in $(PYTHON) python3.11 python3.12 python3.13 python3 python; do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "Counterpoint needs Python 3.11 or newer; python3 here is $$(python3 --version 2>&1). Install one, or name" \
+	      "it: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; fi; \
+	  echo "== Making $(VENV) with $$($$found --version)"; \
+	  $$found -m venv $(VENV) || { rm -rf $(VENV); \
+	    echo "$$found cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }; }
+ifeq ($(TORCH),cpu)
+	@test -e $(VENV)/torch-cpu.installed || { \
+	  echo "== Installing PyTorch's CPU builds" && \
+	  $(PIP) --index-url https://download.pytorch.org/whl/cpu 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12' && \
+	  touch $(VENV)/torch-cpu.installed; }
+else ifneq ($(TORCH),)
+	@echo "TORCH=$(TORCH) is not known; leave it out, or say TORCH=cpu" >&2; exit 2
+endif

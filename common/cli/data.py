@@ -1,0 +1,133 @@
+"""`data import | check | split | simulate | preview`: the field's files in, a checked manifest out."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from counterpoint.common.cli.options import call, listing, wants_help, write
+from counterpoint.common.cli.suggest import no_such
+from counterpoint.common.cli.verbs import Call
+from counterpoint.common.cli.vertical import Outcome, Vertical
+from counterpoint.common.errors import InputError
+from counterpoint.common.lazy import resolve
+
+_SHOWN = 50
+
+
+def data(command: Call) -> int:
+    """Dispatch to the action; each is offered only where the vertical brings what it needs."""
+    vertical = command.vertical
+    actions = {
+        "import": ("turn the field's own files into a manifest", _import, bool(vertical.importers)),
+        "check": ("read every row and every file; list each bad one with its reason", _check, True),
+        "split": ("split by group into train, val and test; store the split with its hash", _split, True),
+        "simulate": ("write a synthetic data set", _simulate, vertical.simulate is not None),
+        "preview": ("look at samples", _preview, vertical.preview is not None),
+    }
+    actions = {name: (summary, run) for name, (summary, run, offered) in actions.items() if offered}
+    name = command.argv[0] if command.argv else ""
+    if not name:
+        raise InputError(f"which action? one of: {', '.join(actions)}")
+    if wants_help([name]):
+        rows = {action: summary for action, (summary, _) in actions.items()}
+        usage = f"{command.program} ACTION [options]"
+        write(listing(usage, "Bring data in.", {"actions": rows}, f"{command.program} ACTION --help"))
+        return 0
+    if name not in actions:
+        raise no_such("action", name, actions)
+    return actions[name][1](f"{command.program} {name}", command.argv[1:], vertical)
+
+
+def _import(program: str, argv: list[str], vertical: Vertical) -> int:
+    importers = {importer.name: importer for importer in vertical.importers}
+    name = argv[0] if argv else ""
+    if not name:
+        raise InputError(f"which format? one of: {', '.join(importers)}")
+    if wants_help([name]):
+        rows = {importer.name: importer.summary for importer in vertical.importers}
+        usage = f"{program} FORMAT SOURCE --out FOLDER"
+        about = "Turn files into a manifest; what cannot be used is listed with its reason and the rest goes on."
+        write(listing(usage, about, {"formats": rows}, f"{program} FORMAT --help"))
+        return 0
+    if name not in importers:
+        raise no_such("format", name, importers)
+    return call(f"{program} {name}", resolve(importers[name].run), argv[1:])
+
+
+def _simulate(program: str, argv: list[str], vertical: Vertical) -> int:
+    return call(program, resolve(vertical.simulate), argv)
+
+
+def _preview(program: str, argv: list[str], vertical: Vertical) -> int:
+    return call(program, resolve(vertical.preview), argv)
+
+
+def _check(program: str, argv: list[str], vertical: Vertical) -> int:
+    return call(program, check, argv, vertical)
+
+
+def _split(program: str, argv: list[str], vertical: Vertical) -> int:
+    return call(program, split, argv)
+
+
+def check(vertical: Vertical, manifest: Path, workers: int = 2) -> Outcome:
+    """Read every row of MANIFEST and every file it names; list each bad one with its reason. Exit code 2 if any is bad.
+
+    Args:
+        manifest: the manifest file (.parquet, .csv or .jsonl).
+        workers: processes that read files.
+    """
+    from counterpoint.common.data import Manifest, check_leakage, validate_manifest
+
+    table = Manifest.load(manifest)
+    reader = partial(resolve(vertical.data_check), root=table.root) if vertical.data_check else _accept
+    report = validate_manifest(table, reader, workers=workers, progress=True)
+    check_leakage(table)
+    bad = [{"row": b.row, "id": b.id, "file": str(b.file), "reason": b.reason} for b in report.bad]
+    shown = [f"row {b['row']} ({b['id']}) {b['file']}: {b['reason']}" for b in bad[:_SHOWN]]
+    if len(bad) > _SHOWN:
+        shown.append(f"... and {len(bad) - _SHOWN} more; --json lists all")
+    good = report.rows - len(bad)
+    verdict = f"{manifest}: {len(bad)} of {report.rows} rows cannot be used" if bad else ""
+    lines = (*shown, f"{good} of {report.rows} rows can be used; no group stands in two splits")
+    return Outcome({"rows": report.rows, "usable": good, "bad": bad}, lines, failed=verdict)
+
+
+def split(
+    manifest: Path,
+    out: Path | None = None,
+    train: float = 0.8,
+    val: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+    stratify: str | None = None,
+) -> Outcome:
+    """Split MANIFEST into train, val and test so that no group stands in two of them.
+
+    Args:
+        manifest: the manifest file (.parquet, .csv or .jsonl).
+        out: the manifest to write; by default NAME-split beside the input.
+        train: share of the training split.
+        val: share of the validation split.
+        test: share of the test split.
+        seed: seed of the shuffle; the same seed gives the same split.
+        stratify: column whose distribution each split should keep.
+    """
+    from counterpoint.common.data import Manifest, split_by_group
+
+    table = Manifest.load(manifest)
+    done = split_by_group(table, {"train": train, "val": val, "test": test}, seed=seed, stratify=stratify)
+    target = out or manifest.with_name(f"{manifest.stem}-split{manifest.suffix}")
+    done.save(target)
+    groups = done.frame.groupby("split")["group"].nunique()
+    rows = done.frame["split"].value_counts()
+    figures = {
+        name: {"rows": int(rows.get(name, 0)), "groups": int(groups.get(name, 0))} for name in ("train", "val", "test")
+    }
+    lines = [f"{name:5}  {n['rows']:>8} rows  {n['groups']:>8} groups" for name, n in figures.items()]
+    return Outcome({"splits": figures}, (*lines, f"wrote {target}"), {"manifest": target})
+
+
+def _accept(row: dict) -> None:
+    """The table alone is checked: this vertical reads no files."""

@@ -1,0 +1,136 @@
+"""`counterpoint <vertical> <verb>`: finds the vertical, then the verb, then runs one function.
+
+Exit codes: 0 done; 1 a fault of ours, with its traceback; 2 a usage or input error, in one sentence; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from counterpoint.common.cli.discover import find_verticals
+from counterpoint.common.cli.options import listing, wants_help, write
+from counterpoint.common.cli.suggest import no_such
+from counterpoint.common.cli.verbs import UMBRELLA, VERBS, Call, verbs_of
+from counterpoint.common.cli.vertical import Vertical
+from counterpoint.common.errors import InputError
+
+# The machine refuses: full disk, quota, read-only or forbidden folder. Always the user's to mend, never our fault.
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code. Also the entry point of `counterpoint-<vertical>` scripts.
+
+    >>> main(["--version"])
+    counterpoint 0.1.0
+    0
+    """
+    program = "counterpoint"
+    argv = list(sys.argv[1:] if argv is None else argv)
+    script = Path(sys.argv[0]).name
+    if script.startswith("counterpoint-"):
+        argv.insert(0, script.removeprefix("counterpoint-"))
+    try:
+        return _dispatch(program, argv)
+    except InputError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        return _interrupted()
+    except SystemExit as stop:
+        # Lightning turns Ctrl-C into an orderly shutdown and SystemExit(1).
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return _interrupted()
+        raise
+    except BrokenPipeError:
+        # `counterpoint ... | head`: the reader has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        sentence = _system_sentence(error, argv)
+        if sentence is None:
+            raise
+        return _refuse(sentence)
+
+
+def _dispatch(program: str, argv: list[str]) -> int:
+    verticals = find_verticals()
+    if argv and argv[0] == "--version":
+        from counterpoint import __version__
+
+        write(f"counterpoint {__version__}")
+        return 0
+    if not argv or argv[0] in ("-h", "--help"):
+        return _overview(program, verticals, asked=bool(argv))
+    name, *rest = argv
+    if name in UMBRELLA:
+        return UMBRELLA[name].run(Call(f"{program} {name}", rest, None))
+    if name not in verticals:
+        kind = "option" if name.startswith("-") else "vertical"
+        raise no_such(kind, name, [*verticals, *UMBRELLA], f"{program} --help")
+    return _vertical(f"{program} {name}", verticals[name](), rest)
+
+
+def _vertical(program: str, vertical: Vertical, argv: list[str]) -> int:
+    verbs = verbs_of(vertical)
+    if not argv or wants_help(argv[:1]):
+        rows = {verb.name: verb.summary for verb in verbs.values()}
+        text = listing(f"{program} VERB [options]", vertical.summary, {"verbs": rows}, f"{program} VERB --help")
+        return _show(text, asked=bool(argv))
+    name, *rest = argv
+    if name not in verbs:
+        if name in VERBS:
+            raise InputError(f"{vertical.name} has no verb '{name}'; it has {', '.join(verbs)}")
+        raise no_such("option" if name.startswith("-") else "verb", name, list(verbs), f"{program} --help")
+    try:
+        return verbs[name].run(Call(f"{program} {name}", rest, vertical))
+    except ModuleNotFoundError as error:
+        raise _missing_extra(error, vertical) from error
+
+
+def _overview(program: str, verticals: dict, asked: bool) -> int:
+    from counterpoint import __doc__ as about
+
+    rows = {name: load().summary for name, load in verticals.items()}
+    tools = {name: verb.summary for name, verb in UMBRELLA.items()}
+    sections = {"verticals": rows or {"(none)": "install one: pip install 'counterpoint[all]'"}, "tools": tools}
+    text = listing(f"{program} VERTICAL VERB [options]", about or "", sections, f"{program} VERTICAL --help")
+    return _show(text, asked)
+
+
+def _show(text: str, asked: bool) -> int:
+    """Help that was asked for is output; help shown because the command stops half-way is a usage error."""
+    write(text, sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
+
+
+def _refuse(sentence: str) -> int:
+    write(f"counterpoint: {' '.join(sentence.split())}", sys.stderr)
+    return 2
+
+
+def _interrupted() -> int:
+    write("counterpoint: interrupted", sys.stderr)
+    return 130
+
+
+def _missing_extra(error: ModuleNotFoundError, vertical: Vertical) -> Exception:
+    """A missing third-party library is the user's to install; a missing module of ours is a fault of ours."""
+    root = (error.name or "").partition(".")[0]
+    if not root or root == "counterpoint" or importlib.util.find_spec(root) is not None:
+        return error
+    extra = vertical.extra or vertical.package.rpartition(".")[2]
+    return InputError(f"the library '{root}' is not installed; pip install 'counterpoint[{extra}]' brings it")
+
+
+def _system_sentence(error: OSError, argv: list[str]) -> str | None:
+    where = str(error.filename) if error.filename else "the output folder"
+    if error.errno in _REFUSALS:
+        return f"{where}: {error.strerror or error}"
+    given = {value.rpartition("=")[2] for value in argv}
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST) and where in given:
+        return f"{where}: {error.strerror}"
+    return None

@@ -1,0 +1,171 @@
+"""Options from signatures: a typed function is a command. Built on jsonargparse; its errors become one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import math
+import re
+import shutil
+import sys
+import textwrap
+from argparse import ArgumentError
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TextIO
+
+from counterpoint.common.cli.suggest import nearest, no_such
+from counterpoint.common.errors import InputError
+
+
+def wants_help(argv: Sequence[str]) -> bool:
+    """Whether help is asked for.
+
+    >>> wants_help(["--help"]), wants_help(["audio"])
+    (True, False)
+    """
+    return any(argument in ("-h", "--help") for argument in argv)
+
+
+def write(text: str, stream: TextIO | None = None) -> None:
+    """Write one line (or block) of output; results go to stdout, everything else to stderr.
+
+    >>> write("done")
+    done
+    """
+    stream = stream or sys.stdout
+    stream.write(text + "\n")
+    stream.flush()
+
+
+def listing(usage: str, about: str, sections: Mapping[str, Mapping[str, str]], more: str) -> str:
+    """Help text of a level that only leads to further levels.
+
+    >>> print(listing("cp VERB", "About.", {"verbs": {"demo": "the whole path"}}, "cp VERB --help"))
+    usage: cp VERB
+    <BLANKLINE>
+    About.
+    <BLANKLINE>
+    verbs:
+      demo  the whole path
+    <BLANKLINE>
+    More: cp VERB --help
+    """
+    width = max(shutil.get_terminal_size((100, 20)).columns - 2, 40)
+    column = max((len(name) for rows in sections.values() for name in rows), default=0) + 4
+    blocks = [f"usage: {usage}", textwrap.fill(about.strip(), width)]
+    for title, rows in sections.items():
+        lines = [
+            textwrap.fill(text, width, initial_indent=f"  {name}".ljust(column), subsequent_indent=" " * column)
+            for name, text in rows.items()
+        ]
+        blocks.append("\n".join([f"{title}:", *lines]))
+    return "\n\n".join([*blocks, f"More: {more}"])
+
+
+def new_parser(program: str, about: str):
+    """A jsonargparse parser without abbreviations; parse with `parse`, which raises `InputError`."""
+    from jsonargparse import ArgumentParser
+
+    return ArgumentParser(
+        prog=program, description=about, exit_on_error=False, print_config=None, allow_abbrev=False, default_env=False
+    )
+
+
+def option_names(parser) -> list[str]:
+    """Every `--option` of the parser."""
+    return [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
+
+
+def parse(parser, argv: Sequence[str], help_command: str = ""):
+    """Parse, or raise an `InputError` of one sentence that names the option, the value and the nearest valid name."""
+    try:
+        return parser.parse_args(list(argv))
+    except ArgumentError as error:
+        raise InputError(_sentence(str(error), parser, help_command or f"{parser.prog} --help")) from error
+
+
+def _sentence(message: str, parser, help_command: str) -> str:
+    options = option_names(parser)
+    if match := re.match(r"unrecognized arguments: (.*)", message, re.IGNORECASE | re.DOTALL):
+        words = match[1].split()
+        unknown = next((word for word in words if word.startswith("-")), words[0]).partition("=")[0]
+        if not unknown.startswith("-"):
+            return f"'{unknown}' was not expected; see {help_command}"
+        return str(no_such("option", unknown, options, help_command))
+    if match := re.match(r"(?:Group '(.+?)' does not accept )?[oO]ption '(.+?)'", message):
+        key = ".".join(part for part in match.groups() if part)
+        near = nearest(f"--{key}", options)
+        return f"unknown setting '{key}'" + (f"; did you mean '{near[2:]}'?" if near else f"; see {help_command}")
+    if match := re.match(r'Parser key "(.+?)":\s*(.*)', message, re.DOTALL):
+        detail = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", match[2]).replace("typing.", "")
+        detail = re.sub(r"^Expected an? ", "expected ", detail).replace(". Got value:", ", got")
+        return f"--{match[1]}: {detail}"
+    return f"{message.rstrip('.')}; see {help_command}"
+
+
+def call(program: str, function: Callable[..., Any], argv: Sequence[str], *bound: Any) -> int:
+    """Run `function` as a command: its annotated parameters are the options, its docstring the help.
+
+    Parameters without a default are positional, except `out`, which is always `--out`. The first parameters may be
+    given in `bound`. `--json` prints the result's `as_dict()`; otherwise its `lines` are printed.
+    """
+    parser = new_parser(program, summary_of(function))
+    parameters = list(inspect.signature(function).parameters.values())[len(bound) :]
+    first = set(list(inspect.signature(function).parameters)[: len(bound)])
+    plain = {p.name for p in parameters if p.default is p.empty and p.name != "out" and p.kind is not p.VAR_KEYWORD}
+    rest = {p.name for p in parameters} - plain
+    if plain:
+        parser.add_function_arguments(function, as_group=False, as_positional=True, skip=first | rest)
+    parser.add_function_arguments(function, as_group=False, skip=first | plain)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    namespace = parse(parser, argv)
+    values = vars(parser.instantiate(namespace))
+    as_json = values.pop("json")
+    return run(partial(function, *bound, **values), as_json)
+
+
+def run(function: Callable[[], Any], as_json: bool) -> int:
+    """Call `function` and print what it returns. With `--json` nothing but the JSON reaches stdout."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        result = function()
+    if as_json:
+        write(json.dumps(jsonable(result), indent=2, ensure_ascii=False))
+    else:
+        for line in getattr(result, "lines", ()):
+            write(line)
+    if failed := getattr(result, "failed", ""):
+        raise InputError(failed)
+    return 0
+
+
+def jsonable(value: Any) -> Any:
+    """Plain JSON: paths as text, tensors and arrays as lists, NaN and infinities as null.
+
+    >>> from pathlib import Path
+    >>> jsonable({"a": (1, float("nan")), "b": Path("x")})
+    {'a': [1, None], 'b': 'x'}
+    """
+    if hasattr(value, "as_dict"):
+        return jsonable(value.as_dict())
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [jsonable(item) for item in value]
+    if hasattr(value, "tolist"):
+        return jsonable(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return str(value)
+
+
+def summary_of(function: Callable[..., Any]) -> str:
+    """First paragraph of the docstring, on one line.
+
+    >>> summary_of(wants_help)
+    'Whether help is asked for.'
+    """
+    return " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())

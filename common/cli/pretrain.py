@@ -1,0 +1,153 @@
+"""`pretrain SYSTEM`: the system's config dataclass is its options; presets, YAML and dotted overrides on top."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from counterpoint.common.cli.options import listing, new_parser, parse, run, wants_help, write
+from counterpoint.common.cli.suggest import no_such
+from counterpoint.common.cli.verbs import Call
+from counterpoint.common.cli.vertical import Outcome, SystemEntry
+from counterpoint.common.errors import InputError
+from counterpoint.common.lazy import resolve
+
+_OWN = ("config", "preset", "resume", "print_config", "json")
+
+
+def pretrain(call: Call) -> int:
+    """`pretrain SYSTEM [options]` or `pretrain --resume RUN`."""
+    entries = {entry.name: entry for entry in call.vertical.systems}
+    name = call.argv[0] if call.argv else ""
+    if not name:
+        raise InputError(f"which system? one of: {', '.join(entries)}")
+    if wants_help([name]):
+        rows = {entry.name: entry.summary for entry in entries.values()}
+        usage = f"{call.program} SYSTEM [options]   or   {call.program} --resume RUN"
+        about = "Train a system from its configuration."
+        write(listing(usage, about, {"systems": rows}, f"{call.program} SYSTEM --help"))
+        return 0
+    if name.startswith("-"):
+        return _resume_only(call)
+    if name not in entries:
+        raise no_such("system", name, entries)
+    return _train(f"{call.program} {name}", entries[name], call.argv[1:])
+
+
+def _resume_only(call: Call) -> int:
+    parser = new_parser(call.program, "Continue an interrupted run from its last checkpoint.")
+    parser.add_argument("--resume", type=Path, required=True, metavar="RUN", help="the run's folder")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    options = parse(parser, call.argv)
+    return run(lambda: _continue(options.resume), options.json)
+
+
+def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
+    config_class = resolve(entry.config)
+    parser = config_parser(program, entry, config_class)
+    preset = _value_of("--preset", argv)
+    if preset is not None:
+        parser.set_defaults(dict(flatten(preset_values(entry, config_class, preset))))
+    options = parse(parser, argv)
+    if options.print_config:
+        write(parser.dump(_without_own(options), skip_unset=False, skip_validation=True).rstrip())
+        return 0
+    if options.resume is not None:
+        given = {word.partition("=")[0] for word in argv if word.startswith("--")}
+        if given - {"--resume", "--json"}:
+            raise InputError("--resume continues a run with the configuration stored in it; give no other settings")
+        return run(lambda: _continue(options.resume, entry), options.json)
+    config = build_config(parser, options, config_class)
+    return run(lambda: _fit(entry, config), options.json)
+
+
+def config_parser(program: str, entry: SystemEntry, config_class: type):
+    """Parser whose options are the config's fields, nested ones dotted (`--train.max_epochs 3`)."""
+    from jsonargparse import ActionConfigFile
+
+    parser = new_parser(program, f"{entry.summary} {entry.paper}")
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with settings; later options override it")
+    names = ", ".join(getattr(config_class, "presets", {})) or "see the README"
+    parser.add_argument("--preset", type=str, default=None, help=f"named settings to start from: full, {names}")
+    parser.add_argument("--resume", type=Path, default=None, metavar="RUN", help="continue an interrupted run")
+    parser.add_argument("--print_config", action="store_true", help="print the settings as YAML, for --config")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_class_arguments(config_class, None, fail_untyped=True)
+    return parser
+
+
+def build_config(parser, options, config_class: type) -> Any:
+    """Instantiate the frozen config dataclass from parsed options."""
+    values = vars(parser.instantiate(options))
+    try:
+        return config_class(**{field.name: values[field.name] for field in dataclasses.fields(config_class)})
+    except (ValueError, TypeError) as error:
+        raise InputError(str(error)) from error
+
+
+def preset_values(entry: SystemEntry, config_class: type, name: str) -> Mapping[str, Any]:
+    """The overrides of a named preset; `full` is the dataclass's own defaults, the paper's scale."""
+    presets = getattr(config_class, "presets", None)
+    if presets is None:
+        presets = resolve(entry.system).presets
+    if name == "full" and "full" not in presets:
+        return {}
+    if name not in presets:
+        raise no_such("preset", name, ["full", *presets])
+    return presets[name]
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as dotted ones.
+
+    >>> dict(flatten({"train": {"seed": 1}, "dim": 2}))
+    {'train.seed': 1, 'dim': 2}
+    """
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _value_of(option: str, argv: list[str]) -> str | None:
+    for position, word in enumerate(argv):
+        if word == option and position + 1 < len(argv):
+            return argv[position + 1]
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _without_own(options):
+    options = options.clone()
+    for name in _OWN:
+        options.pop(name, None)
+    return options
+
+
+def _fit(entry: SystemEntry, config: Any) -> Outcome:
+    from counterpoint.common.trainers import fit
+
+    return _outcome(fit(resolve(entry.system)(config)))
+
+
+def _continue(run_dir: Path, entry: SystemEntry | None = None) -> Outcome:
+    if not (run_dir / "config.yaml").is_file():
+        raise InputError(f"{run_dir} is not a run folder: it has no config.yaml")
+    from counterpoint.common.trainers import fit, load_run
+
+    system = load_run(run_dir, "last")
+    if entry is not None and not isinstance(system, resolve(entry.system)):
+        raise InputError(f"{run_dir} holds a run of {type(system).__name__}, not of {entry.name}")
+    return _outcome(fit(system, resume=run_dir))
+
+
+def _outcome(result: Any) -> Outcome:
+    figures = {"run_dir": str(result.run_dir), "metrics": dict(result.metrics)}
+    lines = [f"run folder  {result.run_dir}"]
+    lines += [f"{name}  {value:.4g}" for name, value in result.metrics.items() if isinstance(value, (int, float))]
+    return Outcome(figures=figures, lines=tuple(lines))
+

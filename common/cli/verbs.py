@@ -1,0 +1,69 @@
+"""The table of verbs: what each needs of a vertical, and which function runs it (imported when used)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from counterpoint.common.cli.vertical import Vertical
+from counterpoint.common.lazy import resolve
+
+
+@dataclass(frozen=True)
+class Call:
+    """One use of a verb: how the user called it so far, what he wrote after it, and for which vertical."""
+
+    program: str
+    argv: list[str]
+    vertical: Vertical | None
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb, the function `(Call) -> int` that runs it, and whether a vertical offers it."""
+
+    name: str
+    summary: str
+    target: str
+    offered: Callable[[Vertical], bool] = lambda vertical: bool(vertical.systems)
+
+    def run(self, call: Call) -> int:
+        """Import the verb's module and run it; returns the exit code."""
+        return resolve(self.target)(call)
+
+
+_MODULE = "counterpoint.common.cli"
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb(
+            "demo",
+            "the whole path on sample data in minutes: train, evaluate, search, report",
+            f"{_MODULE}.simple:demo",
+            lambda vertical: vertical.demo is not None,
+        ),
+        Verb("systems", "list the systems with their status, paper and needs", f"{_MODULE}.simple:systems"),
+        Verb(
+            "data",
+            "bring data in: import, check, split, simulate, preview",
+            f"{_MODULE}.data:data",
+            lambda vertical: bool(vertical.importers or vertical.simulate or vertical.data_check),
+        ),
+        Verb("pretrain", "train a system", f"{_MODULE}.pretrain:pretrain"),
+    )
+}
+
+UMBRELLA = {
+    verb.name: verb
+    for verb in (Verb("losses", "list the contrastive objectives", f"{_MODULE}.simple:losses"),)
+}
+
+
+def verbs_of(vertical: Vertical) -> dict[str, Verb]:
+    """The verbs this vertical offers, in the order of work.
+
+    >>> list(verbs_of(Vertical(name="x", package="x", summary="nothing yet")))
+    []
+    """
+    return {name: verb for name, verb in VERBS.items() if verb.offered(vertical)}

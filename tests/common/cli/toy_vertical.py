@@ -1,0 +1,82 @@
+"""A vertical of the smallest kind, as a team would write it in a package of its own."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from counterpoint.common.cli import Importer, ImportReport, Outcome, Rejected, SystemEntry, Vertical
+from counterpoint.common.errors import InputError
+
+
+@dataclass(frozen=True)
+class Train:
+    """Training.
+
+    Attributes:
+        max_epochs: passes over the data.
+        precision: arithmetic.
+    """
+
+    max_epochs: int = 100
+    precision: Literal["32", "bf16"] = "32"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Config:
+    """The toy's settings."""
+
+    presets: ClassVar[dict] = {"small": {"width": 8, "train": {"max_epochs": 2}}}
+    train: Train = field(default_factory=Train)
+    width: int = 512
+    scales: tuple[float, ...] = (1.0, 2.0)
+    note: str | None = None
+
+    def __post_init__(self):
+        if self.width < 1:
+            raise InputError(f"width is {self.width}; it must be at least 1")
+
+
+def demo(out: Path = Path("runs/demo"), count: int = 3) -> Outcome:
+    """Count to a number.
+
+    Args:
+        out: folder for the report.
+        count: how far.
+    """
+    if count < 0:
+        raise InputError(f"count is {count}; it must not be negative")
+    if count == 99:
+        raise RuntimeError("a fault of ours")
+    if count == 98:
+        raise KeyboardInterrupt
+    if count == 97:
+        import a_library_nobody_has  # noqa: F401
+    print("chatter of a library")  # noqa: T201
+    return Outcome({"count": count, "nothing": float("nan")}, (f"counted to {count}",), {"report": out / "report.html"})
+
+
+def read_folder(source: Path, out: Path, strict: bool = False) -> ImportReport:
+    """Import a folder of text files.
+
+    Args:
+        source: the folder.
+        out: receives manifest.parquet.
+        strict: refuse instead of leaving out.
+    """
+    files = sorted(source.iterdir())
+    bad = tuple(Rejected(f.name, "is empty") for f in files if not f.stat().st_size)
+    if strict and bad:
+        raise InputError(f"{bad[0].source} is empty")
+    return ImportReport(out / "manifest.parquet", len(files) - len(bad), bad, note="text only")
+
+
+vertical = Vertical(
+    name="toy",
+    package="toy_vertical",
+    summary="text files, for tests",
+    extra="toys",
+    systems=(SystemEntry("toy-one", "ready", "A. Author, 2020", "Learns.", "-", "toy_vertical:Config", "no:Toy"),),
+    importers=(Importer("folder", "a folder of text files", "toy_vertical:read_folder"),),
+    demo="toy_vertical:demo",
+)

@@ -1,0 +1,104 @@
+"""The package list is complete, and the wheel holds every module and nothing else."""
+
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# Top-level folders of the checkout that are not part of the package.
+OUTSIDE = {"tests", "benchmarks", "notebooks", "docs", "build", "dist", "runs"}
+
+
+def modules() -> dict[str, str]:
+    """Every module of the package: file relative to the root -> dotted package that holds it."""
+    found = {}
+    for file in ROOT.rglob("*.py"):
+        parts = file.relative_to(ROOT).parts
+        if parts[0] not in OUTSIDE and not any(part.startswith(".") or part.endswith(".egg-info") for part in parts):
+            found["/".join(parts)] = ".".join(["counterpoint", *parts[:-1]])
+    return found
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_package_list_is_complete_and_has_nothing_extra():
+    assert sorted(project()["tool"]["setuptools"]["packages"]) == sorted(set(modules().values()))
+
+
+def test_every_package_has_an_init():
+    files = modules()
+    for package in set(files.values()):
+        folder = "/".join(package.split(".")[1:])
+        assert (f"{folder}/__init__.py" if folder else "__init__.py") in files, f"{package} has no __init__.py"
+
+
+def test_every_entry_point_can_be_loaded():
+    scripts = project()["project"]["scripts"]
+    verticals = project()["project"]["entry-points"]["counterpoint.verticals"]
+    targets = {*scripts.values(), *verticals.values()}
+    code = "from counterpoint.common.lazy import resolve\n" + "\n".join(f"resolve({target!r})" for target in targets)
+    subprocess.run([sys.executable, "-c", code], check=True)
+    # `counterpoint-audio` starts at the vertical its name ends in.
+    assert {name.partition("-")[2] for name in scripts} - {""} == set(verticals)
+
+
+def test_extra_all_holds_every_vertical():
+    extras = project()["project"]["optional-dependencies"]
+    (everything,) = extras["all"]
+    named = set(everything.removeprefix("counterpoint[").removesuffix("]").split(","))
+    assert named == set(extras) - {"all", "dev", "bench"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel, built from a copy of what git knows or would add: no network, no leftovers of an earlier build."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    listed = ["pyproject.toml", "README.md", "LICENSE", *modules()]
+    for name in listed:
+        target = source / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target)
+    for decoy in ("tests/test_decoy.py", "benchmarks/decoy.py", "notebooks/decoy.py"):
+        (source / decoy).parent.mkdir(parents=True, exist_ok=True)
+        (source / decoy).write_text("")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder / "dist"), str(source)]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = (folder / "dist").glob("*.whl")
+    return built
+
+
+def test_wheel_holds_every_module_and_nothing_else(wheel):
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
+    code = {name for name in names if name.endswith(".py")}
+    assert code == {f"counterpoint/{name}" for name in modules()}
+    # Data files are allowed only where a vertical declares them.
+    declared = project()["tool"]["setuptools"].get("package-data", {})
+    assert set(names) == code or declared
+
+
+def test_wheel_runs_in_a_fresh_folder(wheel, tmp_path):
+    """Installed beside the checkout's dependencies, but from the wheel alone: the command answers."""
+    target = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target)]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import counterpoint; assert counterpoint.__file__.startswith(sys.argv[1]), counterpoint.__file__\n"
+        "from counterpoint.common.cli.main import main; sys.argv[:] = ['counterpoint']\n"
+        "raise SystemExit(main(['--help']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(target)], capture_output=True, text=True, cwd=tmp_path, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    for vertical in project()["project"]["entry-points"]["counterpoint.verticals"]:
+        assert vertical in done.stdout
