@@ -1,0 +1,61 @@
+"""Representation evaluation: functions on feature tensors that return dataclasses with `as_dict()`."""
+
+from counterpoint.common.metrics.bootstrap import (
+    Interval,
+    PairedDifference,
+    bootstrap_interval,
+    paired_difference,
+    t_interval,
+)
+from counterpoint.common.metrics.label_free import (
+    LabelFree,
+    alignment,
+    alpha_req,
+    covariance_rank,
+    entropy_rank,
+    label_free,
+    lidar,
+    mean_cosine,
+    modality_gap,
+    nesum,
+    rankme,
+    rankme_from_gram,
+    singular_values,
+    stable_rank,
+    std_of_normalized,
+    tolerance,
+    uniformity,
+)
+from counterpoint.common.metrics.result import Result, plain
+from counterpoint.common.metrics.retrieval import Retrieval, RetrievalResult, rank_queries, retrieval
+
+__all__ = [
+    "Interval",
+    "LabelFree",
+    "PairedDifference",
+    "Result",
+    "Retrieval",
+    "RetrievalResult",
+    "alignment",
+    "alpha_req",
+    "bootstrap_interval",
+    "covariance_rank",
+    "entropy_rank",
+    "label_free",
+    "lidar",
+    "mean_cosine",
+    "modality_gap",
+    "nesum",
+    "paired_difference",
+    "plain",
+    "rank_queries",
+    "rankme",
+    "rankme_from_gram",
+    "retrieval",
+    "singular_values",
+    "stable_rank",
+    "std_of_normalized",
+    "t_interval",
+    "tolerance",
+    "uniformity",
+]

@@ -1,0 +1,277 @@
+"""Retrieval between two sets of embeddings: ranks, recall, precision, gain, with pool size and chance beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from counterpoint.common.metrics.bootstrap import Interval, bootstrap_columns, group_codes
+from counterpoint.common.metrics.chance import chance_levels
+from counterpoint.common.metrics.ranking import SortedRanks, paired_ranks, score_tiles, tie_tolerance
+from counterpoint.common.metrics.result import Result, features
+
+Truth = Tensor | tuple[object, object] | None
+
+
+@dataclass(frozen=True)
+class RetrievalResult(Result):
+    """Retrieval in one direction. Per-query values stay as tensors for intervals and paired comparisons.
+
+    Attributes:
+        name: direction, for example "audio -> sheet".
+        queries, pool: how many queries had at least one relevant key; how many keys each was ranked against.
+        unanswerable: queries left out because no key is relevant to them.
+        metrics: "R@k" (share of queries with a relevant key in the first k), "MRR", "median_rank", "mean_rank", "mAP",
+            "NDCG@k"; with several relevant keys also "coverage@k", the share of them found.
+        chance: the same figures for a random order of the pool, exact.
+        intervals: 95 % bootstrap interval of each metric, over groups.
+        ranks: [queries] rank of the first relevant key, ties in the middle.
+        per_query: metric -> [queries] values whose mean is the metric.
+        rows: [queries] which rows of the query matrix these are.
+    """
+
+    name: str
+    queries: int
+    pool: int
+    unanswerable: int
+    metrics: dict[str, float]
+    chance: dict[str, float]
+    intervals: dict[str, Interval]
+    ranks: Tensor = field(metadata={"json": False})
+    per_query: dict[str, Tensor] = field(metadata={"json": False})
+    rows: Tensor = field(metadata={"json": False})
+
+    def __str__(self) -> str:
+        head = f"{self.name} ({self.queries} queries, pool {self.pool})"
+        return head + ": " + ", ".join(
+            f"{k} {v:.3g} (chance {self.chance[k]:.3g})" for k, v in self.metrics.items() if k in self.chance
+        )
+
+
+@dataclass(frozen=True)
+class Retrieval(Result):
+    """Both directions of `retrieval`."""
+
+    a_to_b: RetrievalResult
+    b_to_a: RetrievalResult
+
+    def as_dict(self) -> dict[str, object]:
+        """Keyed by direction and pool size, because recall means nothing without the pool."""
+        return {f"{r.name} (pool {r.pool})": r.as_dict() for r in (self.a_to_b, self.b_to_a)}
+
+
+def retrieval(
+    qa: Float[Tensor, "n dim"],
+    kb: Float[Tensor, "m dim"],
+    *,
+    relevant: Truth = None,
+    ks: Sequence[int] = (1, 5, 10),
+    groups: object | None = None,
+    groups_b: object | None = None,
+    names: tuple[str, str] = ("a", "b"),
+    normalize: bool = True,
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> Retrieval:
+    """Retrieval between two modalities in both directions.
+
+    Args:
+        qa, kb: embeddings of the two modalities; cosine similarity unless `normalize=False` (then inner product).
+        relevant: the truth. None: row i belongs to row i. An int tensor [n]: query i's one key. A pair of label
+            sequences (of qa's rows, of kb's rows): every key of the same label (captions of an image, sections of a
+            piece). A bool matrix [n, m] for anything else.
+        ks: cut-offs.
+        groups, groups_b: resampling unit (patient, piece) of each row of qa and of kb for the intervals; `groups_b`
+            defaults to `groups` when the rows are paired.
+
+    >>> z = torch.eye(8)
+    >>> both = retrieval(z, z)
+    >>> both.a_to_b.metrics["R@1"], both.a_to_b.chance["R@1"], both.b_to_a.metrics["median_rank"]
+    (1.0, 0.125, 1.0)
+
+    A collapsed encoder stands in the middle of the pool instead of in front of it:
+
+    >>> flat = retrieval(torch.ones(8, 4), torch.ones(8, 4)).a_to_b
+    >>> flat.metrics["R@1"], flat.metrics["median_rank"], flat.chance["median_rank"]
+    (0.0, 4.5, 4.5)
+    """
+    qa, kb = _pair(qa, kb, normalize)
+    options = {"ks": tuple(ks), "n_boot": n_boot, "seed": seed}
+    ab, ba = f"{names[0]} -> {names[1]}", f"{names[1]} -> {names[0]}"
+    if relevant is None:
+        _check_paired(qa, kb)
+        forward, backward = paired_ranks(qa, kb, torch.arange(len(qa), device=qa.device), both=True)
+        assert backward is not None
+        groups_b = groups if groups_b is None else groups_b
+        return Retrieval(
+            _from_single_ranks(ab, forward, len(kb), groups, **options),
+            _from_single_ranks(ba, backward, len(qa), groups_b, **options),
+        )
+    forward_truth, backward_truth = _both_truths(relevant, len(qa), len(kb))
+    return Retrieval(
+        rank_queries(qa, kb, relevant=forward_truth, groups=groups, name=ab, normalize=False, **options),
+        rank_queries(kb, qa, relevant=backward_truth, groups=groups_b, name=ba, normalize=False, **options),
+    )
+
+
+def rank_queries(
+    q: Float[Tensor, "n dim"],
+    k: Float[Tensor, "m dim"],
+    *,
+    relevant: Truth = None,
+    exclude_self: bool = False,
+    ks: Sequence[int] = (1, 5, 10),
+    groups: object | None = None,
+    name: str = "q -> k",
+    normalize: bool = True,
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> RetrievalResult:
+    """Retrieval in one direction; `exclude_self` leaves row i out of query i's pool (a set searched in itself).
+
+    Several relevant keys per query are ranked in blocks of rows against the whole pool; one relevant key per query (the
+    common case) only needs counting and never holds more than a tile.
+
+    >>> z = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
+    >>> same = rank_queries(z, z, relevant=(["a", "a", "b"], ["a", "a", "b"]), exclude_self=True)
+    >>> same.queries, same.unanswerable, same.pool, same.metrics["R@1"]
+    (2, 1, 2, 1.0)
+    """
+    q, k = _pair(q, k, normalize)
+    options = {"ks": tuple(ks), "n_boot": n_boot, "seed": seed}
+    if exclude_self:
+        _check_paired(q, k)
+    if relevant is None or (isinstance(relevant, Tensor) and relevant.ndim == 1 and not exclude_self):
+        if relevant is None:
+            _check_paired(q, k)
+            if exclude_self:
+                raise ValueError("exclude_self needs a truth: without one the only relevant key is the query itself")
+        target = torch.arange(len(q), device=q.device) if relevant is None else relevant.to(q.device)
+        _check_target(target, len(q), len(k))
+        return _from_single_ranks(name, paired_ranks(q, k, target)[0], len(k), groups, **options)
+    truth = _truth_rows(relevant, len(q), len(k), q.device)
+    return _many_to_many(name, q, k, truth, exclude_self, groups, **options)
+
+
+def _pair(q: Tensor, k: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
+    q, k = features("queries", q, normalize=normalize), features("keys", k, normalize=normalize)
+    if q.shape[1] != k.shape[1]:
+        raise ValueError(f"queries and keys differ in dimension: {q.shape[1]} and {k.shape[1]}")
+    dtype = torch.promote_types(q.dtype, k.dtype)
+    return q.to(dtype), k.to(dtype)
+
+
+def _check_paired(q: Tensor, k: Tensor) -> None:
+    if len(q) != len(k):
+        raise ValueError(f"row i belongs to row i, but there are {len(q)} queries and {len(k)} keys; give `relevant`")
+
+
+def _check_target(target: Tensor, n: int, m: int) -> None:
+    if target.shape != (n,) or target.dtype.is_floating_point or target.dtype == torch.bool:
+        raise ValueError(f"relevant must be {n} integer key indices, got {target.dtype} {tuple(target.shape)}")
+    if int(target.min()) < 0 or int(target.max()) >= m:
+        raise ValueError(f"relevant names key {int(target.max())} or below 0, but there are {m} keys")
+
+
+def _both_truths(relevant: Truth, n: int, m: int) -> tuple[Truth, Truth]:
+    if isinstance(relevant, tuple):
+        return relevant, (relevant[1], relevant[0])
+    if relevant.ndim == 2:
+        return relevant, relevant.T
+    _check_target(relevant, n, m)
+    return relevant, (torch.arange(m), relevant.cpu())
+
+
+def _truth_rows(relevant: Truth, n: int, m: int, device: torch.device):
+    """A function from a slice of queries to the bool matrix [rows, m] of what is relevant to them."""
+    if isinstance(relevant, Tensor) and relevant.ndim == 1:
+        _check_target(relevant, n, m)
+        relevant = (relevant, torch.arange(m))
+    if isinstance(relevant, tuple):
+        a, b = list(map(_names, relevant))
+        if (len(a), len(b)) != (n, m):
+            raise ValueError(f"relevant labels must be {n} and {m} long, got {len(a)} and {len(b)}")
+        codes, _ = group_codes([*a, *b], n + m)
+        code = torch.as_tensor(codes, device=device)
+        return lambda rows: code[:n][rows, None] == code[n:]
+    if relevant.shape != (n, m) or relevant.dtype != torch.bool:
+        raise ValueError(f"relevant must be a bool matrix [{n}, {m}], got {relevant.dtype} {tuple(relevant.shape)}")
+    return lambda rows: relevant[rows].to(device)
+
+
+def _names(labels: object) -> list:
+    return labels.tolist() if hasattr(labels, "tolist") else list(labels)  # type: ignore[call-overload]
+
+
+def _from_single_ranks(
+    name: str, ranks: Tensor, pool: int, groups: object | None, *, ks: tuple[int, ...], n_boot: int, seed: int
+) -> RetrievalResult:
+    ranks = ranks.cpu()
+    per_query = {f"R@{k}": (ranks <= k).double() for k in ks}
+    per_query |= {"MRR": 1 / ranks, "mean_rank": ranks, "mAP": 1 / ranks}
+    per_query |= {f"NDCG@{k}": torch.where(ranks <= k, 1 / torch.log2(1 + ranks), 0.0) for k in ks}
+    ones = torch.ones(len(ranks), dtype=torch.int64)
+    return _result(name, pool, 0, ranks, per_query, torch.arange(len(ranks)), ones, groups, ks, n_boot, seed)
+
+
+def _many_to_many(
+    name: str, q: Tensor, k: Tensor, truth, exclude_self: bool, groups, *, ks: tuple[int, ...], n_boot: int, seed: int
+) -> RetrievalResult:
+    tol = tie_tolerance(q, k)
+    parts: dict[str, list[Tensor]] = {}
+    counts: list[Tensor] = []
+    discount = 1 / torch.log2(torch.arange(2, len(k) + 2, dtype=torch.float64, device=q.device))
+    ideal = torch.nn.functional.pad(discount.cumsum(0), (1, 0))
+    block = max(1, min(512, 2_000_000 // len(k)))
+    for r, _, scores in score_tiles(q, k, rows=block, cols=None):
+        keep = None
+        if exclude_self:
+            keep = torch.ones_like(scores, dtype=torch.bool)
+            keep[torch.arange(r.stop - r.start), torch.arange(r.start, r.stop)] = False
+        s = SortedRanks(scores, truth(r), keep, tol=tol)
+        n_relevant = s.n_relevant.clamp_min(1).double()
+        values = {"rank": s.first, "MRR": 1 / s.first}
+        values["mAP"] = torch.where(s.relevant, s.hits / s.rank, 0.0).sum(1) / n_relevant
+        for cut in ks:
+            inside = s.relevant & (s.rank <= cut)
+            values[f"R@{cut}"] = (s.first <= cut).double()
+            values[f"coverage@{cut}"] = inside.sum(1) / n_relevant
+            gain = torch.where(inside, 1 / torch.log2(1 + s.rank), 0.0).sum(1)
+            values[f"NDCG@{cut}"] = gain / ideal[s.n_relevant.clamp(1, cut)]
+        counts.append(s.n_relevant.cpu())
+        for key, value in values.items():
+            parts.setdefault(key, []).append(value.cpu())
+    n_relevant = torch.cat(counts)
+    rows = n_relevant.nonzero().flatten()
+    if len(rows) == 0:
+        raise ValueError("no query has a relevant key: nothing can be retrieved")
+    per_query = {key: torch.cat(value)[rows] for key, value in parts.items()}
+    ranks = per_query.pop("rank")
+    per_query["mean_rank"] = ranks
+    pool, left_out = len(k) - int(exclude_self), len(q) - len(rows)
+    if groups is not None:
+        groups = [_names(groups)[i] for i in rows.tolist()]
+    return _result(name, pool, left_out, ranks, per_query, rows, n_relevant[rows], groups, ks, n_boot, seed)
+
+
+def _result(name, pool, left_out, ranks, per_query, rows, n_relevant, groups, ks, n_boot, seed) -> RetrievalResult:
+    order = [f"R@{k}" for k in ks] + ["MRR", "median_rank", "mean_rank", "mAP"] + [f"NDCG@{k}" for k in ks]
+    order += [f"coverage@{k}" for k in ks if f"coverage@{k}" in per_query]
+    columns = {key: ranks if key == "median_rank" else per_query[key] for key in order}
+    intervals = bootstrap_columns(columns, groups, n=n_boot, seed=seed, medians=("median_rank",))
+    return RetrievalResult(
+        name=name,
+        queries=len(rows),
+        pool=pool,
+        unanswerable=left_out,
+        metrics={key: intervals[key].value for key in order},
+        chance=chance_levels(pool, n_relevant, ks),
+        intervals=intervals,
+        ranks=ranks,
+        per_query=per_query,
+        rows=rows,
+    )

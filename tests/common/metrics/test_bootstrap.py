@@ -1,0 +1,79 @@
+"""Bootstrap by group: known variances, exact small cases, coverage."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from counterpoint.common.metrics import bootstrap_interval, paired_difference, t_interval
+
+
+def test_width_matches_the_standard_error_of_the_mean():
+    x = np.random.default_rng(0).normal(size=4000)
+    i = bootstrap_interval(x, n=2000)
+    assert (i.high - i.low) / 2 == pytest.approx(1.96 * x.std() / np.sqrt(4000), rel=0.08)
+
+
+def test_copied_rows_do_not_narrow_a_grouped_interval_but_do_narrow_a_naive_one():
+    x = np.random.default_rng(1).normal(size=100)
+    copies, patient = np.repeat(x, 25), np.repeat(np.arange(100), 25)
+    alone, grouped, naive = bootstrap_interval(x), bootstrap_interval(copies, patient), bootstrap_interval(copies)
+    assert (grouped.low, grouped.high) == pytest.approx((alone.low, alone.high))
+    assert (naive.high - naive.low) * 4 < grouped.high - grouped.low
+
+
+def test_median_of_weighted_groups_equals_the_median_of_repeated_rows():
+    rng = np.random.default_rng(2)
+    x, groups = rng.normal(size=60), rng.integers(0, 9, size=60)
+    fast = bootstrap_interval(x, groups, n=200, statistic="median")
+    slow = bootstrap_interval(x, groups, n=200, statistic=lambda rows: float(np.median(rows)))
+    assert (fast.value, fast.low, fast.high) == (slow.value, slow.low, slow.high)
+
+
+def test_any_statistic_of_rows_and_missing_classes_are_left_out():
+    rng = np.random.default_rng(3)
+    y = np.array([1] + [0] * 7)
+    table = np.stack([y + rng.normal(size=8), y], axis=1)
+
+    def auroc(rows):
+        return roc_auc_score(rows[:, 1], rows[:, 0]) if 0 < rows[:, 1].sum() < len(rows) else float("nan")
+
+    i = bootstrap_interval(table, statistic=auroc, n=300)
+    assert i.low <= i.value <= i.high
+
+
+def test_coverage_is_near_the_nominal_level():
+    rng = np.random.default_rng(4)
+    inside = [i.low <= 0.3 <= i.high for i in (bootstrap_interval(rng.random(200) < 0.3, n=300) for _ in range(200))]
+    assert 0.88 <= np.mean(inside) <= 0.99
+
+
+def test_paired_difference_sees_what_unpaired_intervals_hide():
+    rng = np.random.default_rng(5)
+    easy = rng.normal(size=300)
+    first, second = easy, easy + 0.05 + 0.01 * rng.normal(size=300)
+    d = paired_difference(first, second)
+    assert d.low > 0
+    assert d.p_value < 0.01
+    assert bootstrap_interval(first).high > bootstrap_interval(second).low
+
+
+def test_no_difference_gives_uniform_p_values():
+    rng = np.random.default_rng(6)
+    p = [paired_difference(rng.normal(size=30), rng.normal(size=30), n=99).p_value for _ in range(300)]
+    assert 0.02 <= np.mean(np.array(p) <= 0.1) <= 0.18
+
+
+def test_seed_fixes_everything_and_tensors_are_taken():
+    x = torch.rand(50, generator=torch.Generator().manual_seed(0))
+    assert bootstrap_interval(x, seed=3) == bootstrap_interval(x.numpy(), seed=3)
+    assert bootstrap_interval(x, seed=3) != bootstrap_interval(x, seed=4)
+
+
+def test_one_value_says_nothing_about_spread():
+    assert t_interval([1.0]).as_dict()["low"] is None
+
+
+def test_wrong_group_length_is_named():
+    with pytest.raises(ValueError, match="one group for each of the 3 values"):
+        bootstrap_interval([1.0, 2.0, 3.0], ["a", "b"])
