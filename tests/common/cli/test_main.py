@@ -175,6 +175,63 @@ class TestImport:
         assert "out" in refused(cli("toy", "data", "import", "folder", tmp_path))
 
 
+class TestCheckAndSplit:
+    @pytest.fixture
+    def manifest(self, tmp_path):
+        rows = ["id,group,file"]
+        for i in range(40):
+            (tmp_path / f"{i}.txt").write_text("text" if i else "")
+            rows.append(f"s{i},g{i // 4},{i}.txt")
+        path = tmp_path / "m.csv"
+        path.write_text("\n".join(rows) + "\n")
+        return path
+
+    def test_check_lists_each_bad_row_with_its_reason(self, cli, manifest):
+        (manifest.parent / "7.txt").unlink()
+        code, out, err = cli("toy", "data", "check", manifest)
+        assert code == 2
+        assert "2 of 40 rows cannot be used" in err
+        assert "row 1 (s0) 0.txt: 0.txt is empty" in out
+        assert "7.txt" in out
+        assert "No such file" in out
+        code, out, _ = cli("toy", "data", "check", manifest, "--json")
+        assert code == 2
+        assert [bad["row"] for bad in json.loads(out)["bad"]] == [1, 8]
+
+    def test_check_accepts_a_good_manifest(self, cli, manifest):
+        (manifest.parent / "0.txt").write_text("text")
+        code, out, _ = cli("toy", "data", "check", manifest)
+        assert code == 0
+        assert "40 of 40 rows can be used" in out
+
+    def test_split_keeps_groups_whole_and_repeats(self, cli, manifest):
+        import pandas
+
+        code, out, _ = cli("toy", "data", "split", manifest, "--json")
+        assert code == 0
+        written = Path(json.loads(out)["files"]["manifest"])
+        assert written == manifest.with_name("m-split.csv")
+        table = pandas.read_csv(written)
+        assert (table.groupby("group")["split"].nunique() == 1).all()
+        assert set(table["split"]) == {"train", "val", "test"}
+        cli("toy", "data", "split", manifest, "--out", manifest.with_name("again.csv"))
+        assert pandas.read_csv(manifest.with_name("again.csv"))["split"].tolist() == table["split"].tolist()
+
+    def test_leakage_is_refused(self, cli, manifest):
+        (manifest.parent / "0.txt").write_text("text")
+        manifest.write_text("id,group,split,file\na,g,train,1.txt\nb,g,test,2.txt\n")
+        message = refused(cli("toy", "data", "check", manifest))
+        assert "g" in message
+        assert "train" in message
+        assert "test" in message
+
+    @pytest.mark.parametrize(("name", "text"), [("none.csv", None), ("m.txt", "id\n"), ("noid.csv", "a\n1\n")])
+    def test_unusable_manifests(self, cli, tmp_path, name, text):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+        assert name in refused(cli("toy", "data", "check", tmp_path / name))
+
+
 class TestPretrainConfiguration:
     def config(self, cli, *argv):
         code, out, err = cli("toy", "pretrain", "toy-one", *argv, "--print_config")
@@ -211,6 +268,7 @@ class TestPretrainConfiguration:
             (["--preset", "smal"], "unknown preset 'smal'; did you mean 'small'"),
             (["--config", "nowhere.yaml"], "nowhere.yaml"),
             (["--width", "0"], "width is 0; it must be at least 1"),
+            (["--train.max_epochs", "0"], "train.max_epochs is 0; it must be at least 1"),
             (["--resume", "nowhere"], "nowhere is not a run folder"),
             (["--resume", "nowhere", "--width", "3"], "give no other settings"),
         ],

@@ -21,6 +21,10 @@ class Train:
     precision: Literal["32", "bf16"] = "32"
     seed: int = 0
 
+    def __post_init__(self):
+        if self.max_epochs < 1:
+            raise InputError(f"train.max_epochs is {self.max_epochs}; it must be at least 1")
+
 
 @dataclass(frozen=True)
 class Config:
@@ -71,6 +75,12 @@ def read_folder(source: Path, out: Path, strict: bool = False) -> ImportReport:
     return ImportReport(out / "manifest.parquet", len(files) - len(bad), bad, note="text only")
 
 
+def check_row(row: dict, root: Path) -> None:
+    """A text file must exist and hold text."""
+    if not (root / row["file"]).read_text():
+        raise InputError(f"{row['file']} is empty")
+
+
 vertical = Vertical(
     name="toy",
     package="toy_vertical",
@@ -78,5 +88,6 @@ vertical = Vertical(
     extra="toys",
     systems=(SystemEntry("toy-one", "ready", "A. Author, 2020", "Learns.", "-", "toy_vertical:Config", "no:Toy"),),
     importers=(Importer("folder", "a folder of text files", "toy_vertical:read_folder"),),
+    data_check="toy_vertical:check_row",
     demo="toy_vertical:demo",
 )
