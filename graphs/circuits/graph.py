@@ -1,0 +1,212 @@
+"""A flat circuit as a heterogeneous graph of nets, devices and pins, with capacitance labels.
+
+Nodes: `net`, `device`, `pin` (one per device terminal). Edges: device - pin and pin - net, both ways. Power nets are
+removed; a capacitor to one of them counts as ground capacitance of its other net. Coupling capacitors between signal
+nets are link labels and never message edges.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from counterpoint.common.errors import InputError
+from counterpoint.graphs.circuits.flatten import KINDS, FlatCircuit
+from counterpoint.graphs.circuits.parasitics import Parasitics
+
+POWER_NETS = r"0|a?v(dd|ss|cc|ee|pwr|gnd|pb|nb|subs|dda|ssa|ddd|ssd)\w*!?|a?gnd\w*!?|d?gnd\w*!?|vp?wr|substrate"
+TERMINALS = ("d", "g", "s", "b", "c", "e", "sub", "a", "k", "other")
+NET_FEATURES = ("port", "pins", *(f"on {kind}" for kind in KINDS), *(f"at terminal {t}" for t in TERMINALS))
+DEVICE_FEATURES = (*KINDS, "log10 w", "log10 l", "log10 m", "log10 nf", "log10 value", "terminals")
+
+
+@dataclass
+class CircuitGraph:
+    """One circuit, ready for learning.
+
+    `net_x`, `device_x`: circuit statistics (columns `NET_FEATURES`, `DEVICE_FEATURES`), not yet normalised;
+    `pin_terminal`: terminal class of each pin (index into `TERMINALS`); `pin_device`, `pin_net`: its two ends.
+    `coupling`: pairs of nets (first < second) with capacitance in farad; `ground`: capacitance of each net to power
+    nets in farad (nan where the netlist states none at all).
+    """
+
+    name: str
+    nets: list[str]
+    devices: list[str]
+    net_x: Float[Tensor, "nets net_features"]
+    device_x: Float[Tensor, "devices device_features"]
+    pin_terminal: Int[Tensor, " pins"]
+    pin_device: Int[Tensor, " pins"]
+    pin_net: Int[Tensor, " pins"]
+    coupling: Int[Tensor, "2 couplings"]
+    coupling_farad: Float[Tensor, " couplings"]
+    ground_farad: Float[Tensor, " nets"]
+    report: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def n_nodes(self) -> dict[str, int]:
+        return {"net": len(self.nets), "device": len(self.devices), "pin": len(self.pin_net)}
+
+    def edge_index(self) -> dict[tuple[str, str, str], Tensor]:
+        """Message edges of both directions: device - pin, pin - net."""
+        pin = torch.arange(len(self.pin_net))
+        return {
+            ("device", "has", "pin"): torch.stack([self.pin_device, pin]),
+            ("pin", "of", "device"): torch.stack([pin, self.pin_device]),
+            ("pin", "on", "net"): torch.stack([pin, self.pin_net]),
+            ("net", "at", "pin"): torch.stack([self.pin_net, pin]),
+        }
+
+    def to_hetero_data(self):
+        """The graph as a PyTorch Geometric `HeteroData`; couplings stand under `("net", "couples", "net")` with
+        `edge_label` in farad and are not message edges."""
+        from torch_geometric.data import HeteroData
+
+        data = HeteroData()
+        data["net"].x, data["device"].x = self.net_x, self.device_x
+        data["pin"].x = torch.nn.functional.one_hot(self.pin_terminal, len(TERMINALS)).float()
+        data["net"].ground = self.ground_farad
+        for kind, pairs in self.edge_index().items():
+            data[kind].edge_index = pairs
+        data["net", "couples", "net"].edge_label_index = self.coupling
+        data["net", "couples", "net"].edge_label = self.coupling_farad
+        return data
+
+    def homogeneous(self) -> tuple[Int[Tensor, " nodes"], Int[Tensor, "2 edges"]]:
+        """Node types (0 net, 1 device, 2 pin) and undirected edges, nodes in the order nets, devices, pins."""
+        n, d, p = self.n_nodes["net"], self.n_nodes["device"], self.n_nodes["pin"]
+        kind = torch.cat([torch.zeros(n), torch.ones(d), torch.full((p,), 2)]).long()
+        pin = torch.arange(p) + n + d
+        half = torch.cat([torch.stack([self.pin_device + n, pin]), torch.stack([self.pin_net, pin])], 1)
+        return kind, torch.cat([half, half.flip(0)], 1)
+
+
+def build_graph(
+    flat: FlatCircuit, parasitics: Parasitics | None = None, *, power: str = POWER_NETS
+) -> CircuitGraph:
+    """Make the graph of a flat circuit.
+
+    Capacitances come from `parasitics` (SPEF, DSPF) when given, else from the netlist's own plain capacitors. Zero and
+    negative values are dropped and counted in `report`. `power` is a regular expression for power nets, matched
+    case-insensitively against the whole name's last path element; `.global` nets are power nets too.
+
+    Raises `InputError` when nothing is left of the circuit.
+    """
+    is_power_pattern = re.compile(rf"(?:{power})", re.IGNORECASE)
+    global_nets = set(flat.globals)
+
+    def is_power(net: str) -> bool:
+        return net in global_nets or is_power_pattern.fullmatch(net.rpartition("/")[2]) is not None
+
+    report: Counter[str] = Counter()
+    nets = [net for net in flat.nets if not is_power(net)]
+    report["power nets removed"] = len(flat.nets) - len(nets)
+    if not nets or not flat.devices:
+        raise InputError(f"circuit {flat.name}: no device or no signal net is left; check the netlist and power=")
+    number = {net: i for i, net in enumerate(nets)}
+    net_x = torch.zeros(len(nets), len(NET_FEATURES))
+    for port in flat.ports:
+        if port in number:
+            net_x[number[port], 0] = 1
+    device_x = torch.zeros(len(flat.devices), len(DEVICE_FEATURES))
+    terminal, owner, pin_net = [], [], []
+    for i, device in enumerate(flat.devices):
+        device_x[i] = _device_statistics(device)
+        for name, net in device.pins:
+            if net not in number:
+                continue
+            kind = TERMINALS.index(name) if name in TERMINALS else len(TERMINALS) - 1
+            terminal.append(kind)
+            owner.append(i)
+            pin_net.append(number[net])
+            row = net_x[number[net]]
+            row[1] += 1
+            row[2 + KINDS.index(device.kind)] += 1
+            row[2 + len(KINDS) + kind] += 1
+    net_x[:, 1:] = net_x[:, 1:].log1p()
+    coupling, ground = _capacitances(flat, parasitics, number, is_power, report)
+    pairs = torch.tensor(sorted(coupling), dtype=torch.int64).reshape(-1, 2).T
+    return CircuitGraph(
+        flat.name, nets, [d.name for d in flat.devices], net_x, device_x,
+        torch.tensor(terminal, dtype=torch.int64), torch.tensor(owner, dtype=torch.int64),
+        torch.tensor(pin_net, dtype=torch.int64), pairs.contiguous(),
+        torch.tensor([coupling[pair] for pair in sorted(coupling)], dtype=torch.float64), ground, dict(report),
+    )  # fmt: skip
+
+
+def _device_statistics(device) -> Tensor:
+    def log10(name: str, default: float) -> float:
+        value = device.params.get(name, default)
+        return math.log10(value) if value > 0 else 0.0
+
+    # Magic writes micrometres without a unit (w=2), HSPICE metres (w=2u): lengths above a millimetre are micrometres.
+    def length(name: str) -> float:
+        value = device.params.get(name, 0.0)
+        return math.log10(value * 1e-6 if value > 1e-3 else value) + 7 if value > 0 else 0.0
+
+    row = torch.zeros(len(DEVICE_FEATURES))
+    row[KINDS.index(device.kind)] = 1
+    value = next((device.params[k] for k in ("c", "r", "value") if device.params.get(k, 0) > 0), 1.0)
+    row[len(KINDS) :] = torch.tensor(
+        [length("w"), length("l"), log10("m", 1), log10("nf", 1), math.log10(value), len(device.pins)]
+    )
+    return row
+
+
+def _capacitances(flat, parasitics, number, is_power, report) -> tuple[dict[tuple[int, int], float], Tensor]:
+    coupling: dict[tuple[int, int], float] = {}
+    ground = torch.zeros(len(number), dtype=torch.float64)
+    if parasitics is not None:
+        entries = [(a, b, c) for (a, b), c in parasitics.coupling.items()]
+        entries += [(net, "0", c) for net, c in parasitics.ground.items()]
+    else:
+        entries = flat.capacitors
+    for a, b, farad in entries:
+        if farad <= 0:
+            report["zero or negative capacitors dropped"] += 1
+        elif a in number and b in number:
+            i, j = sorted((number[a], number[b]))
+            if i != j:
+                coupling[i, j] = coupling.get((i, j), 0.0) + farad
+        elif (a in number and is_power(b)) or (b in number and is_power(a)):
+            ground[number[a] if a in number else number[b]] += farad
+        elif is_power(a) and is_power(b):
+            report["capacitors between power nets dropped"] += 1
+        else:
+            report["capacitors at unknown nets dropped"] += 1
+    if not entries:
+        ground.fill_(float("nan"))
+    report["coupling pairs"], report["grounded nets"] = len(coupling), int((ground > 0).sum())
+    return coupling, ground
+
+
+@dataclass(frozen=True)
+class CapacitanceScale:
+    """Maps capacitance to a label in [0, 1]: y = clip(log10(C / low) / log10(high / low), 0, 1).
+
+    Fitted on training circuits only (1st to 99th percentile of log10 C), so that no test circuit leaks into it.
+    """
+
+    low: float
+    high: float
+
+    @classmethod
+    def fit(cls, farads: Tensor) -> CapacitanceScale:
+        if not (farads > 0).any():
+            raise InputError("the training circuits state no positive capacitance; give an extracted netlist or SPEF")
+        logs = farads[farads > 0].double().log10()
+        low, high = logs.quantile(0.01).item(), logs.quantile(0.99).item()
+        return cls(10**low, 10 ** max(high, low + 1e-3))
+
+    def to_label(self, farads: Tensor) -> Tensor:
+        span = math.log10(self.high / self.low)
+        return ((farads.double() / self.low).log10() / span).clamp(0, 1).float()
+
+    def to_farad(self, labels: Tensor) -> Tensor:
+        return self.low * (self.high / self.low) ** labels.double()
