@@ -64,12 +64,29 @@ def listing(usage: str, about: str, sections: Mapping[str, Mapping[str, str]], m
     return "\n\n".join([*blocks, f"More: {more}"])
 
 
-def new_parser(program: str, about: str):
+def new_parser(program: str, about: str, usage: str | None = None):
     """A jsonargparse parser without abbreviations; parse with `parse`, which raises `InputError`."""
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
+
+    # A string under a dataclass field is its help text.
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+    class Plain(DefaultHelpFormatter):
+        """Types by their names; nothing about what is switched off anyway."""
+
+        def _expand_help(self, action):
+            text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", super()._expand_help(action))
+            return text.replace(" (default: False)", "") if action.nargs == 0 else text
 
     return ArgumentParser(
-        prog=program, description=about, exit_on_error=False, print_config=None, allow_abbrev=False, default_env=False
+        prog=program,
+        usage=usage,
+        description=about,
+        formatter_class=Plain,
+        exit_on_error=False,
+        print_config=None,
+        allow_abbrev=False,
+        default_env=False,
     )
 
 
@@ -81,9 +98,20 @@ def option_names(parser) -> list[str]:
 def parse(parser, argv: Sequence[str], help_command: str = ""):
     """Parse, or raise an `InputError` of one sentence that names the option, the value and the nearest valid name."""
     try:
-        return parser.parse_args(list(argv))
+        return parser.parse_args(_with_values(parser, argv))
     except ArgumentError as error:
         raise InputError(_sentence(str(error), parser, help_command or f"{parser.prog} --help")) from error
+
+
+def _with_values(parser, argv: Sequence[str]) -> list[str]:
+    """`--strict` alone means `--strict true` for a yes-or-no parameter."""
+    switches = [action for action in parser._actions if getattr(action, "_typehint", None) is bool]
+    flags = {name for action in switches for name in action.option_strings}
+    words: list[str] = []
+    for word, following in zip(argv, [*argv[1:], ""]):
+        alone = word in flags and following.lower() not in ("true", "false", "yes", "no")
+        words.append(f"{word}=true" if alone else word)
+    return words
 
 
 def _sentence(message: str, parser, help_command: str) -> str:
@@ -101,6 +129,7 @@ def _sentence(message: str, parser, help_command: str) -> str:
     if match := re.match(r'Parser key "(.+?)":\s*(.*)', message, re.DOTALL):
         detail = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", match[2]).replace("typing.", "")
         detail = re.sub(r"^Expected an? ", "expected ", detail).replace(". Got value:", ", got")
+        detail = re.sub(r"^[A-Z](?=[a-z])", lambda capital: capital[0].lower(), detail)
         return f"--{match[1]}: {detail}"
     return f"{message.rstrip('.')}; see {help_command}"
 

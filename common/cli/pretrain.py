@@ -67,7 +67,7 @@ def config_parser(program: str, entry: SystemEntry, config_class: type):
     """Parser whose options are the config's fields, nested ones dotted (`--train.max_epochs 3`)."""
     from jsonargparse import ActionConfigFile
 
-    parser = new_parser(program, f"{entry.summary} {entry.paper}")
+    parser = new_parser(program, f"{entry.summary} ({entry.paper})", usage=f"{program} [options]")
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with settings; later options override it")
     names = ", ".join(getattr(config_class, "presets", {})) or "see the README"
     parser.add_argument("--preset", type=str, default=None, help=f"named settings to start from: full, {names}")

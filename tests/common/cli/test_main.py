@@ -156,9 +156,10 @@ class TestImport:
         assert "1 rows" in out
         assert "b.txt: is empty" in out
         assert "text only" in out
-        assert "b.txt is empty" in refused(
-            cli("toy", "data", "import", "folder", source, "--out", tmp_path, "--strict", "true")
-        )
+        command = ("toy", "data", "import", "folder", source, "--strict")
+        assert "b.txt is empty" in refused(cli(*command, "--out", tmp_path))
+        assert "b.txt is empty" in refused(cli(*command, "true", "--out", tmp_path))
+        assert cli(*command, "false", "--out", tmp_path)[0] == 0
 
     def test_nothing_usable_fails(self, cli, tmp_path):
         source = tmp_path / "texts"
