@@ -1,6 +1,9 @@
 """The contrast engine: exact row and column statistics of a contrast in memory linear in rows plus columns."""
 
 from counterpoint.common.kernels.api import ContrastStats, contrast_stats
+from counterpoint.common.kernels.merge import merge
+from counterpoint.common.kernels.pairs import pair_sum
+from counterpoint.common.kernels.sinkhorn import sinkhorn
 from counterpoint.common.kernels.spec import (
     Affine,
     Diagonal,
@@ -13,6 +16,8 @@ from counterpoint.common.kernels.spec import (
     Uniform,
     Weighted,
 )
+from counterpoint.common.kernels.targets import target_scores
+from counterpoint.common.kernels.topk import topk_scores
 
 __all__ = [
     "Affine",
@@ -27,4 +32,9 @@ __all__ = [
     "Uniform",
     "Weighted",
     "contrast_stats",
+    "merge",
+    "pair_sum",
+    "sinkhorn",
+    "target_scores",
+    "topk_scores",
 ]

@@ -1,10 +1,12 @@
 """Which backend answers a problem."""
 
+from torch import Tensor
+
 from counterpoint.common.kernels import dense
 from counterpoint.common.kernels.dense import Outputs
 from counterpoint.common.kernels.problem import Problem
 
-__all__ = ["BACKENDS", "choose", "evaluate"]
+__all__ = ["BACKENDS", "choose", "evaluate", "evaluate_pair_sum"]
 
 BACKENDS = ("auto", "dense")
 
@@ -24,3 +26,13 @@ def evaluate(
         raise ValueError(f"distributed must be 'none', got {distributed!r}")
     choose(problem, backend)
     return dense.statistics(problem)
+
+
+def evaluate_pair_sum(
+    problem: Problem, fn: str, backend: str, distributed: str, process_group: object | None
+) -> Tensor:
+    """The differentiable pair sums [batch, rows] of a problem."""
+    if distributed != "none":
+        raise ValueError(f"distributed must be 'none', got {distributed!r}")
+    choose(problem, backend)
+    return dense.pair_sums(problem, fn)

@@ -1,0 +1,91 @@
+"""`topk_scores`: the best columns of every row, streamed: hard negatives, neighbours, recall, Gumbel sampling."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from counterpoint.common.kernels.flatten import flatten
+from counterpoint.common.kernels.problem import Problem
+from counterpoint.common.kernels.spec import Mask
+
+__all__ = ["topk_scores"]
+
+
+@torch.no_grad()
+def topk_scores(
+    q: Float[Tensor, "*batch_q rows dim"],
+    k: Float[Tensor, "*batch_k columns dim"],
+    n: int,
+    *,
+    scale: float | Float[Tensor, "..."] = 1.0,
+    col_bias: Float[Tensor, "..."] | None = None,
+    exclude: Mask | list[Mask] | tuple[Mask, ...] | None = None,
+    only: Mask | list[Mask] | tuple[Mask, ...] | None = None,
+    valid_cols: Bool[Tensor, "..."] | None = None,
+    row_offset: int = 0,
+    noise: torch.Generator | None = None,
+    tile: tuple[int, int] = (1024, 4096),
+) -> tuple[Float[Tensor, "..."], Int[Tensor, "..."]]:
+    """The n largest scale_i (q_i . k_j) + col_bias_j of every row among the columns kept, largest first; no gradient.
+
+    With `noise` (a generator on q's device) Gumbel noise is added to every logit: the n columns are then a sample
+    without replacement from softmax_j(logit), and the values are the perturbed logits.
+
+    Returns:
+        values [..., R, n] in float32 (float64 for float64 inputs) and indices [..., R, n]; rows that keep fewer than n
+        columns are filled with (-inf, -1).
+
+    >>> import torch
+    >>> from counterpoint.common.kernels import Self
+    >>> z = torch.tensor([[1.0], [2.0], [3.0]])
+    >>> topk_scores(z, z, 1, exclude=Self())[1].tolist()
+    [[2], [2], [1]]
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    problem, batch, has_scales = flatten(
+        q,
+        k,
+        scale=scale,
+        col_bias=col_bias,
+        exclude=exclude,
+        only=only,
+        valid_cols=valid_cols,
+        row_offset=row_offset,
+    )
+    if has_scales:
+        raise ValueError("topk_scores takes one scale: a number or [R]")
+    count, _, rows, _, _ = problem.shape
+    values = torch.full((count, rows, n), -torch.inf, dtype=problem.dtype, device=q.device)
+    indices = torch.full((count, rows, n), -1, dtype=torch.int64, device=q.device)
+    for b in range(count):
+        for i in range(0, rows, tile[0]):
+            strip = slice(i, min(i + tile[0], rows))
+            values[b, strip], indices[b, strip] = _strip(problem, b, strip, n, tile[1], noise)
+    return values.reshape(*batch, rows, n), indices.reshape(*batch, rows, n)
+
+
+def _strip(
+    problem: Problem, b: int, strip: slice, n: int, width: int, noise: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    i0, i1 = strip.start, strip.stop
+    columns = problem.k.shape[1]
+    with torch.autocast(problem.q.device.type, enabled=False):
+        q = problem.q[b, strip].to(problem.dtype) * problem.scale[b, 0, strip, None]
+        best = q.new_full((i1 - i0, n), -torch.inf)
+        where = torch.full((i1 - i0, n), -1, dtype=torch.int64, device=q.device)
+        for j0 in range(0, columns, width):
+            j1 = min(j0 + width, columns)
+            logits = q @ problem.k[b, j0:j1].to(problem.dtype).mT
+            if problem.col_bias is not None:
+                logits += problem.col_bias[b, 0, j0:j1]
+            if noise is not None:
+                logits -= torch.empty_like(logits).exponential_(generator=noise).log_()
+            drop = problem.dropped(b, i0, i1, j0, j1, None)
+            if drop is not None:
+                logits.masked_fill_(drop, -torch.inf)
+            value, index = torch.topk(logits, min(n, j1 - j0), dim=1)
+            index = torch.where(value.isneginf(), -1, index + j0)
+            value, order = torch.topk(torch.cat([best, value], 1), n, dim=1)
+            best, where = value, torch.gather(torch.cat([where, index], 1), 1, order)
+    return best, where
