@@ -83,7 +83,7 @@ def build_config(parser, options, config_class: type) -> Any:
     values = vars(parser.instantiate(options))
     try:
         return config_class(**{field.name: values[field.name] for field in dataclasses.fields(config_class)})
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise InputError(str(error)) from error
 
 

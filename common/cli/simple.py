@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 
 from counterpoint.common.cli.options import call
 from counterpoint.common.cli.verbs import Call
@@ -11,17 +12,24 @@ from counterpoint.common.lazy import resolve
 
 
 class Rows(list):
-    """A list of records; printed as an aligned table, or as JSON."""
+    """A list of records: JSON gives all of them whole, the table for people the first columns.
+
+    >>> Rows([{"name": "a", "paper": "x", "module": "m"}], columns=("name", "paper")).lines
+    ['name  paper', 'a     x']
+    """
+
+    def __init__(self, records: Iterable[dict], columns: Sequence[str]) -> None:
+        super().__init__(records)
+        self.columns = columns
 
     def as_dict(self) -> list[dict]:
         """The records themselves."""
         return list(self)
 
     @property
-    def lines(self) -> Iterable[str]:
+    def lines(self) -> list[str]:
         """An aligned table under its column names."""
-        columns = list(self[0]) if self else []
-        return table(columns, [[str(row[column]) for column in columns] for row in self])
+        return table(self.columns, [[str(row[column]) for column in self.columns] for row in self])
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -51,11 +59,12 @@ def losses(command: Call) -> int:
 
 def list_systems(vertical: Vertical) -> Rows:
     """List the systems with their status, paper and needs."""
-    return Rows(entry.as_dict() for entry in vertical.systems)
+    return Rows((entry.as_dict() for entry in vertical.systems), ("name", "status", "paper", "summary"))
 
 
 def list_losses() -> Rows:
-    """List the contrastive objectives with their papers and what they need."""
+    """List the contrastive objectives with their papers, what they need and what they are checked against."""
     from counterpoint.common.losses import objectives
 
-    return Rows(objectives())
+    records = ({**asdict(entry), "status": "ready"} for entry in objectives())
+    return Rows(records, ("name", "paper", "needs"))
