@@ -1,0 +1,1 @@
+"""Molecules: SMILES and SDF in, graphs, scaffold splits and the element knowledge graph."""
