@@ -1,0 +1,116 @@
+"""What all objectives share: normalisation, precision, the engine's settings, means over rows."""
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from counterpoint.common.kernels import ContrastStats, Diagonal, SameLabel, Self, contrast_stats, merge
+from counterpoint.common.losses.cards import ObjectiveCard
+
+__all__ = ["Objective", "dots", "row_mean", "softplus_gap"]
+
+
+class Objective(nn.Module):
+    """Base of every objective: a module called on embeddings that returns a scalar, the mean over local rows, in nats.
+
+    Args:
+        normalize: divide every embedding by its norm first (`False`: the caller has done so, or wants raw scores).
+        distributed: "none" (columns are this process's), "gather" or "ring" (columns are the union over all ranks).
+        backend: the engine's backend, "auto" unless a test says otherwise.
+
+    Half-precision inputs are computed in float32 and autocast is switched off inside, so that a temperature of 0.01
+    does not turn rounding into loss. An empty batch gives zero with a zero gradient. Numbers worth logging lie in
+    `monitors` after each call (detached).
+    """
+
+    card: ClassVar[ObjectiveCard]
+
+    def __init__(self, *, normalize: bool = True, distributed: str = "none", backend: str = "auto"):
+        super().__init__()
+        if distributed not in ("none", "gather", "ring"):
+            raise ValueError(f'distributed must be "none", "gather" or "ring", got {distributed!r}')
+        self.normalize, self.distributed, self.backend = normalize, distributed, backend
+        self.monitors: dict[str, Tensor] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        device = next((a.device.type for a in args if isinstance(a, Tensor)), "cpu")
+        with torch.autocast(device, enabled=False):
+            return super().__call__(*args, **kwargs)
+
+    def embed(self, *embeddings: Float[Tensor, "... dim"]) -> tuple[Float[Tensor, "... dim"], ...]:
+        """The embeddings in at least float32, with unit norm where `normalize` is set."""
+        wide = [z.float() if z.dtype in (torch.float16, torch.bfloat16) else z for z in embeddings]
+        return tuple(F.normalize(z, dim=-1) for z in wide) if self.normalize else tuple(wide)
+
+    def stats(self, q: Tensor, k: Tensor, **arguments: Any) -> ContrastStats:
+        """`contrast_stats` with this objective's backend, over the columns of all ranks when it is distributed."""
+        return contrast_stats(q, k, backend=self.backend, distributed=self.distributed, **arguments)
+
+    def local_stats(self, q: Tensor, k: Tensor, **arguments: Any) -> ContrastStats:
+        """`contrast_stats` over columns every rank holds already (a queue, prototypes, private negatives)."""
+        return contrast_stats(q, k, backend=self.backend, **arguments)
+
+    def sample_ids(self, z: Float[Tensor, "batch dim"]) -> Int[Tensor, "batch"]:
+        """Ids that tell the batch's samples apart, on this rank and from those of other ranks."""
+        rank = torch.distributed.get_rank() if self.distributed != "none" else 0
+        return torch.arange(len(z), device=z.device) + (rank << 32)
+
+    def two_views(
+        self,
+        a: Float[Tensor, "batch dim"],
+        b: Float[Tensor, "batch dim"],
+        *,
+        scale: float | Tensor,
+        group: Int[Tensor, "batch"] | None = None,
+        keep_positive: bool = False,
+        mean: bool = False,
+    ) -> tuple[ContrastStats, ContrastStats]:
+        """Statistics of the 2 B rows [a; b] against [a; b] without self (and without the positive unless kept).
+
+        a x b is computed once for both directions: its columns are b's rows. `group` drops all samples with the row's
+        id, the positive included. `.positive` holds the positive's logit in every case.
+        """
+        drop = Self() if group is None else SameLabel(group)
+        cross = self.stats(
+            a,
+            b,
+            scale=scale,
+            positive=Diagonal(),
+            exclude=None if keep_positive and group is None else drop,
+            columns=True,
+            mean=mean,
+        )
+        own_a = self.stats(a, a, scale=scale, exclude=drop, mean=mean)
+        own_b = self.stats(b, b, scale=scale, exclude=drop, mean=mean)
+        rows_a, rows_b = merge(cross, own_a), merge(cross.columns, own_b)
+        rows_a.positive, rows_b.positive = cross.positive, cross.columns.positive
+        return rows_a, rows_b
+
+    def extra_repr(self) -> str:
+        """The settings a reader of a log wants to see."""
+        numbers = {k: v for k, v in vars(self).items() if isinstance(v, int | float | str) and not k.startswith("_")}
+        hidden = {"training", "call_super_init", "dump_patches"}
+        return ", ".join(f"{k}={v!r}" for k, v in numbers.items() if k not in hidden)
+
+
+def dots(a: Float[Tensor, "*rows dim"], b: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
+    """Row-by-row inner products."""
+    return (a * b).sum(-1)
+
+
+def row_mean(values: Float[Tensor, "*rows"], keep: Bool[Tensor, "*rows"] | None = None) -> Float[Tensor, ""]:
+    """Mean over all rows; rows not kept (no positive, no negative) count as zero. No rows: zero."""
+    if keep is not None:
+        values = torch.where(keep, values, torch.zeros_like(values))
+    return values.sum() / max(values.numel(), 1)
+
+
+def softplus_gap(lse: Float[Tensor, "*rows"], positive: Float[Tensor, "*rows"]) -> Float[Tensor, "*rows"]:
+    """log(1 + exp(lse - positive)): the cross-entropy of a positive against negatives that do not contain it.
+
+    Exact for rows without negatives (lse = -inf gives 0 with a zero gradient).
+    """
+    return F.softplus(lse - positive)
