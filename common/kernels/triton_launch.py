@@ -1,0 +1,205 @@
+"""From a `Problem` to what the fused kernels take: contiguous tensors, mask tables, tile shapes.
+
+Under TRITON_INTERPRET=1 the same kernels run on CPU tensors; that is how they are tested where there is no GPU.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from jaxtyping import Int
+from torch import Tensor
+
+from counterpoint.common.kernels.problem import Band, Columns, CsrPairs, Labels, Primitive, Problem
+from counterpoint.common.kernels.triton_forward import stats_kernel
+from counterpoint.common.kernels.triton_tiles import Keep, Match, Terms
+
+__all__ = [
+    "INTERPRET",
+    "SIDE_MAX_DIM",
+    "Tile",
+    "constant_shift",
+    "keep_of",
+    "one_exponential",
+    "processors",
+    "symmetric",
+    "terms_of",
+    "tile",
+    "unsupported",
+]
+
+INTERPRET = not isinstance(stats_kernel, triton.JITFunction)
+SIDE_MAX_DIM = 256  # widest features whose gradient tile stays in an H200's registers
+LONGEST_PAIR_LIST = 64  # pairs a row of `Pairs` may list before the tiled backend serves it better
+ONE_EXP_BOUND = 50.0  # |logit| below which exp(logit) neither overflows a float32 sum nor loses small terms
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Shape of a kernel's tile and how the GPU runs it."""
+
+    rows: int
+    cols: int
+    dims: int
+    warps: int
+    stages: int
+
+    def turned(self) -> "Tile":
+        """The same tile for a program that owns columns."""
+        return Tile(self.cols, self.rows, self.dims, self.warps, self.stages)
+
+    def meta(self, q: Tensor) -> dict[str, Any]:
+        """The compile-time arguments all kernels share."""
+        options = {"BM": self.rows, "BN": self.cols, "BD": self.dims, "UPCAST": INTERPRET, "PRECISION": precision(q)}
+        return options if INTERPRET else {**options, "num_warps": self.warps, "num_stages": self.stages}
+
+
+def tile(kind: str, dtype: torch.dtype, dim: int) -> Tile:
+    """The tile of a kernel ("stats", "side", "weights") for features of this width."""
+    width = max(16, triton.next_power_of_2(dim))
+    if INTERPRET:
+        edge = 64 if kind == "weights" else 32
+        return Tile(edge, edge, width if kind == "side" else min(width, 128), 1, 1)
+    if kind == "side":
+        if dtype == torch.float32:
+            return Tile(32, 32, width, 4, 1) if width > 128 else Tile(64, 64, width, 8, 1)
+        return Tile(64, 64, width, 8, 2) if width > 128 else Tile(128, 64, width, 8, 2)
+    if dtype == torch.float32:
+        return Tile(64, 64, 32, 8, 2)
+    return Tile(128, 128, min(width, 64), 8, 3)
+
+
+def precision(q: Tensor) -> str:
+    """float32 products: exact unless the user asked torch for faster ones (torch.set_float32_matmul_precision)."""
+    fast = q.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
+    return "tf32" if fast else "ieee"
+
+
+def processors(device: torch.device) -> int:
+    """How many programs run at once."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+
+
+def unsupported(problem: Problem) -> str | None:
+    """Why the fused kernels cannot answer this problem, in words; None when they can."""
+    if problem.dtype == torch.float64:
+        return "float64 is not supported by the fused kernels"
+    if problem.q.dtype != problem.k.dtype:
+        return f"q and k have different dtypes, {problem.q.dtype} and {problem.k.dtype}"
+    if problem.q.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"{problem.q.dtype} is not supported by the fused kernels"
+    if problem.q.device.type != "cuda" and not INTERPRET:
+        return f"the fused kernels need a CUDA device, the features are on {problem.q.device}"
+    if max(problem.shape[2], problem.shape[3]) >= 2**31 - 1024:
+        return "more than 2^31 rows or columns"
+    for rule in (*problem.exclude, *problem.only):
+        if isinstance(rule, CsrPairs) and rule.ptr.diff().amax().item() > LONGEST_PAIR_LIST:
+            return f"Pairs lists more than {LONGEST_PAIR_LIST} columns for a row"
+    return None
+
+
+def terms_of(problem: Problem, n: int) -> Terms:
+    """Scales and biases of batch element n."""
+
+    def part(t: Tensor | None) -> Tensor | None:
+        return None if t is None else t[n].contiguous()
+
+    return Terms(part(problem.scale), part(problem.col_scale), part(problem.row_bias), part(problem.col_bias))
+
+
+def keep_of(problem: Problem, n: int) -> Keep:
+    """Masks of batch element n."""
+    return Keep(
+        valid=None if problem.valid_cols is None else problem.valid_cols[n].to(torch.uint8).contiguous(),
+        floor=None if problem.score_floor is None else problem.score_floor[n].contiguous(),
+        exclude=_match(problem, problem.exclude, n),
+        only=_match(problem, problem.only, n),
+    )
+
+
+def _match(problem: Problem, rules: tuple[Primitive, ...], n: int) -> Match | None:
+    if not rules:
+        return None
+    _, _, rows, cols, _ = problem.shape
+    offset, index, row_ids, col_ids = None, [], [], []
+    for rule in rules:
+        if isinstance(rule, Band) and offset is None:
+            offset = rule.offset
+        elif isinstance(rule, Band):
+            index.append((torch.arange(rows, device=problem.q.device) + rule.offset)[:, None])
+        elif isinstance(rule, Columns):
+            index.append(_of(rule.idx, n))
+        elif isinstance(rule, Labels):
+            row_ids.append(_of(rule.row, n).long())
+            col_ids.append(_of(rule.col, n).long())
+        else:
+            index.append(_padded(rule, rows))
+    table = None
+    if index:
+        table = torch.cat(index, 1)
+        table = torch.where((table >= 0) & (table < cols), table, -1).to(torch.int32).contiguous()
+    return Match(
+        offset=offset,
+        index=table,
+        width=None if table is None else table.shape[1],
+        row_ids=torch.stack(row_ids) if row_ids else None,
+        col_ids=torch.stack(col_ids) if col_ids else None,
+        labels=len(row_ids) if row_ids else None,
+    )
+
+
+def _of(t: Tensor, n: int) -> Tensor:
+    return t[min(n, t.shape[0] - 1)]
+
+
+def _padded(pairs: CsrPairs, rows: int) -> Int[Tensor, "rows longest"]:
+    """Compressed rows as a table padded with -1."""
+    length = pairs.ptr.diff()
+    longest = max(1, int(length.max()))
+    row = torch.repeat_interleave(torch.arange(rows, device=pairs.ptr.device), length)
+    place = torch.arange(row.shape[0], device=row.device) - pairs.ptr[row] + pairs.ptr[0]
+    listed = pairs.col[int(pairs.ptr[0]) : int(pairs.ptr[-1])] - pairs.start
+    table = torch.full((rows, longest), -1, dtype=torch.int64, device=row.device)
+    table[row, place] = listed
+    return table
+
+
+def symmetric(problem: Problem) -> bool:
+    """Whether logit_ij == logit_ji and kept_ij == kept_ji: half the tiles then serve both rows and columns."""
+
+    def mirrored(rule: Primitive) -> bool:
+        if isinstance(rule, Band):
+            return rule.offset == 0
+        return isinstance(rule, Labels) and (rule.row.data_ptr(), rule.row.shape) == (
+            rule.col.data_ptr(),
+            rule.col.shape,
+        )
+
+    plain = (problem.col_scale, problem.row_bias, problem.col_bias, problem.valid_cols, problem.score_floor)
+    rules = (*problem.exclude, *problem.only)
+    return problem.same and problem.uniform and all(t is None for t in plain) and all(map(mirrored, rules))
+
+
+def one_exponential(problem: Problem) -> bool:
+    """Whether every logit is certainly within +-ONE_EXP_BOUND, by Cauchy and Schwarz (waits for the GPU once)."""
+    if problem.q.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+
+    def largest(t: Tensor | None, default: float) -> Tensor | float:
+        return default if t is None else t.abs().amax()
+
+    rows = torch.linalg.vector_norm(problem.q, dim=-1, dtype=torch.float32).amax()
+    cols = torch.linalg.vector_norm(problem.k, dim=-1, dtype=torch.float32).amax()
+    bound = rows * cols * largest(problem.scale, 1.0) * largest(problem.col_scale, 1.0)
+    bound = bound + largest(problem.row_bias, 0.0) + largest(problem.col_bias, 0.0)
+    return bool(bound <= ONE_EXP_BOUND)
+
+
+def constant_shift(*shifts: Tensor) -> bool:
+    """Whether all sums were taken at one shift, so that one exponential serves rows and columns (waits once)."""
+    if shifts[0].is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+    low = torch.stack([t.amin() for t in shifts]).amin()
+    high = torch.stack([t.amax() for t in shifts]).amax()
+    return bool(low == high)
