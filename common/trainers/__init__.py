@@ -1,0 +1,32 @@
+"""Training: configuration (light), `ContrastiveSystem`, `fit`, run folders. Names load on first use."""
+
+from counterpoint.common.lazy import lazy_exports
+
+_BASE = "counterpoint.common.trainers"
+_EXPORTS = {
+    "HarmonizeConfig": f"{_BASE}.configs",
+    "OptimConfig": f"{_BASE}.configs",
+    "ParamGroup": f"{_BASE}.configs",
+    "ScheduleConfig": f"{_BASE}.configs",
+    "TrainConfig": f"{_BASE}.configs",
+    "from_dict": f"{_BASE}.config",
+    "load_yaml": f"{_BASE}.config",
+    "override": f"{_BASE}.config",
+    "save_yaml": f"{_BASE}.config",
+    "to_dict": f"{_BASE}.config",
+    "CollapseMonitor": f"{_BASE}.monitors",
+    "ContrastiveSystem": f"{_BASE}.system",
+    "Datasets": f"{_BASE}.loader",
+    "Harmonizer": f"{_BASE}.harmonize",
+    "RunResult": f"{_BASE}.run",
+    "Schedule": f"{_BASE}.schedules",
+    "Stage": f"{_BASE}.system",
+    "cached_gradients": f"{_BASE}.steps",
+    "create_system": f"{_BASE}.run",
+    "empty_system": f"{_BASE}.run",
+    "fit": f"{_BASE}.fitting",
+    "load_run": f"{_BASE}.run",
+}
+
+__all__ = [*_EXPORTS]
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)

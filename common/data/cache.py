@@ -1,0 +1,74 @@
+"""A content-addressed cache of files: the key holds every parameter, so a changed parameter is a new file."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from counterpoint.common.errors import InputError
+
+
+class Cache:
+    """Files (or folders) named by the SHA-256 of a dictionary; made once, also when several processes ask together.
+
+    The root is `$COUNTERPOINT_CACHE`, else `~/.cache/counterpoint`.
+
+    >>> import tempfile
+    >>> cache = Cache(tempfile.mkdtemp())
+    >>> path = cache.get_or_make({"piece": "bwv 66.6", "tempo": 80}, ".txt", lambda p: p.write_text("C E G"))
+    >>> path.read_text()
+    'C E G'
+    """
+
+    def __init__(self, root: str | Path | None = None) -> None:
+        default = os.environ.get("COUNTERPOINT_CACHE") or Path.home() / ".cache" / "counterpoint"
+        self.root = Path(root if root is not None else default)
+
+    def path(self, key: Mapping[str, Any], suffix: str) -> Path:
+        """Where the file of this key lies (or will lie)."""
+        text = json.dumps(key, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return self.root / digest[:2] / f"{digest}{suffix}"
+
+    def get_or_make(self, key: Mapping[str, Any], suffix: str, make: Callable[[Path], object]) -> Path:
+        """Return the file, calling `make(temporary_path)` first if it is not there; a failed one leaves nothing."""
+        path = self.path(key, suffix)
+        if path.exists():
+            return path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(path.with_name(f".{path.name}.lock")):
+                if not path.exists():
+                    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+                    try:
+                        make(temporary)
+                        os.replace(temporary, path)
+                    finally:
+                        _remove(temporary)
+        except OSError as error:
+            if error.filename is not None and not str(error.filename).startswith(str(self.root)):
+                raise
+            reason = error.strerror or error
+            raise InputError(f"{self.root}: the cache cannot be written ({reason}); set COUNTERPOINT_CACHE") from error
+        return path
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,167 @@
+"""The manifest: one row per sample, the only description of a data set that training, evaluation and search read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from counterpoint.common.errors import InputError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A table of samples. Columns: `id` (unique text), `group` (patient, piece, scene, ...; defaults to the id),
+    `split` (`train`, `val`, `test` or empty); every other column belongs to the vertical.
+
+    The frame's index is the sample's stable number: it survives `select`. Facts about the whole table (how it was
+    split, whether it is synthetic) stand in `meta`, saved beside the table as `<name>.meta.json`.
+
+    >>> table = Manifest.from_rows([{"id": "a", "audio": "a.wav"}, {"id": "b", "audio": "b.wav"}])
+    >>> len(table), list(table.frame.group)
+    (2, ['a', 'b'])
+    """
+
+    frame: pd.DataFrame
+    root: Path = field(default_factory=Path)
+    path: Path | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))
+        object.__setattr__(self, "frame", _checked(self.frame, str(self.path or "manifest")))
+
+    @classmethod
+    def from_rows(cls, rows: list[dict], root: str | Path = ".", meta: dict | None = None) -> Manifest:
+        """A manifest from dictionaries."""
+        return cls(pd.DataFrame(rows), Path(root), meta=dict(meta or {}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Manifest:
+        """Read `.parquet`, `.csv` or `.jsonl`; file names in it are relative to its folder."""
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"{path}: no such manifest; give a .parquet, .csv or .jsonl file")
+        try:
+            if path.suffix == ".parquet":
+                frame = pd.read_parquet(path)
+            elif path.suffix == ".csv":
+                frame = pd.read_csv(path, dtype={"id": str, "group": str, "split": str}, keep_default_na=True)
+            elif path.suffix == ".jsonl":
+                frame = pd.read_json(
+                    path, lines=True, dtype={"id": str, "group": str, "split": str}, convert_dates=False
+                )
+            else:
+                raise InputError(f"{path}: a manifest is a .parquet, .csv or .jsonl file, not {path.suffix or 'this'}")
+        except InputError:
+            raise
+        except (ValueError, OSError) as error:  # pyarrow's and pandas' parse errors are ValueErrors
+            raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from error
+        side = _sidecar(path)
+        meta = json.loads(side.read_text(encoding="utf-8")) if side.is_file() else {}
+        return cls(frame.reset_index(drop=True), path.parent, path, meta)
+
+    def save(self, path: str | Path) -> Manifest:
+        """Write the table and its meta facts; complete or not at all."""
+        path = Path(path)
+        writers = {
+            ".parquet": lambda p: self.frame.to_parquet(p, index=False),
+            ".csv": lambda p: self.frame.to_csv(p, index=False),
+            ".jsonl": lambda p: self.frame.to_json(p, orient="records", lines=True, force_ascii=False),
+        }
+        if path.suffix not in writers:
+            raise InputError(f"{path}: a manifest is a .parquet, .csv or .jsonl file, not {path.suffix or 'this'}")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            writers[path.suffix](temporary)
+            os.replace(temporary, path)
+            _sidecar(path).write_text(json.dumps(self.meta, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        return replace(self, path=path, root=self.root)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the content: the same for every file format and column order."""
+        columns = sorted(self.frame.columns)
+        text = self.frame[columns].to_json(orient="records", lines=True, double_precision=12, force_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def select(self, split: str | None = None, **equal: Any) -> Manifest:
+        """The rows of one split (and with the given column values); the stable sample numbers stay."""
+        frame = self.frame
+        wanted = dict(equal) | ({"split": split} if split is not None else {})
+        for column, value in wanted.items():
+            if column not in frame:
+                raise InputError(
+                    f"{self.path or 'manifest'}: no column {column!r}; columns: {', '.join(frame.columns)}"
+                )
+            kept = frame[frame[column] == value]
+            if kept.empty:
+                have = ", ".join(sorted({str(v) or "(empty)" for v in frame[column]})[:8])
+                raise InputError(f"{self.path or 'manifest'}: no row with {column} = {value!r}; there are: {have}")
+            frame = kept
+        return replace(self, frame=frame)
+
+    def file(self, name: str) -> Path:
+        """Where a file named in the table lies."""
+        return self.root / name
+
+    def row(self, position: int) -> dict[str, Any]:
+        """One row as a dictionary; missing values are None."""
+        values = self.frame.iloc[position].to_dict()
+        return {k: None if _missing(v) else v for k, v in values.items()}
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".meta.json")
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
+
+
+def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    if "id" not in frame:
+        raise InputError(
+            f"{name}: a manifest needs a column 'id'; found: {', '.join(map(str, frame.columns)) or 'none'}"
+        )
+    frame = frame.copy()
+    empty = frame["id"].isna() | (frame["id"].astype(str) == "")
+    if empty.any():
+        raise InputError(f"{name}, row {_row(frame, empty)}: empty id; every sample needs its own")
+    frame["id"] = frame["id"].astype(str)
+    twice = frame["id"].duplicated()
+    if twice.any():
+        raise InputError(
+            f"{name}, row {_row(frame, twice)}: id {frame['id'][twice].iloc[0]!r} stands there a second time"
+        )
+    if "group" not in frame:
+        frame["group"] = frame["id"]
+    frame["group"] = frame["group"].astype(object).where(frame["group"].notna(), frame["id"]).astype(str)
+    if "split" not in frame:
+        frame["split"] = ""
+    frame["split"] = frame["split"].astype(object).where(frame["split"].notna(), "").astype(str)
+    wrong = ~frame["split"].isin((*SPLITS, ""))
+    if wrong.any():
+        value = frame["split"][wrong].iloc[0]
+        raise InputError(f"{name}, row {_row(frame, wrong)}: split {value!r} is not train, val, test or empty")
+    return frame
+
+
+def _row(frame: pd.DataFrame, mask: pd.Series) -> int:
+    return int(mask.to_numpy().argmax()) + 1

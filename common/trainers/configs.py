@@ -1,0 +1,149 @@
+"""Configuration of training, shared by every system. Light on purpose: the command line reads it without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How a quantity (learning rate, weight decay, momentum, temperature) changes during training.
+
+    Lengths (`warmup`, `decay`, `cooldown`) below 1 are fractions of the stage's steps; 1 and more are steps.
+
+    >>> ScheduleConfig(kind="wsd", warmup=500, decay=0.1).kind
+    'wsd'
+    """
+
+    kind: str = "cosine"
+    """`constant`, `linear`, `cosine` (each after a linear warm-up), `wsd` (warm-up, stable, decay) or `infinite`."""
+    warmup: float = 0.05
+    """Length of the linear warm-up from 0 to the peak."""
+    final: float = 0.0
+    """Last value, as a fraction of the peak."""
+    decay: float = 0.2
+    """`wsd`: length of the last phase. `infinite`: length of the annealing before the stage's end; 0 never anneals."""
+    cooldown: float = 0.1
+    """`infinite`: length of the cosine descent from the peak to the constant value."""
+    constant: float = 0.4
+    """`infinite`: the constant value, as a fraction of the peak."""
+
+
+@dataclass(frozen=True)
+class ParamGroup:
+    """Parameters with their own learning rate or weight decay.
+
+    >>> ParamGroup(prefix="text_encoder", lr_scale=0.1).lr_scale
+    0.1
+    """
+
+    prefix: str
+    """Start of the parameter names (`encoder.layers.0`)."""
+    lr_scale: float = 1.0
+    """Multiplies the learning rate; 0 freezes."""
+    weight_decay: float | None = None
+    """Replaces the common weight decay."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser, learning rate and what belongs to them.
+
+    >>> OptimConfig(lr=3e-4).name
+    'adamw'
+    """
+
+    lr: float = 1e-3
+    """Peak learning rate."""
+    weight_decay: float = 1e-4
+    """Decoupled weight decay; biases, norms and scalars never decay."""
+    name: str = "adamw"
+    """`adamw`, `adam`, `sgd` (momentum = first beta) or `lars`."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Moment decay rates."""
+    eps: float = 1e-8
+    """Added to the denominator of Adam."""
+    clip: float | None = 1.0
+    """Largest gradient norm; null never clips."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """Learning rate over time."""
+    weight_decay_schedule: ScheduleConfig | None = None
+    """Weight decay over time; null keeps it constant."""
+    groups: tuple[ParamGroup, ...] = ()
+    """Parameters with their own rates; the longest matching prefix wins."""
+
+
+@dataclass(frozen=True)
+class HarmonizeConfig:
+    """Cross-modality gradient harmonisation of several losses at the embeddings they share.
+
+    >>> HarmonizeConfig(shared="video").gamma_start is None
+    True
+    """
+
+    shared: str = ""
+    """Embedding where the gradients meet; empty means each one that two losses or more reach."""
+    gamma_start: float | None = None
+    """Curriculum: samples whose gradients' cosine is below gamma are left out; null keeps all."""
+    gamma_end: float = 0.0
+    """Gamma grows linearly to this value."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run.
+
+    >>> TrainConfig(out="runs/first", max_epochs=3).seed
+    0
+    """
+
+    out: str = ""
+    """Run folder; empty means `runs/<system>`."""
+    overwrite: bool = False
+    """Replace a run that is already there."""
+    max_epochs: int = 100
+    """Passes over the training data (of each stage that does not name its own)."""
+    max_steps: int | None = None
+    """Optimiser steps; takes precedence over `max_epochs`."""
+    batch_size: int = 256
+    """Global batch: all devices together."""
+    micro_batch_size: int | None = None
+    """Samples encoded at a time, contrasted all together (cached gradients); null encodes the batch at once."""
+    harmonize: HarmonizeConfig | None = None
+    """Project conflicting gradients of several losses at the shared embeddings; null adds them up."""
+    precision: str = "32-true"
+    """Lightning's name of the arithmetic: `32-true`, `bf16-mixed`, `16-mixed`."""
+    seed: int = 0
+    """Seed of the initial weights, the batches, the augmentations and the dropout."""
+    deterministic: bool = True
+    """Ask torch for deterministic kernels (warns where there is none)."""
+    accelerator: str = "auto"
+    """`auto`, `cpu`, `gpu`."""
+    devices: int = 1
+    """Devices per node."""
+    num_nodes: int = 1
+    """Machines."""
+    strategy: str = "auto"
+    """`auto`, `ddp`, `fsdp` or another name that Lightning knows."""
+    workers: int = 0
+    """Processes that load data, per device; the samples do not depend on their number."""
+    on_error: str = "raise"
+    """What to do with a sample that cannot be read: `raise`, or `skip` (counted, listed, replaced by another)."""
+    max_bad: float = 0.01
+    """Share of unreadable samples that stops the run."""
+    log_every: int = 10
+    """Steps between two rows of metrics.csv."""
+    monitor_every: int = 100
+    """Steps between two readings of the label-free monitors; 0 switches them off."""
+    checkpoint_every_steps: int | None = None
+    """Steps between two checkpoints; null writes one per epoch."""
+    validate_every_epochs: int = 1
+    """Epochs between two validations."""
+    monitor: str = "val/loss"
+    """Metric that chooses the best checkpoint."""
+    monitor_mode: str = "min"
+    """`min` or `max`."""
+    patience: int | None = None
+    """Stop after this many validations without improvement."""
+    tensorboard: bool = True
+    """Write TensorBoard curves into the run folder."""

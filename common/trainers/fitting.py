@@ -1,0 +1,174 @@
+"""`fit`: train a system through its stages with Lightning's Trainer underneath, resumable bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from counterpoint.common.data.samplers import SequentialSampler
+from counterpoint.common.errors import InputError
+from counterpoint.common.trainers.keeper import RunKeeper
+from counterpoint.common.trainers.loader import Batches, Datasets, Requests
+from counterpoint.common.trainers.logger import MetricsCsv
+from counterpoint.common.trainers.monitors import CollapseMonitor
+from counterpoint.common.trainers.run import METRICS, RunResult, checkpoint_dir, open_run, record_data
+from counterpoint.common.trainers.state import find_checkpoint, preserved_rng, read_state, seed_all
+from counterpoint.common.trainers.system import ContrastiveSystem, Progress, Stage
+
+
+def fit(system: ContrastiveSystem, resume: str | Path | None = None, callbacks: Sequence[Callback] = ()) -> RunResult:
+    """Train `system` as `system.config` says and leave a run folder.
+
+    Args:
+        system: what to train. With `resume`, a system of the same class (`load_run` or `empty_system` build one).
+        resume: a run folder; training goes on after its last checkpoint and equals, on CPU bit for bit, the run that
+            was never interrupted.
+        callbacks: more Lightning callbacks; those with state travel in the checkpoints.
+
+    SIGTERM and Ctrl-C write a checkpoint after the running step and exit (143, 130). The global random generators are
+    put back at the end.
+
+    Raises:
+        InputError: unusable configuration, folder or data; a checkpoint that cannot be written.
+        NonFiniteLossError: NaN or infinite loss.
+    """
+    run_dir, state = open_run(system, None if resume is None else Path(resume))
+    system.run_dir = run_dir
+    system.progress = Progress(**state["progress"]) if state else Progress()
+    stages = list(system.stages())
+    metrics: dict[str, float] = {}
+    with preserved_rng():
+        while system.progress.stage < len(stages):
+            stage = stages[system.progress.stage]
+            keeper = _run_stage(
+                system, stage, run_dir, state, list(callbacks), last=system.progress.stage + 1 == len(stages)
+            )
+            metrics = keeper.metrics
+            state = None
+            progress = system.progress
+            system.progress = Progress(stage=progress.stage + 1, total_step=progress.total_step)
+    last, best = (checkpoint_dir(run_dir, name) for name in ("last", "best"))
+    if not best.exists():
+        shutil.copytree(find_checkpoint(last), best)
+    if not metrics:
+        metrics = dict(read_state(find_checkpoint(last)).get("metrics", {}))
+    return RunResult(run_dir, best, last, metrics)
+
+
+def _run_stage(
+    system: ContrastiveSystem, stage: Stage, run_dir: Path, state: Any, callbacks: list[Callback], last: bool
+) -> RunKeeper:
+    train = system.config.train
+    system.stage = stage
+    system.on_stage_start(stage)
+    datasets = system.datasets()
+    batch_size = _batch_size(stage, train, datasets)
+    if state is None:
+        seed_all(train.seed + system.progress.stage)
+    sampler = system.batch_sampler(datasets.train, batch_size, train.seed + system.progress.stage)
+    if state is not None:
+        sampler.load_state_dict(state["sampler"])
+    per_epoch = len(sampler)
+    if per_epoch == 0:
+        raise InputError(f"stage {stage.name!r}: {len(datasets.train)} samples do not fill one batch of {batch_size}")
+    max_steps = stage.max_steps or (None if stage.max_epochs else train.max_steps)
+    max_epochs = stage.max_epochs or train.max_epochs
+    total_steps = max_steps or max_epochs * per_epoch
+    system.begin_stage(stage, total_steps)
+    metrics_csv = MetricsCsv(run_dir / METRICS, None if state is None else system.progress.total_step)
+    metrics_csv.stage = stage.name
+    monitor = [CollapseMonitor(train.monitor_every)] if train.monitor_every else []
+    keeper = RunKeeper(run_dir, sampler, total_steps, state, metrics_csv, best_over_run=last)
+    with _quiet_lightning():
+        trainer = _trainer(
+            system, run_dir, [*callbacks, *monitor, keeper], metrics_csv, datasets.val is not None, state
+        )
+    rank, world = trainer.global_rank, trainer.world_size
+    if batch_size % world:
+        raise InputError(f"train.batch_size {batch_size} is not divisible by {world} processes")
+    if trainer.is_global_zero:
+        record_data(run_dir, stage.name, datasets)
+    pin = trainer.strategy.root_device.type == "cuda"
+    stage_number = system.progress.stage
+    requests = Requests(sampler, train.seed, stage_number, rank, world, even=True)
+    batches = Batches(
+        datasets.train, datasets, requests, train.workers, pin, lambda: (system.progress.epoch, system.progress.batch)
+    )
+    val = None
+    if datasets.val is not None:
+        in_order = Requests(
+            SequentialSampler(len(datasets.val), batch_size), train.seed, stage_number, rank, world, True
+        )
+        val = Batches(datasets.val, datasets, in_order, train.workers, pin, lambda: (0, 0))
+    system.train()
+    with _quiet_lightning():
+        trainer.fit(system, batches, val)
+    return keeper
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Lightning's hints about loaders, hubs and frozen teachers do not concern our users."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for text in ("does not have many workers", "in eval mode at the start", "`isinstance.treespec", "LeafSpec"):
+                warnings.filterwarnings("ignore", f".*{text}.*")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _batch_size(stage: Stage, train: Any, datasets: Datasets) -> int:
+    size = stage.batch_size or train.batch_size
+    if len(datasets.train) < size:
+        warnings.warn(
+            f"only {len(datasets.train)} training samples: the batch shrinks from {size} to that", stacklevel=2
+        )
+        size = len(datasets.train)
+    if size < 1:
+        raise InputError("there is no training sample")
+    return size
+
+
+def _trainer(
+    system: ContrastiveSystem, run_dir: Path, callbacks: list[Callback], log: MetricsCsv, validate: bool, state: Any
+) -> Trainer:
+    train = system.config.train
+    loggers: list[Any] = [log]
+    if train.tensorboard:
+        purge = None if state is None else system.progress.total_step + 1
+        loggers.append(TensorBoardLogger(str(run_dir), name="", version="tensorboard", purge_step=purge))
+    try:
+        return Trainer(
+            accelerator=train.accelerator,
+            devices=train.devices,
+            num_nodes=train.num_nodes,
+            strategy=train.strategy,
+            precision=train.precision,  # type: ignore[arg-type]
+            max_epochs=-1,
+            max_steps=-1,
+            logger=loggers,
+            callbacks=callbacks,
+            log_every_n_steps=train.log_every,
+            check_val_every_n_epoch=train.validate_every_epochs,
+            limit_val_batches=None if validate else 0,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_progress_bar=sys.stderr.isatty(),
+            enable_model_summary=False,
+            deterministic="warn" if train.deterministic else False,
+            inference_mode=False,
+        )
+    except (ValueError, TypeError) as error:  # Lightning's words for an unknown precision, strategy or accelerator
+        raise InputError(f"train: {' '.join(str(error).split())}") from error

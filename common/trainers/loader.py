@@ -1,0 +1,122 @@
+"""From samples to batches: every sample's randomness depends on (seed, stage, epoch, place in the epoch) alone.
+
+So the batches are the same with 0 or 8 workers, on 1 or 2 devices, in one go or resumed in the middle of an epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from counterpoint.common.data.dataset import BadSample, collate
+from counterpoint.common.data.samplers import BatchSampler
+from counterpoint.common.errors import InputError
+from counterpoint.common.trainers.state import preserved_rng, seed_all
+
+BAD = "_bad"
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """What a system trains, validates and is tested on. `train[i]` is a dictionary of tensors (and text)."""
+
+    train: Any
+    val: Any = None
+    test: Any = None
+    collate: Callable[[Sequence[dict]], dict] = field(default=collate)
+
+
+class SeededBatches(Dataset):
+    """Turns a request (seeds and positions) into a batch; a bad sample is replaced by another, and reported.
+
+    With a dataset that has `groups`, the replacement avoids the groups in the batch.
+    """
+
+    def __init__(self, dataset: Any, collate: Callable[[Sequence[dict]], dict]) -> None:
+        self.dataset, self.collate = dataset, collate
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, request: tuple[list[int], list[int]]) -> dict[str, Any]:
+        positions, seeds = request
+        with preserved_rng():
+            samples, bad = [], []
+            for position, seed in zip(positions, seeds):
+                samples.append(self._sample(position, seed, positions, bad))
+            seed_all(seeds[0] + 1)
+            batch = self.collate(samples)
+        return {**batch, BAD: [(b.index, b.id, b.reason) for b in bad]} if bad else batch
+
+    def _sample(self, position: int, seed: int, positions: list[int], bad: list[BadSample]) -> dict[str, Any]:
+        seed_all(seed)
+        sample = self.dataset[position]
+        groups = getattr(self.dataset, "groups", None)
+        taken = set() if groups is None else {groups[p] for p in positions}
+        rng = np.random.default_rng(seed)
+        for _ in range(1000):
+            if not isinstance(sample, BadSample):
+                return sample
+            bad.append(sample)
+            other = int(rng.integers(len(self.dataset)))
+            if groups is None or len(taken) == len(set(groups)) or groups[other] not in taken:
+                seed_all(seed)
+                sample = self.dataset[other]
+                if groups is not None and not isinstance(sample, BadSample):
+                    positions.append(other)
+        raise InputError(f"sample {bad[0].id} and all that could replace it are unreadable ({bad[0].reason})")
+
+
+class Requests:
+    """Yields (positions, seeds) of this rank's share of every batch of the current epoch."""
+
+    def __init__(self, sampler: BatchSampler, seed: int, stage: int, rank: int, world: int, even: bool) -> None:
+        self.sampler, self.seed, self.stage = sampler, seed, stage
+        self.rank, self.world, self.even = rank, world, even
+
+    def __iter__(self) -> Iterator[tuple[list[int], list[int]]]:
+        epoch, number = self.sampler.epoch, self.sampler.batch
+        for batch in self.sampler:
+            seeds = np.random.SeedSequence([self.seed, self.stage, epoch, number]).generate_state(len(batch), np.uint64)
+            size = len(batch) // self.world * self.world if self.even else len(batch)
+            mine = slice(self.rank * size // self.world, (self.rank + 1) * size // self.world)
+            if size:
+                # 62 bits: torch takes a signed seed, and one is added for the collate function.
+                yield list(batch[mine]), [int(s >> np.uint64(2)) for s in seeds[mine]]
+            number += 1
+
+
+class Batches:
+    """An epoch's batches, as Lightning iterates them. It has no length: a resumed epoch is a shorter one.
+
+    `position` says where every new iteration starts (epoch, batch): what was trained on counts, not what was fetched.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        datasets: Datasets,
+        requests: Requests,
+        workers: int,
+        pin: bool,
+        position: Callable[[], tuple[int, int]],
+    ) -> None:
+        self.requests, self.workers, self.pin, self.position = requests, workers, pin, position
+        self.source = SeededBatches(dataset, datasets.collate)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        self.requests.sampler.epoch, self.requests.sampler.batch = self.position()
+        yield from DataLoader(
+            self.source,
+            sampler=self.requests,
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=self.pin,
+            # Its own generator: the workers' base seed must not take numbers from the global one.
+            generator=torch.Generator().manual_seed(0),
+        )

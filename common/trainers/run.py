@@ -1,0 +1,157 @@
+"""The run folder: configuration, environment, checkpoints; and how a system comes back out of it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from counterpoint.common.errors import InputError
+from counterpoint.common.lazy import resolve
+from counterpoint.common.trainers.config import from_dict, load_yaml, save_yaml, to_dict
+from counterpoint.common.trainers.state import find_checkpoint, preserved_rng, read_model, read_state, seed_all
+
+CONFIG, METRICS, ENVIRONMENT, BAD_SAMPLES = "config.yaml", "metrics.csv", "environment.json", "bad_samples.jsonl"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a training left: the run folder, the best and the last checkpoint, the last value of every metric."""
+
+    run_dir: Path
+    best: Path
+    last: Path
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def create_system(cls: type, config: Any) -> Any:
+    """Build a system with the initial weights of `config.train.seed`; the global generators are left as they were."""
+    with preserved_rng():
+        seed_all(config.train.seed)
+        return cls(config)
+
+
+def load_run(run_dir: str | Path, checkpoint: str = "best") -> Any:
+    """The system of a run folder with the weights of its `best` or `last` checkpoint. Nothing is unpickled.
+
+    Only classes derived from `ContrastiveSystem` are built. Raises `InputError` when something is missing or does not
+    fit.
+    """
+    run_dir = Path(run_dir)
+    system = empty_system(run_dir)
+    folder = find_checkpoint(checkpoint_dir(run_dir, checkpoint))
+    load_weights(system, folder)
+    return system.eval()
+
+
+def empty_system(run_dir: Path) -> Any:
+    """The system described by the run's config.yaml, with its initial weights."""
+    from counterpoint.common.trainers.system import ContrastiveSystem
+
+    if not (run_dir / CONFIG).is_file():
+        raise InputError(f"{run_dir}: not a run folder (no {CONFIG} in it)")
+    record = load_yaml(run_dir / CONFIG)
+    try:
+        cls: Any = resolve(record["system"])
+    except (KeyError, ImportError, AttributeError) as error:
+        raise InputError(f"{run_dir / CONFIG}: its system cannot be imported ({error})") from error
+    if not (isinstance(cls, type) and issubclass(cls, ContrastiveSystem)):
+        raise InputError(f"{run_dir / CONFIG}: {record['system']} is not a ContrastiveSystem")
+    return create_system(cls, from_dict(cls.Config, record["config"]))
+
+
+def load_weights(system: Any, folder: Path) -> None:
+    """Put a checkpoint's weights into a system; names and shapes must agree."""
+    try:
+        system.load_state_dict(read_model(folder))
+    except (RuntimeError, OSError) as error:
+        raise InputError(
+            f"{folder}: its weights do not fit this system ({' '.join(str(error).split())[:300]})"
+        ) from error
+
+
+def checkpoint_dir(run_dir: Path, checkpoint: str) -> Path:
+    """`checkpoints/<name>` of a run."""
+    return run_dir / "checkpoints" / checkpoint
+
+
+def system_name(system: Any) -> str:
+    """`module:Class`, as recorded in config.yaml."""
+    return f"{type(system).__module__}:{type(system).__qualname__}"
+
+
+def open_run(system: Any, resume: Path | None) -> tuple[Path, dict[str, Any] | None]:
+    """Create the run folder, or find the state to continue from."""
+    train = system.config.train
+    if resume is not None:
+        folder = find_checkpoint(checkpoint_dir(resume, "last"))
+        load_weights(system, folder)
+        return resume, read_state(folder)
+    run_dir = Path(train.out or f"runs/{type(system).__name__}")
+    main = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+    if not main:
+        return run_dir, None
+    try:
+        if (run_dir / CONFIG).exists() and not train.overwrite:
+            raise InputError(
+                f"{run_dir}: holds a run already; continue it with --resume {run_dir}, choose another train.out, "
+                "or set train.overwrite"
+            )
+        for name in ("checkpoints", "tensorboard"):
+            shutil.rmtree(run_dir / name, ignore_errors=True)
+        for name in (METRICS, BAD_SAMPLES):
+            (run_dir / name).unlink(missing_ok=True)
+        (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        save_yaml({"system": system_name(system), "config": to_dict(system.config)}, run_dir / CONFIG)
+        (run_dir / ENVIRONMENT).write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{run_dir}: the run folder cannot be written ({error.strerror or error})") from error
+    return run_dir, None
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and git commit: what one needs to repeat the run."""
+    names = ("counterpoint", "torch", "lightning", "numpy", "scipy", "scikit-learn", "pandas", "safetensors")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "versions": versions,
+        "git": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def record_data(run_dir: Path, stage: str, datasets: Any) -> None:
+    """Add sizes and content hashes of a stage's data to environment.json."""
+    file = run_dir / ENVIRONMENT
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    record = {}
+    for split in ("train", "val", "test"):
+        dataset = getattr(datasets, split)
+        if dataset is not None:
+            manifest = getattr(dataset, "manifest", None)
+            record[split] = {"samples": len(dataset), "hash": getattr(manifest, "hash", None)}
+    known.setdefault("data", {})[stage] = record
+    file.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")

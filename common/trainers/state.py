@@ -1,0 +1,184 @@
+"""Checkpoints without pickle: a tree of state becomes tensors (safetensors) and JSON, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from counterpoint.common.errors import InputError
+
+MODEL, STATE, STATE_TENSORS = "model.safetensors", "state.json", "state.safetensors"
+
+
+def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
+    """Split a tree of dicts, lists, tuples, numbers, text, arrays and tensors into JSON and tensors.
+
+    >>> plain, tensors = pack({"step": 3, 0: (torch.ones(2), None)})
+    >>> unpack(plain, tensors)
+    {'step': 3, 0: (tensor([1., 1.]), None)}
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def walk(node: Any, where: str) -> Any:
+        if isinstance(node, Tensor):
+            tensors[where] = node.detach().cpu().contiguous().clone()
+            return {"__tensor__": where}
+        if isinstance(node, np.ndarray):
+            tensors[where] = torch.from_numpy(np.ascontiguousarray(node).copy())
+            return {"__array__": where}
+        if isinstance(node, (np.integer, np.floating)):
+            return node.item()
+        if isinstance(node, Mapping):
+            if all(isinstance(k, str) and not k.startswith("__") for k in node):
+                return {k: walk(v, f"{where}.{k}") for k, v in node.items()}
+            return {
+                "__items__": [
+                    [walk(k, f"{where}.k{i}"), walk(v, f"{where}.{k}")] for i, (k, v) in enumerate(node.items())
+                ]
+            }
+        if isinstance(node, tuple):
+            return {"__tuple__": [walk(v, f"{where}.{i}") for i, v in enumerate(node)]}
+        if isinstance(node, list):
+            return [walk(v, f"{where}.{i}") for i, v in enumerate(node)]
+        if node is None or isinstance(node, (bool, int, float, str)):
+            return node
+        raise TypeError(f"state{where} is a {type(node).__name__}; a checkpoint holds tensors, arrays and plain data")
+
+    return walk(tree, ""), tensors
+
+
+def unpack(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `pack`."""
+    if isinstance(plain, list):
+        return [unpack(v, tensors) for v in plain]
+    if isinstance(plain, dict):
+        if "__tensor__" in plain:
+            return tensors[plain["__tensor__"]]
+        if "__array__" in plain:
+            return tensors[plain["__array__"]].numpy()
+        if "__items__" in plain:
+            return {unpack(k, tensors): unpack(v, tensors) for k, v in plain["__items__"]}
+        if "__tuple__" in plain:
+            return tuple(unpack(v, tensors) for v in plain["__tuple__"])
+        return {k: unpack(v, tensors) for k, v in plain.items()}
+    return plain
+
+
+def rng_state() -> dict[str, Any]:
+    """States of torch's (CPU and CUDA), numpy's and Python's global generators."""
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": np.random.get_state(),
+        "python": random.getstate(),
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Put the generators back."""
+    torch.set_rng_state(state["torch"])
+    np.random.set_state(state["numpy"])
+    random.setstate(state["python"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+@contextlib.contextmanager
+def preserved_rng():
+    """Whatever the block draws, the generators stand afterwards as before."""
+    state = rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(state)
+
+
+def seed_all(seed: int) -> None:
+    """Seed the three global generators."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def write_model(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """`model.safetensors`; tensors that share memory are written once each."""
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, str(folder / MODEL))
+
+
+def read_model(folder: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint folder."""
+    return load_file(str(folder / MODEL))
+
+
+def write_checkpoint(folder: Path, weights: Mapping[str, Tensor], state: Any) -> None:
+    """Write weights and state under a temporary name, then take the place of the older folder.
+
+    A crash at any moment leaves either the old or the new checkpoint readable (see `find_checkpoint`). A full disk or
+    a folder without write permission raises `InputError`; the older checkpoint then stays.
+    """
+    temporary, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    plain, tensors = pack(state)
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write_model(temporary, weights)
+        if tensors:
+            save_file(tensors, str(temporary / STATE_TENSORS))
+        (temporary / STATE).write_text(json.dumps(plain) + "\n", encoding="utf-8")
+        _sync(temporary)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not folder.exists() and old.exists():
+            old.rename(folder)
+        reason = getattr(error, "strerror", None) or str(error)
+        kept = "the last checkpoint there is intact" if folder.exists() else "there is no checkpoint yet"
+        raise InputError(f"{folder}: the checkpoint cannot be written ({reason}); {kept}") from error
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """The folder, or its predecessor when a crash struck between two renames."""
+    for candidate in (folder, folder.with_name(f".{folder.name}.old")):
+        if (candidate / MODEL).is_file() and (candidate / STATE).is_file():
+            return candidate
+    raise InputError(f"{folder}: no checkpoint there")
+
+
+def read_state(folder: Path) -> Any:
+    """The state beside the weights."""
+    try:
+        plain = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        tensors = {}
+        if (folder / STATE_TENSORS).is_file():
+            with safe_open(str(folder / STATE_TENSORS), framework="pt") as handle:
+                tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"{folder}: the checkpoint cannot be read ({error})") from error
+    return unpack(plain, tensors)
+
+
+def _sync(folder: Path) -> None:
+    for file in folder.iterdir():
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,346 @@
+"""`ContrastiveSystem`: what every published system shares. A system says how it embeds and what it loses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.nn.functional import normalize
+from torch.nn.parallel import DistributedDataParallel
+
+from counterpoint.common.data.dataset import group_codes
+from counterpoint.common.data.samplers import BatchSampler, ShuffleSampler
+from counterpoint.common.errors import InputError, NonFiniteLossError
+from counterpoint.common.metrics import retrieval
+from counterpoint.common.metrics.label_free import rankme
+from counterpoint.common.models.ema import EMATeacher
+from counterpoint.common.trainers.configs import OptimConfig, ScheduleConfig
+from counterpoint.common.trainers.harmonize import Harmonizer
+from counterpoint.common.trainers.loader import Datasets
+from counterpoint.common.trainers.optim import build_optimizer, parameter_groups
+from counterpoint.common.trainers.schedules import Schedule
+from counterpoint.common.trainers.state import rng_state, set_rng_state
+from counterpoint.common.trainers.steps import average_gradients, batch_rows, cached_gradients, total_loss
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a training (unimodal pretraining, cross-modal alignment, ...). None means: as in the config.
+
+    >>> Stage("audio", trains=("audio_encoder", "audio_head"), max_epochs=5).name
+    'audio'
+    """
+
+    name: str = "train"
+    trains: tuple[str, ...] = ()
+    """Prefixes of the parameters trained in this stage; empty means all."""
+    optim: OptimConfig | None = None
+    max_epochs: int | None = None
+    max_steps: int | None = None
+    batch_size: int | None = None
+
+
+@dataclass
+class Progress:
+    """Where a training stands: stage, epoch and batch within the stage, steps in the stage and in total."""
+
+    stage: int = 0
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    total_step: int = 0
+
+
+class ContrastiveSystem(LightningModule):
+    """Base of all systems. A subclass defines `Config`, `modalities`, `datasets`, `embed` and `losses`:
+
+    - `embed(batch)` returns one tensor per modality or view, row i belonging to sample i;
+    - `losses(batch, embeddings)` returns scalar terms, weighted by `loss_weights` and summed.
+
+    The base gives optimisers with parameter groups, schedules, EMA teachers, cached gradients
+    (`train.micro_batch_size`), gradient harmonisation, clipping, non-finite checks, validation and logging.
+    Systems with alternating or meta steps override `training_step` and use `total`, `check_finite` and `update`.
+
+    The step order: schedules set values for step n, gradients, clipping, optimiser, EMA teachers, `after_update`.
+    """
+
+    Config: ClassVar[type]
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    modalities: ClassVar[tuple[str, ...]] = ()
+    loss_weights: ClassVar[dict[str, float]] = {}
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.config = config
+        self.progress = Progress()
+        self.stage = Stage()
+        self.total_steps = 1
+        self.schedules: dict[str, Schedule] = {}
+        self.scheduled: dict[str, float] = {}
+        self.run_dir: Path | None = None
+        self._frozen: set[str] | None = None
+        self._validation: dict[str, Any] = {}
+
+    # What a system defines -------------------------------------------------------------------------------------------
+
+    def datasets(self) -> Datasets:
+        """Train, validation and test data of the current stage."""
+        raise TypeError(f"{type(self).__name__} does not define datasets()")
+
+    def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Embeddings that the losses contrast."""
+        raise TypeError(f"{type(self).__name__} does not define embed()")
+
+    def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Scalar loss terms."""
+        raise TypeError(f"{type(self).__name__} does not define losses()")
+
+    # What a system may define ----------------------------------------------------------------------------------------
+
+    def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
+        """Embeddings for evaluation, search and export; here the normalised contrast embeddings."""
+        found = {k: normalize(v, dim=-1) for k, v in self.embed(batch).items()}
+        return found if modality is None else {modality: found[modality]}
+
+    def stages(self) -> Sequence[Stage]:
+        """The training's stages, in order; `self.stage` is the current one."""
+        return (Stage(),)
+
+    def on_stage_start(self, stage: Stage) -> None:
+        """Called before a stage's data and optimiser are built (also on resume)."""
+
+    def batch_sampler(self, dataset: Any, batch_size: int, seed: int) -> BatchSampler:
+        """How the training batches are drawn."""
+        return ShuffleSampler(len(dataset), batch_size, seed)
+
+    def schedule_configs(self) -> dict[str, tuple[ScheduleConfig, float]]:
+        """More scheduled quantities, name -> (schedule, peak); read in `losses` as `self.scheduled[name]`.
+
+        `ema_momentum` is used for the EMA teachers.
+        """
+        return {}
+
+    def named_schedules(self, total: int) -> dict[str, Schedule]:
+        """Schedules with values of their own (`momentum` from 0.996 to 1); here built from `schedule_configs`."""
+        return {k: Schedule.from_config(c, base, total) for k, (c, base) in self.schedule_configs().items()}
+
+    def after_update(self) -> None:
+        """Called after each optimiser step: queues, clamps, per-sample state."""
+
+    # Training --------------------------------------------------------------------------------------------------------
+
+    @property
+    def optim_config(self) -> OptimConfig:
+        """The stage's optimiser configuration."""
+        return self.stage.optim or self.config.optim
+
+    def begin_stage(self, stage: Stage, total_steps: int) -> None:
+        """Freeze and unfreeze, build the schedules."""
+        self.stage, self.total_steps = stage, total_steps
+        if self._frozen is None:
+            self._frozen = {n for n, p in self.named_parameters() if not p.requires_grad}
+        for prefix in stage.trains:
+            if not any(n.startswith(prefix) for n, _ in self.named_parameters()):
+                raise ValueError(f"stage {stage.name!r}: no parameter's name starts with {prefix!r}")
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name not in self._frozen and (not stage.trains or name.startswith(stage.trains)))
+        config = self.optim_config
+        self.schedules = {"lr": Schedule.from_config(config.schedule, config.lr, total_steps)}
+        if config.weight_decay_schedule is not None:
+            schedule = Schedule.from_config(config.weight_decay_schedule, config.weight_decay, total_steps)
+            self.schedules["weight_decay"] = schedule
+        self.schedules.update(self.named_schedules(total_steps))
+
+    def configure_optimizers(self) -> Any:
+        groups = parameter_groups(self.named_parameters(), self.optim_config)
+        if not groups:
+            raise ValueError(f"stage {self.stage.name!r} trains no parameter")
+        return build_optimizer(groups, self.optim_config)
+
+    def apply_schedules(self) -> None:
+        """Set every scheduled value for the coming step."""
+        self.scheduled = {name: schedule(self.progress.step) for name, schedule in self.schedules.items()}
+        for optimizer in self._optimizers():
+            for group in optimizer.param_groups:
+                group["lr"] = self.scheduled["lr"] * group.get("lr_scale", 1.0)
+                if "weight_decay" in self.scheduled:
+                    group["weight_decay"] = self.scheduled["weight_decay"] * group.get("decay_scale", 1.0)
+
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        found: Any = self.optimizers(use_pl_optimizer=False)
+        return list(found) if isinstance(found, list) else [found]
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """Weighted sum of the loss terms."""
+        return total_loss(terms, self.loss_weights)
+
+    def check_finite(self, terms: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
+        """Raise `NonFiniteLossError` on NaN or infinity, after saving the batch's ids into the run folder."""
+        bad = {name: float(term) for name, term in terms.items() if not bool(torch.isfinite(term))}
+        if not bad:
+            return
+        file = (self.run_dir or Path()) / f"non_finite_batch_rank{self.global_rank}.json"
+        indices = batch.get("index", [])
+        record = {
+            "step": self.progress.total_step,
+            "epoch": self.progress.epoch,
+            "terms": {k: str(v) for k, v in bad.items()},
+            "ids": [str(i) for i in batch.get("id", [])],
+            "indices": indices.tolist() if isinstance(indices, Tensor) else list(indices),
+        }
+        file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        raise NonFiniteLossError(
+            f"loss {', '.join(f'{k} = {v}' for k, v in bad.items())} at step {self.progress.total_step}; the batch's "
+            f"samples are listed in {file}. Look at them, lower the learning rate, or train with precision=32-true"
+        )
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        self.apply_schedules()
+        train = self.config.train
+        if train.micro_batch_size is None and train.harmonize is None:
+            embeddings = self.embed(batch)
+            terms = self.losses(batch, embeddings)
+            self.check_finite(terms, batch)
+            self.manual_backward(self.total(terms))
+        else:
+            terms, embeddings = self._gradients_through_embeddings(batch)
+        self.update()
+        self._log_step(terms, batch)
+        return {
+            "loss": self.total(terms).detach(),
+            "embeddings": {k: v.detach() for k, v in embeddings.items()},
+        }
+
+    def _gradients_through_embeddings(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        train, harmonizer = self.config.train, None
+        if train.harmonize is not None:
+            gamma = train.harmonize.gamma_start
+            if gamma is not None:
+                done = self.progress.step / max(1, self.total_steps)
+                gamma += (train.harmonize.gamma_end - gamma) * min(1.0, done)
+            harmonizer = Harmonizer(train.harmonize.shared, gamma)
+        model, scaler = self.trainer.model, getattr(self.trainer.precision_plugin, "scaler", None)
+        parallel = isinstance(model, DistributedDataParallel)
+        if not parallel and self.trainer.world_size > 1:
+            raise InputError("train.micro_batch_size and train.harmonize need strategy ddp (or one device)")
+        with model.no_sync() if parallel else contextlib.nullcontext():
+            result = cached_gradients(
+                self,
+                self.embed,
+                self.losses,
+                batch,
+                train.micro_batch_size,
+                self.loss_weights,
+                harmonizer,
+                scale=scaler.scale if scaler is not None else lambda loss: loss,
+                check=lambda terms: self.check_finite(terms, batch),
+            )
+        if parallel:
+            average_gradients(list(self.parameters()))
+        if harmonizer is not None and harmonizer.cosine is not None:
+            readings = {"train/gradient_cosine": harmonizer.cosine.mean(), "train/gradient_kept": harmonizer.kept}
+            self.log_dict(readings, batch_size=batch_rows(batch))
+        return result
+
+    def update(self) -> None:
+        """Clip, step the optimisers, clear gradients, move the EMA teachers."""
+        config = self.optim_config
+        found: Any = self.optimizers()
+        for optimizer in found if isinstance(found, list) else [found]:
+            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+            if config.clip is not None:
+                if scaler is not None:
+                    scaler.unscale_(optimizer.optimizer)
+                self.log("train/grad_norm", self._clip(optimizer.optimizer, config.clip))
+            optimizer.step()
+            optimizer.zero_grad()
+        for part in self.modules():
+            if isinstance(part, EMATeacher):
+                part.update(self.scheduled.get("ema_momentum"))
+        self.after_update()
+
+    def _clip(self, optimizer: torch.optim.Optimizer, limit: float) -> Tensor:
+        model: Any = self.trainer.model
+        if hasattr(model, "clip_grad_norm_"):  # fully sharded: the norm spans the ranks
+            return model.clip_grad_norm_(limit)
+        parameters = [p for g in optimizer.param_groups for p in g["params"]]
+        return torch.nn.utils.clip_grad_norm_(parameters, limit)
+
+    def _log_step(self, terms: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
+        n = batch_rows(batch)
+        total = self.total(terms).detach()
+        self.log("train/loss", total, prog_bar=True, batch_size=n)
+        self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, batch_size=n)
+        self.log("train/lr", self.scheduled["lr"], batch_size=n)
+
+    def group_ids(self, batch: Mapping[str, Any]) -> Tensor:
+        """The batch's groups as integers, the same for equal groups on every rank."""
+        groups = batch["group"]
+        return groups if isinstance(groups, Tensor) else group_codes(groups).to(self.device)
+
+    # Validation ------------------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation = {"terms": {}, "rows": 0, "embeddings": {}, "rng": rng_state()}
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        embeddings = self.embed(batch)
+        n = batch_rows(batch)
+        kept = self._validation
+        kept["rows"] += n
+        for name, term in self.losses(batch, embeddings).items():
+            kept["terms"][name] = kept["terms"].get(name, 0.0) + float(term) * n
+        for name, value in embeddings.items():
+            if value.ndim == 2:
+                kept["embeddings"].setdefault(name, []).append(value.detach().float().cpu())
+
+    def on_validation_epoch_end(self) -> None:
+        kept = self._validation
+        sums = torch.tensor([*kept["terms"].values(), float(kept["rows"])], dtype=torch.float64)
+        parts = {k: torch.cat(v) for k, v in kept["embeddings"].items()}
+        if self.trainer.world_size > 1:
+            sums, parts = sums.to(self.device), {k: self._gather_rows(v) for k, v in parts.items()}
+            dist.all_reduce(sums)
+        means = dict(zip(kept["terms"], (sums[:-1] / sums[-1]).tolist()))
+        results = {f"val/{k}": v for k, v in means.items()}
+        results["val/loss"] = sum(self.loss_weights.get(k, 1.0) * v for k, v in means.items())
+        results.update(self.validation_metrics(parts))
+        set_rng_state(kept["rng"])
+        self._validation = {}
+        self.log_dict(results, rank_zero_only=False)
+
+    def validation_metrics(self, embeddings: Mapping[str, Tensor]) -> dict[str, float]:
+        """Figures over all validation embeddings: RankMe, and retrieval between every two modalities."""
+        results = {}
+        shown = [m for m in self.modalities if m in embeddings]
+        for name in shown:
+            if torch.isfinite(embeddings[name]).all():
+                results[f"val/rankme/{name}"] = rankme(embeddings[name])
+        for i, a in enumerate(shown):
+            for b in shown[i + 1 :]:
+                if embeddings[a].shape == embeddings[b].shape and len(embeddings[a]) > 1:
+                    found = retrieval(embeddings[a], embeddings[b], names=(a, b), ks=(1, 10), n_boot=0)
+                    for side, (q, k) in ((found.a_to_b, (a, b)), (found.b_to_a, (b, a))):
+                        for metric in ("R@1", "R@10", "median_rank"):
+                            results[f"val/{q}->{k}/{metric}"] = float(side.metrics[metric])
+        return results
+
+    def _gather_rows(self, rows: Tensor) -> Tensor:
+        """Rows of all ranks, which may hold different numbers of them."""
+        rows = rows.to(self.device)
+        sizes = [torch.zeros((), dtype=torch.int64, device=self.device) for _ in range(self.trainer.world_size)]
+        dist.all_gather(sizes, torch.tensor(len(rows), device=self.device))
+        longest = int(max(sizes))
+        padded = torch.cat([rows, rows.new_zeros(longest - len(rows), *rows.shape[1:])])
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([p[: int(s)] for p, s in zip(parts, sizes)]).cpu()

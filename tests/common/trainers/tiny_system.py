@@ -1,0 +1,127 @@
+"""A system of two linear towers on random pairs: everything a training needs, in a second."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, normalize
+
+from counterpoint.common.data import GroupUniqueBatchSampler
+from counterpoint.common.models import EMATeacher, EmbeddingQueue
+from counterpoint.common.trainers import (
+    ContrastiveSystem,
+    Datasets,
+    OptimConfig,
+    ScheduleConfig,
+    Stage,
+    TrainConfig,
+    create_system,
+    fit,
+    load_run,
+    override,
+)
+
+
+@dataclass(frozen=True)
+class TinyConfig:
+    samples: int = 48
+    dim: int = 6
+    dropout: float = 0.2
+    queue: int = 16
+    two_stages: int = 0
+    nan_at: int = -1
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            max_epochs=3, batch_size=8, log_every=1, monitor_every=4, tensorboard=False, accelerator="cpu"
+        )
+    )
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(schedule=ScheduleConfig(warmup=2)))
+
+
+class Pairs(torch.utils.data.Dataset):
+    """Two noisy linear views of one latent; the noise is drawn anew on every visit."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.latent = torch.randn(n, 4, generator=generator)
+        self.mix = torch.randn(2, 4, 10, generator=torch.Generator().manual_seed(99))
+        self.groups = [f"g{i // 2}" for i in range(n)]
+
+    def __len__(self) -> int:
+        return len(self.latent)
+
+    def __getitem__(self, i: int) -> dict:
+        a, b = (self.latent[i] @ m + 0.1 * torch.randn(10) for m in self.mix)
+        return {"a": a, "b": b, "index": i, "id": f"s{i}", "group": self.groups[i]}
+
+
+class Tiny(ContrastiveSystem):
+    Config = TinyConfig
+    modalities = ("a", "b")
+
+    def __init__(self, config: TinyConfig) -> None:
+        super().__init__(config)
+        self.tower_a = nn.Sequential(
+            nn.Linear(10, 16), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(16, config.dim)
+        )
+        self.tower_b = nn.Sequential(
+            nn.Linear(10, 16), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(16, config.dim)
+        )
+        self.log_scale = nn.Parameter(torch.tensor(1.0))
+        self.teacher = EMATeacher(self.tower_b, 0.9)
+        self.queue = EmbeddingQueue(config.queue, config.dim)
+        self.register_buffer("seen", torch.zeros(config.samples))
+        self.fresh = None
+
+    def datasets(self) -> Datasets:
+        return Datasets(Pairs(self.config.samples, 0), Pairs(13, 1))
+
+    def batch_sampler(self, dataset, batch_size, seed):
+        return GroupUniqueBatchSampler(dataset.groups, batch_size, seed)
+
+    def stages(self):
+        if self.config.two_stages:
+            return (Stage("only-a", trains=("tower_a", "log_scale"), max_epochs=2), Stage("both"))
+        return (Stage(),)
+
+    def embed(self, batch):
+        return {"a": self.tower_a(batch["a"]), "b": self.tower_b(batch["b"])}
+
+    def losses(self, batch, embeddings):
+        a, b = (normalize(embeddings[k], dim=-1) for k in "ab")
+        keys = torch.cat([b, self.queue.keys]) if self.training else b
+        loss = cross_entropy(self.log_scale.exp() * a @ keys.T, torch.arange(len(a)))
+        if self.training:
+            self.fresh = normalize(self.teacher(batch["b"]), dim=-1), batch["index"]
+            if self.progress.total_step == self.config.nan_at:
+                loss = loss * float("nan")
+        return {"infonce": loss}
+
+    def after_update(self):
+        keys, index = self.fresh
+        self.queue.push(keys, index)
+        self.seen[index] += 1
+
+
+def main(arguments: list[str]) -> None:
+    """`OUT [--resume] [--die STEP SIGNAL] [key=value ...]`"""
+    out, rest = arguments[0], arguments[1:]
+    changes = dict(a.split("=", 1) for a in rest if "=" in a)
+    changes = {k: int(v) if v.lstrip("-").isdigit() else v for k, v in changes.items()}
+    if "--die" in rest:
+        step, number = (int(x) for x in rest[rest.index("--die") + 1 :][:2])
+        original = Tiny.after_update
+
+        def after_update(self):
+            original(self)
+            if self.progress.total_step == step:
+                os.kill(os.getpid(), number)
+
+        Tiny.after_update = after_update
+    if "--resume" in rest:
+        fit(load_run(out, "last"), resume=out)
+    else:
+        fit(create_system(Tiny, override(TinyConfig(), {"train.out": out, **changes})))
