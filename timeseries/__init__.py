@@ -1,0 +1,21 @@
+"""Biosignals and activity sensors: WFDB, EDF, UCR/UEA and array files in; an encoder and an honest evaluation out."""
+
+from counterpoint.common.lazy import lazy_exports
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "Record": "counterpoint.timeseries.record",
+        "SignalConfig": "counterpoint.timeseries.configs",
+        "TS2VecEncoder": "counterpoint.timeseries.encoders",
+        "WindowSet": "counterpoint.timeseries.windows",
+        "from_tsai": "counterpoint.timeseries.encoders",
+        "label_fraction": "counterpoint.timeseries.splits",
+        "load_windows": "counterpoint.timeseries.manifest",
+        "r_peaks": "counterpoint.timeseries.windows",
+        "read_record": "counterpoint.timeseries.readers.dispatch",
+        "read_ucr": "counterpoint.timeseries.readers.ucr",
+        "simulated": "counterpoint.timeseries.simulate",
+        "split_patients": "counterpoint.timeseries.splits",
+    },
+)

@@ -1,0 +1,150 @@
+"""Configuration of the vertical's data and systems. Light on purpose: the command line reads it without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from counterpoint.common.trainers.configs import OptimConfig, ScheduleConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class SignalConfig:
+    """Which signals, and how they become windows."""
+
+    manifest: str = ""
+    """Manifest of recordings (`data import`); empty uses the embedded generator, whose signals are synthetic."""
+    generator: str = "ecg"
+    """Embedded generator: `ecg`, `eeg` or `har`."""
+    patients: int = 40
+    """Patients (subjects) that the generator makes."""
+    seed: int = 0
+    """Seed of the generator and of its patient split."""
+    fs: float | None = None
+    """Sampling rate in hertz after resampling; null keeps the fastest channel's."""
+    leads: tuple[str, ...] = ()
+    """Leads to use, in this order; empty takes those of the first recording."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Other names of leads: wanted name to the recording's name (`II: MLII`)."""
+    length: int = 256
+    """Window length in samples; 0 takes each recording whole (they must be equally long, or are padded)."""
+    step: int = 0
+    """Samples between window starts; 0 is half a window. Windows never cross recordings or splits."""
+    beats: bool = False
+    """Cut windows around R peaks (annotated beats where there are any) instead of regularly."""
+    beat_before: float = 0.25
+    """Seconds before the R peak."""
+    beat_after: float = 0.45
+    """Seconds after the R peak."""
+    low: float | None = None
+    """High-pass edge in hertz (zero-phase Butterworth)."""
+    high: float | None = None
+    """Low-pass edge in hertz."""
+    notch: float | None = None
+    """Mains frequency to remove, in hertz."""
+    normalize: str = "trial"
+    """Level of standard scaling: `none`, `window`, `trial`, `record`, `patient`, `train` (fitted on train only)."""
+    cache: bool = False
+    """Keep conditioned signals as memory-mapped files in $COUNTERPOINT_CACHE, for sets larger than memory."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The dilated convolution encoder (TS2Vec's sizes)."""
+
+    dim: int = 320
+    """Width of the representation."""
+    hidden: int = 64
+    """Width of the residual blocks."""
+    depth: int = 10
+    """Blocks before the widening one; block i has dilation 2^i."""
+    dropout: float = 0.1
+    """Dropout on the representation."""
+
+
+def _flat(lr: float) -> OptimConfig:
+    """AdamW at a constant rate without clipping, as the official TS2Vec and COMET loops use it."""
+    return OptimConfig(lr=lr, weight_decay=1e-2, clip=None, schedule=ScheduleConfig(kind="constant", warmup=0))
+
+
+@dataclass(frozen=True)
+class TS2VecConfig:
+    """TS2Vec: hierarchical instance and temporal contrast of two overlapping crops."""
+
+    data: SignalConfig = field(default_factory=lambda: SignalConfig(normalize="train"))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(batch_size=8, max_steps=200))
+    optim: OptimConfig = field(default_factory=lambda: _flat(1e-3))
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    alpha: float = 0.5
+    """Weight of the instance term; the temporal term has 1 - alpha."""
+    temporal_unit: int = 0
+    """First scale with a temporal term; raise it for very long series."""
+    mask: str = "binomial"
+    """Mask on the latent timestamps of both views: `binomial`, `continuous` or `all_true`."""
+    max_length: int = 3000
+    """Longer windows are cropped to this many samples in training."""
+
+
+@dataclass(frozen=True)
+class CometConfig:
+    """COMET: contrast at the levels of patient, trial, sample and observation."""
+
+    data: SignalConfig = field(default_factory=SignalConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(batch_size=256, max_epochs=100))
+    optim: OptimConfig = field(default_factory=lambda: _flat(1e-4))
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    patient: float = 0.25
+    """Weight of the patient level; 0 switches it off (and saves its passes)."""
+    trial: float = 0.25
+    """Weight of the trial level."""
+    sample: float = 0.25
+    """Weight of the sample level."""
+    observation: float = 0.25
+    """Weight of the observation level."""
+    temperature: float = 0.1
+    """Temperature of the patient and trial levels."""
+    views: str = "separate"
+    """`separate`: two encoder passes per level, as in the official code. `shared`: patient and trial use one pair of
+    views, sample and observation another: half the passes, the same expected gradient."""
+    sampler: str = "trial"
+    """`trial` keeps windows of one trial in one batch; `window` shuffles windows (few same-trial positives)."""
+
+
+@dataclass(frozen=True)
+class FrameProjectionsConfig:
+    """Learning without augmenting: views are projections on frames (time, Fourier, Gabor)."""
+
+    data: SignalConfig = field(default_factory=SignalConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(batch_size=512, max_epochs=256))
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            lr=1e-3, weight_decay=1e-4, clip=None, schedule=ScheduleConfig(kind="constant", warmup=0)
+        )
+    )
+    temperature: float = 0.15
+    """Temperature of the three NT-Xent terms."""
+    dim: int = 128
+    """Width of the three projections."""
+    width: int = 64
+    """Width of the encoders."""
+    frequencies: int = 32
+    """Gabor atoms' centre frequencies."""
+    cycles: float = 6.0
+    """Length of a Gabor atom in periods of its frequency (standard deviation times 2 pi)."""
+    consistency: float = 1.0
+    """Weight of the L1 terms between predicted and actual spectral projections."""
+    mapper_epochs: int = 50
+    """Epochs of the second stage, in which two mappers learn the frozen spectral encoders' outputs."""
+
+
+@dataclass(frozen=True)
+class DBPMConfig:
+    """Dynamic bad pair mining, a plug-in for instance-contrastive systems."""
+
+    warmup: int = 50
+    """Epochs before pairs are weighted; their losses are recorded from the first one."""
+    noisy: float = 2.0
+    """A pair is noisy when its mean loss lies this many deviations below the mean of all."""
+    faulty: float = 3.0
+    """A pair is faulty when its mean loss lies this many deviations above it."""
+    normalized: bool = True
+    """Weights are divided by the density's peak (at most 1); off: the density itself, as in the official code."""

@@ -1,0 +1,174 @@
+"""The dilated convolution encoder of TS2Vec, which COMET uses too.
+
+Yue et al., "TS2Vec: Towards Universal Representation of Time Series", AAAI 2022.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from counterpoint.common.errors import InputError
+
+MASKS = ("binomial", "continuous", "all_true", "mask_last")
+
+
+def timestamp_mask(
+    kind: str,
+    batch: int,
+    time: int,
+    generator: torch.Generator | None = None,
+    device: torch.device | None = None,
+    probability: float = 0.5,
+    spans: int = 5,
+    span_length: float = 0.1,
+) -> Bool[Tensor, "batch time"]:
+    """Which latent timestamps are kept.
+
+    `binomial` keeps each with `probability`; `continuous` hides `spans` stretches of `span_length` * time steps at
+    random places (they may overlap); `all_true` keeps all; `mask_last` hides the last step (the anomaly protocol).
+
+    >>> timestamp_mask("mask_last", 1, 4).tolist()
+    [[True, True, True, False]]
+    """
+    if kind not in MASKS:
+        raise InputError(f"timestamp mask {kind!r} is unknown; choose one of {', '.join(MASKS)}")
+    if kind == "binomial":
+        return (torch.rand(batch, time, generator=generator) < probability).to(device)
+    keep = torch.ones(batch, time, dtype=torch.bool)
+    if kind == "mask_last":
+        keep[:, -1] = False
+    elif kind == "continuous":
+        length = max(int(span_length * time), 1)
+        starts = torch.randint(time - length + 1, (batch, spans, 1), generator=generator)
+        hidden = (starts + torch.arange(length)).flatten(1)
+        keep.scatter_(1, hidden, False)
+    return keep.to(device)
+
+
+class SameConv(nn.Conv1d):
+    """Dilated convolution that keeps the length. A dilation of at least the length leaves only the middle tap.
+
+    The side taps then meet nothing but padding, so the convolution IS the pointwise one of its middle tap: computed
+    so, with the same result to rounding and a third of the work.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, dilation: int):
+        if kernel % 2 == 0:
+            raise ValueError(f"SameConv: kernel must be odd, got {kernel}")
+        super().__init__(inputs, outputs, kernel, padding=dilation * (kernel // 2), dilation=dilation)
+
+    def forward(self, x: Float[Tensor, "batch inputs time"]) -> Float[Tensor, "batch outputs time"]:
+        if self.dilation[0] >= x.shape[-1]:
+            middle = self.kernel_size[0] // 2
+            return F.conv1d(x, self.weight[:, :, middle : middle + 1], self.bias)
+        return super().forward(x)
+
+
+class ConvBlock(nn.Module):
+    """x + conv(gelu(conv(gelu(x)))), with a pointwise shortcut where the width changes or `last` is set."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, dilation: int, last: bool = False):
+        super().__init__()
+        self.conv1 = SameConv(inputs, outputs, kernel, dilation)
+        self.conv2 = SameConv(outputs, outputs, kernel, dilation)
+        self.shortcut = nn.Conv1d(inputs, outputs, 1) if inputs != outputs or last else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "batch inputs time"]) -> Float[Tensor, "batch outputs time"]:
+        return self.conv2(F.gelu(self.conv1(F.gelu(x)))) + self.shortcut(x)
+
+
+class TS2VecEncoder(nn.Module):
+    """One representation per timestamp: linear input layer, masked latent steps, residual blocks of dilation 2^i.
+
+        h_t = W x_t + b, 0 where masked;   h <- block_i(h), i = 0..depth (the last one widens to `dim`);   dropout
+
+    A timestamp with NaN in any channel counts as masked and enters as 0 (a lead that is missing altogether should be
+    zero-filled by the caller, or every step would be masked).
+
+    Args:
+        channels: input channels.
+        dim: output width (320 in the paper).
+        hidden: width of the blocks (64).
+        depth: blocks before the widening one (10); at kernel 3 a step sees 1 + 4 (2^(depth + 1) - 1) steps.
+        dropout: on the output (0.1).
+
+    >>> TS2VecEncoder(3, dim=16, hidden=8, depth=2)(torch.zeros(2, 20, 3)).shape
+    torch.Size([2, 20, 16])
+    """
+
+    def __init__(
+        self, channels: int, dim: int = 320, hidden: int = 64, depth: int = 10, kernel: int = 3, dropout: float = 0.1
+    ):
+        super().__init__()
+        self.dim = dim
+        self.input = nn.Linear(channels, hidden)
+        widths = [hidden] * (depth + 1) + [dim]
+        self.blocks = nn.Sequential(
+            *(ConvBlock(widths[i], widths[i + 1], kernel, 2**i, last=i == depth) for i in range(depth + 1))
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def project(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch time hidden"]:
+        """The input layer: the part that all passes over one batch share; NaN steps come out as 0."""
+        bad = torch.isnan(x).any(-1, keepdim=True)
+        return self.input(x.nan_to_num()).masked_fill(bad, 0.0)
+
+    def latent(self, h: Float[Tensor, "batch time hidden"]) -> Float[Tensor, "batch time dim"]:
+        """The blocks and the dropout, from (masked) latent timestamps."""
+        return self.dropout(self.blocks(h.transpose(1, 2))).transpose(1, 2)
+
+    def forward(
+        self, x: Float[Tensor, "batch time channels"], keep: Bool[Tensor, "batch time"] | None = None
+    ) -> Float[Tensor, "batch time dim"]:
+        h = self.project(x)
+        return self.latent(h if keep is None else h * keep[..., None])
+
+
+def pool_series(z: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch dim"]:
+    """The representation of a whole series: the maximum over time (TS2Vec's `full_series`)."""
+    return z.amax(1)
+
+
+TSAI_PLAIN = {  # need no torchvision
+    "InceptionTime": "tsai.models.InceptionTime",
+    "FCN": "tsai.models.FCN",
+    "PatchTST": "tsai.models.PatchTST",
+    "MiniRocketFeatures": "tsai.models.MINIROCKET_Pytorch",
+}
+TSAI_VISION = {  # reach torchvision through fastai.vision
+    "ResNet": "tsai.models.ResNet",
+    "InceptionTimePlus": "tsai.models.InceptionTimePlus",
+    "TSTPlus": "tsai.models.TSTPlus",
+    "XceptionTime": "tsai.models.XceptionTime",
+}
+
+
+def from_tsai(name: str, *args: object, **kwargs: object) -> nn.Module:
+    """Build a tsai architecture by its class name; only that leaf module is imported (`tsai.all` is broken today).
+
+    tsai's models take [batch, channels, time]. Raises `InputError` naming the remedy when tsai is missing or when the
+    architecture reaches a torchvision that does not match torch.
+    """
+    import importlib
+
+    known = {**TSAI_PLAIN, **TSAI_VISION}
+    if name not in known:
+        raise InputError(f"tsai architecture {name!r} is not offered; choose one of {', '.join(known)}")
+    try:
+        module = importlib.import_module(known[name])
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "tsai":
+            raise InputError(f"{name} needs the package tsai; pip install tsai, or use the encoder ts2vec") from error
+        raise InputError(
+            f"tsai's {name} cannot be imported: {error}; install it, or use one of {', '.join(TSAI_PLAIN)}"
+        ) from error
+    except (ImportError, RuntimeError, OSError) as error:
+        # A torchvision built for another torch raises RuntimeError (operator torchvision::nms does not exist).
+        raise InputError(
+            f"tsai's {name} cannot be imported ({type(error).__name__}: {str(error).splitlines()[0]}); install "
+            f"torch and torchvision from one index, or use one of {', '.join(TSAI_PLAIN)}"
+        ) from error
+    return getattr(module, name)(*args, **kwargs)
