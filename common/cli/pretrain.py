@@ -129,17 +129,17 @@ def _without_own(options):
 
 
 def _fit(entry: SystemEntry, config: Any) -> Outcome:
-    from counterpoint.common.trainers import fit
+    from counterpoint.common.trainers import create_system, fit
 
-    return _outcome(fit(resolve(entry.system)(config)))
+    return _outcome(fit(create_system(resolve(entry.system), config)))
 
 
 def _continue(run_dir: Path, entry: SystemEntry | None = None) -> Outcome:
     if not (run_dir / "config.yaml").is_file():
         raise InputError(f"{run_dir} is not a run folder: it has no config.yaml")
-    from counterpoint.common.trainers import fit, load_run
+    from counterpoint.common.trainers import empty_system, fit
 
-    system = load_run(run_dir, "last")
+    system = empty_system(run_dir)
     if entry is not None and not isinstance(system, resolve(entry.system)):
         raise InputError(f"{run_dir} holds a run of {type(system).__name__}, not of {entry.name}")
     return _outcome(fit(system, resume=run_dir))

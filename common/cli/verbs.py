@@ -51,6 +51,8 @@ VERBS = {
             lambda vertical: bool(vertical.importers or vertical.simulate or vertical.data_check),
         ),
         Verb("pretrain", "train a system", f"{_MODULE}.pretrain:pretrain"),
+        Verb("evaluate", "the figures of a checkpoint, with intervals and chance", f"{_MODULE}.evaluate:evaluate"),
+        Verb("report", "one HTML file that shows a run", f"{_MODULE}.report:report"),
     )
 }
 

@@ -41,6 +41,8 @@ class SystemEntry:
         needs: the data and the extra it needs.
         config: `"module:Class"` of its frozen config dataclass, in a module without torch.
         system: `"module:Class"` of its `ContrastiveSystem`.
+        protocols: `(system, dataset, vectors: dict[str, Tensor]) -> dict[str, result]`: evaluations of this system
+            beyond retrieval and label-free measures (piece identification, ...); results have `as_dict()` or are plain.
 
     >>> SystemEntry("a", "ready", "A. Author, 2020", "a summary", "nothing", "m:C", "m:S").as_dict()["status"]
     'ready'
@@ -53,6 +55,7 @@ class SystemEntry:
     needs: str
     config: Target
     system: Target
+    protocols: Target | None = None
 
     def as_dict(self) -> dict[str, str]:
         """The row that `systems --json` prints."""
@@ -153,8 +156,8 @@ class Vertical:
         simulate: `(out: Path, **options) -> ImportReport` (`data simulate`).
         preview: `(manifest: Path, out: Path, **options) -> Outcome` (`data preview`).
         demo: `(out: Path, **options) -> Outcome`; `out` needs a default (`demo`).
-        gallery: `(sample: dict, modality: str) -> str`, one sample of a dataset as an HTML fragment in the field's own
-            picture (image as data URI, short audio), for `report` and `search --html`.
+        gallery: `(sample: dict, modality: str) -> common.report.Media`, one sample of a dataset in the field's own
+            picture (slice, spectrogram with its sound, sheet music, molecule), for `report` and `search`.
         query: `(file: Path, modality: str, config) -> dict`, a user's file as one sample, for `search --file`.
 
     >>> Vertical(name="graphs", package="counterpoint.graphs", summary="graphs").systems

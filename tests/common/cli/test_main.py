@@ -11,28 +11,8 @@ from counterpoint.common.cli.main import main
 
 
 @pytest.fixture(autouse=True)
-def toy(tmp_path, monkeypatch):
-    """A vertical in another package, found through its entry point alone."""
-    metadata = tmp_path / "site" / "toy_vertical-1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-vertical\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[counterpoint.verticals]\ntoy = toy_vertical:vertical\n")
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    monkeypatch.setattr(sys, "argv", ["counterpoint"])
-    monkeypatch.chdir(tmp_path)
-    yield
-    sys.modules.pop("toy_vertical", None)
-
-
-@pytest.fixture
-def cli(capsys):
-    def run(*argv):
-        code = main([str(word) for word in argv])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
+def registered(toy):
+    """Every test here has the toy vertical."""
 
 
 def refused(result) -> str:
@@ -63,7 +43,7 @@ class TestLevels:
         assert "demo" in out
         _, out, _ = cli("toy", "data", "--help")
         assert "import" in out
-        assert "simulate" not in out
+        assert "simulate" in out
         assert "preview" not in out
 
     def test_script_named_after_a_vertical_starts_there(self, cli, monkeypatch):
@@ -80,7 +60,7 @@ class TestLevels:
             (["toy", "xyzzy"], "there are: demo"),
             (["toy", "data", "imprt"], "did you mean 'import'"),
             (["toy", "data", "import", "foldr"], "did you mean 'folder'"),
-            (["toy", "data", "simulate"], "unknown action 'simulate'"),
+            (["toy", "data", "preview"], "unknown action 'preview'"),
             (["toy", "pretrain", "toy-on"], "did you mean 'toy-one'"),
             (["toy", "demo", "--coutn", "3"], "unknown option '--coutn'; did you mean '--count'"),
             (["toy", "demo", "--coun", "3"], "did you mean '--count'"),
@@ -109,9 +89,9 @@ class TestOutcomes:
 
     def test_systems_json(self, cli):
         _, out, _ = cli("toy", "systems", "--json")
-        (row,) = json.loads(out)
-        assert {"name", "status", "paper", "summary"} <= row.keys()
-        assert row["status"] == "ready"
+        rows = json.loads(out)
+        assert {row["name"]: row["status"] for row in rows} == {"toy-one": "ready", "toy-pair": "experimental"}
+        assert all({"name", "status", "paper", "summary"} <= row.keys() for row in rows)
 
     def test_a_fault_of_ours_keeps_its_traceback(self, cli):
         with pytest.raises(RuntimeError, match="a fault of ours"):

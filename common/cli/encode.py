@@ -1,0 +1,124 @@
+"""A run's checkpoint applied to one split of its data: what `evaluate`, `embed`, `search` and `report` start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from counterpoint.common.cli.suggest import no_such
+from counterpoint.common.cli.vertical import SystemEntry, Vertical
+from counterpoint.common.data import BadSample
+from counterpoint.common.errors import InputError
+from counterpoint.common.progress import note, track
+from counterpoint.common.trainers import load_run, override
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Embeddings of one split, row i of every modality belonging to `ids[i]`.
+
+    Attributes:
+        system: the trained system, in evaluation mode.
+        dataset: the split.
+        positions: places of the rows in `dataset` (unreadable samples have none).
+        vectors: modality -> [n, dim].
+        ids, groups: of each row.
+        left_out: unreadable samples as (id, reason).
+    """
+
+    system: Any
+    dataset: Any
+    positions: list[int]
+    vectors: dict[str, Tensor]
+    ids: list[str]
+    groups: list[str]
+    left_out: list[tuple[str, str]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def sample(self, row: int) -> dict[str, Any]:
+        """The sample behind a row of the embeddings."""
+        return self.dataset[self.positions[row]]
+
+
+def open_split(run: Path, checkpoint: str, split: str, manifest: Path | None = None) -> tuple[Any, Any, Any]:
+    """(system, dataset, collate) of a run; `manifest` replaces the data it was trained on."""
+    system = load_run(run, checkpoint)
+    if manifest is not None:
+        if not hasattr(getattr(system.config, "data", None), "manifest"):
+            raise InputError(f"--manifest: the data of {type(system).__name__} do not come from a manifest")
+        system.config = override(system.config, {"data.manifest": str(manifest)})
+    system.stage = list(system.stages())[-1]
+    datasets = system.datasets()
+    found = {name: getattr(datasets, name) for name in SPLITS if getattr(datasets, name) is not None}
+    if split not in found:
+        raise no_such("split", split, found)
+    return system, found[split], datasets.collate
+
+
+def encode_run(
+    run: Path,
+    checkpoint: str = "best",
+    split: str = "test",
+    *,
+    manifest: Path | None = None,
+    batch_size: int = 128,
+    limit: int | None = None,
+) -> Encoded:
+    """Load a run's checkpoint and encode a split (its first `limit` samples)."""
+    system, dataset, collate = open_split(run, checkpoint, split, manifest)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    system = system.to(device).eval()
+    size = len(dataset) if limit is None else min(limit, len(dataset))
+    if size == 0:
+        raise InputError(f"{run}: the {split} split is empty")
+    loader = DataLoader(Subset(dataset, range(size)), batch_size=batch_size, collate_fn=list)
+    vectors: dict[str, list[Tensor]] = {}
+    positions, ids, groups, left_out = [], [], [], []
+    with torch.inference_mode():
+        for start, samples in zip(range(0, size, batch_size), track(loader, f"encoding {split}", len(loader))):
+            good = [(start + i, s) for i, s in enumerate(samples) if not isinstance(s, BadSample)]
+            left_out += [(s.id, s.reason) for s in samples if isinstance(s, BadSample)]
+            if not good:
+                continue
+            batch = {name: _to(value, device) for name, value in collate([s for _, s in good]).items()}
+            for name, value in system.encode(batch).items():
+                vectors.setdefault(name, []).append(value.float().cpu())
+            positions += [position for position, _ in good]
+            ids += [str(s.get("id", position)) for position, s in good]
+            groups += [str(s.get("group", s.get("id", position))) for position, s in good]
+    if not ids:
+        raise InputError(f"{run}: no sample of the {split} split could be read; the first: {left_out[0][1]}")
+    if left_out:
+        note(f"{len(left_out)} of {size} samples could not be read and are left out; the first: {left_out[0]}")
+    return Encoded(
+        system, dataset, positions, {name: torch.cat(v) for name, v in vectors.items()}, ids, groups, left_out
+    )
+
+
+def modality_pairs(encoded: Encoded) -> Iterator[tuple[str, str]]:
+    """Every two modalities whose embeddings can be compared."""
+    names = list(encoded.vectors)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            if encoded.vectors[a].shape == encoded.vectors[b].shape:
+                yield a, b
+
+
+def entry_of(vertical: Vertical, system: Any) -> SystemEntry | None:
+    """The vertical's entry of a loaded system."""
+    name = f"{type(system).__module__}:{type(system).__qualname__}"
+    return next((entry for entry in vertical.systems if entry.system == name), None)
+
+
+def _to(value: Any, device: str) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value

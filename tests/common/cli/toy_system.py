@@ -1,0 +1,63 @@
+"""A two-tower system of the smallest kind."""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+from toy_configs import PairConfig
+
+from counterpoint.common.data import Manifest, ManifestDataset
+from counterpoint.common.losses import InfoNCE
+from counterpoint.common.report import Media
+from counterpoint.common.trainers import ContrastiveSystem, Datasets
+
+
+def views(seed: int, noise: float) -> dict:
+    generator = torch.Generator().manual_seed(seed)
+    thing = torch.randn(6, generator=generator)
+    mixing = torch.randn(2, 6, 12, generator=torch.Generator().manual_seed(12345))
+    left, right = thing @ mixing + noise * torch.randn(2, 12, generator=generator)
+    return {"left": left, "right": right}
+
+
+class Pair(ContrastiveSystem):
+    """Two linear towers under InfoNCE."""
+
+    Config = PairConfig
+    modalities = ("left", "right")
+
+    def __init__(self, config: PairConfig) -> None:
+        super().__init__(config)
+        self.towers = nn.ModuleDict({name: nn.Linear(12, config.dim) for name in self.modalities})
+        self.loss = InfoNCE(0.1)
+
+    def datasets(self) -> Datasets:
+        table = Manifest.load(self.config.data.manifest)
+
+        def load(row):
+            return views(int(row["seed"]), self.config.data.noise)
+
+        return Datasets(*(ManifestDataset(table.select(split), load) for split in ("train", "val", "test")))
+
+    def embed(self, batch):
+        return {name: tower(batch[name]) for name, tower in self.towers.items() if name in batch}
+
+    def losses(self, batch, embeddings):
+        return {"pair": self.loss(embeddings["left"], embeddings["right"])}
+
+
+class One(Pair):
+    """Another system, so that runs can be mixed up."""
+
+
+def protocols(system, dataset, vectors):
+    return {"nearest is own": {"rows": len(dataset), "modalities": sorted(vectors)}}
+
+
+def gallery(sample, modality):
+    return Media(sample["id"], image=sample[modality].reshape(3, 4))
+
+
+def query(file: Path, modality: str, config: PairConfig) -> dict:
+    return {modality: torch.tensor(json.loads(file.read_text()))}
