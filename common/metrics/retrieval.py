@@ -47,8 +47,12 @@ class RetrievalResult(Result):
 
     def __str__(self) -> str:
         head = f"{self.name} ({self.queries} queries, pool {self.pool})"
-        return head + ": " + ", ".join(
-            f"{k} {v:.3g} (chance {self.chance[k]:.3g})" for k, v in self.metrics.items() if k in self.chance
+        return (
+            head
+            + ": "
+            + ", ".join(
+                f"{k} {v:.3g} (chance {self.chance[k]:.3g})" for k, v in self.metrics.items() if k in self.chance
+            )
         )
 
 

@@ -1,0 +1,391 @@
+"""`Report`: sections, figures and galleries collected into one self-contained HTML file."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from counterpoint.common.metrics import Interval, LabelFree, Retrieval, RetrievalResult
+from counterpoint.common.report.charts import interval_chart, line_chart, number
+from counterpoint.common.report.embedding_map import embedding_map, project
+from counterpoint.common.report.media import Media, audio_uri, image_uri
+from counterpoint.common.report.script import JS
+from counterpoint.common.report.style import CSS
+
+Cell = object
+
+
+@dataclass(frozen=True)
+class GalleryRow:
+    """One query and what was retrieved for it, best first."""
+
+    query: Media
+    results: Sequence[Media]
+    note: str = ""
+
+
+class Report:
+    """Collects what a run has to show and writes it as one HTML file that needs no network.
+
+    Every method adds to the page in order and returns the report, so that calls can be chained. Text is escaped.
+
+    Args:
+        title: page title.
+        subtitle: one sentence under it: what was trained and evaluated on which data.
+        synthetic: whether the data come from a simulator; the page then says so at its top.
+
+    >>> page = Report("Audio to sheet music").headline("R@10", 0.42, interval=(0.38, 0.46), baseline=0.02, percent=True)
+    >>> "42.0 %" in page.html()
+    True
+    """
+
+    def __init__(self, title: str, subtitle: str = "", *, synthetic: bool = False) -> None:
+        self.title, self.subtitle, self.synthetic = title, subtitle, synthetic
+        self._sections: list[tuple[str, list[str]]] = []
+        self._open_grid = ""
+
+    def section(self, title: str, text: str = "") -> Report:
+        """Start a section; it appears in the navigation."""
+        self._close()
+        self._sections.append((title, []))
+        return self.text(text) if text else self
+
+    def text(self, text: str) -> Report:
+        """A paragraph; blank lines part paragraphs."""
+        paragraphs = "".join(f"<p>{escape(p.strip())}</p>" for p in text.split("\n\n") if p.strip())
+        return self._add(paragraphs)
+
+    def headline(
+        self,
+        name: str,
+        value: float,
+        *,
+        interval: Interval | tuple[float, float] | None = None,
+        baseline: float | tuple[str, float] | None = None,
+        percent: bool = False,
+        unit: str = "",
+        note: str = "",
+    ) -> Report:
+        """A headline figure with its 95 % interval and the baseline (chance unless named) it must be read against."""
+
+        def show(x: float) -> str:
+            if not math.isfinite(x):
+                return "–"
+            return f"{100 * x:.1f} %" if percent else number(x) + (f" {unit}" if unit else "")
+
+        low_high = (interval.low, interval.high) if isinstance(interval, Interval) else interval
+        said = []
+        if low_high is not None:
+            said.append(f"95 % interval {show(low_high[0])} to {show(low_high[1])}")
+        if baseline is not None:
+            label, level = baseline if isinstance(baseline, tuple) else ("chance", baseline)
+            said.append(f"{label} {show(level)}")
+        if note:
+            said.append(note)
+        sub = "".join(f'<div class="sub">{escape(s)}</div>' for s in said)
+        card = f'<div class="name">{escape(name)}</div><div class="value">{escape(show(value))}</div>{sub}'
+        return self._add(f'<div class="card headline">{card}</div>', grid="grid")
+
+    def retrieval(
+        self, result: Retrieval | RetrievalResult, *, headline: Sequence[str] = ("R@10", "median_rank")
+    ) -> Report:
+        """Headline cards and a table of all figures of a retrieval, each with interval and chance."""
+        ways = (result.a_to_b, result.b_to_a) if isinstance(result, Retrieval) else (result,)
+        for way in ways:
+            for key in headline:
+                share = not key.endswith("rank")
+                self.headline(
+                    f"{key.replace('_', ' ')}, {way.name}",
+                    way.metrics[key],
+                    interval=way.intervals[key],
+                    baseline=way.chance[key],
+                    percent=share,
+                    note=f"{way.queries} queries, pool of {way.pool}",
+                )
+        for way in ways:
+            rows = [
+                [key.replace("_", " "), value, f"{number(i.low)} – {number(i.high)}", way.chance[key]]
+                for key, value in way.metrics.items()
+                for i in [way.intervals[key]]
+            ]
+            title = f"{way.name}: {way.queries} queries, pool of {way.pool}"
+            self._add(
+                f'<div class="card">{_table(title, rows, ["metric", "value", "95 %", "chance"])}</div>',
+                grid="grid wide",
+            )
+        return self
+
+    def curves(self, title: str, series: Mapping[str, tuple[ArrayLike, ArrayLike]], **options) -> Report:
+        """Curves (name -> (x, y)); options as in `charts.line_chart`."""
+        body = line_chart(series, label=title, **options)
+        return self._add(f'<figure class="card"><h3>{escape(title)}</h3>{body}</figure>', grid="grid wide")
+
+    def intervals(
+        self,
+        title: str,
+        rows: Sequence[tuple[str, float, float, float]],
+        *,
+        reference: float | None = None,
+        unit: str = "",
+    ) -> Report:
+        """Values with intervals side by side: rows of (name, value, low, high), a dashed line at `reference`."""
+        body = interval_chart(rows, reference=reference, unit=unit, label=title)
+        return self._add(f'<figure class="card"><h3>{escape(title)}</h3>{body}</figure>', grid="grid wide")
+
+    def figure(self, title: str, image: object, caption: str = "", cmap: str = "gray") -> Report:
+        """A matplotlib figure (kept as vector graphics) or any picture `media.image_uri` takes."""
+        if hasattr(image, "savefig"):
+            buffer = io.StringIO()
+            image.savefig(buffer, format="svg", bbox_inches="tight")
+            image = buffer.getvalue()[buffer.getvalue().index("<svg") :]
+        picture = f'<button class="zoom"><img src="{image_uri(image, cmap)}" alt="{escape(title)}"></button>'
+        words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+        body = f'<figure class="card item"><h3>{escape(title)}</h3>{picture}{words}</figure>'
+        return self._add(body, grid="grid wide")
+
+    def table(
+        self, title: str, rows: Iterable[Sequence[Cell]] | object, columns: Sequence[str] | None = None
+    ) -> Report:
+        """A sortable table from rows (with `columns`) or a pandas DataFrame. Numbers are right-aligned."""
+        if hasattr(rows, "itertuples"):
+            columns = [str(c) for c in rows.columns] if columns is None else columns
+            rows = [list(r) for r in rows.itertuples(index=False)]
+        rows = [list(r) for r in rows]  # type: ignore[union-attr]
+        return self._add(f'<div class="card solo">{_table(title, rows, list(columns or []))}</div>')
+
+    def embedding_map(
+        self,
+        title: str,
+        z: Tensor | np.ndarray,
+        labels: Sequence[object],
+        hover: Sequence[str] | None = None,
+        *,
+        links: Sequence[tuple[int, int]] | None = None,
+        method: str = "pca",
+        seed: int = 0,
+        max_points: int = 4000,
+    ) -> Report:
+        """Map of embeddings [n, dim] (two columns are taken as they are); more than `max_points` are sampled."""
+        count, dim = tuple(z.shape)
+        keep = np.arange(count)
+        note = {"pca": "Two main axes (PCA).", "tsne": "t-SNE: neighbourhoods count, distances between groups do not."}
+        said = note.get(method, "") if dim > 2 else ""
+        if count > max_points:
+            keep = np.sort(np.random.default_rng(seed).choice(count, max_points, replace=False))
+            said += f" {max_points} of {count} points drawn."
+            place = {int(k): i for i, k in enumerate(keep)}
+            links = None if links is None else [(place[a], place[b]) for a, b in links if a in place and b in place]
+        xy = project(z[keep] if isinstance(z, np.ndarray) else z[keep.tolist()], method, seed)
+        chosen = [labels[i] for i in keep.tolist()]
+        texts = None if hover is None else [hover[i] for i in keep.tolist()]
+        body = embedding_map(xy, chosen, texts, links, name=title)
+        caption = f"<figcaption>{escape(said.strip())}</figcaption>" if said.strip() else ""
+        return self._add(f'<figure class="card solo"><h3>{escape(title)}</h3>{body}{caption}</figure>')
+
+    def gallery(self, title: str, rows: Sequence[GalleryRow | Media]) -> Report:
+        """Queries with their retrieved items, best first; a plain `Media` stands alone. Right answers are framed."""
+        alone = [_media(m) for m in rows if isinstance(m, Media)]
+        body = f'<div class="grid">{"".join(alone)}</div>' if alone else ""
+        for row in rows:
+            if isinstance(row, GalleryRow):
+                results = "".join(_media(m, rank) for rank, m in enumerate(row.results, 1))
+                note = f'<p class="soft">{escape(row.note)}</p>' if row.note else ""
+                strip = f'<div class="results" tabindex="0" role="group" aria-label="Retrieved items">{results}</div>'
+                body += f'<div class="card row"><div>{_media(row.query, head="Query")}{note}</div>{strip}</div>'
+        return self._add(f"<h3>{escape(title)}</h3>{body}")
+
+    def monitors(self, label: str, measures: LabelFree) -> Report:
+        """Collapse monitors of one modality: each reading, where it should lie, and a verdict."""
+        target = 1 / math.sqrt(measures.dim)
+        most = min(measures.dim, measures.n)
+        share = measures.rankme / most
+        rows = [
+            _monitor(
+                "RankMe", measures.rankme, f"of {most} directions", measures.rankme < max(1.5, 0.1 * most), share < 0.25
+            ),
+            _monitor(
+                "std of normalised features",
+                measures.std,
+                f"spread evenly {number(target)}",
+                measures.std < 0.2 * target,
+                measures.std < 0.5 * target,
+            ),
+            _monitor(
+                "mean cosine",
+                measures.mean_cosine,
+                "0 spread, 1 collapsed",
+                measures.mean_cosine > 0.9,
+                measures.mean_cosine > 0.5,
+            ),
+            _monitor(
+                "uniformity",
+                measures.uniformity,
+                "0 collapsed, lower is better",
+                measures.uniformity > -0.2,
+                measures.uniformity > -1.0,
+            ),
+        ]
+        for name in ("alignment", "modality_gap", "alpha_req", "stable_rank", "lidar", "tolerance"):
+            if (value := getattr(measures, name)) is not None:
+                rows.append([name.replace("_", " "), value, "", ""])
+        table = _table(
+            f"{label}: {measures.n} samples, {measures.dim} dimensions",
+            rows,
+            ["measure", "reading", "expected", "state"],
+        )
+        notes = "".join(f'<p class="soft">{escape(n)}</p>' for n in measures.notes)
+        return self._add(f'<div class="card solo">{table}{notes}</div>')
+
+    def config(self, title: str, content: Mapping[str, object] | str, *, opened: bool = False) -> Report:
+        """Configuration or environment as YAML, folded away."""
+        if not isinstance(content, str):
+            import yaml
+
+            content = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
+        state = " open" if opened else ""
+        summary = f"<summary>{escape(title)}</summary>"
+        return self._add(f'<details class="card solo"{state}>{summary}{_code(content)}</details>')
+
+    def reproduce(self, commands: str | Sequence[str]) -> Report:
+        """The commands that make this page again, with a copy button."""
+        lines = commands if isinstance(commands, str) else "\n".join(commands)
+        self.section("How to reproduce")
+        return self._add(_code(lines))
+
+    def html(self) -> str:
+        """The finished page."""
+        self._close()
+        names = [(_anchor(t, i), t) for i, (t, _) in enumerate(self._sections)]
+        nav = "".join(f'<a href="#{a}">{escape(t)}</a>' for a, t in names if t)
+        parts = [
+            f'<section id="{a}">{f"<h2>{escape(t)}</h2>" if t else ""}{"".join(self._sections[i][1])}</section>'
+            for i, (a, t) in enumerate(names)
+        ]
+        banner = '<p class="banner">Synthetic data: made by a simulator, not measured.</p>' if self.synthetic else ""
+        lead = f'<p class="soft">{escape(self.subtitle)}</p>' if self.subtitle else ""
+        made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+        csp = (
+            "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+        )
+        return (
+            f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(self.title)}</title>'
+            '<meta name="viewport" content="width=device-width,initial-scale=1">'
+            '<meta name="color-scheme" content="light dark">'
+            f'<meta http-equiv="Content-Security-Policy" content="{csp}"><link rel="icon" href="data:,">'
+            f'<style>{CSS}</style></head><body><a class="skip" href="#main">Skip to the figures</a>'
+            f'<nav aria-label="Sections"><div>{nav}<button id="theme">Dark</button></div></nav>'
+            f'<header><h1>{escape(self.title)}</h1>{lead}{banner}</header><main id="main">{"".join(parts)}</main>'
+            f"<footer>Counterpoint · {made}</footer>"
+            '<dialog id="zoom" aria-label="Picture"><img alt=""><button>Close</button></dialog>'
+            '<div id="tip" role="status"></div>'
+            f"<script>{JS}</script></body></html>"
+        )
+
+    def write(self, path: str | os.PathLike[str]) -> Path:
+        """Write the page (to a temporary name, then renamed) and return its path."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(self.html(), encoding="utf-8")
+        return temporary.replace(path)
+
+    def _add(self, html: str, grid: str = "") -> Report:
+        if not self._sections:
+            self._sections.append(("", []))
+        body = self._sections[-1][1]
+        if grid != self._open_grid:
+            self._close()
+            if grid:
+                body.append(f'<div class="{grid} solo">')
+            self._open_grid = grid
+        body.append(html)
+        return self
+
+    def _close(self) -> None:
+        if self._open_grid:
+            self._sections[-1][1].append("</div>")
+            self._open_grid = ""
+
+
+def _anchor(title: str, index: int) -> str:
+    return f"s{index}-" + (re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "top")
+
+
+def _chip(state: str) -> str:
+    kind = {"good": "good", "holds": "good", "watch": "warn", "inconclusive": "warn"}.get(state, "bad")
+    return f'<span class="chip {kind}">{escape(state)}</span>'
+
+
+def _monitor(name: str, value: float, expected: str, collapsed: bool, low: bool) -> list[Cell]:
+    return [name, value, expected, Chip("collapsed" if collapsed else "watch" if low else "good")]
+
+
+class Chip(str):
+    """A table cell shown as a coloured word: "good", "watch", "collapsed", "holds", "does not hold", "inconclusive"."""
+
+
+def _table(title: str, rows: list[list[Cell]], columns: list[str]) -> str:
+    width = len(columns) or max((len(r) for r in rows), default=0)
+    for i, row in enumerate(rows):
+        if len(row) != width:
+            raise ValueError(f"table {title!r}: row {i} has {len(row)} cells, expected {width}")
+    numeric = [bool(rows) and all(_is_number(r[j]) or r[j] in (None, "") for r in rows) for j in range(width)]
+    head = "".join(
+        f'<th scope="col"{" class=num" if numeric[j] else ""}>{f"<button>{escape(c)}</button>" if c else ""}</th>'
+        for j, c in enumerate(columns)
+    )
+    body = "".join("<tr>" + "".join(_cell(c, numeric[j]) for j, c in enumerate(row)) + "</tr>" for row in rows)
+    caption = f"<caption>{escape(title)}</caption>" if title else ""
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}"><table>{caption}'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _is_number(value: Cell) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def _cell(value: Cell, right: bool) -> str:
+    if isinstance(value, Chip):
+        return f"<td>{_chip(value)}</td>"
+    if value is None:
+        return "<td></td>"
+    if _is_number(value):
+        shown = f"{value:,}" if isinstance(value, int | np.integer) else number(float(value))  # type: ignore[arg-type]
+        return f'<td class="num" data-v="{value}">{shown}</td>'
+    return f"<td{' class=num' if right else ''}>{escape(str(value))}</td>"
+
+
+def _media(item: Media, rank: int = 0, head: str = "") -> str:
+    name = head or (f"{rank}." if rank else "")
+    body = ""
+    if item.image is not None:
+        alt = escape(f"{name} {item.label}".strip())
+        body += (
+            f'<button class="zoom"><img loading="lazy" src="{image_uri(item.image, item.cmap)}" alt="{alt}"></button>'
+        )
+    if item.audio is not None:
+        said = escape(f"Play {item.label}")
+        body += f'<audio controls preload="none" src="{audio_uri(item.audio)}" aria-label="{said}"></audio>'
+    verdict = {True: ' <span class="chip good">right</span>', None: ""}.get(item.correct, "")
+    words = f"<b>{escape(name)}</b> {escape(item.label)}{verdict}" + (
+        f'<br><span class="soft">{escape(item.caption)}</span>' if item.caption else ""
+    )
+    kind = {True: " right", False: " wrong"}.get(item.correct, "")
+    return f'<figure class="item{kind}">{body}<figcaption>{words}</figcaption></figure>'
+
+
+def _code(text: str) -> str:
+    return f'<div class="code"><button>Copy</button><pre tabindex="0">{escape(text.rstrip())}</pre></div>'

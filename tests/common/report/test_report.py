@@ -1,0 +1,216 @@
+"""The report: one file, no network, everything escaped; pictures and sounds come back as they went in."""
+
+import base64
+import io
+import re
+import wave
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from counterpoint.common.metrics import label_free, retrieval
+from counterpoint.common.report import Chip, GalleryRow, Media, Report
+from counterpoint.common.report.charts import interval_chart, line_chart, ticks
+from counterpoint.common.report.embedding_map import embedding_map, project
+from counterpoint.common.report.media import audio_uri, image_uri, wav_bytes
+
+VOID = {"meta", "link", "img", "input", "br"}
+
+
+class Checker(HTMLParser):
+    """Collects what the page would load, and fails on tags that are not closed in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loads, self.ids = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.loads += [v for k, v in attrs if k in ("src", "href", "srcset", "action") and v]
+        self.ids += [values["id"]] if "id" in values else []
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "img":
+            assert "alt" in values
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def check(html):
+    parser = Checker()
+    parser.feed(html)
+    assert parser.open == []
+    return parser
+
+
+def full_report():
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(40, 8, generator=g), torch.randn(40, 8, generator=g)
+    t = np.linspace(0, 1, 4000)
+    query = Media(
+        "query <1>", image=np.random.default_rng(0).random((20, 30)), cmap="magma", audio=(np.sin(900 * t), 4000)
+    )
+    found = [Media(f"hit {i}", image=np.zeros((8, 8, 3), np.uint8), caption="0.9", correct=i == 1) for i in range(3)]
+    curves = {"train": (range(9), np.linspace(2, 1, 9)), "val": ([0, 8], [2.0, float("nan")])}
+    labels, links = ["a"] * 40 + ["</script>"] * 40, [(i, 40 + i) for i in range(40)]
+    return (
+        Report("A <b>run</b>", "On data & more", synthetic=True)
+        .section("Results", "First.\n\nSecond.")
+        .retrieval(retrieval(a, b, n_boot=50))
+        .section("Training")
+        .curves("Loss", curves, hlines={"ln": 1.5})
+        .intervals("Arms", [("one", 0.5, 0.4, 0.6), ("none", float("nan"), 0, 0)], reference=0.1)
+        .monitors("audio", label_free(a, b))
+        .embedding_map("Map", torch.cat([a, b]), labels, links=links)
+        .gallery("Found", [GalleryRow(query, found, "rank 2"), Media("alone", image=b"\x89PNG....")])
+        .table("Runs", pd.DataFrame({"run": ["x", "y"], "score": [0.5, None]}))
+        .table("Verdicts", [["claim", Chip("does not hold")]], ["claim", "verdict"])
+        .config("Configuration", {"lr": 1e-3, "path": "</pre>"})
+        .reproduce(["counterpoint audio demo"])
+    )
+
+
+def test_page_is_well_formed_and_loads_nothing():
+    html = full_report().html()
+    parser = check(html)
+    assert parser.loads
+    assert all(v.startswith(("data:", "#")) for v in parser.loads), parser.loads
+    assert len(set(parser.ids)) == len(parser.ids)
+    assert not re.search(r"https?://|@import|url\(", html.split("<body>")[1])
+    assert "default-src 'none'" in html
+
+
+def test_every_navigation_link_has_its_section():
+    parser = check(full_report().html())
+    assert {v[1:] for v in parser.loads if v.startswith("#")} <= set(parser.ids)
+
+
+def test_text_is_escaped_everywhere():
+    html = full_report().html()
+    assert "<b>run</b>" not in html
+    assert "A &lt;b&gt;run&lt;/b&gt;" in html
+    assert "query &lt;1&gt;" in html
+    assert html.count("</script>") == 2  # the map's data and the page's script; the hostile label is escaped
+
+
+def test_synthetic_data_are_announced_only_when_synthetic():
+    assert "Synthetic data" in full_report().html()
+    assert "Synthetic data" not in Report("real").html()
+
+
+def test_headline_shows_interval_baseline_and_percent():
+    html = Report("x").headline("R@10", 0.4217, interval=(0.38, 0.46), baseline=("trivial", 0.02), percent=True).html()
+    assert "42.2 %" in html
+    assert "95 % interval 38.0 % to 46.0 %" in html
+    assert "trivial 2.0 %" in html
+
+
+def test_collapse_is_called_by_its_name():
+    flat = label_free(torch.ones(100, 4))
+    fine = label_free(torch.randn(100, 4, generator=torch.Generator().manual_seed(0)))
+    assert Report("x").monitors("z", flat).html().count("collapsed</span>") == 4
+    assert "collapsed</span>" not in Report("x").monitors("z", fine).html()
+
+
+def test_write_replaces_in_one_step_and_makes_folders(tmp_path):
+    path = Report("x").write(tmp_path / "deep" / "report.html")
+    assert path.read_text().startswith("<!DOCTYPE html>")
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+def test_table_rows_of_wrong_length_are_named():
+    with pytest.raises(ValueError, match="row 1 has 1 cells, expected 2"):
+        Report("x").table("t", [[1, 2], [3]], ["a", "b"])
+
+
+def decode(uri):
+    return base64.b64decode(uri.split(",")[1])
+
+
+class TestMedia:
+    def test_uint8_pictures_are_lossless(self):
+        pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(decode(image_uri(pixels))))), pixels)
+
+    def test_floats_span_black_to_white_and_colours_keep_their_exposure(self):
+        grey = np.asarray(Image.open(io.BytesIO(decode(image_uri(np.array([[-3.0, 5.0]]))))))
+        assert grey[0, :, 0].tolist() == [0, 255]
+        colour = np.asarray(Image.open(io.BytesIO(decode(image_uri(np.full((1, 1, 3), 0.2))))))
+        assert colour[0, 0, 0] == 51
+
+    def test_tensors_and_constant_pictures_and_nan_are_drawn(self):
+        assert image_uri(torch.zeros(3, 3)).startswith("data:image/png")
+        assert image_uri(np.array([[np.nan, 1.0]])).startswith("data:image/png")
+
+    def test_wav_holds_the_samples(self):
+        x = np.sin(np.linspace(0, 20, 400))
+        with wave.open(io.BytesIO(wav_bytes(x, 8000))) as f:
+            back = np.frombuffer(f.readframes(400), "<i2") / 32767
+        assert np.abs(back - x).max() < 1e-4
+
+    def test_odd_rates_fall_back_to_wav_and_bytes_pass_through(self):
+        assert audio_uri((np.zeros(10), 1234)).startswith("data:audio/wav")
+        assert decode(audio_uri(b"OggS12")) == b"OggS12"
+
+    @pytest.mark.parametrize("bad", [np.zeros(3), np.zeros((2, 2, 2)), "not svg", b"GIF89"])
+    def test_what_is_no_picture_is_refused(self, bad):
+        with pytest.raises(ValueError, match="image"):
+            image_uri(bad)
+
+
+class TestCharts:
+    def test_points_lie_where_the_axes_say(self):
+        svg = line_chart({"y": ([0, 10], [0.0, 1.0])})
+        points = re.search(r'curve".*?points="([^"]+)"', svg)[1].split()
+        (x0, y0), (x1, y1) = [tuple(map(float, p.split(","))) for p in points]
+        ticks_x = [float(v) for v in re.findall(r'class="axis" x1="([\d.]+)" x2="\1"', svg)]
+        assert x0 == pytest.approx(ticks_x[0], abs=0.1)
+        assert x1 == pytest.approx(ticks_x[-1], abs=0.1)
+        assert y0 > y1
+
+    def test_gaps_break_the_curve(self):
+        svg = line_chart({"y": ([0, 1, 2, 3, 4], [0.0, 1.0, float("nan"), 1.0, 2.0])})
+        assert svg.count("<polyline") == 2
+
+    def test_long_curves_are_thinned_but_keep_their_mean(self):
+        svg = line_chart({"y": (range(100_000), np.sin(np.arange(100_000)))})
+        assert len(svg) < 40_000
+
+    def test_nothing_recorded_is_said(self):
+        assert "No values" in line_chart({"y": ([], [])})
+        assert "No values" in interval_chart([])
+
+    @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 7.9), (1e-8, 3e-8), (0, 12345)])
+    def test_ticks_are_few_round_and_inside(self, low, high):
+        t = ticks(low, high)
+        assert 3 <= len(t) <= 8
+        assert all(low - 1e-9 <= v <= high + 1e-9 for v in t)
+
+
+class TestMap:
+    def test_pca_keeps_the_two_largest_variances_and_is_deterministic(self):
+        x = np.random.default_rng(0).normal(size=(200, 6)) * np.array([5, 0.1, 0.2, 3, 0.1, 0.1])
+        xy = project(x)
+        assert np.allclose(xy.var(0), np.linalg.eigvalsh(np.cov(x.T, bias=True))[::-1][:2])
+        assert np.array_equal(xy, project(x))
+
+    def test_two_columns_stay_as_they_are(self):
+        x = np.random.default_rng(0).normal(size=(5, 2))
+        assert np.array_equal(project(x), x)
+
+    def test_rare_classes_become_other(self):
+        html = embedding_map(np.zeros((60, 2)), [f"c{i % 30}" for i in range(60)])
+        assert html.count("<li>") == 16
+        assert "other" in html
+
+    def test_lengths_must_agree(self):
+        with pytest.raises(ValueError, match="3 points need as many labels"):
+            embedding_map(np.zeros((3, 2)), ["a"])
