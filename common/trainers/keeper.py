@@ -53,7 +53,7 @@ class RunKeeper(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         system: Any = pl_module
         progress, loop = system.progress, trainer.fit_loop
-        loop.epoch_loop._batches_that_stepped = progress.total_step
+        loop.epoch_loop._batches_that_stepped = progress.total_step  # the step that Lightning's own `log` writes
         loop.epoch_progress.current.processed = loop.epoch_progress.current.completed = progress.epoch
         for number in (signal.SIGTERM, signal.SIGINT):
             try:
@@ -93,7 +93,7 @@ class RunKeeper(Callback):
         system: Any = pl_module
         if system.progress.step >= self.total_steps:
             return -1
-        # Here and not at the end of the last batch: only now the last step's row stands in metrics.csv.
+        # Here and not at the end of the last batch, so that other callbacks' work on that batch is in the checkpoint.
         if self.due or self.stopping:
             self.save(trainer, system)
         if self.stopping:
@@ -113,9 +113,18 @@ class RunKeeper(Callback):
         self.epoch_ended = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         every = system.config.train.checkpoint_every_steps
         self.due = self.due or (every is not None and progress.step % every == 0)
+        due = progress.total_step % system.config.train.log_every == 0
+        self._write(trainer, system, system.take_records(due))
         if progress.step >= self.total_steps:
             trainer.should_stop = True
         self.stopping = self._stop_requested(trainer)
+
+    def _write(self, trainer: Trainer, system: Any, numbers: dict[str, float]) -> None:
+        if not numbers:
+            return
+        self.metrics.update(numbers)
+        for logger in trainer.loggers:
+            logger.log_metrics({"epoch": system.progress.epoch, **numbers}, system.progress.total_step)
 
     def _stop_requested(self, trainer: Trainer) -> bool:
         if trainer.world_size == 1:
@@ -137,7 +146,6 @@ class RunKeeper(Callback):
             raise SystemExit(128 + int(self.signal or signal.SIGTERM))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.metrics = _numbers(trainer) | {}
         self._restore_handlers()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -153,7 +161,7 @@ class RunKeeper(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         system: Any = pl_module
         train = system.config.train
-        self.metrics = _numbers(trainer)
+        self._write(trainer, system, system.take_records(False))
         value = self.metrics.get(train.monitor)
         if value is None:
             known = ", ".join(sorted(k for k in self.metrics if k.startswith("val/")))
@@ -217,7 +225,3 @@ class RunKeeper(Callback):
                 f"{len(self.bad)} of {total} samples cannot be read, more than train.max_bad = {limit:.2%} allows; the "
                 f"first is {name}: {reason}. All are listed in {self.run_dir / BAD_SAMPLES}; run the data check"
             )
-
-
-def _numbers(trainer: Trainer) -> dict[str, float]:
-    return {k: float(v) for k, v in trainer.callback_metrics.items()}

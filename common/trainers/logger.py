@@ -16,8 +16,7 @@ from counterpoint.common.errors import InputError
 class MetricsCsv(Logger):
     """Appends rows (step, epoch, stage, metrics); a new metric rewrites the header.
 
-    Steps count from 0: the row of step n describes update n + 1. `resume_at`, the number of updates done, drops the
-    rows of later ones.
+    `step` is the number of updates done. `resume_at` drops the rows of later ones.
     """
 
     def __init__(self, path: Path, resume_at: int | None = None) -> None:
@@ -30,7 +29,7 @@ class MetricsCsv(Logger):
             with path.open(newline="", encoding="utf-8") as handle:
                 reader = csv.DictReader(handle)
                 self.columns = list(reader.fieldnames or self.columns)
-                self.rows = [r for r in reader if int(r["step"]) < resume_at]
+                self.rows = [r for r in reader if int(r["step"]) <= resume_at]
 
     @property
     def name(self) -> str:

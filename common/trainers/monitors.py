@@ -12,9 +12,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from counterpoint.common.data.dataset import group_codes
 from counterpoint.common.errors import CollapseWarning
 from counterpoint.common.metrics.label_free import alignment, rankme, uniformity
+from counterpoint.common.trainers.steps import batch_rows
 
 CAUSES = (
     "the views or augmentations leave nothing to distinguish",
@@ -80,9 +80,9 @@ class CollapseMonitor(Callback):
         system: Any = pl_module
         if not isinstance(outputs, Mapping) or not outputs.get("embeddings"):
             return
-        step = system.progress.step
+        step = system.progress.step + 1
         # Only the last rows before a reading are needed.
-        if (self.every - step % self.every) % self.every * max(1, len(batch.get("index", [0]))) <= self.rows:
+        if (self.every - step % self.every) % self.every * batch_rows(batch) <= self.rows:
             for name, value in outputs["embeddings"].items():
                 if value.ndim == 2:
                     new = (
@@ -94,16 +94,14 @@ class CollapseMonitor(Callback):
             result = health(readings)
             if "group" in batch:
                 result["negatives"] = self.negatives(system, batch)
-            system.log_dict({f"monitor/{k}": v for k, v in result.items()}, rank_zero_only=True)
+            system.record_reading({f"monitor/{k}": v for k, v in result.items()})
             self.warn(result, step)
             self.kept = {}
 
     def negatives(self, system: Any, batch: Mapping[str, Any]) -> float:
         """Other-group samples per row in the contrast of the whole (all-rank) batch."""
-        groups = batch["group"] if isinstance(batch["group"], Tensor) else group_codes(batch["group"])
-        groups = groups.to(system.device)
-        everyone = system.all_gather(groups).reshape(-1) if system.trainer.world_size > 1 else groups
-        return effective_negatives(groups, everyone)
+        everyone = system.gather_rows(system.group_ids(batch))
+        return effective_negatives(everyone, everyone)
 
     def warn(self, readings: Mapping[str, float], step: int) -> None:
         """Say so once when an embedding has collapsed."""

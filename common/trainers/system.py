@@ -89,6 +89,8 @@ class ContrastiveSystem(LightningModule):
         self.run_dir: Path | None = None
         self._frozen: set[str] | None = None
         self._validation: dict[str, Any] = {}
+        self._records: dict[str, Any] = {}
+        self._readings: dict[str, float] = {}
 
     # What a system defines -------------------------------------------------------------------------------------------
 
@@ -214,11 +216,8 @@ class ContrastiveSystem(LightningModule):
         else:
             terms, embeddings = self._gradients_through_embeddings(batch)
         self.update()
-        self._log_step(terms, batch)
-        return {
-            "loss": self.total(terms).detach(),
-            "embeddings": {k: v.detach() for k, v in embeddings.items()},
-        }
+        self._record_step(terms)
+        return {"loss": self.total(terms).detach(), "embeddings": {k: v.detach() for k, v in embeddings.items()}}
 
     def _gradients_through_embeddings(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         train, harmonizer = self.config.train, None
@@ -247,8 +246,7 @@ class ContrastiveSystem(LightningModule):
         if parallel:
             average_gradients(list(self.parameters()))
         if harmonizer is not None and harmonizer.cosine is not None:
-            readings = {"train/gradient_cosine": harmonizer.cosine.mean(), "train/gradient_kept": harmonizer.kept}
-            self.log_dict(readings, batch_size=batch_rows(batch))
+            self.record({"train/gradient_cosine": harmonizer.cosine.mean(), "train/gradient_kept": harmonizer.kept})
         return result
 
     def update(self) -> None:
@@ -260,7 +258,7 @@ class ContrastiveSystem(LightningModule):
             if config.clip is not None:
                 if scaler is not None:
                     scaler.unscale_(optimizer.optimizer)
-                self.log("train/grad_norm", self._clip(optimizer.optimizer, config.clip))
+                self.record({"train/grad_norm": self._clip(optimizer.optimizer, config.clip)})
             optimizer.step()
             optimizer.zero_grad()
         for part in self.modules():
@@ -275,12 +273,32 @@ class ContrastiveSystem(LightningModule):
         parameters = [p for g in optimizer.param_groups for p in g["params"]]
         return torch.nn.utils.clip_grad_norm_(parameters, limit)
 
-    def _log_step(self, terms: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
-        n = batch_rows(batch)
+    def _record_step(self, terms: Mapping[str, Tensor]) -> None:
         total = self.total(terms).detach()
-        self.log("train/loss", total, prog_bar=True, batch_size=n)
-        self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()}, batch_size=n)
-        self.log("train/lr", self.scheduled["lr"], batch_size=n)
+        self.record(
+            {"train/loss": total, **{f"train/{k}": v for k, v in terms.items()}, "train/lr": self.scheduled["lr"]}
+        )
+        self.log("loss", total, prog_bar=True, logger=False)
+
+    def record(self, values: Mapping[str, Any]) -> None:
+        """Numbers of this step for metrics.csv and TensorBoard, written (mean over ranks) every `train.log_every` steps."""
+        self._records.update({k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()})
+
+    def record_reading(self, values: Mapping[str, float]) -> None:
+        """Numbers that are the same on every rank and written at once, whatever the step."""
+        self._readings.update(values)
+
+    def take_records(self, due: bool) -> dict[str, float]:
+        """This step's numbers, averaged over ranks when they are due; every rank calls this."""
+        records, self._records = self._records, {}
+        readings, self._readings = self._readings, {}
+        if not due or not records:
+            return readings
+        values = torch.stack([torch.as_tensor(v, dtype=torch.float64).to(self.device) for v in records.values()])
+        if self.trainer.world_size > 1:
+            dist.all_reduce(values)
+            values = values / self.trainer.world_size
+        return {**dict(zip(records, values.tolist())), **readings}
 
     def group_ids(self, batch: Mapping[str, Any]) -> Tensor:
         """The batch's groups as integers, the same for equal groups on every rank."""
@@ -308,7 +326,8 @@ class ContrastiveSystem(LightningModule):
         sums = torch.tensor([*kept["terms"].values(), float(kept["rows"])], dtype=torch.float64)
         parts = {k: torch.cat(v) for k, v in kept["embeddings"].items()}
         if self.trainer.world_size > 1:
-            sums, parts = sums.to(self.device), {k: self._gather_rows(v) for k, v in parts.items()}
+            sums = sums.to(self.device)
+            parts = {k: self.gather_rows(v) for k, v in parts.items()}
             dist.all_reduce(sums)
         means = dict(zip(kept["terms"], (sums[:-1] / sums[-1]).tolist()))
         results = {f"val/{k}": v for k, v in means.items()}
@@ -316,7 +335,8 @@ class ContrastiveSystem(LightningModule):
         results.update(self.validation_metrics(parts))
         set_rng_state(kept["rng"])
         self._validation = {}
-        self.log_dict(results, rank_zero_only=False)
+        self.record_reading(results)
+        self.log_dict(results, logger=False)  # for callbacks that look there
 
     def validation_metrics(self, embeddings: Mapping[str, Tensor]) -> dict[str, float]:
         """Figures over all validation embeddings: RankMe, and retrieval between every two modalities."""
@@ -334,8 +354,10 @@ class ContrastiveSystem(LightningModule):
                             results[f"val/{q}->{k}/{metric}"] = float(side.metrics[metric])
         return results
 
-    def _gather_rows(self, rows: Tensor) -> Tensor:
-        """Rows of all ranks, which may hold different numbers of them."""
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """Rows of all ranks in rank order, on the CPU; ranks may hold different numbers of them."""
+        if self.trainer.world_size == 1:
+            return rows.cpu()
         rows = rows.to(self.device)
         sizes = [torch.zeros((), dtype=torch.int64, device=self.device) for _ in range(self.trainer.world_size)]
         dist.all_gather(sizes, torch.tensor(len(rows), device=self.device))
