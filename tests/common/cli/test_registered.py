@@ -1,0 +1,67 @@
+"""Facts that hold for every registered vertical and system."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from counterpoint.common.cli.discover import find_verticals
+from counterpoint.common.cli.main import main
+from counterpoint.common.lazy import resolve
+
+VERTICALS = {name: load() for name, load in find_verticals().items()}
+SYSTEMS = [
+    pytest.param(vertical, entry, id=f"{vertical.name}-{entry.name}")
+    for vertical in VERTICALS.values()
+    for entry in vertical.systems
+]
+TARGETS = [
+    pytest.param(target, id=target)
+    for vertical in VERTICALS.values()
+    for target in (
+        *(getattr(vertical, name) for name in ("data_check", "simulate", "preview", "demo", "gallery", "query")),
+        *(importer.run for importer in vertical.importers),
+        *(target for e in vertical.systems for target in (e.config, e.system, e.protocols)),
+    )
+    if target
+]
+
+
+@pytest.mark.parametrize("vertical", VERTICALS.values(), ids=VERTICALS)
+def test_names_are_unique_and_kebab_case(vertical):
+    for names in ([entry.name for entry in vertical.systems], [importer.name for importer in vertical.importers]):
+        assert len(set(names)) == len(names)
+        assert all(name == name.lower().replace("_", "-") and " " not in name for name in names)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_named_function_and_class_exists(target):
+    assert callable(resolve(target))
+
+
+@pytest.mark.parametrize(("vertical", "entry"), SYSTEMS)
+def test_a_system_is_a_contrastive_system_with_its_config(vertical, entry):
+    from counterpoint.common.trainers import ContrastiveSystem
+
+    system, config = resolve(entry.system), resolve(entry.config)
+    assert issubclass(system, ContrastiveSystem)
+    assert system.Config is config
+    assert dataclasses.is_dataclass(config)
+    assert config.__dataclass_params__.frozen
+    assert {"data", "train", "optim"} <= {field.name for field in dataclasses.fields(config)}
+    assert entry.status in ("ready", "experimental")
+    assert entry.paper
+    assert entry.summary
+
+
+@pytest.mark.parametrize(("vertical", "entry"), SYSTEMS)
+def test_printed_configuration_feeds_back_for_every_preset(vertical, entry, tmp_path, capsys):
+    config = resolve(entry.config)
+    presets = getattr(config, "presets", None) or resolve(entry.system).presets
+    for preset in ("full", *presets):
+        command = [vertical.name, "pretrain", entry.name]
+        assert main([*command, "--preset", preset, "--print_config"]) == 0
+        printed = capsys.readouterr().out
+        (tmp_path / "config.yaml").write_text(printed)
+        assert main([*command, "--config", str(tmp_path / "config.yaml"), "--print_config"]) == 0
+        assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(printed)
