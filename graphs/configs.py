@@ -1,0 +1,91 @@
+"""Configurations of the graph systems; light on purpose, `--help` reads them without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from counterpoint.common.trainers.configs import OptimConfig, ScheduleConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class MoleculeDataConfig:
+    """Molecules to learn from."""
+
+    manifest: str = ""
+    """Manifest with a `smiles` column (`counterpoint graphs data import molecules`)."""
+    workers: int = 0
+    """Processes that turn SMILES into graphs before training."""
+
+
+@dataclass(frozen=True)
+class KCLConfig:
+    """KCL: the molecule against its element-knowledge-augmented twin. Defaults are the published code's."""
+
+    data: MoleculeDataConfig = field(default_factory=MoleculeDataConfig)
+    knowledge: str = ""
+    """Triples file of the element graph; empty means the built-in one from RDKit's periodic table."""
+    node_dim: int = 128
+    """Of the node table (elements and attributes)."""
+    hidden: int = 64
+    """Of the GCN's and the KMPNN's layers."""
+    gcn_layers: int = 2
+    """Graph convolutions of the plain view."""
+    kmpnn_steps: int = 6
+    """Message passing steps of the knowledge view."""
+    atom_features: str = "element"
+    """`element` (atomic number alone, as published) or `full` (all atom features) for the plain view."""
+    projector_hidden: int = 64
+    """Hidden width of the shared projector."""
+    temperature: float = 0.05
+    """The released code's logits are multiplied by 20 whatever its temperature argument (0.1) says."""
+    freeze_readouts: bool = False
+    """Leave both readouts untrained, as the released code does."""
+    rotate_epochs: int = 200
+    """RotatE epochs that initialise the element and attribute vectors; 0 starts from random ones."""
+    similar_batches: bool = True
+    """Batches of similar molecules: Butina clusters of Morgan fingerprints, read from large to small."""
+    butina_threshold: float = 0.85
+    """Tanimoto distance within a cluster."""
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            lr=1e-4, weight_decay=0.0, name="adam", clip=None, schedule=ScheduleConfig(kind="constant", warmup=0.0)
+        )
+    )
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(batch_size=64, max_steps=78_000))
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "small": {
+            "hidden": 32, "node_dim": 64, "kmpnn_steps": 3, "rotate_epochs": 50,
+            "optim": {"lr": 1e-3}, "train": {"max_epochs": 5, "max_steps": None},
+        },
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GraphCLConfig:
+    """GraphCL on molecules, with the same encoder as KCL's plain view: the baseline of the same harness."""
+
+    data: MoleculeDataConfig = field(default_factory=MoleculeDataConfig)
+    views: tuple[str, str] = ("subgraph", "mask")
+    """Two of `drop` (nodes), `perturb` (edges), `mask` (attributes), `subgraph` (random walk)."""
+    ratio: float = 0.2
+    """Share of nodes or edges that a view changes."""
+    node_dim: int = 128
+    hidden: int = 64
+    layers: int = 2
+    atom_features: str = "element"
+    projector_hidden: int = 64
+    temperature: float = 0.1
+    positive_in_denominator: bool = False
+    """The released denominator is our reading: the negatives alone; true gives NT-Xent."""
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            lr=1e-3, weight_decay=0.0, name="adam", clip=None, schedule=ScheduleConfig(kind="constant", warmup=0.0)
+        )
+    )
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(batch_size=64, max_epochs=20))
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "small": {"hidden": 32, "node_dim": 64, "train": {"max_epochs": 5}},
+    }

@@ -1,0 +1,62 @@
+r"""GraphCL on molecules: two augmented copies of each molecule against all others. KCL's baseline, same encoder.
+
+    z = P(readout(GCN(view_1(G)))),  z' likewise,
+    l_i = -log( exp(cos(z_i, z'_i) / T) / sum_{j != i} exp(cos(z_i, z'_j) / T) )      (denominator: our reading)
+
+Source: You et al., "Graph Contrastive Learning with Augmentations", NeurIPS 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from counterpoint.common.kernels import Diagonal, Self, contrast_stats
+from counterpoint.common.losses import NTXent
+from counterpoint.common.trainers import ContrastiveSystem, Datasets
+from counterpoint.graphs.configs import GraphCLConfig
+from counterpoint.graphs.molecules.data import collate_molecules, molecule_datasets
+from counterpoint.graphs.molecules.encoders import MoleculeGCN
+from counterpoint.graphs.molecules.views import augment
+
+
+class GraphCL(ContrastiveSystem):
+    """The system `graphcl`. Embeddings: `view1`, `view2`; it encodes `molecule`."""
+
+    Config = GraphCLConfig
+    presets = GraphCLConfig.presets
+    modalities = ("view1", "view2")
+
+    def __init__(self, config: GraphCLConfig) -> None:
+        super().__init__(config)
+        self.gcn = MoleculeGCN(config.node_dim, config.hidden, config.layers, config.atom_features)
+        out = self.gcn.out_dim
+        self.projector = nn.Sequential(
+            nn.Linear(out, config.projector_hidden), nn.ReLU(), nn.Linear(config.projector_hidden, out)
+        )
+        self.contrast = NTXent(config.temperature)
+
+    def datasets(self) -> Datasets:
+        return molecule_datasets(self.config.data, collate_molecules)
+
+    def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        molecules = batch["molecule"]
+        views = [augment(molecules, view, self.config.ratio) for view in self.config.views]
+        return {name: self.projector(self.gcn(view)) for name, view in zip(("view1", "view2"), views, strict=True)}
+
+    def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        one, two = embeddings["view1"], embeddings["view2"]
+        if self.config.positive_in_denominator:
+            return {"nt_xent": self.contrast(one, two)}
+        one, two = normalize(one, dim=1), normalize(two, dim=1)
+        stats = contrast_stats(one, two, scale=1 / self.config.temperature, positive=Diagonal(), exclude=Self())
+        row = torch.where(stats.count > 0, stats.lse - stats.positive, torch.zeros_like(stats.lse))
+        return {"graphcl": row.mean()}
+
+    def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
+        """The graph vector of the molecule itself, before the projector."""
+        return {"molecule": normalize(self.gcn(batch["molecule"]), dim=1)}

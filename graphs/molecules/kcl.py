@@ -1,0 +1,97 @@
+r"""KCL: a molecule against its twin augmented with chemical-element knowledge.
+
+The augmented view adds one node per attribute of the molecule's elements (families, periods, radii, ...) with directed
+edges to the atoms that have it. A GCN reads the molecule, a knowledge-aware message passing network (KMPNN) the twin;
+both go through one projector:
+
+    z_i  = P(readout_1(GCN(G_i))),   z'_i = P(readout_2(KMPNN(G'_i)))
+    L    = NT-Xent over the 2 B vectors, logits 20 cos(., .)
+
+Batches are made of similar molecules (Butina clusters), so that negatives are hard.
+
+Where ours differs from the released code: both readouts are trained (there they are in no optimiser;
+`freeze_readouts=True` restores that); attribute edges and bonds number atoms alike, so salts are wired rightly; atoms
+without a bond stay in the graph; dative bonds have a type of their own. The published temperature argument (0.1) has
+no effect in the released code, whose logits are multiplied by 20: that is the default here.
+
+Source: Fang et al., "Molecular Contrastive Learning with Chemical Element Knowledge Graph", AAAI 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from counterpoint.common.data.samplers import BatchSampler
+from counterpoint.common.losses import NTXent
+from counterpoint.common.trainers import ContrastiveSystem, Datasets
+from counterpoint.graphs.configs import KCLConfig
+from counterpoint.graphs.molecules.data import collate_molecules, molecule_datasets
+from counterpoint.graphs.molecules.element_kg import ElementGraph, periodic_table_graph, read_triples
+from counterpoint.graphs.molecules.encoders import KMPNN, MoleculeGCN
+from counterpoint.graphs.molecules.featurize import MoleculeBatch, with_element_knowledge
+from counterpoint.graphs.molecules.rotate import train_rotate
+from counterpoint.graphs.molecules.similar import OrderedBatchSampler, butina_order
+
+
+class KCL(ContrastiveSystem):
+    """The system `kcl`. Embeddings: `molecule` (plain view) and `knowledge` (augmented view)."""
+
+    Config = KCLConfig
+    presets = KCLConfig.presets
+    modalities = ("molecule", "knowledge")
+
+    def __init__(self, config: KCLConfig) -> None:
+        super().__init__(config)
+        self.knowledge: ElementGraph = read_triples(config.knowledge) if config.knowledge else periodic_table_graph()
+        self.gcn = MoleculeGCN(config.node_dim, config.hidden, config.gcn_layers, config.atom_features)
+        n_nodes, n_relations = self.knowledge.n_nodes, len(self.knowledge.relations)
+        self.kmpnn = KMPNN(n_nodes, n_relations, config.node_dim, config.hidden, steps=config.kmpnn_steps)
+        out = self.gcn.out_dim
+        self.projector = nn.Sequential(
+            nn.Linear(out, config.projector_hidden), nn.ReLU(), nn.Linear(config.projector_hidden, out)
+        )
+        self.contrast = NTXent(config.temperature)
+        if config.freeze_readouts:
+            for readout in (self.gcn.readout, self.kmpnn.readout):
+                readout.requires_grad_(False)
+        if config.rotate_epochs:
+            table = train_rotate(
+                self.knowledge, config.node_dim, epochs=config.rotate_epochs, seed=config.train.seed
+            )
+            with torch.no_grad():
+                self.kmpnn.nodes.weight.copy_(table)
+                self.gcn.embedding.tables[0].weight.copy_(table[: len(self.gcn.embedding.tables[0].weight)])
+
+    def datasets(self) -> Datasets:
+        return molecule_datasets(self.config.data, collate_molecules)
+
+    def batch_sampler(self, dataset: Any, batch_size: int, seed: int) -> BatchSampler:
+        if not self.config.similar_batches:
+            return super().batch_sampler(dataset, batch_size, seed)
+        return OrderedBatchSampler(butina_order(dataset.smiles, self.config.butina_threshold), batch_size, seed)
+
+    def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        molecules: MoleculeBatch = batch["molecule"]
+        knowledge = with_element_knowledge(molecules, self.knowledge)
+        return {
+            "molecule": self.projector(self.gcn(molecules)),
+            "knowledge": self.projector(self.kmpnn(knowledge)),
+        }
+
+    def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"nt_xent": self.contrast(embeddings["molecule"], embeddings["knowledge"])}
+
+    def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
+        """Graph vectors before the projector: what a property predictor uses."""
+        molecules: MoleculeBatch = batch["molecule"]
+        out = {}
+        if modality in (None, "molecule"):
+            out["molecule"] = normalize(self.gcn(molecules), dim=1)
+        if modality in (None, "knowledge"):
+            out["knowledge"] = normalize(self.kmpnn(with_element_knowledge(molecules, self.knowledge)), dim=1)
+        return out

@@ -1,0 +1,112 @@
+"""KCL and GraphCL: views stay inside their molecules, training lowers the loss, runs load."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from rdkit import Chem, RDLogger
+
+from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.trainers import fit, load_run
+from counterpoint.common.trainers.config import from_dict
+from counterpoint.graphs.configs import GraphCLConfig, KCLConfig, MoleculeDataConfig
+from counterpoint.graphs.molecules.data import MoleculeDataset, collate_molecules
+from counterpoint.graphs.molecules.featurize import collate, molecule_graph
+from counterpoint.graphs.molecules.graphcl import GraphCL
+from counterpoint.graphs.molecules.kcl import KCL
+from counterpoint.graphs.molecules.views import augment
+
+RDLogger.DisableLog("rdApp.*")
+
+
+def library():
+    tails = ["O", "N", "C(=O)O", "C#N", "c1ccccc1", "Cl", "S", "C(F)(F)F"]
+    chains = ["C" * n for n in range(1, 9)]
+    return sorted({Chem.CanonSmiles(c + t) for c in chains for t in tails})
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    path = tmp_path_factory.mktemp("molecules") / "manifest.csv"
+    rows = [{"id": str(i), "smiles": s} for i, s in enumerate(library())]
+    Manifest.from_rows(rows).save(path)
+    return path
+
+
+@pytest.mark.parametrize("view", ["drop", "perturb", "mask", "subgraph"])
+def test_views_act_inside_each_molecule(view):
+    batch = collate([molecule_graph(s) for s in (*library(), "[Ar]", "[Na+].[Cl-]")])
+    changed = augment(batch, view, 0.3, torch.Generator().manual_seed(0))
+    before = torch.bincount(batch.graph, minlength=batch.n_graphs)
+    after = torch.bincount(changed.graph, minlength=batch.n_graphs)
+    assert (after >= 1).all()
+    assert torch.equal(changed.graph[changed.bonds[0]], changed.graph[changed.bonds[1]])
+    assert changed.bonds.shape[1] == len(changed.bond_features)
+    removed = (0.3 * before).floor()
+    if view == "drop":
+        assert torch.equal(before - after, torch.minimum(removed, before - 1).long())
+    elif view == "mask":
+        masked = torch.bincount(batch.graph[changed.atoms[:, 0] == 0], minlength=batch.n_graphs)
+        assert torch.equal(masked, removed.long())
+    elif view == "subgraph":
+        assert (after <= before - removed).all()
+    else:
+        assert torch.equal(before, after)
+
+
+def test_subgraphs_are_connected():
+    batch = collate([molecule_graph(s) for s in library()])
+    part = augment(batch, "subgraph", 0.4, torch.Generator().manual_seed(1))
+    label = torch.arange(len(part.atoms))
+    for _ in range(30):
+        label = label.scatter_reduce(0, part.bonds[1], label[part.bonds[0]], "amin")
+    for molecule in range(batch.n_graphs):
+        assert len(label[part.graph == molecule].unique()) == 1
+
+
+def configuration(cls, manifest, out, **more):
+    config = from_dict(cls, cls.presets["small"])
+    train = replace(
+        config.train, out=str(out), batch_size=16, max_epochs=3, max_steps=None, tensorboard=False, monitor_every=0
+    )
+    return replace(config, data=MoleculeDataConfig(manifest=str(manifest)), train=train, **more)
+
+
+def test_kcl_starts_at_the_uniform_loss(manifest, tmp_path):
+    """With untrained encoders the logits are nearly equal over partner and negatives: about log(2 B - 1)."""
+    config = configuration(KCLConfig, manifest, tmp_path, rotate_epochs=0, temperature=10.0)
+    torch.manual_seed(0)
+    system = KCL(config)
+    dataset = MoleculeDataset(Manifest.load(manifest))
+    batch = collate_molecules([dataset[i] for i in range(32)])
+    with torch.no_grad():
+        loss = system.losses(batch, system.embed(batch))["nt_xent"].item()
+    assert loss == pytest.approx(math.log(63), abs=0.1)
+
+
+def test_readouts_are_trained_unless_frozen(manifest, tmp_path):
+    for frozen in (False, True):
+        system = KCL(configuration(KCLConfig, manifest, tmp_path, rotate_epochs=0, freeze_readouts=frozen))
+        readouts = [p for n, p in system.named_parameters() if ".readout." in n]
+        assert readouts
+        assert all(p.requires_grad is not frozen for p in readouts)
+
+
+@pytest.mark.parametrize(("system", "config"), [(KCL, KCLConfig), (GraphCL, GraphCLConfig)])
+def test_training_lowers_the_loss_and_the_run_loads(system, config, manifest, tmp_path):
+    extra = {"rotate_epochs": 3} if config is KCLConfig else {}
+    run = fit(system(configuration(config, manifest, tmp_path / "run", **extra)))
+    loaded = load_run(run.run_dir, checkpoint="last").eval()
+    dataset = MoleculeDataset(Manifest.load(manifest))
+    batch = collate_molecules([dataset[i] for i in range(8)])
+    with torch.no_grad():
+        vectors = loaded.encode(batch)["molecule"]
+    assert vectors.shape == (8, loaded.gcn.out_dim)
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(8))
+    lines = (run.run_dir / "metrics.csv").read_text().splitlines()
+    column = lines[0].split(",").index("train/loss")
+    losses = [float(v) for v in (line.split(",")[column] for line in lines[1:]) if v]
+    assert len(losses) >= 1
+    if len(losses) > 1:
+        assert losses[-1] < losses[0]
