@@ -1,0 +1,76 @@
+"""Dialog2Flow: soft contrastive learning from the similarity of label texts."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from counterpoint.common.kernels import Gibbs, SameLabel, target_scores
+from counterpoint.common.losses.base import Objective, row_mean
+from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.scale import Temperature, as_scale
+
+__all__ = ["SoftContrastive"]
+
+
+class SoftContrastive(Objective):
+    """Labels are positives as far as their texts mean the same (Dialog2Flow's soft contrastive loss).
+
+        t_ij = softmax_j(cos(l_i, l_j) / T'),     L = (CE(a -> b, t) + CE(b -> a, t)) / 2
+
+    with l_i the (frozen) embedding of sample i's label text; the same row-normalised targets in both directions. With
+    `label` instead of `label_embedding`: the hard form, uniform over the columns of the same label.
+
+    Args:
+        temperature: T (0.05).
+        label_temperature: T' (0.35 in the class, 0.25 in the training configuration).
+
+    Source: Burdisso et al. 2024.
+
+    >>> import torch
+    >>> z = torch.eye(4)
+    >>> round(SoftContrastive(temperature=1.0)(z, z, label=torch.arange(4)).item(), 4)
+    0.7437
+    """
+
+    card = ObjectiveCard(
+        paper="Dialog2Flow 2024",
+        needs="pairs; label embeddings or labels",
+        engine="contrast_stats(columns), target_scores(Gibbs, SameLabel)",
+        checked="written-out equation",
+    )
+
+    def __init__(
+        self,
+        temperature: Temperature = 0.05,
+        *,
+        label_temperature: float = 0.35,
+        normalize: bool = True,
+        backend: str = "auto",
+    ):
+        super().__init__(normalize=normalize, backend=backend)
+        self.logit_scale, self.label_temperature = as_scale(temperature), label_temperature
+
+    def forward(
+        self,
+        za: Float[Tensor, "batch dim"],
+        zb: Float[Tensor, "batch dim"],
+        *,
+        label_embedding: Float[Tensor, "batch features"] | None = None,
+        label: Int[Tensor, "batch"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Mean over rows and both directions."""
+        if (label_embedding is None) == (label is None):
+            raise ValueError("give either label_embedding (soft targets) or label (hard targets)")
+        a, b = self.embed(za, zb)
+        if label is None:
+            e = torch.nn.functional.normalize(label_embedding.detach().to(a.dtype), dim=-1)
+            target = Gibbs(e, e, scale=1 / self.label_temperature)
+        else:
+            target = SameLabel(label)
+        scale = self.logit_scale()
+        stats = self.stats(a, b, scale=scale, columns=True)
+        total = 0.0
+        for side, q, k in ((stats, a, b), (stats.columns, b, a)):
+            score, mass = target_scores(q, k, target)
+            total = total + row_mean(side.lse - scale * score / mass) / 2
+        return total

@@ -1,0 +1,133 @@
+"""The simple, the ordinary and the hard contrastive loss, and the tolerance they trade for uniformity."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from counterpoint.common.kernels import Index, SameLabel, Self, target_scores, topk_scores
+from counterpoint.common.kernels import Uniform as UniformTarget
+from counterpoint.common.losses.base import Objective, dots, row_mean, softplus_gap
+from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.scale import Temperature, as_scale
+
+__all__ = ["HardContrastive", "SimpleContrastive", "tolerance"]
+
+
+class HardContrastive(Objective):
+    """NT-Xent whose denominator keeps only each row's hardest negatives (hard contrastive loss).
+
+        l_i = log( e^{s+ / T} + sum_{j : s_ij >= s_alpha(i)} e^{s_ij / T} ) - s+ / T
+
+    s_alpha(i) is the row's score that a share `keep` of its negatives reaches or exceeds; keep = 1 is NT-Xent. The rule
+    that picks the threshold is our reading (the paper's text was not at hand). The threshold carries no gradient.
+
+    Args:
+        temperature: T or a `LogitScale` (0.3).
+        keep: share of negatives kept, rounded up to at least one.
+
+    Source: Wang and Liu 2021, "Understanding the Behaviour of Contrastive Loss".
+
+    >>> import torch
+    >>> z = torch.eye(4)
+    >>> round(HardContrastive(temperature=1.0, keep=1.0)(z, z).item(), 4)
+    1.1654
+    """
+
+    card = ObjectiveCard(
+        paper="Understanding the Behaviour of CL 2021",
+        needs="two views",
+        engine="topk_scores, contrast_stats(score_floor)",
+        checked="written-out equation (quantile rule: our reading); keep = 1 gives NT-Xent",
+    )
+
+    def __init__(
+        self,
+        temperature: Temperature = 0.3,
+        *,
+        keep: float = 0.1,
+        normalize: bool = True,
+        backend: str = "auto",
+    ):
+        super().__init__(normalize=normalize, backend=backend)
+        if not 0 < keep <= 1:
+            raise ValueError(f"keep must lie in (0, 1], got {keep}")
+        self.logit_scale, self.keep = as_scale(temperature), keep
+
+    def forward(
+        self,
+        za: Float[Tensor, "batch dim"],
+        zb: Float[Tensor, "batch dim"],
+        *,
+        index: Int[Tensor, "batch"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Mean over the 2 B rows."""
+        a, b = self.embed(za, zb)
+        z, batch, scale = torch.cat([a, b]), len(a), self.logit_scale()
+        exclude = [Self(), Index((torch.arange(2 * batch, device=z.device) + batch) % max(2 * batch, 1))]
+        positive = scale * dots(a, b).repeat(2)
+        if batch < 2:
+            return row_mean(positive * 0)
+        count = math.ceil(self.keep * (2 * batch - 2))
+        values, _ = topk_scores(z, z, count, exclude=exclude)
+        # The floor is lowered by rounding's width: the same score computed twice must pass its own floor.
+        floor = values[:, -1] - 1e-6 if z.dtype == torch.float32 else values[:, -1] - 1e-12
+        lse = self.local_stats(z, z, scale=scale, exclude=exclude, score_floor=floor).lse
+        return row_mean(softplus_gap(lse, positive))
+
+
+class SimpleContrastive(Objective):
+    """The linear contrastive loss, without a softmax: no preference for hard negatives.
+
+        l_i = -s+ + lam sum_{j != i, i+} s_ij          over the 2 B rows
+
+    Linear time. Useful as the reference that lacks hardness awareness, not as a training objective.
+
+    Args:
+        lam: weight of the negatives.
+
+    Source: Wang and Liu 2021.
+
+    >>> import torch
+    >>> SimpleContrastive(lam=1.0)(torch.eye(3), torch.eye(3)).item()
+    -1.0
+    """
+
+    card = ObjectiveCard(
+        paper="Understanding the Behaviour of CL 2021",
+        needs="two views",
+        engine="target_scores(Uniform)",
+        checked="written-out equation",
+    )
+
+    def __init__(self, lam: float = 1.0, *, normalize: bool = True):
+        super().__init__(normalize=normalize)
+        self.lam = lam
+
+    def forward(
+        self,
+        za: Float[Tensor, "batch dim"],
+        zb: Float[Tensor, "batch dim"],
+        *,
+        index: Int[Tensor, "batch"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Mean over the 2 B rows."""
+        a, b = self.embed(za, zb)
+        z, positive = torch.cat([a, b]), dots(a, b).repeat(2)
+        score, mass = target_scores(z, z, UniformTarget())
+        everything = len(z) * score / mass if len(z) else score
+        return row_mean(-positive + self.lam * (everything - positive - dots(z, z)))
+
+
+def tolerance(z: Float[Tensor, "rows dim"], label: Int[Tensor, "rows"]) -> Float[Tensor, ""]:
+    """E[ <x, y> 1(same class) ] over all ordered pairs of distinct samples: how close a class stays together.
+
+    Expects unit vectors. Linear time. High uniformity and high tolerance pull against each other as T falls.
+
+    >>> import torch
+    >>> tolerance(torch.eye(2)[[0, 0, 1]], torch.tensor([0, 0, 1])).item()   # 2 of 6 pairs, cosine 1
+    0.3333333432674408
+    """
+    score, _ = target_scores(z, z, SameLabel(label, exclude_self=True))
+    return score.sum() / max(len(z) * (len(z) - 1), 1)

@@ -1,0 +1,86 @@
+"""MLCD: several cluster labels per image over a million centres."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from counterpoint.common.kernels import Index
+from counterpoint.common.losses.base import Objective, row_mean
+from counterpoint.common.losses.cards import ObjectiveCard
+
+__all__ = ["MLCD"]
+
+
+class MLCD(Objective):
+    """Pull an image to its several cluster centres and away from sampled others, the two sides apart (MLCD).
+
+        L = mean_i log(1 + sum_{n sampled, not in P_i} e^{s_in}) + log(1 + sum_{p in P_i} e^{-s_ip})
+        s = scale (cos - margin for positives, cos for negatives)
+
+    Centres are parameters, one per cluster. A share `sampled` of the other centres is drawn per call (PartialFC); all
+    positive centres of the batch take part. Scale 64 and margin 0.3 are common choices, not confirmed for this method.
+
+    Call with z [batch, dim], label [batch, positives] (cluster numbers, -1 pads).
+
+    Args:
+        n_classes, dim: number and width of the centres (one million in the paper).
+        scale, margin: see above.
+        sampled: share of centres drawn as negatives (0.1).
+        generator: source of the draw.
+
+    Source: An et al. 2024 (8 nearest of 1M k-means centres per image).
+
+    >>> import torch
+    >>> loss = MLCD(n_classes=6, dim=4, scale=1.0, margin=0.0, sampled=1.0)
+    >>> loss(torch.randn(3, 4), torch.tensor([[0, 1], [2, -1], [3, 5]])).shape
+    torch.Size([])
+    """
+
+    card = ObjectiveCard(
+        paper="MLCD 2024",
+        needs="cluster labels (several per sample)",
+        engine="contrast_stats(exclude Index, valid_cols)",
+        checked="written-out equation",
+    )
+
+    def __init__(
+        self,
+        n_classes: int,
+        dim: int,
+        *,
+        scale: float = 64.0,
+        margin: float = 0.3,
+        sampled: float = 0.1,
+        generator: torch.Generator | None = None,
+        normalize: bool = True,
+        backend: str = "auto",
+    ):
+        super().__init__(normalize=normalize, backend=backend)
+        if not 0 < sampled <= 1:
+            raise ValueError(f"sampled must lie in (0, 1], got {sampled}")
+        self.centres = nn.Parameter(torch.randn(n_classes, dim) * 0.01)
+        self.scale, self.margin, self.sampled, self.generator = scale, margin, sampled, generator
+
+    def forward(self, z: Float[Tensor, "batch dim"], label: Int[Tensor, "batch positives"]) -> Float[Tensor, ""]:
+        """Mean over rows."""
+        q, centres = self.embed(z, self.centres.to(z.dtype) if z.dtype == torch.float64 else self.centres)
+        real = label >= 0
+        positive = (q[:, None] * centres[label.clamp_min(0)]).sum(-1) - self.margin
+        pulls = torch.where(real, -self.scale * positive, -torch.inf)
+        kept = self._negatives(label[real])
+        lse = self.local_stats(q, centres, scale=self.scale, exclude=Index(label), valid_cols=kept).lse
+        pull = torch.logsumexp(F.pad(pulls, (1, 0)), 1)  # the padded zero is the 1 of log(1 + sum)
+        return row_mean(F.softplus(lse) + pull)
+
+    def _negatives(self, positive: Int[Tensor, "some"]) -> Tensor | None:
+        if self.sampled == 1:
+            return None
+        count = len(self.centres)
+        order = torch.rand(
+            count, generator=self.generator, device=None if self.generator is None else self.generator.device
+        )
+        kept = torch.zeros(count, dtype=torch.bool, device=positive.device)
+        kept[order.topk(max(1, round(self.sampled * count))).indices.to(positive.device)] = True
+        kept[positive] = True
+        return kept

@@ -1,0 +1,106 @@
+"""SimLAP (first called Hydra): positives between arbitrary pairs of classes, through a gate per pair."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from counterpoint.common.losses.base import Objective
+from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.scale import Temperature, as_scale
+
+__all__ = ["SimLAP"]
+
+
+class SimLAP(Objective):
+    """In the subspace a gate opens for two classes, samples of the two classes agree (SimLAP, earlier Hydra).
+
+        g_i  = sigmoid(MLP((E_{y_i} + E_{y'_i}) / 2)),      y' a second class per row (a permutation of the labels)
+        s_ik = cos(g_i z_i, g_i z_k) / T
+        L    = mean over pairs (i, p), y_p = y'_i, of  log( e^{s_ip} + sum_{k : y_k not in {y_i, y'_i}} e^{s_ik} ) -
+        s_ip
+
+    The gate belongs to the row, so the score is two products and a division: <g_i^2 z_i, z_k> and <g_i^2, z_k^2>. It is
+    no inner product; rows go in blocks. With y' = y it contrasts ordinary classes (the own row is then a positive, as
+    in the official code). A batch without positive pairs gives zero.
+
+    Call with z [batch, dim], label [batch], and optionally other [batch] (y'; default: permuted by `generator`).
+
+    Args:
+        n_classes, dim: of the gate network (class embeddings of 512, hidden 1024).
+        temperature: T (0.1).
+
+    Source: authors' training script (arXiv 2410.18200). Its classifier on detached features is the caller's.
+
+    >>> import torch
+    >>> _ = torch.manual_seed(0)
+    >>> loss = SimLAP(n_classes=3, dim=8, generator=torch.Generator().manual_seed(0))
+    >>> loss(torch.randn(6, 8), torch.tensor([0, 0, 1, 1, 2, 2])).item() > 0
+    True
+    """
+
+    card = ObjectiveCard(
+        paper="SimLAP / Hydra 2024",
+        needs="labels; a generator",
+        engine="none: rows in blocks (two-stream score)",
+        checked="written-out loops",
+    )
+
+    def __init__(
+        self,
+        n_classes: int,
+        dim: int = 256,
+        temperature: Temperature = 0.1,
+        *,
+        width: int = 512,
+        hidden: int = 1024,
+        block: int = 256,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__(normalize=False)
+        self.classes = nn.Embedding(n_classes, width)
+        self.gate = nn.Sequential(
+            nn.ReLU(),
+            nn.BatchNorm1d(width),
+            nn.Linear(width, hidden),
+            nn.ReLU(),
+            nn.BatchNorm1d(hidden),
+            nn.Linear(hidden, dim),
+            nn.Sigmoid(),
+        )
+        self.logit_scale, self.block, self.generator = as_scale(temperature), block, generator
+
+    def forward(
+        self,
+        z: Float[Tensor, "batch dim"],
+        label: Int[Tensor, "batch"],
+        *,
+        other: Int[Tensor, "batch"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Mean over positive pairs."""
+        (z,) = self.embed(z)
+        if len(z) < 2:
+            return z.sum() * 0  # batch normalisation of the gates needs two rows
+        if other is None:
+            device = None if self.generator is None else self.generator.device
+            other = label[torch.randperm(len(label), generator=self.generator, device=device).to(label.device)]
+        gate = self.gate((self.classes(label) + self.classes(other)) / 2).to(z.dtype)
+        parts = [
+            checkpoint(self._block, z, gate, label, other, start, use_reentrant=False)
+            for start in range(0, len(z), self.block)
+        ]
+        total, pairs = (torch.stack([p[i] for p in parts]).sum(0) for i in range(2))
+        return total / pairs.clamp_min(1)
+
+    def _block(self, z: Tensor, gate: Tensor, label: Tensor, other: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        rows = slice(start, start + self.block)
+        squared = gate[rows].square()
+        norm = (squared @ z.square().T).sqrt().clamp_min(1e-12)
+        own = (gate[rows] * z[rows]).norm(dim=1, keepdim=True).clamp_min(1e-12)
+        logits = self.logit_scale() * ((squared * z[rows]) @ z.T) / (norm * own)
+        positive = label[None] == other[rows, None]
+        negative = ~positive & (label[None] != label[rows, None])
+        lse = torch.where(negative, logits, -torch.inf).logsumexp(1, keepdim=True)
+        terms = F.softplus(torch.where(negative.any(1, keepdim=True), lse - logits, -torch.inf))
+        return torch.where(positive, terms, torch.zeros_like(terms)).sum(), positive.sum()

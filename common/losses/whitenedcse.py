@@ -1,0 +1,124 @@
+"""WhitenedCSE: contrast between differently grouped whitenings of one sentence."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from counterpoint.common.losses.base import Objective
+from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.infonce import InfoNCE
+from counterpoint.common.losses.scale import Temperature
+
+__all__ = ["ShuffledGroupWhitening", "WhitenedCSE"]
+
+
+class ShuffledGroupWhitening(nn.Module):
+    """ZCA-whiten random groups of dimensions over the batch.
+
+    In training the dimensions are shuffled (by `generator`), split into groups, each group is centred and multiplied by
+    the inverse square root of its covariance (+ eps), and unshuffled; the gradient passes through the covariance. In
+    evaluation neither batch nor chance plays a part: contiguous groups and running statistics.
+
+    >>> import torch
+    >>> layer = ShuffledGroupWhitening(6, groups=2, generator=torch.Generator().manual_seed(0))
+    >>> layer(torch.randn(50, 6)).std(0, correction=0).round(decimals=1).tolist()
+    [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        dim: int = 768,
+        groups: int = 128,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        if dim % groups:
+            raise ValueError(f"groups must divide the {dim} dimensions, got {groups}")
+        self.dim, self.groups, self.eps, self.momentum, self.generator = dim, groups, eps, momentum, generator
+        self.register_buffer("running_mean", torch.zeros(dim))
+        self.register_buffer("running_covariance", torch.eye(dim))
+
+    def forward(self, h: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """The whitened rows."""
+        if not self.training:
+            return self._apply(h, self.running_mean.to(h), self.running_covariance.to(h), torch.arange(self.dim))
+        mean = h.mean(0)
+        covariance = (h - mean).T @ (h - mean) / len(h)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+            self.running_covariance.lerp_(covariance.to(self.running_covariance), self.momentum)
+        device = None if self.generator is None else self.generator.device
+        return self._apply(h, mean, covariance, torch.randperm(self.dim, generator=self.generator, device=device))
+
+    def _apply(self, h: Tensor, mean: Tensor, covariance: Tensor, order: Tensor) -> Float[Tensor, "batch dim"]:
+        order = order.to(h.device)
+        groups = order.view(self.groups, -1)
+        blocks = covariance[groups[:, :, None], groups[:, None, :]]
+        eye = self.eps * torch.eye(groups.shape[1], dtype=h.dtype, device=h.device)
+        values, vectors = torch.linalg.eigh(blocks + eye)
+        root = (vectors * values.clamp_min(self.eps).rsqrt()[:, None, :]) @ vectors.mT
+        white = torch.einsum("bgi,gij->bgj", (h - mean)[:, groups], root)
+        return white.flatten(1)[:, torch.argsort(order)]
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, groups={self.groups}, eps={self.eps}"
+
+
+class WhitenedCSE(Objective):
+    """SimCSE between shuffled group whitenings of several dropout views (WhitenedCSE).
+
+        L = sum_{v >= 2} CE_i( cos(w(h_1)_i, w(h_v)_j) / T, j = i ),      w = shuffled group whitening
+
+    Call with two or more views h [batch, dim]; the same tensor may be given several times, the shuffles differ.
+    Implemented from the description: the released code does not run and lets no gradient through the whitening.
+
+    Args:
+        dim, groups: 768, 128.
+        temperature: T (0.05).
+
+    Source: Zhuo et al. 2023.
+
+    >>> import torch
+    >>> loss = WhitenedCSE(dim=6, groups=2, generator=torch.Generator().manual_seed(0))
+    >>> h = torch.randn(20, 6)
+    >>> loss(h, h, h).shape
+    torch.Size([])
+    """
+
+    card = ObjectiveCard(
+        paper="WhitenedCSE 2023",
+        needs="two or more views",
+        engine="contrast_stats; group covariance",
+        checked="whiteness, gradient; one group without shuffle equals ZCA + InfoNCE",
+    )
+
+    def __init__(
+        self,
+        dim: int = 768,
+        groups: int = 128,
+        temperature: Temperature = 0.05,
+        *,
+        eps: float = 1e-5,
+        generator: torch.Generator | None = None,
+        normalize: bool = True,
+        distributed: str = "none",
+        backend: str = "auto",
+    ):
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        self.whitening = ShuffledGroupWhitening(dim, groups, eps=eps, generator=generator)
+        self.contrast = InfoNCE(
+            temperature, symmetric=False, normalize=normalize, distributed=distributed, backend=backend
+        )
+
+    def forward(self, *views: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
+        """Sum over the views after the first; an empty batch gives zero."""
+        if len(views) < 2:
+            raise ValueError(f"WhitenedCSE needs at least two views, got {len(views)}")
+        if not len(views[0]):
+            return sum(v.sum() for v in views)
+        wide = [v.float() if v.dtype in (torch.float16, torch.bfloat16) else v for v in views]
+        first, *rest = [self.whitening(v) for v in wide]
+        return torch.stack([self.contrast(first, v) for v in rest]).sum()
