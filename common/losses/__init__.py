@@ -1,20 +1,125 @@
 """Contrastive objectives over the contrast engine: one class per published objective."""
 
+from counterpoint.common.losses.albef import ALBEFContrast, hard_negatives, masked_lm_loss, matching_loss
+from counterpoint.common.losses.amcl import AMCL
 from counterpoint.common.losses.base import Objective
+from counterpoint.common.losses.cacr import CACR
 from counterpoint.common.losses.cards import ObjectiveCard, ObjectiveEntry, objectives
+from counterpoint.common.losses.coca import CoCa
+from counterpoint.common.losses.covariance import WMSE, BarlowTwins, VICReg
+from counterpoint.common.losses.cwcl import CWCL
+from counterpoint.common.losses.d2f import SoftContrastive
+from counterpoint.common.losses.dcl import DCL, DCLW
+from counterpoint.common.losses.dense import PixelPropagation, PixPro, SlotCon
+from counterpoint.common.losses.dexml import DecoupledSoftmax, MultiLabelSigmoid, MultiLabelSoftmax, SoftTopK
+from counterpoint.common.losses.gap import CUA, Alignment, CrossUniformity, Uniformity
+from counterpoint.common.losses.gram import GRAM, gram_volume
+from counterpoint.common.losses.hard import HardContrastive, SimpleContrastive, tolerance
+from counterpoint.common.losses.hbi import HBI, banzhaf_interaction, coalition_value
+from counterpoint.common.losses.hcl import HCL, CrossModalHCL
 from counterpoint.common.losses.infonce import InfoNCE
+from counterpoint.common.losses.m3col import MixCo, SoftClip
+from counterpoint.common.losses.metrix import Metrix, mixed_margin
+from counterpoint.common.losses.mlcd import MLCD
+from counterpoint.common.losses.moco import MoCHi, MoCo
+from counterpoint.common.losses.modx import ModX
+from counterpoint.common.losses.multiview import DHEL, MVDHEL, MVInfoNCE
+from counterpoint.common.losses.norton import Norton, NortonParagraph, bucket_transport, soft_max_similarity
 from counterpoint.common.losses.ntxent import MultiViewNTXent, NTXent
 from counterpoint.common.losses.queue import FeatureQueue
+from counterpoint.common.losses.rebalance import BMC, BNI, GAI, BalancedSoftmax, label_density_weights
 from counterpoint.common.losses.scale import LogitScale
+from counterpoint.common.losses.sepclr import SepCLR, joint_entropy
+from counterpoint.common.losses.siglip import SigLIP
+from counterpoint.common.losses.simlap import SimLAP
+from counterpoint.common.losses.sogclr import FastCLIP, ISogCLR, SampleState, SogCLR
+from counterpoint.common.losses.supcon import SupCon
+from counterpoint.common.losses.supremix import SupReMix
+from counterpoint.common.losses.swav import SwAV
+from counterpoint.common.losses.symile import Symile, multilinear
+from counterpoint.common.losses.tcl import TCL, LocalMI
+from counterpoint.common.losses.whitenedcse import ShuffledGroupWhitening, WhitenedCSE
 
 __all__ = [
+    "ALBEFContrast",
+    "AMCL",
+    "Alignment",
+    "BMC",
+    "BNI",
+    "BalancedSoftmax",
+    "BarlowTwins",
+    "CACR",
+    "CUA",
+    "CWCL",
+    "CoCa",
+    "CrossModalHCL",
+    "CrossUniformity",
+    "DCL",
+    "DCLW",
+    "DHEL",
+    "DecoupledSoftmax",
+    "FastCLIP",
     "FeatureQueue",
+    "GAI",
+    "GRAM",
+    "HBI",
+    "HCL",
+    "HardContrastive",
+    "ISogCLR",
     "InfoNCE",
+    "LocalMI",
     "LogitScale",
+    "MLCD",
+    "MVDHEL",
+    "MVInfoNCE",
+    "Metrix",
+    "MixCo",
+    "MoCHi",
+    "MoCo",
+    "ModX",
+    "MultiLabelSigmoid",
+    "MultiLabelSoftmax",
     "MultiViewNTXent",
     "NTXent",
+    "Norton",
+    "NortonParagraph",
     "Objective",
     "ObjectiveCard",
     "ObjectiveEntry",
+    "PixPro",
+    "PixelPropagation",
+    "SampleState",
+    "SepCLR",
+    "ShuffledGroupWhitening",
+    "SigLIP",
+    "SimLAP",
+    "SimpleContrastive",
+    "SlotCon",
+    "SoftClip",
+    "SoftContrastive",
+    "SoftTopK",
+    "SogCLR",
+    "SupCon",
+    "SupReMix",
+    "SwAV",
+    "Symile",
+    "TCL",
+    "Uniformity",
+    "VICReg",
+    "WMSE",
+    "WhitenedCSE",
+    "banzhaf_interaction",
+    "bucket_transport",
+    "coalition_value",
+    "gram_volume",
+    "hard_negatives",
+    "joint_entropy",
+    "label_density_weights",
+    "masked_lm_loss",
+    "matching_loss",
+    "mixed_margin",
+    "multilinear",
     "objectives",
+    "soft_max_similarity",
+    "tolerance",
 ]

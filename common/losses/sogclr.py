@@ -192,8 +192,10 @@ class SogCLR(Objective):
             mean = mean + share * (own.mean.detach() - mean)
             count, lse = count + own.count, lse_all
         some = count > 0
-        log_g = (lse - count.clamp_min(1).to(lse.dtype).log()).detach() - (scale * positive.detach() if self.relative
-        else 0.0) name = ("log_u_a", "log_u_b")[side] if self.bimodal else "log_u"
+        log_g = (lse - count.clamp_min(1).to(lse.dtype).log()).detach()
+        if self.relative:
+            log_g = log_g - scale * positive.detach()
+        name = ("log_u_a", "log_u_b")[side] if self.bimodal else "log_u"
         return some, lse, log_g, mean, self.state.moved(name, index, log_g, self.now)
 
     @torch.no_grad()
