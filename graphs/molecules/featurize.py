@@ -17,8 +17,8 @@ from jaxtyping import Int
 from rdkit import Chem, RDLogger
 from torch import Tensor
 
-from counterpoint.common.errors import InputError
 from counterpoint.graphs.molecules.element_kg import FIRST_ATTRIBUTE, ElementGraph
+from counterpoint.graphs.molecules.reader import parse_smiles
 
 # Each atom and bond feature is categorical: (name, number of classes). Class 0 of the bond type is "single".
 ATOM_FEATURES = (("atomic number", 119), ("degree", 12), ("charge", 13), ("hydrogens", 9), ("hybridization", 8),
@@ -57,9 +57,7 @@ def _to_tensors(arrays) -> MoleculeGraph:
 
 
 def _features(smiles: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    molecule = Chem.MolFromSmiles(smiles)
-    if molecule is None:
-        raise InputError(f"{smiles!r} is no SMILES that RDKit parses; read molecules with read_molecules first")
+    molecule = parse_smiles(smiles)
     atoms = [
         (
             a.GetAtomicNum(), min(a.GetDegree(), 11), max(-6, min(a.GetFormalCharge(), 6)) + 6,

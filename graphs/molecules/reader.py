@@ -17,6 +17,14 @@ SMILES_NAMES = ("smiles", "canonical_smiles", "smile", "mol", "structure")
 ID_NAMES = ("id", "mol_id", "compound_id", "name", "num", "molecule_chembl_id")
 
 
+def parse_smiles(smiles: str) -> Chem.Mol:
+    """The molecule of a SMILES that has been read before; `InputError` when RDKit cannot parse it."""
+    molecule = Chem.MolFromSmiles(smiles)
+    if molecule is None:
+        raise InputError(f"{smiles!r} is no SMILES that RDKit parses; read molecules with read_molecules first")
+    return molecule
+
+
 @dataclass(frozen=True)
 class Issue:
     """What happened to one row: `action` is `dropped` or `kept`, `reason` says why, `row` counts from 1 as the file's

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rdkit import Chem, DataStructs
+from rdkit import DataStructs
 from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 from rdkit.ML.Cluster.Butina import ClusterData
 
 from counterpoint.common.data.samplers import BatchSampler
+from counterpoint.graphs.molecules.reader import parse_smiles
 
 
 def morgan_fingerprints(smiles: Sequence[str], radius: int = 2, bits: int = 1024) -> list[Any]:
     """RDKit bit vectors of the molecules (ECFP4 at the defaults)."""
     generator = GetMorganGenerator(radius=radius, fpSize=bits)
-    return [generator.GetFingerprint(Chem.MolFromSmiles(s)) for s in smiles]
+    return [generator.GetFingerprint(parse_smiles(s)) for s in smiles]
 
 
 def fingerprint_matrix(smiles: Sequence[str], radius: int = 2, bits: int = 2048) -> np.ndarray:

@@ -9,6 +9,7 @@ from rdkit import Chem
 from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
 from counterpoint.common.errors import InputError, LeakageError
+from counterpoint.graphs.molecules.reader import parse_smiles
 
 
 def scaffold_groups(smiles: Sequence[str], *, chirality: bool = False) -> list[str]:
@@ -22,9 +23,7 @@ def scaffold_groups(smiles: Sequence[str], *, chirality: bool = False) -> list[s
     """
     groups = []
     for text in smiles:
-        molecule = Chem.MolFromSmiles(text)
-        if molecule is None:
-            raise InputError(f"{text!r} is no SMILES that RDKit parses; read molecules with read_molecules first")
+        molecule = parse_smiles(text)
         scaffold = MurckoScaffoldSmiles(mol=molecule, includeChirality=chirality)
         groups.append(scaffold or f"acyclic:{Chem.MolToSmiles(molecule)}")
     return groups
@@ -72,7 +71,7 @@ def scaffold_split(
     return split
 
 
-def check_scaffold_leakage(smiles: Sequence[str], split: Sequence[str]) -> None:
+def check_scaffold_leakage(smiles: Sequence[str], split: Sequence[str] | np.ndarray) -> None:
     """Raise `LeakageError` when one scaffold stands in two splits, naming the scaffold and both molecules."""
     seen: dict[str, tuple[str, str]] = {}
     for group, text, name in zip(scaffold_groups(smiles), smiles, split, strict=True):
