@@ -196,7 +196,7 @@ class RawStats:
 
     shift: Float[Tensor, "batch scales rows"]
     sum: Float[Tensor, "batch scales rows"]
-    count: Int[Tensor, "batch rows"]
+    count: Int[Tensor, "batch rows"] | None  # a backward pass is given none
     positive: Float[Tensor, "batch scales rows"] | None = None  # logit of the positive, 0 where there is none
     mean: Float[Tensor, "batch scales rows"] | None = None
     col_shift: Float[Tensor, "batch scales columns"] | None = None
@@ -222,6 +222,8 @@ class Upstream:
     mean: Float[Tensor, "batch scales rows"] | None = None
     col_lse: Float[Tensor, "batch scales columns"] | None = None
     col_mean: Float[Tensor, "batch scales columns"] | None = None
+    needs_q: bool = True  # a backend may leave out gradients nobody asks for
+    needs_k: bool = True
 
 
 @dataclass(eq=False)
@@ -231,7 +233,7 @@ class Gradients:
     q and k are in the accumulation dtype or the inputs' own; a bias or column scale that is absent stays None.
     """
 
-    q: Float[Tensor, "batch rows dim"]
+    q: Float[Tensor, "batch rows dim"] | None
     k: Float[Tensor, "batch columns dim"] | None
     scale: Float[Tensor, "batch scales rows"]
     col_scale: Float[Tensor, "batch columns"] | None = None
@@ -241,4 +243,4 @@ class Gradients:
 
 def tensors(record: RawStats | Upstream | Gradients) -> dict[str, Tensor]:
     """The tensors a record holds, by name."""
-    return {f.name: getattr(record, f.name) for f in fields(record) if getattr(record, f.name) is not None}
+    return {f.name: value for f in fields(record) if isinstance(value := getattr(record, f.name), Tensor)}

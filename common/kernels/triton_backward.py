@@ -42,14 +42,15 @@ class Sums(NamedTuple):
 @triton.jit
 def score_gradient(
     s, terms, keep, rows, cols, positive, sums, row_scale, row_bias, col_scale, col_bias, om, on, R, C,
-    S: tl.constexpr, ONE_EXP: tl.constexpr, SYMMETRIC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    S: tl.constexpr, FN: tl.constexpr, ONE_EXP: tl.constexpr, SYMMETRIC: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """W of one tile, and the four running sums with this tile added."""
     kept = kept_entries(s, keep, om, on, R, C, BM, BN)
     weight = tl.zeros([BM, BN], tl.float32)
     for a in tl.static_range(S):
         gradient, direct = logit_gradient(
-            s, kept, a, terms, rows, cols, positive, om, on, R, C, ONE_EXP, SYMMETRIC
+            s, kept, a, terms, rows, cols, positive, om, on, R, C, FN, ONE_EXP, SYMMETRIC
         )  # fmt: skip
         weight += scaled(gradient, a, terms, om, on, R, C) + direct
         if sums.row_scale is not None:
@@ -83,7 +84,7 @@ def store_block(X, x, part, rows, n_rows, dims, n_dims):
 @triton.jit
 def side_kernel(
     Q, K, OUT, terms, keep, rows, cols, positive, sums, R, C, D, splits,
-    S: tl.constexpr, ROWS: tl.constexpr, ONE_EXP: tl.constexpr, SYMMETRIC: tl.constexpr,
+    S: tl.constexpr, ROWS: tl.constexpr, FN: tl.constexpr, ONE_EXP: tl.constexpr, SYMMETRIC: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """OUT[splits, R, D] = W k (ROWS) or OUT[splits, C, D] = W^T q; grid (tiles of that side, splits). BD >= D."""
@@ -103,7 +104,7 @@ def side_kernel(
             s = tl.dot(q, tl.trans(k), input_precision=PRECISION)
             weight, row_scale, row_bias, col_scale, col_bias = score_gradient(
                 s, terms, keep, rows, cols, positive, sums, row_scale, row_bias, col_scale, col_bias,
-                om, on, R, C, S, ONE_EXP, SYMMETRIC, BM, BN,
+                om, on, R, C, S, FN, ONE_EXP, SYMMETRIC, BM, BN,
             )  # fmt: skip
             out = tl.dot(weight.to(k.dtype), k, out, input_precision=PRECISION)
         store_block(OUT, out, split, om, R, od, D)
@@ -119,7 +120,7 @@ def side_kernel(
             s = tl.dot(q, tl.trans(k), input_precision=PRECISION)
             weight, row_scale, row_bias, col_scale, col_bias = score_gradient(
                 s, terms, keep, rows, cols, positive, sums, row_scale, row_bias, col_scale, col_bias,
-                om, on, R, C, S, ONE_EXP, SYMMETRIC, BM, BN,
+                om, on, R, C, S, FN, ONE_EXP, SYMMETRIC, BM, BN,
             )  # fmt: skip
             out = tl.dot(tl.trans(weight.to(q.dtype)), q, out, input_precision=PRECISION)
         store_block(OUT, out, split, on, C, od, D)
@@ -130,7 +131,7 @@ def side_kernel(
 @triton.jit
 def fused_kernel(
     Q, K, DQ, DK, terms, keep, rows, cols, positive, sums, R, C, D, splits,
-    S: tl.constexpr, ONE_EXP: tl.constexpr,
+    S: tl.constexpr, FN: tl.constexpr, ONE_EXP: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """DK[splits, C, D] = W^T q by its owner; DQ[R, D] += W k and row sums atomically; grid (column tiles, splits)."""
@@ -147,7 +148,7 @@ def fused_kernel(
         s = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         weight, row_scale, row_bias, col_scale, col_bias = score_gradient(
             s, terms, keep, rows, cols, positive, sums, running(BM, S, 0.0), running(BM, S, 0.0), col_scale, col_bias,
-            om, on, R, C, S, ONE_EXP, False, BM, BN,
+            om, on, R, C, S, FN, ONE_EXP, False, BM, BN,
         )  # fmt: skip
         dk = tl.dot(tl.trans(weight.to(q.dtype)), q, dk, input_precision=PRECISION)
         dq = tl.dot(weight.to(k.dtype), k, input_precision=PRECISION)
@@ -166,7 +167,7 @@ def fused_kernel(
 @triton.jit
 def weights_kernel(
     Q, K, W, terms, keep, rows, cols, positive, sums, R, C, D, row0, col0, n_rows, n_cols,
-    S: tl.constexpr, ONE_EXP: tl.constexpr, SYMMETRIC: tl.constexpr,
+    S: tl.constexpr, FN: tl.constexpr, ONE_EXP: tl.constexpr, SYMMETRIC: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """W[n_rows, n_cols] of the block at (row0, col0), in W's dtype; sums part by part: one part a tile."""
@@ -181,7 +182,7 @@ def weights_kernel(
     weight, row_scale, row_bias, col_scale, col_bias = score_gradient(
         s, terms, keep, rows, cols, positive, sums,
         running(BM, S, 0.0), running(BM, S, 0.0), running(BN, S, 0.0), running(BN, S, 0.0),
-        om, on, R, C, S, ONE_EXP, SYMMETRIC, BM, BN,
+        om, on, R, C, S, FN, ONE_EXP, SYMMETRIC, BM, BN,
     )  # fmt: skip
     at = local_m.to(tl.int64)[:, None] * n_cols + local_n[None, :]
     tl.store(W + at, weight.to(W.dtype.element_ty), mask=(local_m[:, None] < n_rows) & (local_n[None, :] < n_cols))

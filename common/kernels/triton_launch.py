@@ -19,6 +19,7 @@ __all__ = [
     "INTERPRET",
     "SIDE_MAX_DIM",
     "Tile",
+    "at",
     "constant_shift",
     "keep_of",
     "one_exponential",
@@ -147,6 +148,11 @@ def _match(problem: Problem, rules: tuple[Primitive, ...], n: int) -> Match | No
         col_ids=torch.stack(col_ids) if col_ids else None,
         labels=len(row_ids) if row_ids else None,
     )
+
+
+def at(record: Any, n: int) -> Any:
+    """Batch element n of a named tuple of tensors."""
+    return None if record is None else type(record)(*(None if t is None else t[n] for t in record))
 
 
 def _of(t: Tensor, n: int) -> Tensor:

@@ -132,21 +132,68 @@ def scaled(x, a, terms, om, on, R, C):
 
 
 @triton.jit
-def logits(s, kept, a, terms, om, on, R, C):
-    """Logits of scale number a; -inf where the entry does not take part."""
+def all_logits(s, a, terms, om, on, R, C):
+    """Logits of scale number a."""
     logit = scaled(s, a, terms, om, on, R, C)
     if terms.row_bias is not None:
         logit += load_vector(terms.row_bias, a, R, om)[:, None]
     if terms.col_bias is not None:
         logit += load_vector(terms.col_bias, a, C, on)[None, :]
-    return tl.where(kept, logit, float("-inf"))
+    return logit
+
+
+@triton.jit
+def logits(s, kept, a, terms, om, on, R, C):
+    """Logits of scale number a; -inf where the entry does not take part."""
+    return tl.where(kept, all_logits(s, a, terms, om, on, R, C), float("-inf"))
+
+
+@triton.jit
+def softplus(x):
+    """log(1 + exp(x)) to float32's last digits: log1p by its series in t = y / (2 + y), where libraries are absent."""
+    y = tl.exp(-tl.abs(x))
+    t = y / (2.0 + y)
+    u = t * t
+    series = 1.0 + u * (1 / 3 + u * (1 / 5 + u * (1 / 7 + u * (1 / 9 + u * (1 / 11 + u * (1 / 13))))))
+    return tl.maximum(x, 0.0) + 2.0 * t * series
+
+
+@triton.jit
+def named_entries(positive, om, on, R):
+    """Entries (i, positive of i)."""
+    named = tl.load(positive.index + om, mask=om < R, other=-1)
+    return on[None, :] == named[:, None]
+
+
+@triton.jit
+def pair_logits(s, kept, a, terms, positive, om, on, R, C):
+    """Logits with the positives' sign turned, and that sign."""
+    sign = tl.where(kept, 1.0, 0.0)
+    if positive is not None:
+        sign = tl.where(named_entries(positive, om, on, R), -sign, sign)
+    return tl.where(kept, all_logits(s, a, terms, om, on, R, C), 0.0) * sign, sign
 
 
 @triton.jit
 def logit_gradient(
+    s, kept, a, terms, rows, cols, positive, om, on, R, C,
+    FN: tl.constexpr, ONE_EXP: tl.constexpr, SYMMETRIC: tl.constexpr,
+):  # fmt: skip
+    """(d / d logit, direct d / d s) of scale number a. The positive's part is added before anything is rounded."""
+    if FN == "softmax":
+        return softmax_gradient(s, kept, a, terms, rows, cols, positive, om, on, R, C, ONE_EXP, SYMMETRIC)
+    else:
+        x, sign = pair_logits(s, kept, a, terms, positive, om, on, R, C)
+        slope = 1.0 / (1.0 + tl.exp(-x))
+        if FN == "sigmoid":
+            slope *= 1.0 - slope
+        return slope * sign * load_vector(rows.lse, a, R, om)[:, None], tl.zeros_like(s)
+
+
+@triton.jit
+def softmax_gradient(
     s, kept, a, terms, rows, cols, positive, om, on, R, C, ONE_EXP: tl.constexpr, SYMMETRIC: tl.constexpr
 ):
-    """(d / d logit, direct d / d s) of scale number a. The positive's part is added before anything is rounded."""
     logit = logits(s, kept, a, terms, om, on, R, C)
     direct = tl.zeros_like(s)
     e = tl.exp(logit - load_vector(rows.shift, a, R, om)[:, None])
@@ -166,8 +213,7 @@ def logit_gradient(
             direct += e * col_mean_grad
         gradient += e * w
     if positive is not None:
-        named = tl.load(positive.index + om, mask=om < R, other=-1)
-        gradient += tl.where(on[None, :] == named[:, None], load_vector(positive.grad, a, R, om)[:, None], 0.0)
+        gradient += tl.where(named_entries(positive, om, on, R), load_vector(positive.grad, a, R, om)[:, None], 0.0)
         if SYMMETRIC:  # q is k: row i also meets the rows whose positive it is
             named = tl.load(positive.index + on, mask=on < C, other=-1)
             gradient += tl.where(om[:, None] == named[None, :], load_vector(positive.grad, a, C, on)[None, :], 0.0)

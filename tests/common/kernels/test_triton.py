@@ -1,4 +1,4 @@
-"""The fused kernels: numbers in Triton's interpreter (its own process), and compilation for the GPU they are meant for."""
+"""The fused kernels: numbers in Triton's interpreter (its own process), and compilation for the GPU they are for."""
 
 import os
 import subprocess
@@ -11,9 +11,9 @@ pytest.importorskip("triton")
 HERE = Path(__file__).parent
 
 
-def python(script: Path, *arguments: str, **environment: str) -> str:
+def python(*arguments: str, **environment: str) -> str:
     result = subprocess.run(
-        [sys.executable, *arguments, str(script)],
+        [sys.executable, *arguments],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -26,5 +26,20 @@ def python(script: Path, *arguments: str, **environment: str) -> str:
 
 def test_kernels_equal_the_dense_definition_in_the_interpreter():
     """The variable must be set before the kernels are imported, hence a process of its own."""
-    output = python(HERE / "triton_cases.py", "-m", "pytest", "-v", "-p", "no:cacheprovider", TRITON_INTERPRET="1")
+    cases = str(HERE / "triton_cases.py")
+    output = python("-m", "pytest", "-v", "-p", "no:cacheprovider", cases, TRITON_INTERPRET="1")
     assert " passed" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "dim"), [("bfloat16", 256), ("float32", 128), ("float16", 512)])
+def test_kernels_compile_for_an_h200_without_spilling(dtype, dim, tmp_path):
+    """Both directions of a contrast stay in registers; with every modifier and two scales at once some may spill."""
+    pytest.importorskip("triton.backends.nvidia")
+    output = python(str(HERE / "triton_compile.py"), dtype, str(dim), TRITON_CACHE_DIR=str(tmp_path))
+    lines = output.splitlines()
+    assert {line[33:49].strip() for line in lines} >= {"stats_kernel", "merge_kernel", "positive_kernel"}
+    for line in lines:
+        spilled, shared = int(line.split("spilled")[1].split()[0]), int(line.split("shared")[1])
+        assert shared <= 227 * 1024, line  # an SM's shared memory
+        assert "everything" in line or spilled <= 64, line

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from counterpoint.common.kernels import Diagonal, Index, Pairs, SameLabel, Self, dense, triton_backend
+from counterpoint.common.kernels import Diagonal, Index, Pairs, SameLabel, Self, dense, triton_backend, triton_gradients
 from counterpoint.common.kernels.flatten import flatten
 from counterpoint.common.kernels.problem import Problem, RawStats, Upstream
 from counterpoint.common.kernels.triton_backend import TritonBackend
@@ -128,8 +128,8 @@ def test_everything_at_once_with_atomic_additions():
 
 
 def test_everything_at_once_by_blocks_of_weights(monkeypatch):
-    monkeypatch.setattr(triton_backend, "SIDE_MAX_DIM", 16)
-    monkeypatch.setattr(triton_backend, "WEIGHT_BYTES", 1)  # blocks of 128, the smallest
+    monkeypatch.setattr(triton_gradients, "SIDE_MAX_DIM", 16)
+    monkeypatch.setattr(triton_gradients, "WEIGHT_BYTES", 1)  # blocks of 128, the smallest
     compare(everything(140, 150), tolerance=5e-6)
 
 
@@ -152,7 +152,7 @@ def test_one_row_one_column():
 
 @pytest.mark.parametrize("dim", [24, 272])
 def test_self_similarity_by_half_of_the_tiles(dim, monkeypatch):
-    monkeypatch.setattr(triton_backend, "WEIGHT_BYTES", 1)
+    monkeypatch.setattr(triton_gradients, "WEIGHT_BYTES", 1)
     rows = 150
     positive = Index((torch.arange(rows) + 75) % rows)
     problem = make(rows, rows, dim, same=True, exclude=Self(), positive=positive, mean=True)
@@ -217,7 +217,7 @@ def test_bias_of_minus_infinity_removes_a_column():
 def test_half_precision_inputs_with_tiny_upstream(dtype, blocks, monkeypatch):
     """Logits are float32-exact for the rounded inputs; gradients of 1e-9 survive float16 weights."""
     if blocks:
-        monkeypatch.setattr(triton_backend, "SIDE_MAX_DIM", 16)
+        monkeypatch.setattr(triton_gradients, "SIDE_MAX_DIM", 16)
     problem = make(60, 60, 32, dtype, positive=Diagonal(), columns=True, scale=14.3)
     stats, reference = TritonBackend().forward(problem), exact(problem)
     outputs = dense.statistics(reference)
@@ -242,6 +242,51 @@ def test_separated_pairs_keep_their_gradient():
     grads = TritonBackend().backward(problem, stats, Upstream(lse=ones, positive=-ones))
     error = (grads.q.double() - reference.q.grad).norm() / reference.q.grad.norm()
     assert error < 0.05, error
+
+
+@pytest.mark.parametrize("route", ["sides", "atomic", "blocks"])
+@pytest.mark.parametrize("fn", ["softplus", "sigmoid"])
+def test_pair_sums(fn, route, monkeypatch):
+    if route == "blocks":
+        monkeypatch.setattr(triton_gradients, "SIDE_MAX_DIM", 16)
+    g = rng()
+    problem = make(
+        70, 50, scale=torch.rand(70, generator=g) * 20, positive=Index(torch.randint(-1, 50, (70,), generator=g)),
+        col_bias=torch.randn(50, generator=g) - 10, row_bias=torch.randn(70, generator=g),
+        col_scale=torch.rand(50, generator=g), exclude=[Self(), SameLabel(torch.arange(70) % 7, torch.arange(50) % 11)],
+        valid_cols=torch.rand(50, generator=g) > 0.1,
+    )  # fmt: skip
+    backend, reference = TritonBackend(deterministic=route != "atomic"), exact(problem)
+    want = dense.pair_sums(reference, fn)
+    torch.testing.assert_close(backend.pair_sum_forward(problem, fn).double(), want, rtol=1e-5, atol=1e-7)
+    upstream = torch.rand(1, 70, generator=g)
+    (want * upstream).sum().backward()
+    grads = backend.pair_sum_backward(problem, fn, upstream)
+    for name in INPUTS:
+        got, expected = getattr(grads, name).double(), getattr(reference, name).grad
+        assert (got - expected).norm() < 1e-5 * expected.norm(), name
+
+
+def test_small_softplus_terms_keep_their_digits():
+    """softplus(-12) = 6.14e-6 is far below float32's spacing at 1, and sums of it are what SigLIP starts with."""
+    q, k = torch.zeros(1, 16), torch.zeros(64, 16)
+    sums = TritonBackend().pair_sum_forward(flatten(q, k, col_bias=torch.full((64,), -12.0))[0], "softplus")
+    want = 64 * torch.nn.functional.softplus(torch.tensor(-12.0, dtype=torch.float64))
+    assert abs(sums.item() / want.item() - 1) < 1e-6
+
+
+@pytest.mark.parametrize("narrow", [True, False])
+def test_unasked_key_gradients_are_left_out(narrow, monkeypatch):
+    if not narrow:
+        monkeypatch.setattr(triton_gradients, "SIDE_MAX_DIM", 16)
+    problem = everything()
+    stats = TritonBackend().forward(problem)
+    lse = torch.where(stats.sum > 0, 1.0, 0.0)
+    whole = TritonBackend().backward(problem, stats, Upstream(lse=lse))
+    part = TritonBackend().backward(problem, stats, Upstream(lse=lse, needs_k=False))
+    assert part.k is None
+    for name in ("q", "scale", "col_scale", "row_bias", "col_bias"):
+        torch.testing.assert_close(getattr(part, name), getattr(whole, name))
 
 
 def test_repeat_gives_the_same_bits():
