@@ -1,0 +1,171 @@
+"""Audio-sheet: printed music and sound in one space, each tower first taught alone.
+
+Carvalho, Washüttl, Widmer, "Self-Supervised Contrastive Learning for Robust Audio-Sheet Music Retrieval Systems",
+ACM MMSys 2023; towers and features of Dorfer et al. 2018.
+
+1. Each modality alone (SimCLR): two random views of a snippet, tower `f`, head `g`, NT-Xent over the 2B views
+
+       z = g(f(view)),    L = mean_i [ log sum_{j != i} exp(z_i.z_j / T) - z_i.z_i+ / T ],   T = 0.5;
+
+   the heads are then dropped.
+2. Both together: a sheet snippet and the audio snippet about the same onset are a pair, and each has to find the other
+   in the batch (symmetric InfoNCE with a learnt temperature).
+
+Where this departs from the official code: it trains the second stage with a one-directional triplet hinge
+`mean_{i != j} max(0, 0.6 - (s_ii - s_ij))` and halves the learning rate on plateaus; here it is InfoNCE (exact over
+any batch on the engine) and a cosine schedule. The CCA projection that the official code refits after training is
+`fit_cca`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from counterpoint.audio_speech.augment import audio_view, sheet_view
+from counterpoint.audio_speech.configs import AudioSheetConfig, UnimodalStageConfig
+from counterpoint.audio_speech.models import CCAProjection, VGGTower
+from counterpoint.audio_speech.snippets import SnippetData, load_snippets
+from counterpoint.common.data.samplers import BatchSampler, ShuffleSampler
+from counterpoint.common.losses import InfoNCE, LogitScale, NTXent
+from counterpoint.common.models import Projector
+from counterpoint.common.trainers import ContrastiveSystem, Datasets, Stage
+
+
+class AudioSheet(ContrastiveSystem):
+    """Two VGG towers, self-supervised one by one, then aligned.
+
+    Batches hold `sheet` `[batch, height, width]` uint8 and `audio` `[batch, frames, bands]`, either or both; training
+    batches have margins about the window for the augmentations.
+    """
+
+    Config = AudioSheetConfig
+    presets = AudioSheetConfig.presets
+    modalities: ClassVar[tuple[str, ...]] = ("sheet", "audio")
+
+    def __init__(self, config: AudioSheetConfig) -> None:
+        super().__init__(config)
+        self.towers = torch.nn.ModuleDict({m: VGGTower(config.channels, config.dim) for m in self.modalities})
+        self.towers.to(memory_format=torch.channels_last)
+        self.heads = torch.nn.ModuleDict(
+            {m: Projector(config.dim, config.head_hidden, config.dim, norm="none") for m in self.modalities}
+        )
+        self.ssl_loss = NTXent(config.ssl_temperature)
+        self.loss = InfoNCE(LogitScale(config.temperature))
+        self.cca = CCAProjection(config.dim)
+        self._data: SnippetData | None = None
+
+    # Data and stages -------------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> SnippetData:
+        """Pieces and snippets, rendered at the first use."""
+        if self._data is None:
+            train = self.config.train
+            self._data = load_snippets(self.config.data, train.on_error, train.max_bad)
+        return self._data
+
+    def use(self, data: SnippetData) -> AudioSheet:
+        """Take rendered data from elsewhere, for several runs on the same pieces."""
+        self._data = data
+        return self
+
+    def datasets(self) -> Datasets:
+        if self.unimodal:
+            return Datasets(self.data.train.only(self.unimodal))
+        return Datasets(self.data.pairs, self.data.val, self.data.test)
+
+    def stages(self) -> Sequence[Stage]:
+        stages = [
+            self._unimodal_stage(modality, getattr(self.config, f"{modality}_stage")) for modality in self.modalities
+        ]
+        return [*(stage for stage in stages if stage is not None), Stage("align", trains=("towers.", "loss."))]
+
+    def _unimodal_stage(self, modality: str, stage: UnimodalStageConfig) -> Stage | None:
+        if not stage.max_epochs and not stage.max_steps:
+            return None
+        return Stage(
+            modality,
+            trains=(f"towers.{modality}.", f"heads.{modality}."),
+            optim=replace(self.config.optim, lr=stage.lr),
+            max_epochs=stage.max_epochs or None,
+            max_steps=stage.max_steps or None,
+            batch_size=stage.batch_size,
+        )
+
+    @property
+    def unimodal(self) -> str:
+        """The modality of the running unimodal stage, or nothing."""
+        return self.stage.name if self.stage.name in self.modalities else ""
+
+    def batch_sampler(self, dataset: Any, batch_size: int, seed: int) -> BatchSampler:
+        return ShortEpochs(len(dataset), batch_size, seed, self.config.steps_per_epoch)
+
+    # Views, embeddings, losses ---------------------------------------------------------------------------------------
+
+    def view(self, batch: Mapping[str, Any], modality: str, augment: Any = None) -> Tensor:
+        """The tower's input: the window itself, or a random view of it. Random numbers are the trainer's."""
+        if modality == "sheet":
+            return sheet_view(batch["sheet"], self.config.data.sheet_width, augment)
+        return audio_view(batch["audio"].float(), self.config.data.frames, augment)
+
+    def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        if self.unimodal:
+            augment = self.config.sheet_views if self.unimodal == "sheet" else self.config.audio_views
+            views = torch.cat([self.view(batch, self.unimodal, augment) for _ in range(2)])
+            first, second = self.heads[self.unimodal](self.towers[self.unimodal](views)).chunk(2)
+            return {f"{self.unimodal} view 1": first, f"{self.unimodal} view 2": second}
+        augment = (self.config.align_sheet, self.config.align_audio) if self.training else (None, None)
+        return {
+            modality: self.towers[modality](self.view(batch, modality, how))
+            for modality, how in zip(self.modalities, augment)
+            if modality in batch
+        }
+
+    def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        # Other performances of the same onset are no negatives.
+        loss = self.ssl_loss if self.unimodal else self.loss
+        return {"nt_xent" if self.unimodal else "info_nce": loss(*embeddings.values(), group=batch["moment"])}
+
+    def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
+        """Normalised embeddings of the modalities the batch has, through the CCA projection (the identity unless
+        fitted)."""
+        wanted = [m for m in self.modalities if m in batch and modality in (None, m)]
+        raw = {m: self.towers[m](self.view(batch, m)) for m in wanted}
+        return {m: normalize(self.cca(z, "x" if m == "sheet" else "y"), dim=-1) for m, z in raw.items()}
+
+    @torch.no_grad()
+    def fit_cca(self, pairs: int = 25_000, batch_size: int = 256, seed: int = 0) -> None:
+        """Refit the CCA projection on training pairs (the official code's last step)."""
+        dataset = self.data.pairs
+        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:pairs].tolist()
+        found: dict[str, list[Tensor]] = {m: [] for m in self.modalities}
+        training = self.training
+        self.eval()
+        for start in range(0, len(order), batch_size):
+            samples = [dataset[i] for i in order[start : start + batch_size]]
+            batch = {m: torch.stack([s[m] for s in samples]).to(self.device) for m in self.modalities}
+            for m in self.modalities:
+                found[m].append(self.towers[m](self.view(batch, m)))
+        self.train(training)
+        self.cca.fit(*(torch.cat(found[m]) for m in self.modalities))
+
+
+class ShortEpochs(ShuffleSampler):
+    """A new random order every epoch, of which an epoch takes the first `steps` batches (0: all of them).
+
+    >>> len(ShortEpochs(100, 10, seed=0, steps=3)), len(ShortEpochs(100, 10, seed=0, steps=0))
+    (3, 10)
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int, steps: int) -> None:
+        super().__init__(n, batch_size, seed)
+        self.steps = steps
+
+    def __len__(self) -> int:
+        return min(super().__len__(), self.steps or super().__len__())

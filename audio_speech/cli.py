@@ -1,0 +1,38 @@
+"""What the audio vertical tells the command line; importing it costs nothing."""
+
+from counterpoint.common.cli.vertical import Importer, SystemEntry, Vertical
+
+_COMMANDS = "counterpoint.audio_speech.commands"
+
+vertical = Vertical(
+    name="audio",
+    package="counterpoint.audio_speech",
+    summary="audio, speech and sheet music",
+    extra="audio_speech",
+    systems=(
+        SystemEntry(
+            name="audio-sheet",
+            status="ready",
+            paper="Carvalho, Washüttl, Widmer, Self-Supervised Contrastive Learning for Robust Audio-Sheet Music "
+            "Retrieval Systems, ACM MMSys 2023",
+            summary="printed music and sound in one space: find the bars that are heard, and the sound of the bars",
+            needs="scores (the chorales of the music21 package by default); extra audio_speech",
+            config="counterpoint.audio_speech.configs:AudioSheetConfig",
+            system="counterpoint.audio_speech.audio_sheet:AudioSheet",
+            protocols="counterpoint.audio_speech.identify:protocols",
+        ),
+    ),
+    importers=(
+        Importer(
+            "scores",
+            "MusicXML (.musicxml, .xml, .mxl), MEI and MIDI scores: one file, or a folder and all below it",
+            f"{_COMMANDS}:import_scores",
+        ),
+    ),
+    data_check="counterpoint.audio_speech.importers:check_row",
+    simulate=f"{_COMMANDS}:simulate",
+    preview=f"{_COMMANDS}:preview",
+    demo=f"{_COMMANDS}:demo",
+    gallery="counterpoint.audio_speech.gallery:picture",
+    query="counterpoint.audio_speech.gallery:query",
+)

@@ -1,0 +1,84 @@
+"""The vertical's own verbs as typed functions; their signatures are the command line, so imports are inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from counterpoint.common.cli.vertical import ImportReport, Outcome
+
+
+def import_scores(source: Path, out: Path, by_tune: bool = True, seed: int = 0, workers: int = 2) -> ImportReport:
+    """Turn SOURCE (a score, or a folder of scores) into a manifest with a split; scores are copied beside it.
+
+    Taken are MusicXML, MXL and MEI with one or two staves or four voices, and MIDI. A MIDI file has no notation: its
+    notes are quantised to sixteenths and triplets and laid on two staves that part at middle C; performed timing,
+    loudness, pedal, voices and spelling are lost. What cannot be used is listed with its reason.
+
+    Args:
+        source: a score file, or a folder that is searched with all folders below.
+        out: folder that receives manifest.parquet and the scores.
+        by_tune: group scores whose melodies are alike, so that settings of one tune are never parted by a split.
+        seed: seed of the split.
+        workers: processes that engrave.
+    """
+    from counterpoint.audio_speech.importers import import_folder
+
+    return import_folder(source, out, by_tune=by_tune, seed=seed, workers=workers)
+
+
+def simulate(
+    out: Path, pieces: int = 20, rendition: str = "piano@1.0", manifest: Path | None = None, workers: int = 2
+) -> ImportReport:
+    """Render real scores to files: score, printed strip (PNG), synthetic audio (FLAC), notes with onsets (CSV).
+
+    Args:
+        out: folder that receives manifest.parquet and the files.
+        pieces: how many of the chorales of the music21 package; 0 is all of them.
+        rendition: timbre@tempo of the synthetic audio.
+        manifest: render these scores (from `data import`) and not the chorales.
+        workers: processes that engrave.
+    """
+    from counterpoint.audio_speech.importers import render_folder
+
+    return render_folder(out, pieces=pieces, rendition=rendition, manifest=manifest, workers=workers)
+
+
+def preview(manifest: Path, out: Path = Path("preview.html"), pieces: int = 8, rendition: str = "piano@1.0") -> Outcome:
+    """Look at the scores of MANIFEST and listen to them: one HTML page with strips, onsets, spectrograms and sound.
+
+    Args:
+        manifest: made by `data import` or `data simulate`.
+        out: the HTML file to write.
+        pieces: how many pieces to show.
+        rendition: timbre@tempo of the synthetic audio.
+    """
+    from counterpoint.audio_speech.gallery import preview_page
+
+    return preview_page(manifest, out, pieces, rendition)
+
+
+def demo(
+    out: Path = Path("runs/audio-demo"),
+    preset: Literal["small", "full"] = "small",
+    pieces: int = 0,
+    steps: int = 0,
+    seed: int = 0,
+    workers: int = 2,
+) -> Outcome:
+    """Learn which bars of printed music belong to what is heard, on Bach chorales, and show it in one HTML report.
+
+    Scores are real (the music21 package); their audio is synthetic. Rendered scores are cached, so that a second run
+    starts at once.
+
+    Args:
+        out: folder of the run and its report.html.
+        preset: `small` for a laptop, `full` for the paper's sizes (hours on a CPU; a GPU is used when there is one).
+        pieces: how many of the chorales to use; 0 is all of them.
+        steps: training steps of every stage; 0 is the preset's.
+        seed: seed of weights, batches and augmentations.
+        workers: processes that engrave and synthesise.
+    """
+    from counterpoint.audio_speech.demo import run_demo
+
+    return run_demo(out, preset=preset, pieces=pieces, steps=steps, seed=seed, workers=workers)

@@ -1,0 +1,302 @@
+"""Scores to printed music: one long two-staff strip with the exact pixel column of every note's onset.
+
+verovio lays the score out and says when every note sounds; resvg turns its drawing into pixels. Note ids tie the two
+together, so the alignment is exact by construction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from counterpoint.audio_speech.configs import EngravingConfig
+from counterpoint.common.errors import InputError
+
+SCORE_SUFFIXES = (".mxl", ".musicxml", ".xml", ".mei")
+REVISION = 1  # raise when the same score and settings would give other pixels or other notes
+
+_MEI = "{http://www.music-encoding.org/ns/mei}"
+_SVG = "{http://www.w3.org/2000/svg}"
+_XML_ID = "{http://www.w3.org/XML/1998/namespace}id"
+# What stands above, between and below the staves would not fit into the strip, and none of it is heard.
+_UNPRINTED = {
+    "verse", "tempo", "dynam", "dir", "hairpin", "harm", "fermata", "mNum", "pgHead", "pgFoot", "label", "labelAbbr",
+    "pb", "sb", "expansion", "reh", "pedal", "trill", "mordent", "turn", "slur", "breath", "caesura", "phrase", "annot",
+}
+_VOICE_NAMES = ("soprano", "alto", "tenor", "bass")
+
+
+@dataclass(frozen=True)
+class Engraving:
+    """A printed score.
+
+    Attributes:
+        strip: `[height, width]` uint8, 0 is ink and 255 is paper.
+        notes: `[notes, 4]` float64: onset and offset in seconds at the score's tempo, MIDI pitch, pixel column of the
+            note head's centre; sorted by onset and pitch. Tied notes are one.
+    """
+
+    strip: np.ndarray
+    notes: np.ndarray
+
+    @property
+    def onsets(self) -> np.ndarray:
+        """`[onsets, 2]`: every distinct onset time in seconds and the mean pixel column of the notes struck then."""
+        times, which = np.unique(self.notes[:, 0], return_inverse=True)
+        columns = np.bincount(which, self.notes[:, 3]) / np.bincount(which)
+        return np.stack([times, columns], axis=1)
+
+    @property
+    def seconds(self) -> float:
+        """When the last note ends."""
+        return float(self.notes[:, 1].max())
+
+
+def engrave(path: str | Path, config: EngravingConfig | None = None) -> Engraving:
+    """Engrave a MusicXML, MXL or MEI score of one or two staves, or of four voices with a staff each.
+
+    Four single-voice staves (and, in a larger score, the four staves named soprano, alto, tenor, bass) are condensed
+    into a piano system: voices 1 and 2 on the upper staff, 3 and 4 on the lower one.
+
+    Raises:
+        InputError: the file cannot be read, has no notes, or has staves that make no piano system.
+    """
+    import verovio
+
+    config = config or EngravingConfig()
+    path = Path(path)
+    verovio.enableLog(verovio.LOG_OFF)
+    toolkit = verovio.toolkit()
+    toolkit.setOptions({
+        "breaks": "none", "scale": config.scale, "font": config.font, "xmlIdSeed": 1, "header": "none",
+        "footer": "none", "adjustPageHeight": True, "adjustPageWidth": True, "svgViewBox": False,
+        "pageMarginTop": 100, "pageMarginBottom": 100, "pageMarginLeft": 50, "pageMarginRight": 50,
+    })  # fmt: skip
+    mei = _read(toolkit, path)
+    mei = condense(mei, path.name)
+    if not toolkit.loadData(mei):
+        raise InputError(f"{path.name}: the condensed score cannot be laid out; check the file in a notation program")
+    ties = _ties(mei)
+    svg = toolkit.renderToSVG(1)
+    columns, middle, zoom = _geometry(svg, path.name)
+    notes = _notes(toolkit, columns, ties, zoom)
+    if len(notes) == 0:
+        raise InputError(f"{path.name}: the score has no sounding notes")
+    return Engraving(_raster(svg, middle * zoom, config.height), notes)
+
+
+def engraving_key(path: str | Path, config: EngravingConfig) -> dict:
+    """Everything the engraving depends on, for the content-addressed cache."""
+    return {
+        "what": "engraving",
+        "revision": REVISION,
+        "score": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
+        "suffix": Path(path).suffix.lower(),
+        "config": vars(config) | {},
+        "verovio": metadata.version("verovio"),
+        "resvg": metadata.version("resvg_py"),
+    }
+
+
+def engrave_to(path: str | Path, config: EngravingConfig, target: Path) -> None:
+    """Engrave and write the result as one compressed `.npz` (no pickled objects)."""
+    engraving = engrave(path, config)
+    with Path(target).open("wb") as file:
+        np.savez_compressed(file, strip=engraving.strip, notes=engraving.notes)
+
+
+def load_engraving(path: Path) -> Engraving:
+    """Read what `engrave_to` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return Engraving(arrays["strip"], arrays["notes"])
+
+
+def condense(mei: str, name: str) -> str:
+    """Return the MEI score as a piano system of at most two staves, without text, dynamics and ornaments.
+
+    Raises:
+        InputError: neither one or two staves, nor four voices.
+    """
+    ET.register_namespace("", _MEI[1:-1])
+    root = ET.fromstring(mei)
+    score = root.find(f".//{_MEI}score")
+    if score is None:
+        raise InputError(f"{name}: no score inside the file")
+    _drop(score, _UNPRINTED)
+    voices = _voices(root, ET.fromstring(mei), name)
+    if len(voices) == 4:
+        _merge_staves(score, voices)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _read(toolkit, path: Path) -> str:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if path.suffix.lower() not in SCORE_SUFFIXES:
+        raise InputError(f"{path.name}: {path.suffix or 'no suffix'} is not a score; give {', '.join(SCORE_SUFFIXES)}")
+    loaded = toolkit.loadFile(str(path)) if path.stat().st_size else False
+    mei = toolkit.getMEI() if loaded else ""
+    if "<note" not in mei:
+        raise InputError(f"{path.name}: not a readable score with notes (damaged, empty, or another format)")
+    return mei
+
+
+def _drop(element: ET.Element, tags: set[str]) -> None:
+    for child in list(element):
+        if child.tag.removeprefix(_MEI) in tags:
+            element.remove(child)
+        else:
+            _drop(child, tags)
+
+
+def _voices(root: ET.Element, labelled: ET.Element, name: str) -> list[str]:
+    """Staff numbers to keep, top to bottom; four of them are to be condensed, one or two stay as they are."""
+    staves = {}
+    for staff in labelled.iter(f"{_MEI}staffDef"):
+        label = staff.find(f"{_MEI}label")
+        staves.setdefault(staff.get("n"), "".join(label.itertext()).strip().lower() if label is not None else "")
+    if len(staves) <= 2:
+        return list(staves)
+    crowded = {staff.get("n") for staff in root.iter(f"{_MEI}staff") if len(staff.findall(f"{_MEI}layer")) > 1}
+    voices = list(staves)
+    if len(voices) > 4:
+        found = [[n for n, label in staves.items() if label.startswith(voice)] for voice in _VOICE_NAMES]
+        voices = [n for match in found for n in match] if all(len(match) == 1 for match in found) else []
+    if len(voices) != 4:
+        raise InputError(
+            f"{name}: {len(staves)} staves; a piano system takes one or two staves, or four voices "
+            "(four staves, or staves named soprano, alto, tenor, bass)"
+        )
+    if crowded & set(voices):
+        raise InputError(f"{name}: staff {min(crowded & set(voices))} of four holds several voices; give a piano score")
+    return voices
+
+
+def _merge_staves(score: ET.Element, voices: list[str]) -> None:
+    """Voices 1, 2 become layers 1, 2 of staff 1; voices 3, 4 those of staff 2."""
+    place = {n: (1 + i // 2, 1 + i % 2) for i, n in enumerate(voices)}
+    definition = score.find(f"{_MEI}scoreDef")
+    kept = {s.get("n"): s for s in definition.iter(f"{_MEI}staffDef") if s.get("n") in (voices[0], voices[3])}
+    upper, lower = kept[voices[0]], kept[voices[3]]
+    for group in definition.findall(f"{_MEI}staffGrp"):
+        definition.remove(group)
+    system = ET.SubElement(definition, f"{_MEI}staffGrp", {"bar.thru": "true"})
+    ET.SubElement(system, f"{_MEI}grpSym", {"symbol": "brace"})
+    for number, staff in enumerate((upper, lower), start=1):
+        staff.set("n", str(number))
+        for extra in [child for child in staff if child.tag == f"{_MEI}instrDef"]:
+            staff.remove(extra)
+        system.append(staff)
+    for inner in list(score.iter(f"{_MEI}scoreDef")):
+        if inner is not definition:
+            for group in inner.findall(f"{_MEI}staffGrp"):  # a change of key or metre for every staff stays
+                inner.remove(group)
+    for measure in score.iter(f"{_MEI}measure"):
+        _merge_measure(measure, place)
+
+
+def _merge_measure(measure: ET.Element, place: dict[str, tuple[int, int]]) -> None:
+    merged = {}
+    for staff in measure.findall(f"{_MEI}staff"):
+        measure.remove(staff)
+        if staff.get("n") not in place:
+            continue
+        number, layer_number = place[staff.get("n")]
+        target = merged.setdefault(number, ET.Element(f"{_MEI}staff", {"n": str(number)}))
+        for layer in staff.findall(f"{_MEI}layer"):
+            layer.set("n", str(layer_number))
+            if layer_number != (1 if number == 1 else 2):  # the clef in force is that of the outer voice
+                _drop(layer, {"clef"})
+            for element in layer.iter():
+                if "stem.dir" in element.attrib:
+                    element.set("stem.dir", "up" if layer_number == 1 else "down")
+            target.append(layer)
+    for number in sorted(merged, reverse=True):
+        merged[number][:] = sorted(merged[number], key=lambda layer: layer.get("n"))
+        measure.insert(0, merged[number])
+    ids = {e.get(_XML_ID) for staff in merged.values() for e in staff.iter()}
+    for control in [c for c in measure if c.tag != f"{_MEI}staff"]:
+        start = control.get("startid", "").lstrip("#")
+        if start and start not in ids:
+            measure.remove(control)
+        elif control.get("staff") in place:
+            control.set("staff", str(place[control.get("staff")][0]))
+        elif "staff" in control.attrib:
+            measure.remove(control)
+
+
+def _ties(mei: str) -> dict[str, str]:
+    """Second note of a tie -> first note."""
+    ties = {}
+    for tag in re.findall(r"<(?:\w+:)?tie\b[^>]*>", mei):
+        ends = dict(re.findall(r'(startid|endid)="#([^"]+)"', tag))
+        if len(ends) == 2:
+            ties[ends["endid"]] = ends["startid"]
+    return ties
+
+
+def _geometry(svg: str, name: str) -> tuple[dict[str, float], float, float]:
+    """Note id -> drawing column, the system's vertical middle, and drawing units to pixels."""
+    root = ET.fromstring(svg)
+    page = root.find(f"{_SVG}svg")
+    width = float(root.get("width").removesuffix("px"))
+    zoom = width / float(page.get("viewBox").split()[2])
+    margin = page.find(f"{_SVG}g[@class='page-margin']")
+    left, top = (float(v) for v in re.findall(r"-?[\d.]+", margin.get("transform")))
+    columns, lines = {}, []
+    for group in margin.iter(f"{_SVG}g"):
+        kind = group.get("class", "").split(" ")[0]
+        if kind == "note":
+            head = group.find(f"{_SVG}g[@class='notehead']/{_SVG}use")
+            if head is not None:
+                x, scale = re.match(r"translate\(([-\d.]+).*scale\(([-\d.]+)", head.get("transform")).groups()
+                columns[group.get("id")] = left + float(x) + 164 * float(scale)  # half a black note head, in font units
+        elif kind == "staff" and len(lines) < 2:
+            rows = [float(p.get("d").split()[1]) for p in group.findall(f"{_SVG}path")]
+            if rows:
+                lines.append((min(rows), max(rows)))
+    if not columns or not lines:
+        raise InputError(f"{name}: the score was laid out without notes")
+    return columns, top + (lines[0][0] + lines[-1][1]) / 2, zoom
+
+
+def _notes(toolkit, columns: dict[str, float], ties: dict[str, str], zoom: float) -> np.ndarray:
+    onset, offset = {}, {}
+    for event in toolkit.renderToTimemap({"includeRests": False}):
+        for note in event.get("on", ()):
+            onset.setdefault(note, event["tstamp"] / 1000)
+        for note in event.get("off", ()):
+            offset[note] = event["tstamp"] / 1000
+    rows = {}
+    for note in sorted(onset, key=onset.get):
+        first = note
+        while first in ties and ties[first] in rows:
+            first = ties[first]
+        if first != note:
+            rows[first][1] = max(rows[first][1], offset.get(note, onset[note]))
+        elif note in columns and offset.get(note, 0.0) > onset[note]:
+            pitch = toolkit.getMIDIValuesForElement(note)["pitch"]
+            rows[note] = [onset[note], offset[note], pitch, columns[note] * zoom]
+    table = np.array(list(rows.values()), dtype=np.float64).reshape(-1, 4)
+    return table[np.lexsort((table[:, 2], table[:, 0]))]
+
+
+def _raster(svg: str, middle: float, height: int) -> np.ndarray:
+    """Draw, and cut `height` rows about the system's middle; paper where the drawing ends."""
+    import resvg_py
+    from PIL import Image
+
+    png = resvg_py.svg_to_bytes(svg_string=svg, background="white", skip_system_fonts=True)
+    page = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+    strip = np.full((height, page.shape[1]), 255, dtype=np.uint8)
+    top = round(middle - height / 2)
+    first, last = max(top, 0), min(top + height, page.shape[0])
+    strip[first - top : last - top] = page[first:last]
+    return strip

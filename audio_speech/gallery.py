@@ -1,0 +1,105 @@
+"""Snippets to look at and listen to: printed bars, spectrograms, short sounds; and users' files as queries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from counterpoint.audio_speech.configs import AudioSheetConfig, Rendition, SheetDataConfig
+from counterpoint.audio_speech.engrave import SCORE_SUFFIXES, engrave
+from counterpoint.audio_speech.features import read_audio, spectrogram
+from counterpoint.audio_speech.render import Job, Piece, play, render
+from counterpoint.audio_speech.snippets import audio_window, sheet_window
+from counterpoint.common.cli.vertical import Outcome
+from counterpoint.common.data import Manifest
+from counterpoint.common.errors import InputError
+from counterpoint.common.report import GalleryRow, Media, Report
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+
+def picture(sample: dict[str, Any], modality: str) -> Media:
+    """One snippet: the printed window, or the spectrogram with its synthetic sound."""
+    label = str(sample.get("id", ""))
+    if modality == "sheet":
+        return Media(label, image=np.asarray(sample["sheet"]))
+    spectrum = np.asarray(sample["audio"]).T[::-1]
+    large = spectrum.repeat(2, axis=0).repeat(2, axis=1)
+    sound = sample["sound"].wave() if "sound" in sample else None
+    return Media(label, image=large, audio=sound, cmap="magma")
+
+
+def query(file: Path, modality: str, config: AudioSheetConfig) -> dict[str, Any]:
+    """A user's file as one sample: its middle window.
+
+    `audio` takes WAV, FLAC, OGG and MP3; `sheet` takes a score, or a picture of one two-staff system (scaled to the
+    training height).
+    """
+    file, data = Path(file), config.data
+    sample: dict[str, Any] = {"index": 0, "id": file.name, "group": file.name}
+    if modality == "audio":
+        spectrum = spectrogram(read_audio(file, data.spectrogram.sample_rate), data.spectrogram)
+        return {**sample, "audio": torch.from_numpy(audio_window(spectrum, len(spectrum) / 2, data.frames))}
+    if modality != "sheet":
+        raise InputError(f"modality {modality!r} is unknown; audio-sheet has sheet and audio")
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    if file.suffix.lower() in SCORE_SUFFIXES:
+        strip = engrave(file, data.engraving).strip
+    else:
+        strip = _read_picture(file, data.engraving.height)
+    return {**sample, "sheet": torch.from_numpy(sheet_window(strip, strip.shape[1] / 2, data.sheet_width))}
+
+
+def _read_picture(file: Path, height: int) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    if file.suffix.lower() not in IMAGE_SUFFIXES:
+        known = ", ".join((*SCORE_SUFFIXES, *IMAGE_SUFFIXES))
+        raise InputError(f"{file.name}: {file.suffix or 'no suffix'} is neither score nor picture; taken are {known}")
+    try:
+        with Image.open(file) as opened:
+            page = opened.convert("L")
+    except (UnidentifiedImageError, OSError) as error:
+        raise InputError(f"{file.name}: not a readable picture ({error})") from None
+    width = max(1, round(page.width * height / page.height))
+    return np.asarray(page.resize((width, height), Image.Resampling.LANCZOS))
+
+
+def preview_page(manifest: Path, out: Path, pieces: int, rendition: str) -> Outcome:
+    """Strips, spectrograms and sound of the first pieces of a manifest."""
+    table, how, config = Manifest.load(manifest), Rendition.parse(rendition), SheetDataConfig()
+    rows = [table.row(i) for i in range(min(pieces, len(table)))]
+    if not rows or not rows[0].get("score"):
+        raise InputError(f"{manifest}: no column 'score'; make the manifest with `data import`")
+    jobs = [Job(row["id"], table.file(row["score"]), (how,)) for row in rows]
+    made = render(jobs, config.engraving, config.spectrogram, workers=config.workers)
+    page = Report("Scores and their sound", f"{manifest}: {len(rows)} of {len(table)} pieces, {how}", synthetic=True)
+    page.text("The scores are as given; the audio is synthesised from them. Red columns mark onsets.")
+    lines = []
+    for row, piece in zip(rows, made):
+        page.section(str(row["id"]))
+        if not isinstance(piece, Piece):
+            page.text(piece.reason)
+            lines.append(f"{row['id']}: {piece.reason}")
+            continue
+        strip = np.repeat(piece.engraving.strip[:, :1000, None], 3, axis=2)
+        columns = piece.engraving.onsets[:, 1].round().astype(int)
+        strip[-8:, columns[columns < strip.shape[1]]] = (200, 0, 0)
+        seconds = min(15.0, piece.engraving.seconds / how.tempo)
+        rate = config.spectrogram.sample_rate
+        sound = (play(piece.engraving.notes, how, rate, 0.0, seconds), rate)
+        frames = piece.spectrograms[how][: round(seconds * config.spectrogram.frames_per_second)]
+        facts = f"{len(piece.engraving.onsets)} onsets, {piece.engraving.seconds:.1f} s, tune {row['group']}"
+        page.gallery(facts, [
+            GalleryRow(
+                Media(f"first {seconds:.0f} s", image=frames.astype(np.float32).T[::-1], audio=sound, cmap="magma"),
+                [Media("the score", image=strip)],
+            )
+        ])  # fmt: skip
+        lines.append(f"{row['id']}: {facts}")
+    written = page.write(out)
+    return Outcome({"pieces": len(rows)}, (*lines, f"wrote {written}"), {"preview": written})

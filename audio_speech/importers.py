@@ -1,0 +1,149 @@
+"""The user's own scores: checked one by one, copied beside a manifest, grouped by tune, split."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from counterpoint.audio_speech.configs import EngravingConfig, Rendition, SheetDataConfig, SpectrogramConfig
+from counterpoint.audio_speech.engrave import SCORE_SUFFIXES, engrave
+from counterpoint.audio_speech.midi import MIDI_SUFFIXES, midi_to_musicxml
+from counterpoint.audio_speech.pieces import melody, same_tune
+from counterpoint.audio_speech.render import Job, Piece, play, render
+from counterpoint.audio_speech.snippets import FRACTIONS, chorale_manifest
+from counterpoint.common.cli.vertical import ImportReport, Rejected
+from counterpoint.common.data import Manifest, split_by_group
+from counterpoint.common.errors import InputError
+from counterpoint.common.progress import track
+
+
+def import_folder(source: Path, out: Path, *, by_tune: bool = True, seed: int = 0, workers: int = 2) -> ImportReport:
+    """Copy every usable score below `source` into `out/scores` and write `out/manifest.parquet`."""
+    source, out = Path(source), Path(out)
+    files = _files(source)
+    rejected: list[Rejected] = []
+    jobs: list[Job] = []
+    (out / "scores").mkdir(parents=True, exist_ok=True)
+    for file, name in track(_names(files, source), "reading scores", len(files)):
+        try:
+            jobs.append(Job(name, _take(file, out / "scores", name)))
+        except (InputError, OSError) as error:
+            rejected.append(Rejected(str(file), _reason(error)))
+    sources = {job.id: file for file, name in _names(files, source) for job in jobs if job.id == name}
+    made = render(jobs, EngravingConfig(), SpectrogramConfig(), workers=workers, description="engraving")
+    for piece, job in zip(made, jobs):
+        if not isinstance(piece, Piece):
+            rejected.append(Rejected(str(sources[job.id]), piece.reason))
+            job.score.unlink(missing_ok=True)
+    pieces = [piece for piece in made if isinstance(piece, Piece)]
+    scores = {job.id: f"scores/{job.score.name}" for job in jobs}
+    tunes = same_tune({p.id: melody(p.engraving.notes) for p in pieces}) if by_tune else {}
+    rows = [
+        {
+            "id": piece.id,
+            "group": tunes.get(piece.id, piece.id),
+            "score": scores[piece.id],
+            "source": str(sources[piece.id]),
+            "onsets": len(piece.engraving.onsets),
+            "seconds": round(piece.engraving.seconds, 3),
+        }
+        for piece in pieces
+    ]
+    target = out / "manifest.parquet"
+    if not rows:
+        return ImportReport(target, 0, tuple(rejected))
+    manifest = Manifest.from_rows(rows, out, {"source": str(source), "audio": "synthetic"})
+    groups = manifest.frame["group"].nunique()
+    words = "Audio will be synthesised from the scores: what is trained on them is trained on synthetic audio."
+    if groups >= len(FRACTIONS):
+        manifest = split_by_group(manifest, FRACTIONS, seed)
+    else:
+        words += f" {groups} tune(s) are too few to split into train, val and test; all rows are unsplit."
+    manifest.save(target)
+    return ImportReport(target, len(rows), tuple(rejected), words)
+
+
+def check_row(row: dict, root: Path) -> None:
+    """Raise with the reason when a row's score cannot be engraved."""
+    if not row.get("score"):
+        raise InputError("no score file named in column 'score'")
+    engrave(Path(root) / row["score"])
+
+
+def render_folder(
+    out: Path, *, pieces: int = 20, rendition: str = "piano@1.0", manifest: Path | None = None, workers: int = 2
+) -> ImportReport:
+    """Write score, strip, audio and notes of every piece into folders below `out`, with a manifest."""
+    import soundfile
+    from PIL import Image
+
+    out, config, how = Path(out), SheetDataConfig(pieces=pieces, workers=workers), Rendition.parse(rendition)
+    table = Manifest.load(manifest) if manifest else chorale_manifest(config)
+    listed = [table.row(i) for i in range(len(table))]
+    jobs = [Job(row["id"], table.file(row["score"])) for row in listed]
+    made = render(jobs, config.engraving, config.spectrogram, workers=workers, description="engraving")
+    for folder in ("scores", "strips", "audio", "notes"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    rows, rejected = [], []
+    for row, job, piece in track(zip(listed, jobs, made), "writing", len(jobs)):
+        if not isinstance(piece, Piece):
+            rejected.append(Rejected(str(job.score), piece.reason))
+            continue
+        name, rate = piece.id, config.spectrogram.sample_rate
+        files = {
+            "score": f"scores/{name}{job.score.suffix}",
+            "strip": f"strips/{name}.png",
+            "audio": f"audio/{name}.flac",
+            "notes": f"notes/{name}.csv",
+        }
+        shutil.copyfile(job.score, out / files["score"])
+        Image.fromarray(piece.engraving.strip).save(out / files["strip"])
+        wave = play(piece.engraving.notes, how, rate, 0.0, piece.engraving.seconds / how.tempo + 1.0)
+        soundfile.write(out / files["audio"], wave, rate)
+        notes = piece.engraving.notes.copy()
+        notes[:, :2] /= how.tempo
+        head = "onset_seconds,offset_seconds,midi_pitch,pixel_column"
+        np.savetxt(out / files["notes"], notes, "%.3f", ",", header=head, comments="")
+        rows.append({"id": name, "group": row["group"], "split": row["split"], **files})
+    saved = Manifest.from_rows(rows, out, {**table.meta, "rendition": str(how)}).save(out / "manifest.parquet")
+    return ImportReport(saved.path, len(rows), tuple(rejected), f"synthetic audio ({how}) rendered from real scores")
+
+
+def _files(source: Path) -> list[Path]:
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise InputError(f"{source}: no such file or folder")
+    files = [f for f in sorted(source.rglob("*")) if f.is_file() and not f.name.startswith(".")]
+    if not files:
+        raise InputError(f"{source}: an empty folder")
+    return files
+
+
+def _names(files: list[Path], source: Path) -> list[tuple[Path, str]]:
+    """A name for every file: its place below the source without suffix; with it where two would be the same."""
+    root = source if source.is_dir() else source.parent
+    plain = ["-".join(f.relative_to(root).with_suffix("").parts) for f in files]
+    return [
+        (file, name if plain.count(name) == 1 else f"{name}-{file.suffix.lstrip('.')}")
+        for file, name in zip(files, plain)
+    ]
+
+
+def _take(file: Path, folder: Path, name: str) -> Path:
+    suffix = file.suffix.lower()
+    if suffix in MIDI_SUFFIXES:
+        return midi_to_musicxml(file, folder / f"{name}.musicxml")
+    if suffix not in SCORE_SUFFIXES:
+        known = ", ".join((*SCORE_SUFFIXES, *MIDI_SUFFIXES))
+        raise InputError(f"{file.name}: {suffix or 'no suffix'} is not a score; taken are {known}")
+    target = folder / f"{name}{suffix}"
+    if not (target.exists() and target.samefile(file)):
+        shutil.copyfile(file, target)
+    return target
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())

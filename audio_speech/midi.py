@@ -1,0 +1,62 @@
+"""MIDI to a two-staff score, through music21. A MIDI file has no notation, so part of this is guesswork, said below."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from counterpoint.common.errors import InputError
+
+MIDI_SUFFIXES = (".mid", ".midi")
+MIDDLE_C = 60
+
+
+def midi_to_musicxml(path: str | Path, target: str | Path) -> Path:
+    """Write the notes of a MIDI file as a MusicXML piano score.
+
+    Onsets and lengths are quantised to sixteenths and triplets; notes from middle C upward go to the upper staff, the
+    others to the lower one, simultaneous ones become chords. Kept are pitches, the quantised rhythm, time signatures
+    and the first tempo. Lost are performed timing, loudness, pedal, instruments, voices and percussion; key signature
+    and spelling are guessed.
+
+    Raises:
+        InputError: not a MIDI file, or one without pitched notes.
+    """
+    from music21 import chord, clef, converter, note, stream, tempo
+    from music21.exceptions21 import Music21Exception
+
+    path, target = Path(path), Path(target)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if path.read_bytes()[:4] != b"MThd":
+        raise InputError(f"{path.name}: not a MIDI file (it does not start with MThd)")
+    try:
+        score = converter.parse(path, format="midi", forceSource=True, storePickle=False)
+    except (Music21Exception, ValueError, IndexError, TypeError, AttributeError, EOFError) as error:
+        raise InputError(f"{path.name}: damaged MIDI ({' '.join(str(error).split())[:120]})") from error
+    flat = score.flatten()
+    staves = {True: stream.Part(id="upper"), False: stream.Part(id="lower")}
+    for element in flat.notes:
+        if not isinstance(element, (note.Note, chord.Chord)):
+            continue
+        for pitch in element.pitches:
+            single = note.Note(pitch, quarterLength=max(float(element.quarterLength), 0.25))
+            staves[pitch.midi >= MIDDLE_C].insert(element.offset, single)
+    if not any(part.notes for part in staves.values()):
+        raise InputError(f"{path.name}: no pitched notes")
+    piano = stream.Score()
+    marks = list(flat.getElementsByClass(tempo.MetronomeMark))[:1]
+    key = flat.analyze("key")
+    for upper, part in staves.items():
+        staff = part.chordify()
+        staff.insert(0, clef.TrebleClef() if upper else clef.BassClef())
+        staff.insert(0, key)
+        for signature in flat.getElementsByClass("TimeSignature"):
+            staff.insert(signature.offset, signature)
+        if upper and marks:
+            staff.insert(0, marks[0])
+        piano.insert(0, staff)
+    try:
+        piano.write("musicxml", fp=str(target))
+    except Music21Exception as error:
+        raise InputError(f"{path.name}: cannot be written as a score ({' '.join(str(error).split())[:120]})") from error
+    return target

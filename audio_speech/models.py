@@ -1,0 +1,85 @@
+"""The two towers: a VGG stack for printed music and one for spectrograms, and the CCA projection between them.
+
+The architecture of Carvalho, Washüttl, Widmer, "Self-Supervised Contrastive Learning for Robust Audio-Sheet Music
+Retrieval Systems", ACM MMSys 2023, after the official configuration files.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class VGGTower(nn.Module):
+    """Blocks of two 3x3 convolutions with batch norm and ELU and a 2x2 max-pooling; a 1x1 convolution to the embedding
+    size, batch norm, mean over the plane.
+
+    With channels (24, 48, 96, 96) and 32 dimensions a tower has 331,000 parameters, with (12, 24, 48, 48) it has
+    83,884. The size of the picture does not matter.
+
+    >>> tower = VGGTower()
+    >>> sum(p.numel() for p in tower.parameters())
+    331000
+    >>> tower(torch.zeros(2, 1, 80, 100)).shape
+    torch.Size([2, 32])
+    """
+
+    def __init__(self, channels: tuple[int, ...] = (24, 48, 96, 96), dim: int = 32) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        width = 1
+        for out in channels:
+            for _ in range(2):
+                layers += [nn.Conv2d(width, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ELU(inplace=True)]
+                width = out
+            layers.append(nn.MaxPool2d(2))
+        layers += [nn.Conv2d(width, dim, 1, bias=False), nn.BatchNorm2d(dim)]
+        self.features = nn.Sequential(*layers)
+
+    def forward(self, picture: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch dim"]:
+        """Embeddings before normalisation."""
+        return self.features(picture.contiguous(memory_format=torch.channels_last)).mean((2, 3))
+
+
+class CCAProjection(nn.Module):
+    """Canonical correlation analysis of two embeddings, fitted once on training pairs, as two affine maps.
+
+    With covariances `S_xx + r I`, `S_yy + r I`, `S_xy` (r also damps the whitening) and the singular value
+    decomposition `S_xx^-1/2 S_xy S_yy^-1/2 = U diag(c) V'`, the maps are `x -> U' S_xx^-1/2 (x - mean_x)` and
+    `y -> V' S_yy^-1/2 (y - mean_y)`. Before fitting both maps are the identity.
+    """
+
+    def __init__(self, dim: int = 32, regulariser: float = 1e-3) -> None:
+        super().__init__()
+        self.regulariser = regulariser
+        for name in ("x", "y"):
+            self.register_buffer(f"map_{name}", torch.eye(dim))
+            self.register_buffer(f"mean_{name}", torch.zeros(dim))
+        self.register_buffer("correlations", torch.zeros(dim))
+
+    @torch.no_grad()
+    def fit(self, x: Float[Tensor, "pairs dim"], y: Float[Tensor, "pairs dim"]) -> None:
+        """Fit on pairs; more pairs than dimensions are needed."""
+        if len(x) != len(y) or len(x) <= x.shape[1]:
+            raise ValueError(f"CCA needs more pairs than dimensions, of one length: got {len(x)} and {len(y)}")
+        x, y = x.double(), y.double()
+        self.mean_x.copy_(x.mean(0))
+        self.mean_y.copy_(y.mean(0))
+        x, y = x - x.mean(0), y - y.mean(0)
+        n = len(x) - 1
+        eye = self.regulariser * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        white_x, white_y = _inverse_root(x.T @ x / n + eye), _inverse_root(y.T @ y / n + eye)
+        u, c, vt = torch.linalg.svd(white_x @ (x.T @ y / n) @ white_y)
+        self.map_x.copy_(white_x @ u)
+        self.map_y.copy_(white_y @ vt.T)
+        self.correlations.copy_(c)
+
+    def forward(self, x: Float[Tensor, "batch dim"], side: str) -> Float[Tensor, "batch dim"]:
+        """Project embeddings of one side, `x` or `y`."""
+        return (x - getattr(self, f"mean_{side}")) @ getattr(self, f"map_{side}")
+
+
+def _inverse_root(matrix: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors @ torch.diag(values.clamp_min(1e-12).rsqrt()) @ vectors.T

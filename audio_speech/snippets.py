@@ -1,0 +1,255 @@
+"""Snippet pairs: a window of printed music about an onset, and the spectrogram about the moment it sounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from counterpoint.audio_speech.configs import Rendition, SheetDataConfig
+from counterpoint.audio_speech.pieces import chorale_files, chorale_folder, melody, same_tune
+from counterpoint.audio_speech.render import Failed, Job, Piece, Sound, choose_renditions, render
+from counterpoint.common.data.cache import Cache
+from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.data.splits import check_leakage, split_by_group
+from counterpoint.common.errors import InputError
+from counterpoint.common.progress import note
+
+FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
+SHEET_MARGIN = 60  # pixels beside the window, so that shift, scale and rotation find music there
+AUDIO_MARGIN = 0.75  # frames beside the window as a share of it, for shift and stretch
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One onset of one performance."""
+
+    piece: int
+    rendition: Rendition
+    onset: int
+
+
+class SnippetDataset(Dataset):
+    """Pairs of a sheet window and a spectrogram window about the same onset.
+
+    A sample holds `sheet` `[height, width + 2 margin]` uint8 (255 is paper), `audio` `[frames + 2 margin, bands]`
+    float32, `index`, `id` (piece, rendition and onset), `group` (the tune) and `moment`, a number that performances of
+    one onset share; without margins also `sound`, which plays the audio window. Beyond the ends there is paper and
+    silence. Margins are 0 unless `margins` is set, for training with augmentation.
+    """
+
+    def __init__(
+        self,
+        pieces: list[Piece],
+        tunes: list[str],
+        moments: list[Moment],
+        config: SheetDataConfig,
+        margins: bool = False,
+        modalities: tuple[str, ...] = ("sheet", "audio"),
+    ) -> None:
+        self.pieces, self.tunes, self.moments, self.config = pieces, tunes, moments, config
+        self.modalities = modalities
+        self.sheet_margin = SHEET_MARGIN if margins else 0
+        self.audio_margin = round(AUDIO_MARGIN * config.frames) if margins else 0
+
+    def __len__(self) -> int:
+        return len(self.moments)
+
+    def __getitem__(self, index: int) -> dict:
+        moment = self.moments[index]
+        piece = self.pieces[moment.piece]
+        time, column = piece.engraving.onsets[moment.onset]
+        sample = {
+            "index": index,
+            "id": f"{piece.id} {moment.rendition} onset {moment.onset}",
+            "group": self.tunes[moment.piece],
+            "moment": moment.piece << 32 | moment.onset,
+        }
+        if "sheet" in self.modalities:
+            width = self.config.sheet_width + 2 * self.sheet_margin
+            sample["sheet"] = torch.from_numpy(sheet_window(piece.engraving.strip, column, width))
+        if "audio" in self.modalities:
+            frames = self.config.frames + 2 * self.audio_margin
+            centre = time / moment.rendition.tempo * self.config.spectrogram.frames_per_second
+            sample["audio"] = torch.from_numpy(audio_window(piece.spectrograms[moment.rendition], centre, frames))
+            if not self.audio_margin:
+                sample["sound"] = self._sound(piece, moment, centre)
+        return sample
+
+    def _sound(self, piece: Piece, moment: Moment, centre: float) -> Sound:
+        config = self.config.spectrogram
+        start = (round(centre) - self.config.frames // 2) / config.frames_per_second
+        seconds = self.config.frames / config.frames_per_second
+        return Sound(piece.engraving.notes, moment.rendition, config.sample_rate, start, seconds)
+
+    @cached_property
+    def piece_ids(self) -> list[str]:
+        """The piece of every sample, for identification and for intervals by piece."""
+        return [self.pieces[moment.piece].id for moment in self.moments]
+
+    def only(self, *modalities: str) -> SnippetDataset:
+        """The same moments with some of the modalities."""
+        return SnippetDataset(self.pieces, self.tunes, self.moments, self.config, self.sheet_margin > 0, modalities)
+
+
+def sheet_window(strip: np.ndarray, column: float, width: int) -> np.ndarray:
+    """`width` pixels of a strip centred on a column; paper beyond its ends."""
+    first = round(column) - width // 2
+    window = np.full((strip.shape[0], width), 255, dtype=np.uint8)
+    low, high = max(first, 0), min(first + width, strip.shape[1])
+    if high > low:
+        window[:, low - first : high - first] = strip[:, low:high]
+    return window
+
+
+def audio_window(spectrogram: np.ndarray, centre: float, frames: int) -> np.ndarray:
+    """`frames` rows of a spectrogram about frame `centre`; silence beyond its ends."""
+    first = round(centre) - frames // 2
+    window = np.zeros((frames, spectrogram.shape[1]), dtype=np.float32)
+    low, high = max(first, 0), min(first + frames, len(spectrogram))
+    if high > low:
+        window[low - first : high - first] = spectrogram[low:high]
+    return window
+
+
+@dataclass(frozen=True)
+class SnippetData:
+    """Everything one run needs.
+
+    Attributes:
+        manifest: of the pieces that could be rendered, with tune groups and splits.
+        train: every snippet of the training pieces.
+        pairs: the share of them that cross-modal training sees.
+        val, test: snippet pairs of other pieces; `test` is the evaluation pool.
+        unseen: the same test moments in the rendition that training never has.
+        failed: scores left out, with reasons.
+    """
+
+    manifest: Manifest
+    train: SnippetDataset
+    pairs: SnippetDataset
+    val: SnippetDataset
+    test: SnippetDataset
+    unseen: SnippetDataset
+    failed: tuple[Failed, ...] = ()
+
+
+def load_snippets(config: SheetDataConfig, on_error: str = "raise", max_bad: float = 0.01) -> SnippetData:
+    """Render the pieces (or take them from the cache), split them by tune, cut the snippets.
+
+    Raises:
+        InputError: a score cannot be rendered and `on_error` is `raise`, or more than `max_bad` of them cannot;
+            the manifest has no split; a split has no pieces.
+    """
+    manifest = Manifest.load(config.manifest) if config.manifest else chorale_manifest(config)
+    check_leakage(manifest)
+    rows = [manifest.row(i) for i in range(len(manifest))]
+    if not all(row.get("split") for row in rows):
+        raise InputError(f"{config.manifest}: rows without a split; run `counterpoint audio data split` on it first")
+    if any(not row.get("score") for row in rows):
+        raise InputError(f"{config.manifest}: no column 'score' or an empty one; make the manifest with `data import`")
+    jobs = [Job(row["id"], manifest.file(row["score"]), renditions_of(row["id"], row["split"], config)) for row in rows]
+    made = render(jobs, config.engraving, config.spectrogram, _cache(config), config.workers)
+    failed = tuple(piece for piece in made if isinstance(piece, Failed))
+    if failed and (on_error == "raise" or len(failed) > max_bad * len(made)):
+        first = failed[0]
+        more = f" ({len(failed)} of {len(made)} scores fail; `data check` lists all)" if len(failed) > 1 else ""
+        raise InputError(f"{first.id}: {first.reason}{more}")
+    for piece in failed:
+        note(f"left out: {piece.id}: {piece.reason}")
+    lost = {piece.id for piece in failed}
+    manifest = replace(manifest, frame=manifest.frame[~manifest.frame["id"].isin(lost)])
+    rendered = [piece for piece in made if isinstance(piece, Piece)]
+    return _cut(manifest, rendered, config, failed)
+
+
+def chorale_manifest(config: SheetDataConfig) -> Manifest:
+    """One row per chorale that can be engraved: id, tune as its group, split, score file."""
+    files = chorale_files(config.pieces)
+    made = render(
+        [Job(file.stem, file) for file in files], config.engraving, config.spectrogram, _cache(config), config.workers,
+        "engraving the chorales",
+    )  # fmt: skip
+    pieces = {piece.id: piece for piece in made if isinstance(piece, Piece)}
+    tunes = same_tune({name: melody(piece.engraving.notes) for name, piece in pieces.items()})
+    rows = [
+        {"id": file.stem, "group": tunes[file.stem], "score": file.name, "title": file.stem.replace("bwv", "BWV ")}
+        for file in files
+        if file.stem in pieces
+    ]
+    left_out = {piece.id: piece.reason for piece in made if isinstance(piece, Failed)}
+    meta = {"source": "chorales of the music21 corpus", "audio": "synthetic", "left_out": left_out}
+    manifest = Manifest.from_rows(rows, chorale_folder(), meta)
+    return split_by_group(manifest, FRACTIONS, config.split_seed)
+
+
+def renditions_of(name: str, split: str, config: SheetDataConfig) -> tuple[Rendition, ...]:
+    """How a piece is played: training pieces in several ways, the others in the known and the unseen one."""
+    if split == "train":
+        known = [Rendition.parse(text) for text in config.renditions]
+        return choose_renditions(name, known, config.renditions_per_piece)
+    known = (Rendition.parse(config.test_rendition),)
+    return (*known, Rendition.parse(config.unseen_rendition)) if split == "test" else known
+
+
+def _cut(manifest: Manifest, pieces: list[Piece], config: SheetDataConfig, failed: tuple[Failed, ...]) -> SnippetData:
+    split = manifest.frame["split"].tolist()
+    groups = manifest.frame["group"].tolist()
+    members = {name: [i for i, s in enumerate(split) if s == name] for name in FRACTIONS}
+    for name, indices in members.items():
+        if not indices:
+            raise InputError(f"no pieces in the {name} split; more scores, or another `data split`, are needed")
+    train = [
+        Moment(i, rendition, onset)
+        for i in members["train"]
+        for rendition in pieces[i].spectrograms
+        for onset in range(len(pieces[i].engraving.onsets))
+    ]
+    val = spread(pieces, members["val"], Rendition.parse(config.test_rendition), config.val_snippets)
+    test = spread(pieces, members["test"], Rendition.parse(config.test_rendition), config.test_snippets)
+    unseen = [replace(moment, rendition=Rendition.parse(config.unseen_rendition)) for moment in test]
+    return SnippetData(
+        manifest,
+        SnippetDataset(pieces, groups, train, config, margins=True),
+        SnippetDataset(pieces, groups, _fraction(train, config), config, margins=True),
+        *(SnippetDataset(pieces, groups, moments, config) for moments in (val, test, unseen)),
+        failed,
+    )
+
+
+def spread(pieces: list[Piece], members: list[int], rendition: Rendition, count: int) -> list[Moment]:
+    """`count` moments spread evenly over the onsets of the pieces, in the same number for each as far as possible."""
+    onsets = {i: len(pieces[i].engraving.onsets) for i in members}
+    share = dict.fromkeys(members, 0)
+    left = min(count, sum(onsets.values()))
+    while left:
+        open_ = [i for i in members if share[i] < onsets[i]]
+        for i in open_[:left] if left < len(open_) else open_:
+            more = min(max(left // len(open_), 1), onsets[i] - share[i], left)
+            share[i] += more
+            left -= more
+    moments = []
+    for i in members:
+        places = (np.arange(share[i]) + 0.5) * onsets[i] / max(share[i], 1)
+        moments += [Moment(i, rendition, int(place)) for place in places]
+    return moments
+
+
+def _fraction(moments: list[Moment], config: SheetDataConfig) -> list[Moment]:
+    """A seeded share of the training pairs (`pairs_fraction`), every onset's renditions together."""
+    if config.pairs_fraction == 1.0:
+        return moments
+    places = sorted({(m.piece, m.onset) for m in moments})
+    kept = max(1, round(config.pairs_fraction * len(places)))
+    chosen = np.random.default_rng(config.split_seed).permutation(len(places))[:kept]
+    wanted = {places[i] for i in chosen}
+    return [m for m in moments if (m.piece, m.onset) in wanted]
+
+
+def _cache(config: SheetDataConfig) -> Cache:
+    return Cache(config.cache or None)
+
+
