@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 from torch import Tensor
 
 from counterpoint.common.metrics.result import Result
@@ -184,7 +184,7 @@ def t_interval(values: Sequence[float] | np.ndarray | Tensor, *, level: float = 
     x = _array("values", values).astype(np.float64)
     if len(x) == 1:
         return Interval(float(x[0]), float("-inf"), float("inf"), 1, 1, level)
-    half = float(stats.t.ppf(0.5 + level / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    half = float(stdtrit(len(x) - 1, 0.5 + level / 2) * x.std(ddof=1) / np.sqrt(len(x)))
     return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x), len(x), level)
 
 
@@ -211,3 +211,29 @@ def _central(replicates: np.ndarray, level: float) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def bootstrap_weights(
+    statistic: Callable[[np.ndarray], dict[str, float]],
+    rows: int,
+    groups: object | None = None,
+    *,
+    n: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """Intervals of named figures written as a function of row weights (how often each row is drawn).
+
+    >>> x = np.array([1.0, 2.0, 3.0])
+    >>> bootstrap_weights(lambda w: {"mean": float(w @ x / w.sum())}, 3, n=50)["mean"].value
+    2.0
+    """
+    codes, count = group_codes(groups, rows)
+    value = statistic(np.ones(rows))
+    rng = np.random.default_rng(seed)
+    draws = [statistic(weight[codes].astype(np.float64)) for weight in _group_weights(count, n, rng)]
+    result = {}
+    for name, figure in value.items():
+        low, high = _central(np.array([d.get(name, np.nan) for d in draws]), level)
+        result[name] = Interval(figure, low, high, rows, count, level)
+    return result

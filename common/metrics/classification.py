@@ -1,0 +1,259 @@
+"""Figures of classifiers and regressors with intervals by group; all are functions of row weights.
+
+A bootstrap replicate is a weight per row, so every figure is written once as a function of weights: confusion matrices
+by weighted counts, AUROC and average precision by cumulative sums over scores sorted once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from counterpoint.common.metrics.bootstrap import Interval, bootstrap_weights
+from counterpoint.common.metrics.labels import LabelSet, one_hot
+from counterpoint.common.metrics.result import Result
+
+Weights = np.ndarray
+
+
+@dataclass(frozen=True)
+class Scores(Result):
+    """Figures of predictions on labelled samples, what a constant prediction would score, and intervals.
+
+    `metrics`, `chance` and `intervals` share their keys. `unlabelled` samples were left out. `notes` names what could
+    not be measured (a class without a sample).
+    """
+
+    n: int
+    metrics: dict[str, float]
+    chance: dict[str, float]
+    intervals: dict[str, Interval]
+    unlabelled: int = 0
+    classes: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    per_row: dict[str, np.ndarray] = field(default_factory=dict, metadata={"json": False})
+
+    def __str__(self) -> str:
+        return ", ".join(f"{k} {self.intervals[k]} (chance {self.chance[k]:.3g})" for k in self.metrics)
+
+
+def score_classes(
+    probabilities: np.ndarray,
+    labels: LabelSet,
+    *,
+    groups: np.ndarray | None = None,
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> Scores:
+    """Accuracy, balanced accuracy, kappa, F1, AUROC, AUPRC of class probabilities [n, classes].
+
+    Macro figures run over classes that occur among the samples scored. AUROC is one-vs-rest. Chance is what predicting
+    the most frequent class of these very samples (constant scores) would give.
+    """
+    keep = labels.present
+    p, y = probabilities[keep], labels.codes[keep]
+    if len(y) == 0:
+        raise ValueError("no sample carries a label: there is nothing to score")
+    groups = None if groups is None else np.asarray(groups)[keep]
+    count = p.shape[1]
+    predicted = p.argmax(1)
+    curves = [_Ranked(p[:, c], y == c) for c in range(count) if 0 < (y == c).sum() < len(y)]
+
+    def figures(w: Weights) -> dict[str, float]:
+        out = confusion_figures(confusion(y, predicted, count, w))
+        return out | _macro(curves, w)
+
+    majority = np.full(len(y), np.bincount(y, minlength=count).argmax())
+    flat = [_Ranked(np.zeros(len(y)), y == c) for c in range(count) if 0 < (y == c).sum() < len(y)]
+    ones = np.ones(len(y))
+    chance = confusion_figures(confusion(y, majority, count, ones)) | _macro(flat, ones)
+    absent = [labels.classes[c] for c in range(count) if not (y == c).any()]
+    notes = [f"classes without a test sample: {', '.join(absent[:10])}"] if absent else []
+    cost = len(y) * max(len(curves), 1)
+    return _scored(
+        figures, len(y), chance, groups, n_boot, seed, cost, int((~keep).sum()), labels.classes, notes,
+        {"correct": (predicted == y).astype(float), "predicted": predicted, "label": y},
+    )  # fmt: skip
+
+
+def score_multilabel(
+    probabilities: np.ndarray,
+    labels: LabelSet,
+    *,
+    groups: np.ndarray | None = None,
+    threshold: float = 0.5,
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> Scores:
+    """Macro AUROC, mAP and F1 over the labels, skipping missing entries; "exact" is the share of rows all right."""
+    keep = labels.present
+    p, y = probabilities[keep], one_hot(labels)[keep]
+    groups = None if groups is None else np.asarray(groups)[keep]
+    known = np.isfinite(y)
+    columns = [c for c in range(p.shape[1]) if 0 < y[known[:, c], c].sum() < known[:, c].sum()]
+    curves = [_Ranked(np.where(known[:, c], p[:, c], 0.0), y[:, c] == 1, known[:, c]) for c in columns]
+    said = p >= threshold
+    right = np.where(known, said == (y == 1), True).all(1)
+
+    def figures(w: Weights) -> dict[str, float]:
+        hit = ((said & (y == 1)) * w[:, None]).sum(0)
+        wrong = (((said != (y == 1)) & known) * w[:, None]).sum(0)
+        with np.errstate(invalid="ignore"):
+            f1 = 2 * hit / (2 * hit + wrong)
+        return {"exact": float((right * w).sum() / w.sum()), "macro_f1": _mean(f1)} | _macro(curves, w)
+
+    flat = [_Ranked(np.zeros(len(y)), y[:, c] == 1, known[:, c]) for c in columns]
+    # A constant prediction scores best in F1 when it says yes to everything.
+    share = np.nanmean(y, axis=0)
+    chance = {"exact": float(np.where(known, y == 0, True).all(1).mean()), "macro_f1": _mean(2 * share / (1 + share))}
+    chance |= _macro(flat, np.ones(len(y)))
+    notes = [] if len(columns) == p.shape[1] else [f"{p.shape[1] - len(columns)} labels have one kind of sample only"]
+    cost = len(y) * max(len(curves), 1)
+    return _scored(
+        figures, len(y), chance, groups, n_boot, seed, cost, int((~keep).sum()), labels.classes, notes,
+        {"correct": right.astype(float)},
+    )  # fmt: skip
+
+
+def score_regression(
+    predicted: np.ndarray,
+    target: np.ndarray,
+    *,
+    train_mean: float,
+    groups: np.ndarray | None = None,
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> Scores:
+    """R2, MAE, RMSE and Spearman correlation; chance is predicting the training mean. NaN targets are left out."""
+    from scipy.stats import rankdata
+
+    keep = np.isfinite(target)
+    p, y = predicted[keep].astype(np.float64), target[keep].astype(np.float64)
+    groups = None if groups is None else np.asarray(groups)[keep]
+    rank_p, rank_y = rankdata(p), rankdata(y)
+
+    def figures(w: Weights, p: np.ndarray = p, rank_p: np.ndarray = rank_p) -> dict[str, float]:
+        total = w.sum()
+        centre = (w @ y) / total
+        spread = w @ (y - centre) ** 2
+        error = w @ (p - y) ** 2
+        r2 = 1 - error / spread if spread > 0 else float("nan")
+        # Ranks are those of the whole sample: within a replicate they change by ties only.
+        return {
+            "R2": float(r2),
+            "MAE": float(w @ np.abs(p - y) / total),
+            "RMSE": float(np.sqrt(error / total)),
+            "spearman": _correlation(rank_p, rank_y, w),
+        }
+
+    constant = np.full(len(y), train_mean)
+    chance = figures(np.ones(len(y)), constant, constant) | {"spearman": 0.0}
+    per_row = {"error": np.abs(p - y)}
+    return _scored(figures, len(y), chance, groups, n_boot, seed, len(y), int((~keep).sum()), (), [], per_row)
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int, weight: Weights) -> np.ndarray:
+    """Weighted confusion matrix, rows true, columns predicted."""
+    return np.bincount(labels * classes + predicted, weight, classes * classes).reshape(classes, classes)
+
+
+def confusion_figures(matrix: np.ndarray) -> dict[str, float]:
+    """Accuracy, balanced accuracy, Cohen's kappa (plain, quadratic), macro and weighted F1 of a confusion matrix.
+
+    >>> confusion_figures(np.array([[2.0, 0.0], [1.0, 1.0]]))["balanced_accuracy"]
+    0.75
+    """
+    total, truth, said, hit = matrix.sum(), matrix.sum(1), matrix.sum(0), np.diag(matrix)
+    seen = (truth + said) > 0
+    f1 = np.zeros(len(hit))
+    f1[seen] = 2 * hit[seen] / (truth + said)[seen]
+    return {
+        "accuracy": float(hit.sum() / total),
+        "balanced_accuracy": _mean(hit[truth > 0] / truth[truth > 0]),
+        "kappa": _kappa(matrix, 1.0 - np.eye(len(hit))),
+        "quadratic_kappa": _kappa(matrix, (np.arange(len(hit))[:, None] - np.arange(len(hit))) ** 2.0),
+        "macro_f1": _mean(f1[seen]),
+        "weighted_f1": float((f1 * truth).sum() / total),
+    }
+
+
+def _kappa(matrix: np.ndarray, cost: np.ndarray) -> float:
+    expected = np.outer(matrix.sum(1), matrix.sum(0)) / matrix.sum()
+    worst = (cost * expected).sum()
+    return float(1 - (cost * matrix).sum() / worst) if worst > 0 else 0.0
+
+
+class _Ranked:
+    """Scores sorted once, so that AUROC and average precision under new weights are cumulative sums."""
+
+    def __init__(self, scores: np.ndarray, positive: np.ndarray, known: np.ndarray | None = None) -> None:
+        rows = np.arange(len(scores)) if known is None else np.flatnonzero(known)
+        self.order = rows[np.argsort(-scores[rows], kind="stable")]
+        self.positive = positive[self.order]
+        ranked = scores[self.order]
+        self.last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # last row of every block of ties
+
+    def figures(self, weight: Weights) -> tuple[float, float]:
+        w = weight[self.order]
+        hits = np.cumsum(w * self.positive)[self.last]
+        misses = np.cumsum(w * ~self.positive)[self.last]
+        if hits[-1] == 0 or misses[-1] == 0:
+            return float("nan"), float("nan")
+        step_hits, step_misses = np.diff(hits, prepend=0.0), np.diff(misses, prepend=0.0)
+        # A miss below a hit counts 1, a tie 1/2.
+        auroc = 1 - (step_hits @ (misses - step_misses / 2)) / (hits[-1] * misses[-1])
+        with np.errstate(invalid="ignore"):
+            precision = np.nan_to_num(hits / (hits + misses))
+        return float(auroc), float(step_hits @ precision / hits[-1])
+
+
+def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the ROC curve, ties counting one half.
+
+    >>> auroc(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, True, False, True]))
+    0.875
+    """
+    return _Ranked(np.asarray(scores, float), np.asarray(positive, bool)).figures(np.ones(len(scores)))[0]
+
+
+def _macro(curves: list[_Ranked], weight: Weights) -> dict[str, float]:
+    if not curves:
+        return {}
+    table = np.array([c.figures(weight) for c in curves])
+    return {"auroc": _mean(table[:, 0]), "auprc": _mean(table[:, 1])}
+
+
+def _mean(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
+
+
+def _correlation(a: np.ndarray, b: np.ndarray, w: Weights) -> float:
+    total = w.sum()
+    a, b = a - (w @ a) / total, b - (w @ b) / total
+    size = np.sqrt((w @ a**2) * (w @ b**2))
+    return float((w * a) @ b / size) if size > 0 else 0.0
+
+
+def _scored(
+    figures: Callable[[Weights], dict[str, float]],
+    n: int,
+    chance: dict[str, float],
+    groups: np.ndarray | None,
+    n_boot: int,
+    seed: int,
+    cost: int,
+    unlabelled: int,
+    classes: tuple[str, ...],
+    notes: list[str],
+    per_row: dict[str, np.ndarray],
+) -> Scores:
+    # A replicate costs about `cost` steps; beyond some 10^8 in all fewer of them are drawn, which is then said.
+    replicates = min(n_boot, max(100, 150_000_000 // max(cost, 1)))
+    if replicates < n_boot:
+        notes = [*notes, f"intervals from {replicates} replicates"]
+    intervals = bootstrap_weights(figures, n, groups, n=replicates, seed=seed)
+    metrics = {k: i.value for k, i in intervals.items()}
+    return Scores(n, metrics, {k: chance[k] for k in metrics}, intervals, unlabelled, classes, notes, per_row)

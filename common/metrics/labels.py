@@ -1,0 +1,81 @@
+"""Class labels of any kind as codes: strings, integers, missing ones, several per sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LabelsLike = object  # sequence of str/int/None, int tensor, or [n, classes] matrix of 0/1/NaN
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Labels of one split as codes into `classes`; -1 is missing. `matrix` is [n, classes] 0/1/NaN for multi-label."""
+
+    codes: np.ndarray
+    classes: tuple[str, ...]
+    matrix: np.ndarray | None = None
+
+    @property
+    def multilabel(self) -> bool:
+        return self.matrix is not None
+
+    @property
+    def present(self) -> np.ndarray:
+        """Rows that carry a label (multi-label: at least one entry that is not missing)."""
+        return self.codes >= 0 if self.matrix is None else np.isfinite(self.matrix).any(1)
+
+
+def encode_labels(*parts: LabelsLike) -> list[LabelSet]:
+    """Code the labels of several splits with one list of classes: the union over ALL of them, sorted.
+
+    A class that stands only in the test set gets its own code, so that it counts as missed instead of shifting the
+    codes of the others. None, NaN and the empty string are missing.
+
+    >>> train, test = encode_labels(["b", "a", None], ["c", "a"])
+    >>> train.classes, train.codes.tolist(), test.codes.tolist()
+    (('a', 'b', 'c'), [1, 0, -1], [2, 0])
+    """
+    arrays = [_matrix(p) for p in parts]
+    if any(a is not None for a in arrays):
+        if not all(a is not None for a in arrays) or len({a.shape[1] for a in arrays if a is not None}) != 1:
+            raise ValueError("multi-label splits must all be [samples, classes] matrices with the same classes")
+        classes = tuple(str(c) for c in range(arrays[0].shape[1]))  # type: ignore[union-attr]
+        return [LabelSet(np.full(len(a), -1), classes, a) for a in arrays if a is not None]
+    lists = [_list(p) for p in parts]
+    classes = sorted({x for values in lists for x in values if x is not None}, key=_order)
+    index = {c: i for i, c in enumerate(classes)}
+    names = tuple(str(c) for c in classes)
+    return [LabelSet(np.array([-1 if x is None else index[x] for x in v], dtype=np.int64), names) for v in lists]
+
+
+def one_hot(labels: LabelSet) -> np.ndarray:
+    """[n, classes] 0/1 matrix; for multi-label the matrix itself with missing entries kept as NaN."""
+    if labels.matrix is not None:
+        return labels.matrix
+    out = np.zeros((len(labels.codes), len(labels.classes)))
+    rows = np.flatnonzero(labels.present)
+    out[rows, labels.codes[rows]] = 1
+    return out
+
+
+def _matrix(labels: LabelsLike) -> np.ndarray | None:
+    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else labels
+    return array.astype(np.float64) if isinstance(array, np.ndarray) and array.ndim == 2 else None
+
+
+def _list(labels: LabelsLike) -> list:
+    values = labels.tolist() if hasattr(labels, "tolist") else list(labels)  # type: ignore[call-overload]
+    return [None if v is None or v == "" or v != v else int(v) if isinstance(v, bool) else v for v in values]
+
+
+def _order(label: object) -> tuple:
+    return (0, label, "") if isinstance(label, int | float) else (1, 0, str(label))
+
+
+def take(x: Tensor, rows: np.ndarray) -> Tensor:
+    """Rows of a tensor by a numpy index or mask."""
+    return x[torch.as_tensor(rows, device=x.device)]
