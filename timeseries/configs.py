@@ -23,6 +23,8 @@ class SignalConfig:
     """Sampling rate in hertz after resampling; null keeps the fastest channel's."""
     leads: tuple[str, ...] = ()
     """Leads to use, in this order; empty takes those of the first recording."""
+    channels: int = 0
+    """Number of leads; 0 reads it from the data (a run's config.yaml records it, so that loading needs no data)."""
     aliases: dict[str, str] = field(default_factory=dict)
     """Other names of leads: wanted name to the recording's name (`II: MLII`)."""
     length: int = 256
@@ -148,3 +150,31 @@ class DBPMConfig:
     """A pair is faulty when its mean loss lies this many deviations above it."""
     normalized: bool = True
     """Weights are divided by the density's peak (at most 1); off: the density itself, as in the official code."""
+
+
+@dataclass(frozen=True)
+class DBPMSystemConfig:
+    """Instance contrast of a weak and a strong augmentation with dynamic bad pair mining."""
+
+    data: SignalConfig = field(default_factory=SignalConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(batch_size=512, max_epochs=80))
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            name="adam", lr=3e-4, weight_decay=0, clip=None, schedule=ScheduleConfig(kind="constant", warmup=0)
+        )
+    )
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    mining: DBPMConfig | None = field(default_factory=DBPMConfig)
+    """Bad pair mining; null trains the plain learner."""
+    pairs: int = 0
+    """Training pairs that the memory holds; 0 counts the windows (a run's config.yaml records it)."""
+    temperature: float = 0.2
+    """Temperature of NT-Xent."""
+    projection: int = 128
+    """Width of the projections."""
+    scaling: float = 1.1
+    """Weak view: deviation of the channels' random factors around 1."""
+    segments: int = 8
+    """Strong view: most pieces of the permutation."""
+    jitter: float = 0.8
+    """Strong view: deviation of the noise."""

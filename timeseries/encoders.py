@@ -116,9 +116,13 @@ class TS2VecEncoder(nn.Module):
         bad = torch.isnan(x).any(-1, keepdim=True)
         return self.input(x.nan_to_num()).masked_fill(bad, 0.0)
 
+    def blocks_only(self, h: Float[Tensor, "batch time hidden"]) -> Float[Tensor, "batch time dim"]:
+        """The residual blocks without the dropout behind them: no randomness, so equal inputs may share one pass."""
+        return self.blocks(h.transpose(1, 2)).transpose(1, 2)
+
     def latent(self, h: Float[Tensor, "batch time hidden"]) -> Float[Tensor, "batch time dim"]:
         """The blocks and the dropout, from (masked) latent timestamps."""
-        return self.dropout(self.blocks(h.transpose(1, 2))).transpose(1, 2)
+        return self.dropout(self.blocks_only(h))
 
     def forward(
         self, x: Float[Tensor, "batch time channels"], keep: Bool[Tensor, "batch time"] | None = None

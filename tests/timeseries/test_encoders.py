@@ -1,0 +1,110 @@
+"""The encoder sees what its receptive field allows, treats gaps as masks, and its shortcuts change nothing."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from counterpoint.common.errors import InputError
+from counterpoint.timeseries.encoders import SameConv, TS2VecEncoder, from_tsai, pool_series, timestamp_mask
+
+
+def small(**changes):
+    torch.manual_seed(0)
+    return TS2VecEncoder(**{"channels": 3, "dim": 8, "hidden": 6, "depth": 3, "dropout": 0.0, **changes}).double()
+
+
+def test_full_size_has_the_official_number_of_parameters():
+    # input 12 -> 64; ten blocks of two 64x64x3 convolutions; last block 64 -> 320 -> 320 with a pointwise shortcut
+    expected = (12 * 64 + 64) + 10 * 2 * (64 * 64 * 3 + 64) + (64 * 320 * 3 + 320) + (320 * 320 * 3 + 320)
+    expected += 64 * 320 + 320
+    assert sum(p.numel() for p in TS2VecEncoder(12).parameters()) == expected
+
+
+@pytest.mark.parametrize("dilation", [4, 9, 10, 16])
+def test_wide_dilation_shortcut_equals_the_padded_convolution(dilation):
+    torch.manual_seed(0)
+    conv = SameConv(5, 7, 3, dilation).double()
+    x = torch.randn(2, 5, 10, dtype=torch.float64, requires_grad=True)
+    plain = F.conv1d(x, conv.weight, conv.bias, padding=dilation, dilation=dilation)
+    torch.testing.assert_close(conv(x), plain)
+    ours = torch.autograd.grad(conv(x).square().sum(), [x, conv.weight])
+    theirs = torch.autograd.grad(plain.square().sum(), [x, conv.weight])
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a, b)
+
+
+def test_receptive_field_is_the_stated_one():
+    depth = 2
+    encoder = small(depth=depth)
+    reach = 2 * (2 ** (depth + 1) - 1)
+    x = torch.randn(1, 80, 3, dtype=torch.float64, requires_grad=True)
+    encoder(x)[0, 40].sum().backward()
+    touched = torch.nonzero(x.grad[0].abs().sum(1)).squeeze()
+    assert (touched.min().item(), touched.max().item()) == (40 - reach, 40 + reach)
+
+
+def test_a_gap_is_a_masked_step():
+    encoder, x = small(), torch.randn(2, 20, 3, dtype=torch.float64)
+    keep = torch.ones(2, 20, dtype=torch.bool)
+    keep[1, 5:8] = False
+    gap = x.clone()
+    gap[1, 5:8, 0] = torch.nan
+    torch.testing.assert_close(encoder(gap), encoder(x, keep))
+    assert torch.isfinite(encoder(gap)).all()
+
+
+def test_samples_do_not_see_each_other_and_shift_moves_the_output():
+    encoder, x = small(), torch.randn(3, 120, 3, dtype=torch.float64)
+    torch.testing.assert_close(encoder(x)[1:2], encoder(x[1:2]))
+    shifted = encoder(torch.roll(x, 5, 1))
+    torch.testing.assert_close(shifted[:, 50:80], torch.roll(encoder(x), 5, 1)[:, 50:80], rtol=1e-9, atol=1e-9)
+
+
+def test_masks_hide_what_they_say():
+    generator = torch.Generator().manual_seed(0)
+    binomial = timestamp_mask("binomial", 200, 100, generator)
+    assert binomial.float().mean().item() == pytest.approx(0.5, abs=0.02)
+    hidden = (~timestamp_mask("continuous", 500, 100, generator)).sum(1)
+    assert hidden.max() <= 50
+    assert hidden.min() >= 10
+    assert timestamp_mask("all_true", 2, 5).all()
+    with pytest.raises(InputError, match="choose one of binomial, continuous"):
+        timestamp_mask("stripes", 1, 1)
+
+
+def test_pooling_is_the_maximum_over_time():
+    z = torch.randn(2, 7, 4)
+    assert torch.equal(pool_series(z), z.max(1).values)
+
+
+def test_importing_the_vertical_and_its_systems_does_not_import_tsai_or_fastai():
+    code = (
+        "import sys, counterpoint.timeseries as ts, counterpoint.timeseries.ts2vec; ts.from_tsai; ts.TS2VecEncoder; "
+        "assert not {'tsai', 'fastai'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    light = "import sys, counterpoint.timeseries, counterpoint.timeseries.configs; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", light], check=True)
+
+
+def test_tsai_architectures_by_name():
+    with pytest.raises(InputError, match="'GPT' is not offered; choose one of InceptionTime"):
+        from_tsai("GPT")
+    pytest.importorskip("tsai")
+    assert from_tsai("InceptionTime", 3, 4)(torch.zeros(2, 3, 50)).shape == (2, 4)
+
+
+def test_a_broken_torchvision_is_named_with_the_remedy(monkeypatch):
+    import importlib
+
+    def broken(name):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(
+        InputError, match=r"ResNet cannot be imported \(RuntimeError.*torch and torchvision from one index"
+    ):
+        from_tsai("ResNet")

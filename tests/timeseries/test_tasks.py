@@ -1,0 +1,104 @@
+"""Probes hold patients out, events and anomalies are scored by their written rules."""
+
+import numpy as np
+import pytest
+import torch
+
+from counterpoint.common.errors import InputError, LeakageError
+from counterpoint.common.trainers import override
+from counterpoint.timeseries.base import build
+from counterpoint.timeseries.configs import TS2VecConfig
+from counterpoint.timeseries.simulate import ecg
+from counterpoint.timeseries.splits import split_patients, split_windows_at_random
+from counterpoint.timeseries.tasks import (
+    adjust_for_delay,
+    anomaly_scores,
+    anomaly_threshold,
+    event_scores,
+    probe_patients,
+    similar_beats,
+    windows_to_steps,
+)
+from counterpoint.timeseries.ts2vec import TS2Vec
+
+
+@pytest.fixture(scope="module")
+def windows():
+    split = {"train": 0.5, "val": 0.25, "test": 0.25}
+    return split_patients(ecg(patients=16, trials=1, windows=4, length=64), split)
+
+
+def test_probe_reads_a_given_class_and_not_patients(windows):
+    generator = torch.Generator().manual_seed(0)
+    sick = torch.tensor((windows.frame["label"] == "infarct").to_numpy())
+    informative = torch.randn(len(windows), 6, generator=generator) + 4 * sick[:, None]
+    results = probe_patients(informative, windows, (1.0, 0.25), n_boot=50)
+    assert [r.fraction for r in results] == [1.0, 0.25]
+    assert results[0].probe.scores.metrics["macro_auroc"] > 0.99
+    assert results[0].patients.metrics["accuracy"] == 1.0
+    assert results[1].labelled_patients == 2
+    patient = torch.tensor(windows.frame["group"].astype("category").cat.codes.to_numpy(), dtype=torch.long)
+    identity = torch.nn.functional.one_hot(patient, 16).float()
+    assert probe_patients(identity, windows, (1.0,), n_boot=10)[0].probe.scores.metrics["accuracy"] <= 0.75
+
+
+def test_probe_refuses_leaking_splits_and_missing_labels(windows):
+    z = torch.randn(len(windows), 3)
+    with pytest.raises(LeakageError, match="split by group"):
+        probe_patients(z, split_windows_at_random(windows, {"train": 0.5, "test": 0.5}))
+    with pytest.raises(InputError, match="split test has no labelled window"):
+        probe_patients(
+            z[: (windows.frame.split != "test").sum()], windows.subset((windows.frame.split != "test").to_numpy())
+        )
+
+
+def test_event_scores_count_touched_events():
+    truth = np.zeros(20, bool)
+    truth[2:5] = truth[10:14] = True
+    score = np.zeros(20)
+    score[4] = score[17] = 1.0
+    found = event_scores(score, truth, 0.5)
+    assert (found.true_events, found.found_events) == (2, 1)
+    assert (found.event_recall, found.event_precision, found.event_f1) == (0.5, 0.5, 0.5)
+    assert found.sequence_f1 == pytest.approx(2 / (2 + 6 + 1))
+    perfect = event_scores(truth.astype(float), truth, 0.5)
+    assert (perfect.sequence_auroc, perfect.sequence_f1, perfect.event_f1) == (1.0, 1.0, 1.0)
+    assert event_scores(score, truth, 0.5, min_length=2).event_precision == 0.0
+
+
+def test_steps_average_the_windows_that_cover_them():
+    steps = windows_to_steps(np.array([1.0, 3.0]), np.array([0, 2]), 4, 8)
+    assert steps.tolist() == [1, 1, 2, 2, 3, 3, 0, 0]
+
+
+def test_late_detection_loses_the_whole_segment():
+    truth = np.array([0, 1, 1, 1, 1, 0], bool)
+    late = np.array([0, 0, 0, 1, 0, 0], bool)
+    assert adjust_for_delay(late, truth, 1).tolist() == [False] * 6
+    assert adjust_for_delay(late, truth, 2).tolist() == truth.tolist()
+
+
+def test_anomaly_score_sees_the_past_only_and_a_spike(windows):
+    changes = {
+        "encoder": {"dim": 8, "hidden": 8, "depth": 3},
+        "train": {"batch_size": 4, "accelerator": "cpu"},
+        "data": {"length": 64},
+    }
+    system = build(TS2Vec, override(TS2VecConfig(), changes), windows)
+    x = np.sin(np.arange(150)[:, None] / 5 + np.arange(12)).astype(np.float32)
+    x += 0.01 * np.random.default_rng(0).normal(size=x.shape).astype(np.float32)
+    x[100] += 10
+    score = anomaly_scores(system, x, context=40)
+    assert score.argmax() == 100
+    assert score[100] > anomaly_threshold(score[:90])
+    changed = x.copy()
+    changed[120:] = 0
+    np.testing.assert_allclose(anomaly_scores(system, changed, context=40)[:120], score[:120], rtol=1e-3, atol=1e-4)
+
+
+def test_similar_beats_leave_the_query_out(windows):
+    label = torch.tensor((windows.frame["label"] == "infarct").to_numpy()).float()
+    z = torch.stack([label, 1 - label], 1) + 0.01 * torch.randn(len(windows), 2)
+    found = similar_beats(z, windows, n_boot=20)
+    assert found.metrics["R@1"] == 1.0
+    assert found.pool == len(windows) - 1

@@ -1,0 +1,89 @@
+"""What the vertical's systems share: windows of the configured data, their datasets, and whole-set encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from counterpoint.common.data.dataset import collate
+from counterpoint.common.errors import InputError
+from counterpoint.common.trainers import ContrastiveSystem, Datasets
+from counterpoint.common.trainers.state import preserved_rng, seed_all
+from counterpoint.timeseries.manifest import WindowDataset, load_windows
+from counterpoint.timeseries.windows import WindowSet
+
+
+def build(cls: type[SignalSystem], config: Any, windows: WindowSet) -> SignalSystem:
+    """A system over windows already at hand, with the initial weights of `config.train.seed`."""
+    with preserved_rng():
+        seed_all(config.train.seed)
+        return cls(config, windows)
+
+
+class SignalSystem(ContrastiveSystem):
+    """A system over a `WindowSet`: `config.data` names the signals; `channels` is known once they have been read."""
+
+    modalities = ("signal",)
+
+    def __init__(self, config: Any, windows: WindowSet | None = None) -> None:
+        if windows is None and not config.data.channels:
+            windows = load_windows(config.data)
+        if windows is not None:
+            config = replace(config, data=replace(config.data, channels=len(windows.leads)))
+        super().__init__(config)
+        if windows is not None:
+            self.__dict__["windows"] = windows
+
+    @cached_property
+    def windows(self) -> WindowSet:
+        """The configured windows, read on first use (a caller may hand them in instead)."""
+        return load_windows(self.config.data)
+
+    @property
+    def channels(self) -> int:
+        """Leads of the data."""
+        return self.config.data.channels
+
+    def collate(self, samples: list[dict]) -> dict[str, Any]:
+        """Samples to a batch; systems add the step's random crops here, where they are seeded per batch."""
+        return collate(samples)
+
+    def datasets(self) -> Datasets:
+        """Windows of the three splits; a split without windows is None."""
+        parts = {}
+        for split in ("train", "val", "test"):
+            part = self.windows.where(split=split)
+            parts[split] = WindowDataset(part, of=self.windows) if len(part) else None
+        if parts["train"] is None:
+            raise InputError(f"{self.config.data.manifest}: no window belongs to split train; run data split first")
+        return Datasets(**parts, collate=self.collate)
+
+    def represent(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch dim"]:
+        """The evaluation embedding of windows (not normalized)."""
+        raise TypeError(f"{type(self).__name__} does not define represent()")
+
+    def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
+        """`represent` of the batch's windows under the name `signal`."""
+        if modality not in (None, "signal"):
+            raise InputError(f"modality {modality!r} is unknown; this system has signal")
+        return {"signal": self.represent(batch["x"])}
+
+    @torch.no_grad()
+    def embed_windows(self, windows: WindowSet, batch_size: int = 256) -> Float[Tensor, "windows dim"]:
+        """Evaluation embeddings of many windows, in evaluation mode; the mode is put back afterwards."""
+        training = self.training
+        self.eval()
+        dataset = WindowDataset(windows)
+        parts = []
+        for first in range(0, len(windows), batch_size):
+            last = min(first + batch_size, len(windows))
+            x = torch.stack([dataset[i]["x"] for i in range(first, last)])
+            parts.append(self.represent(x.to(self.device)).float().cpu())
+        self.train(training)
+        return torch.cat(parts)
