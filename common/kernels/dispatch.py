@@ -1,38 +1,67 @@
 """Which backend answers a problem."""
 
+import logging
+from functools import cache
+
 from torch import Tensor
 
-from counterpoint.common.kernels import dense
+from counterpoint.common.kernels import dense, sharded
+from counterpoint.common.kernels.backends import resolve, triton_refusal
 from counterpoint.common.kernels.dense import Outputs
 from counterpoint.common.kernels.problem import Problem
+from counterpoint.common.kernels.registration import contrast
 
-__all__ = ["BACKENDS", "choose", "evaluate", "evaluate_pair_sum"]
+__all__ = ["BACKENDS", "DENSE_PAIRS", "choose", "evaluate", "evaluate_pair_sum"]
 
-BACKENDS = ("auto", "dense")
+BACKENDS = ("auto", "dense", "tiled", "triton")
+
+# Up to here the written-out logits are faster than tiles (benchmarks/engine.py --crossover).
+DENSE_PAIRS = 256 * 256
+
+log = logging.getLogger(__name__)
 
 
 def choose(problem: Problem, backend: str) -> str:
     """The backend's name for this problem; "auto" decides by size and device."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    return "dense" if backend == "auto" else backend
+    if backend != "auto":
+        if backend == "triton" and (reason := triton_refusal(problem)):
+            _say_once(reason)
+            return "tiled"
+        return backend
+    batch, scales, rows, columns, _ = problem.shape
+    if batch * scales * rows * columns <= DENSE_PAIRS:
+        return "dense"
+    if problem.q.device.type != "cuda":
+        return "tiled"
+    reason = triton_refusal(problem)
+    if reason is not None:
+        _say_once(reason)
+        return "tiled"
+    return "triton"
+
+
+@cache
+def _say_once(reason: str) -> None:
+    log.warning("contrast engine: the tiled backend stands in for the fused kernels: %s", reason)
 
 
 def evaluate(
     problem: Problem, backend: str, distributed: str, process_group: object | None, deterministic: bool
 ) -> Outputs:
     """The differentiable statistics of a problem."""
+    chosen = choose(problem, backend)
     if distributed != "none":
-        raise ValueError(f"distributed must be 'none', got {distributed!r}")
-    choose(problem, backend)
-    return dense.statistics(problem)
+        return sharded.statistics(problem, distributed, process_group, resolve(chosen, deterministic))
+    return dense.statistics(problem) if chosen == "dense" else contrast(problem, chosen, deterministic)
 
 
 def evaluate_pair_sum(
     problem: Problem, fn: str, backend: str, distributed: str, process_group: object | None
 ) -> Tensor:
     """The differentiable pair sums [batch, rows] of a problem."""
-    if distributed != "none":
-        raise ValueError(f"distributed must be 'none', got {distributed!r}")
     choose(problem, backend)
+    if distributed != "none":
+        return sharded.pair_sums(problem, fn, distributed, process_group, sharded.DensePairs())
     return dense.pair_sums(problem, fn)

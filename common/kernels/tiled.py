@@ -1,0 +1,385 @@
+"""The tiled backend: plain PyTorch on tiles of logits, memory O(rows + columns), closed-form backward.
+
+Forward, with one exponential per element where it can be certified (`_one_exp`), else by running maxima (`_online`).
+Backward recomputes each tile once for all statistics: four matrix products in all for both directions of a contrast.
+
+Certificate of the single exponential: |logit| <= B = max_i |scale_i q_i| max_j |col_scale_j k_j| + biases. With the
+shift c = max(0, B - H) nothing overflows (logit - c <= H); nothing that matters underflows when every non-empty row and
+column ends with lse > c - H, which is certain for B <= H and checked otherwise. H = 60 in float32, 600 in float64.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from counterpoint.common.kernels import selfsim
+from counterpoint.common.kernels.problem import Gradients, Problem, RawStats, Upstream
+from counterpoint.common.kernels.sweep import LN2, LOG2E, Sweep, Tile, row_dots
+
+__all__ = ["backward", "forward"]
+
+
+def forward(problem: Problem) -> RawStats:
+    """All statistics of a problem, tile by tile."""
+    batch, scales, rows, columns, _ = problem.shape
+    p, kind = problem, {"dtype": problem.dtype, "device": problem.q.device}
+
+    def empty(*shape: int, wanted: bool = True, dtype: torch.dtype = problem.dtype) -> Tensor | None:
+        return torch.zeros(shape, dtype=dtype, device=problem.q.device) if wanted else None
+
+    stats = RawStats(
+        shift=torch.zeros(batch, scales, rows, **kind),
+        sum=torch.zeros(batch, scales, rows, **kind),
+        count=torch.zeros(batch, rows, dtype=torch.int64, device=p.q.device),
+        positive=empty(batch, scales, rows, wanted=p.positive is not None),
+        mean=empty(batch, scales, rows, wanted=p.mean),
+        col_shift=empty(batch, scales, columns, wanted=p.columns),
+        col_sum=empty(batch, scales, columns, wanted=p.columns),
+        col_mean=empty(batch, scales, columns, wanted=p.columns and p.mean),
+        col_count=empty(batch, columns, wanted=p.columns, dtype=torch.int64),
+    )
+    half = selfsim.applies(problem)
+    for n in range(batch):
+        shifts = certified_shifts(problem, n)
+        if shifts is not None:
+            one_exp = selfsim.forward if half else _one_exp
+            one_exp(problem, n, shifts, stats)
+            if _representable(stats, n, shifts, problem.dtype):
+                continue
+        _online(problem, n, stats)
+    return stats
+
+
+def backward(problem: Problem, saved: RawStats, upstream: Upstream) -> Gradients:
+    """Gradients for any upstream derivative of the statistics; `saved` may describe more columns than the problem."""
+    p, kind = problem, {"dtype": problem.dtype, "device": problem.q.device}
+    shifts = [constant_shifts(saved, n) for n in range(p.q.shape[0])]
+    half = selfsim.applies(problem) and None not in shifts
+    wants_k = upstream.needs_k or p.same or p.col_scale is not None
+    out = Gradients(
+        q=torch.zeros(p.q.shape, **kind),  # also the way to the scale's gradient
+        k=torch.zeros(p.k.shape, **kind) if wants_k and not half else None,
+        scale=torch.zeros(p.scale.shape, **kind),
+        col_scale=None if p.col_scale is None else torch.zeros(p.col_scale.shape, **kind),
+        row_bias=None if p.row_bias is None else torch.zeros(p.row_bias.shape, **kind),
+        col_bias=None if p.col_bias is None else torch.zeros(p.col_bias.shape, **kind),
+    )
+    for n, shift in enumerate(shifts):
+        if half:
+            selfsim.backward(problem, n, shift, saved, upstream, out)
+        else:
+            _backward(problem, n, shift, saved, upstream, out)
+    if p.same and not half:
+        out.q, out.k = out.q.add_(out.k), None
+    return out
+
+
+# ---- shifts ---------------------------------------------------------------------------------------------------------
+
+
+def headroom(dtype: torch.dtype) -> float:
+    """H in nats: exp(H) times any number of columns is finite, exp(-H) times a rounding unit is a normal number."""
+    return 600.0 if dtype == torch.float64 else 60.0
+
+
+def certified_shifts(problem: Problem, n: int) -> list[float] | None:
+    """A constant shift for each scale under which no exponential can overflow; None where logits are not bounded."""
+    norms = [torch.linalg.vector_norm(t[n], dim=-1, dtype=problem.dtype) for t in (problem.q, problem.k)]
+    if problem.col_scale is not None:
+        norms[1] = norms[1] * problem.col_scale[n].abs()
+    bound = (problem.scale[n].abs() * norms[0]).amax(-1) * norms[1].amax()
+    for bias in (problem.row_bias, problem.col_bias):
+        if bias is not None:
+            bound = bound + bias[n].abs().amax(-1)
+    bounds = bound.tolist()
+    if not all(b < 1e4 for b in bounds):  # also false for NaN
+        return None
+    return [float(max(0.0, round(b - headroom(problem.dtype)))) for b in bounds]
+
+
+def constant_shifts(saved: RawStats, n: int) -> list[float] | None:
+    """Each scale's shift when all its rows and columns were summed under the same one."""
+    parts = [saved.shift[n]] if saved.col_shift is None else [saved.shift[n], saved.col_shift[n]]
+    shifts = torch.cat(parts, -1)
+    low, high = shifts.amin(-1), shifts.amax(-1)
+    return low.tolist() if torch.equal(low, high) else None
+
+
+def _representable(stats: RawStats, n: int, shifts: list[float], dtype: torch.dtype) -> bool:
+    if not any(shifts):
+        return True
+    floor = torch.exp(torch.tensor(-headroom(dtype), dtype=dtype))
+    for total, count in ((stats.sum, stats.count), (stats.col_sum, stats.col_count)):
+        if total is not None and not bool((total[n].isfinite() & (total[n] > floor.item()) | (count[n] == 0)).all()):
+            return False
+    return True
+
+
+# ---- forward --------------------------------------------------------------------------------------------------------
+
+
+def _folds(problem: Problem) -> bool:
+    """Whether raw scores are not needed beside the logits."""
+    return problem.shape[1] == 1 and not problem.mean and problem.score_floor is None
+
+
+def count_kept(sweep: Sweep, t: Tile, drop: Tensor | None, n: int, stats: RawStats) -> None:
+    keep = sweep.kept(t, drop)
+    stats.count[n, t.i0 : t.i1] += t.j1 - t.j0 if keep is None else keep.sum(1)
+    if stats.col_count is not None:
+        stats.col_count[n, t.j0 : t.j1] += t.i1 - t.i0 if keep is None else keep.sum(0)
+
+
+def pick_positives(sweep: Sweep, t: Tile, x: Tensor, out: Tensor | None) -> None:
+    """Copy the positives' logits, exactly as they enter the sums, into out [R]."""
+    found = sweep.positives(t)
+    if found is not None:
+        row, place = found
+        out[row] = x.view(-1)[place] * LN2
+
+
+def _one_exp(problem: Problem, n: int, shifts: list[float], stats: RawStats) -> None:
+    folded = _folds(problem)
+    sweep = Sweep(problem, n, LOG2E, folded, buffers=1 if folded else 2 + problem.mean)
+    for record in (stats.shift, stats.col_shift):
+        if record is not None:
+            record[n] = torch.tensor(shifts, dtype=problem.dtype, device=sweep.device)[:, None]
+    for t in sweep:
+        rows, cols = slice(t.i0, t.i1), slice(t.j0, t.j1)
+        product = sweep.product(t)
+        drop = sweep.mask(t, product)
+        count_kept(sweep, t, drop, n, stats)
+        for s, shift in enumerate(shifts):
+            x = sweep.logits(t, s, product, 1)
+            pick_positives(sweep, t, x, None if stats.positive is None else stats.positive[n, s])
+            e = exponentials(sweep, t, x, drop, shift)
+            stats.sum[n, s, rows] += e.sum(1)
+            if problem.columns:
+                stats.col_sum[n, s, cols] += e.sum(0)
+            if problem.mean:
+                weighted = torch.mul(e, product, out=sweep.buffer(t, 2))
+                stats.mean[n, s, rows] += weighted.sum(1)
+                if problem.columns:
+                    stats.col_mean[n, s, cols] += weighted.sum(0)
+    if problem.mean:
+        stats.mean[n] /= stats.sum[n].masked_fill(stats.sum[n] == 0, 1.0)
+        if problem.columns:
+            stats.col_mean[n] /= stats.col_sum[n].masked_fill(stats.col_sum[n] == 0, 1.0)
+
+
+def exponentials(sweep: Sweep, t: Tile, x: Tensor, drop: Tensor | None, shift: float) -> Tensor:
+    """exp(logit - shift) in place, 0 where the pair is left out."""
+    if shift:
+        x.sub_(shift * LOG2E)
+    x.exp2_()
+    return sweep.fill(t, x, drop, 0.0)
+
+
+def _online(problem: Problem, n: int, stats: RawStats) -> None:
+    """Running maxima down rows and columns: any range of logits."""
+    folded = _folds(problem)
+    sweep = Sweep(problem, n, LOG2E, folded, buffers=3)
+    for record in (stats.sum, stats.mean, stats.col_sum, stats.col_mean, stats.count, stats.col_count):
+        if record is not None:
+            record[n].zero_()
+    for shift in (stats.shift, stats.col_shift):
+        if shift is not None:
+            shift[n].fill_(-torch.inf)
+    for t in sweep:
+        rows, cols = slice(t.i0, t.i1), slice(t.j0, t.j1)
+        product = sweep.product(t)
+        drop = sweep.mask(t, product)
+        count_kept(sweep, t, drop, n, stats)
+        for s in range(problem.shape[1]):
+            x = sweep.logits(t, s, product, 1)
+            pick_positives(sweep, t, x, None if stats.positive is None else stats.positive[n, s])
+            sweep.fill(t, x, drop, -torch.inf)
+            raw, spare = (None if folded else product), sweep.buffer(t, 2)
+            mean = None if stats.mean is None else stats.mean[n, s, rows]
+            _accumulate(x, raw, 1, stats.shift[n, s, rows], stats.sum[n, s, rows], mean, spare)
+            if problem.columns:
+                mean = None if stats.col_mean is None else stats.col_mean[n, s, cols]
+                _accumulate(x, raw, 0, stats.col_shift[n, s, cols], stats.col_sum[n, s, cols], mean, spare)
+    _finish(stats.shift[n], stats.sum[n], None if stats.mean is None else stats.mean[n])
+    if problem.columns:
+        _finish(stats.col_shift[n], stats.col_sum[n], None if stats.col_mean is None else stats.col_mean[n])
+
+
+def _accumulate(
+    x: Tensor, raw: Tensor | None, dim: int, shift: Tensor, total: Tensor, mean: Tensor | None, spare: Tensor
+) -> None:
+    """Take one tile into the running (maximum, sum, weighted sum) along `dim`; all in base 2."""
+    highest = torch.maximum(shift, x.amax(dim))
+    reference = highest.masked_fill(highest.isneginf(), 0.0)
+    old = torch.exp2(shift - reference)
+    e = torch.sub(x, reference.unsqueeze(dim), out=spare).exp2_()
+    total.mul_(old).add_(e.sum(dim))
+    if mean is not None:
+        mean.mul_(old).add_(e.mul_(raw).sum(dim))
+    shift.copy_(highest)
+
+
+def _finish(shift: Tensor, total: Tensor, mean: Tensor | None) -> None:
+    """Base-2 maxima to natural shifts, such that shift * LOG2E gives back what the sums were taken under."""
+    if mean is not None:
+        mean.div_(total.masked_fill(total == 0, 1.0))
+    base2 = shift.masked_fill(shift.isneginf(), 0.0)
+    shift.copy_(base2 * LN2)
+    total.mul_(torch.exp2(base2 - shift * LOG2E))
+
+
+# ---- backward -------------------------------------------------------------------------------------------------------
+
+
+class Weights:
+    """Per-row (or per-column) factors of d loss / d logit: p (A + raw A') with p = exp(logit - shift)."""
+
+    def __init__(self, total: Tensor, mean: Tensor | None, g_lse: Tensor | None, g_mean: Tensor | None):
+        inverse = torch.where(total > 0, 1.0 / total, 0.0)
+        g_lse = torch.zeros_like(total) if g_lse is None else g_lse
+        self.raw = None if g_mean is None else inverse * g_mean
+        self.plain = inverse * g_lse if g_mean is None else inverse * (g_lse - g_mean * mean)
+
+
+def _weights(saved: RawStats, upstream: Upstream, n: int) -> tuple[Weights | None, Weights | None]:
+    def at(t: Tensor | None) -> Tensor | None:
+        return None if t is None else t[n]
+
+    row = col = None
+    if upstream.lse is not None or upstream.mean is not None:
+        row = Weights(saved.sum[n], at(saved.mean), at(upstream.lse), at(upstream.mean))
+    if upstream.col_lse is not None or upstream.col_mean is not None:
+        col = Weights(saved.col_sum[n], at(saved.col_mean), at(upstream.col_lse), at(upstream.col_mean))
+    return row, col
+
+
+def _backward(
+    problem: Problem, n: int, shifts: list[float] | None, saved: RawStats, upstream: Upstream, out: Gradients
+) -> None:
+    row, col = _weights(saved, upstream, n)
+    of_mean = upstream.mean is not None or upstream.col_mean is not None
+    # With one scale and no gradient of a mean, the scale's gradient is q_i . (sum_j dlogit_ij k_j): no extra pass.
+    folded = problem.shape[1] == 1 and not of_mean and problem.score_floor is None
+    sweep = Sweep(problem, n, LOG2E, folded, buffers=2 if folded else 5)
+    for t in sweep:
+        product = sweep.product(t)
+        drop = sweep.mask(t, product)
+        total = None if folded else sweep.buffer(t, 4).zero_()
+        for s in range(problem.shape[1]):
+            x = sweep.logits(t, s, product, 1)
+            if shifts is not None:
+                e = exponentials(sweep, t, x, drop, shifts[s])
+                dlogit = _one_exp_weights(sweep, t, s, e, product, row, col, total)
+            else:
+                sweep.fill(t, x, drop, -torch.inf)
+                dlogit = _two_exp_weights(sweep, t, s, x, product, row, col, saved, n, total)
+            found = sweep.positives(t)
+            if found is not None and upstream.positive is not None:
+                dlogit.view(-1).index_add_(0, found[1], upstream.positive[n, s, found[0]])
+            _bias_gradients(t, n, s, dlogit, out)
+            if not folded:
+                _unfolded(sweep, t, n, s, dlogit, product, total, out)
+        weight = dlogit if folded else total
+        out.q[n, t.i0 : t.i1].addmm_(weight, sweep.col_strip(t))
+        if out.k is not None:
+            out.k[n, t.j0 : t.j1].addmm_(weight.t(), sweep.row_strip(t))
+    if folded:
+        _unfold(problem, n, out)
+
+
+def _one_exp_weights(
+    sweep: Sweep,
+    t: Tile,
+    s: int,
+    e: Tensor,
+    raw: Tensor,
+    row: Weights | None,
+    col: Weights | None,
+    total: Tensor | None,
+) -> Tensor:
+    """e (A_i + B_j) (+ raw (A'_i + B'_j)), in place of e; adds the means' direct part to `total`."""
+    if not sweep.folded and any(w is not None and w.raw is not None for w in (row, col)):
+        slope = _outer(t, s, row and row.raw, col and col.raw, sweep.buffer(t, 2)).mul_(e)
+        total.add_(slope)
+        plain = _outer(t, s, row and row.plain, col and col.plain, sweep.buffer(t, 3))
+        return e.mul_(plain).addcmul_(slope, raw)
+    if row is None and col is None:
+        return e.zero_()
+    if col is None:
+        return e.mul_(row.plain[s, t.i0 : t.i1, None])
+    if row is None:
+        return e.mul_(col.plain[s, None, t.j0 : t.j1])
+    return e.mul_(_outer(t, s, row.plain, col.plain, sweep.buffer(t, 1 if sweep.folded else 3)))
+
+
+def _outer(t: Tile, s: int, a: Tensor | None, b: Tensor | None, out: Tensor) -> Tensor:
+    """a_i + b_j over the tile; an absent one is 0."""
+    left = 0.0 if a is None else a[s, t.i0 : t.i1, None]
+    right = 0.0 if b is None else b[s, None, t.j0 : t.j1]
+    if a is not None and b is not None:
+        return torch.add(left, right, out=out)
+    return out.fill_(0.0).add_(left).add_(right)
+
+
+def _two_exp_weights(
+    sweep: Sweep,
+    t: Tile,
+    s: int,
+    x: Tensor,
+    raw: Tensor,
+    row: Weights | None,
+    col: Weights | None,
+    saved: RawStats,
+    n: int,
+    total: Tensor | None,
+) -> Tensor:
+    """The same from two exponentials, each under its own row's or column's shift."""
+    result = None
+    for weights, shift, cut, dim in (
+        (row, saved.shift, slice(t.i0, t.i1), 1),
+        (col, saved.col_shift, slice(t.j0, t.j1), 0),
+    ):
+        if weights is None:
+            continue
+        e = torch.exp2(x - (shift[n, s, cut] * LOG2E).unsqueeze(dim))
+        part = e * weights.plain[s, cut].unsqueeze(dim)
+        if weights.raw is not None:
+            slope = e.mul_(weights.raw[s, cut].unsqueeze(dim))
+            total.add_(slope)
+            part.addcmul_(slope, raw)
+        result = part if result is None else result.add_(part)
+    return x.copy_(result) if result is not None else x.zero_()
+
+
+def _bias_gradients(t: Tile, n: int, s: int, dlogit: Float[Tensor, "r c"], out: Gradients) -> None:
+    if out.row_bias is not None:
+        out.row_bias[n, s, t.i0 : t.i1] += dlogit.sum(1)
+    if out.col_bias is not None:
+        out.col_bias[n, s, t.j0 : t.j1] += dlogit.sum(0)
+
+
+def _unfolded(
+    sweep: Sweep, t: Tile, n: int, s: int, dlogit: Tensor, raw: Tensor, total: Tensor, out: Gradients
+) -> None:
+    """d loss / d raw score of one scale into `total`, and the scale's gradient by its own sums."""
+    scale = sweep.problem.scale[n, s, t.i0 : t.i1, None]
+    col_scale = None if sweep.col_scale is None else sweep.col_scale[None, t.j0 : t.j1]
+    weighted = torch.mul(dlogit, raw, out=sweep.buffer(t, 2))
+    if col_scale is None:
+        out.scale[n, s, t.i0 : t.i1] += weighted.sum(1)
+    else:
+        out.scale[n, s, t.i0 : t.i1] += (weighted * col_scale).sum(1)
+        out.col_scale[n, t.j0 : t.j1] += weighted.mul_(scale).sum(0)
+        dlogit.mul_(col_scale)
+    total.addcmul_(dlogit, scale)
+
+
+def _unfold(problem: Problem, n: int, out: Gradients) -> None:
+    """Gradients of scale, column scale, q and k from sum_j dlogit_ij col_scale_j k_j and its counterpart."""
+    out.scale[n, 0] = row_dots(problem.q[n], out.q[n])
+    out.q[n].mul_(problem.scale[n, 0, :, None])
+    if out.k is not None:
+        out.k[n].mul_(LN2)  # the rows' strips carry the change of base
+        if problem.col_scale is not None:
+            out.col_scale[n] = row_dots(problem.k[n], out.k[n])
+            out.k[n].mul_(problem.col_scale[n, :, None])
