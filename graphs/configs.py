@@ -89,3 +89,47 @@ class GraphCLConfig:
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "small": {"hidden": 32, "node_dim": 64, "train": {"max_epochs": 5}},
     }
+
+
+@dataclass(frozen=True)
+class CircuitDataConfig:
+    """Circuits to learn from."""
+
+    manifest: str = ""
+    """Manifest with columns `netlist`, `parasitics`, `top` (`counterpoint graphs data import circuits`)."""
+    power: str = ""
+    """Regular expression of power nets; empty means the usual names."""
+
+
+@dataclass(frozen=True)
+class CircuitGCLConfig:
+    """CircuitGCL's pretraining: representation scattering with an EMA target. Defaults are the published code's."""
+
+    data: CircuitDataConfig = field(default_factory=CircuitDataConfig)
+    dim: int = 256
+    """Of the node type embedding and of every layer."""
+    layers: int = 4
+    """ClusterGCN convolutions."""
+    dropout: float = 0.3
+    fanout: tuple[int, ...] = (64, 64, 64, 64)
+    """Sampled neighbours per hop."""
+    momentum: float = 0.99
+    """The target follows the online encoder, once per epoch as in the released code."""
+    topology_hops: int = 0
+    """SGRL adds A_hat^hops h to the online representation; CircuitGCL's released code does not (0)."""
+    target_lr_scale: float = 0.2
+    """Learning rate of the target encoder over the online one's (2e-7 / 1e-6)."""
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            lr=1e-6, weight_decay=0.0, name="adam", clip=None, schedule=ScheduleConfig(kind="constant", warmup=0.0)
+        )
+    )
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(batch_size=1024, max_epochs=800, monitor="val/loss", patience=20)
+    )
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "small": {
+            "dim": 64, "fanout": (8, 8, 8, 8), "optim": {"lr": 1e-3}, "train": {"max_epochs": 10, "patience": None},
+        },
+    }  # fmt: skip

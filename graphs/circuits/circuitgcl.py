@@ -1,0 +1,98 @@
+r"""CircuitGCL's pretraining: representation scattering on circuit graphs, no augmentation and no negatives.
+
+    target encoder f_t:  L_t = - mean_i | u_i - c |^2,   u_i = f_t(G)_i / |f_t(G)_i|,  c = mean_i u_i
+    online encoder f_o:  L_o = - mean_i cos( q(f_o(G)_i + A_hat^k f_o(G)_i), sg f_t(G)_i )
+    once per epoch:      f_t <- m f_t + (1 - m) f_o
+
+Both encoders see the node type alone (net, device, pin), so that what they learn transfers to other circuits. The two
+losses share no parameter, so one Adam with two learning rates is the same as the two optimisers of the released code.
+The topology term A_hat^k is SGRL's; CircuitGCL's released code returns before it (`topology_hops=0`).
+
+Source: Shen et al., "Transferable Parasitic Estimation via Graph Contrastive Learning and Label Rebalancing in AMS
+Circuits", 2025 (arXiv 2507.06535); He et al. (SGRL), NeurIPS 2024.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import ClusterGCNConv
+
+from counterpoint.common.trainers import ContrastiveSystem, Datasets, OptimConfig, ParamGroup
+from counterpoint.graphs.circuits.data import circuit_datasets
+from counterpoint.graphs.circuits.scattering import aggregate, alignment_loss, scattering_loss
+from counterpoint.graphs.configs import CircuitGCLConfig
+
+
+class CircuitEncoder(nn.Module):
+    """Embedding of the node type, then ClusterGCN convolutions with tanh and dropout."""
+
+    def __init__(self, dim: int, layers: int, dropout: float, n_kinds: int = 3):
+        super().__init__()
+        self.kinds = nn.Embedding(n_kinds, dim)
+        self.convolutions = nn.ModuleList(ClusterGCNConv(dim, dim) for _ in range(layers))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, kind: Tensor, edge_index: Tensor) -> Tensor:
+        h = self.kinds(kind)
+        for convolution in self.convolutions:
+            h = self.dropout(convolution(h, edge_index).tanh())
+        return h
+
+
+class CircuitGCL(ContrastiveSystem):
+    """The system `circuitgcl`. Embeddings: `node` (online encoder)."""
+
+    Config = CircuitGCLConfig
+    presets = CircuitGCLConfig.presets
+    modalities = ("node",)
+
+    def __init__(self, config: CircuitGCLConfig) -> None:
+        super().__init__(config)
+        self.online = CircuitEncoder(config.dim, config.layers, config.dropout)
+        self.target = copy.deepcopy(self.online)
+        self.predictor = nn.Sequential(nn.Linear(config.dim, config.dim), nn.PReLU(), nn.Linear(config.dim, config.dim))
+
+    @property
+    def optim_config(self) -> OptimConfig:
+        own = ParamGroup(prefix="target", lr_scale=self.config.target_lr_scale)
+        return replace(super().optim_config, groups=(*super().optim_config.groups, own))
+
+    def datasets(self) -> Datasets:
+        return circuit_datasets(self.config.data, self.config.fanout)
+
+    def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        seeds = len(batch["index"])
+        online = self.online(batch["kind"], batch["edge_index"])
+        if self.config.topology_hops:
+            online = online + aggregate(online, batch["edge_index"], self.config.topology_hops)
+        target = self.target(batch["kind"], batch["edge_index"])
+        return {"node": online[:seeds], "target": target[:seeds]}
+
+    def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            "scatter": scattering_loss(embeddings["target"]),
+            "align": alignment_loss(self.predictor(embeddings["node"]), embeddings["target"]),
+        }
+
+    def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
+        """The online encoder's representation of the seeds, not normalized: downstream models read its length too."""
+        return {"node": self.online(batch["kind"], batch["edge_index"])[: len(batch["index"])]}
+
+    @torch.no_grad()
+    def on_train_epoch_end(self) -> None:
+        """The target follows the online encoder."""
+        super().on_train_epoch_end()
+        for mine, theirs in zip(self.target.parameters(), self.online.parameters(), strict=True):
+            mine.lerp_(theirs, 1 - self.config.momentum)
+
+    @torch.no_grad()
+    def node_vectors(self, kind: Tensor, edge_index: Tensor) -> Tensor:
+        """Representations of a whole graph at once (inference)."""
+        self.eval()
+        return self.online(kind, edge_index)

@@ -1,0 +1,104 @@
+"""Circuits of a manifest as graphs, joined to one and sampled node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.errors import InputError
+from counterpoint.common.trainers.loader import Datasets
+from counterpoint.graphs.circuits.flatten import flatten
+from counterpoint.graphs.circuits.graph import POWER_NETS, CircuitGraph, build_graph
+from counterpoint.graphs.circuits.parasitics import read_dspf, read_spef
+from counterpoint.graphs.circuits.spice import read_spice
+from counterpoint.graphs.configs import CircuitDataConfig
+from counterpoint.graphs.sampler import NeighborSampler, Subgraph
+
+
+def load_circuit(row: Mapping[str, Any], root: Path, power: str = "") -> CircuitGraph:
+    """The graph of one manifest row: `netlist`, and optionally `parasitics` (SPEF, DSPF/SPF) and `top`."""
+    flat = flatten(read_spice(root / str(row["netlist"])), row.get("top") or None)
+    extra = row.get("parasitics")
+    parasitics = None
+    if extra:
+        path = root / str(extra)
+        parasitics = read_spef(path) if path.suffix.lower() == ".spef" else read_dspf(path)
+    graph = build_graph(flat, parasitics, power=power or POWER_NETS)
+    graph.name = str(row.get("id") or graph.name)
+    return graph
+
+
+def load_circuits(manifest: Manifest, power: str = "") -> list[CircuitGraph]:
+    """All circuits of a manifest, in its order."""
+    if "netlist" not in manifest.frame:
+        columns = ", ".join(manifest.frame.columns)
+        raise InputError(f"{manifest.path or 'manifest'}: has no column netlist; its columns are {columns}")
+    frame = manifest.frame.astype(object).where(manifest.frame.notna(), None)
+    return [load_circuit(row, manifest.root, power) for row in frame.to_dict("records")]
+
+
+@dataclass
+class JoinedCircuits:
+    """Several circuits as one graph without edges between them; nodes keep the order of the circuits."""
+
+    kind: Tensor
+    edge_index: Tensor
+    circuit: Tensor
+    names: list[str]
+
+    @classmethod
+    def of(cls, graphs: Sequence[CircuitGraph]) -> JoinedCircuits:
+        kinds, edges, owner, shift = [], [], [], 0
+        for number, graph in enumerate(graphs):
+            kind, pairs = graph.homogeneous()
+            kinds.append(kind)
+            edges.append(pairs + shift)
+            owner.append(torch.full_like(kind, number))
+            shift += len(kind)
+        return cls(torch.cat(kinds), torch.cat(edges, 1), torch.cat(owner), [g.name for g in graphs])
+
+
+class NodeSeeds(torch.utils.data.Dataset):
+    """Every node once an epoch, as the seed of a sampled neighbourhood. `collate` draws the neighbourhoods with the
+    batch's own random numbers (PyTorch's generator, which the trainer seeds per batch)."""
+
+    def __init__(self, joined: JoinedCircuits, fanout: Sequence[int]):
+        self.joined = joined
+        self.sampler = NeighborSampler(joined.edge_index, len(joined.kind), fanout)
+
+    def __len__(self) -> int:
+        return len(self.joined.kind)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        return {"index": int(position), "id": str(position), "group": self.joined.names[self.joined.circuit[position]]}
+
+    def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        seeds = torch.tensor([s["index"] for s in samples])
+        generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        sub: Subgraph = self.sampler.sample(seeds, generator=generator)
+        nodes = sub.node["node"]
+        return {
+            "index": seeds,
+            "id": [s["id"] for s in samples],
+            "group": [s["group"] for s in samples],
+            "kind": self.joined.kind[nodes],
+            "edge_index": sub.edge_index["node", "to", "node"],
+        }
+
+
+def circuit_datasets(config: CircuitDataConfig, fanout: Sequence[int]) -> Datasets:
+    """Training circuits (split `train`, or all without a split) as node seeds."""
+    if not config.manifest:
+        raise InputError("data.manifest is not set; make one with `counterpoint graphs data import circuits`")
+    manifest = Manifest.load(config.manifest)
+    split = manifest.frame.get("split")
+    if split is not None and (split == "train").any():
+        manifest = manifest.select(split="train")
+    seeds = NodeSeeds(JoinedCircuits.of(load_circuits(manifest, config.power)), fanout)
+    return Datasets(seeds, collate=seeds.collate)

@@ -1,0 +1,147 @@
+"""CircuitGCL and its downstream tasks on circuits: deterministic, split by circuit, and able to learn."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.trainers import fit, load_run
+from counterpoint.common.trainers.config import from_dict
+from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
+from counterpoint.graphs.circuits.data import JoinedCircuits, NodeSeeds, load_circuits
+from counterpoint.graphs.circuits.downstream import (
+    DownstreamConfig,
+    Statistics,
+    ground_figures,
+    predict_coupling,
+    prepare,
+    regression_figures,
+    train_coupling,
+    train_ground,
+)
+from counterpoint.graphs.circuits.graph import CapacitanceScale
+from counterpoint.graphs.configs import CircuitDataConfig, CircuitGCLConfig
+
+
+def netlist(seed: int, inverters: int = 60) -> str:
+    """A chain of inverters of random width; nets couple more, and have more ground capacitance, the wider they are."""
+    rng = random.Random(seed)
+    lines, width = [f".subckt chain{seed} n0 n{inverters} VDD VSS"], []
+    for i in range(inverters):
+        w = rng.choice((0.4, 1.6, 6.4))
+        width.append(w)
+        lines.append(f"X{2 * i} n{i + 1} n{i} VSS VSS sky130_fd_pr__nfet_01v8 w={w} l=0.15")
+        lines.append(f"X{2 * i + 1} n{i + 1} n{i} VDD VDD sky130_fd_pr__pfet_01v8 w={w} l=0.15")
+    for i in range(inverters - 1):
+        lines.append(f"C{i} n{i} n{i + 1} {0.05 * width[i] ** 2 * rng.uniform(0.9, 1.1):.5f}fF")
+        lines.append(f"Cg{i} n{i + 1} VSS {0.2 * width[i] ** 2 * rng.uniform(0.9, 1.1):.5f}fF")
+    return "\n".join([*lines, ".ends"]) + "\n"
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("circuits")
+    rows = []
+    for seed, split in ((0, "train"), (1, "train"), (2, "test")):
+        (folder / f"chain{seed}.spice").write_text(netlist(seed))
+        rows.append({"id": f"chain{seed}", "netlist": f"chain{seed}.spice", "split": split})
+    Manifest.from_rows(rows, folder).save(folder / "manifest.csv")
+    return folder / "manifest.csv"
+
+
+def test_joined_circuits_share_no_edge(manifest):
+    joined = JoinedCircuits.of(load_circuits(Manifest.load(manifest)))
+    assert torch.equal(joined.circuit[joined.edge_index[0]], joined.circuit[joined.edge_index[1]])
+    assert joined.names == ["chain0", "chain1", "chain2"]
+
+
+def test_seed_batches_repeat_with_the_generator(manifest):
+    seeds = NodeSeeds(JoinedCircuits.of(load_circuits(Manifest.load(manifest))), (2, 2))
+    batches = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        batches.append(seeds.collate([seeds[i] for i in (3, 50, 200)]))
+    assert torch.equal(batches[0]["edge_index"], batches[1]["edge_index"])
+    assert torch.equal(batches[0]["kind"][:3], seeds.joined.kind[[3, 50, 200]])
+
+
+def small(manifest, out):
+    config = from_dict(CircuitGCLConfig, CircuitGCLConfig.presets["small"])
+    train = replace(config.train, out=str(out), batch_size=128, max_epochs=4, tensorboard=False, monitor_every=0)
+    return replace(config, data=CircuitDataConfig(manifest=str(manifest)), train=train, dim=16)
+
+
+def test_scattering_spreads_the_target_and_only_train_circuits_are_seen(manifest, tmp_path):
+    system = CircuitGCL(small(manifest, tmp_path / "run"))
+    assert system.datasets().train.joined.names == ["chain0", "chain1"]
+    joined = system.datasets().train.joined
+
+    def spread(model):
+        u = torch.nn.functional.normalize(model.eval().target(joined.kind, joined.edge_index), dim=1)
+        return u.mean(0).norm().item()
+
+    before = spread(system)
+    run = fit(system)
+    assert spread(load_run(run.run_dir, checkpoint="last")) < before
+
+
+def test_target_follows_online_once_per_epoch(manifest, tmp_path):
+    system = CircuitGCL(small(manifest, tmp_path))
+    with torch.no_grad():
+        system.online.kinds.weight.add_(1.0)
+    before = system.target.kinds.weight.clone()
+    system.on_train_epoch_end()
+    torch.testing.assert_close(system.target.kinds.weight - before, torch.full_like(before, 0.01))
+
+
+def test_the_two_losses_train_disjoint_parameters(manifest, tmp_path):
+    system = CircuitGCL(small(manifest, tmp_path))
+    seeds = system.datasets().train
+    batch = seeds.collate([seeds[i] for i in range(64)])
+    terms = system.losses(batch, system.embed(batch))
+    for name, own in (("scatter", "target"), ("align", ("online", "predictor"))):
+        system.zero_grad()
+        terms[name].backward(retain_graph=True)
+        reached = {n for n, p in system.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        assert reached
+        assert all(n.startswith(own) for n in reached)
+
+
+@pytest.fixture(scope="module")
+def prepared(manifest):
+    graphs = load_circuits(Manifest.load(manifest))
+    statistics = Statistics.fit(graphs[:2])
+    coupling = CapacitanceScale.fit(torch.cat([g.coupling_farad for g in graphs[:2]]))
+    ground = CapacitanceScale.fit(torch.cat([g.ground_farad for g in graphs[:2]]))
+    return [prepare(g, statistics, coupling, ground, None, (4, 4)) for g in graphs]
+
+
+@pytest.mark.parametrize("loss", ["mse", "gai", "bmc", "bni"])
+def test_coupling_regression_transfers_to_an_unseen_circuit(prepared, loss):
+    """The capacitance follows the drivers' widths, which the statistics hold: R2 well above a constant's 0."""
+    config = replace(DownstreamConfig.small(), epochs=25, lr=5e-3, batch_size=64)
+    model = train_coupling(prepared[:2], config, loss=loss, seed=0)
+    predicted = predict_coupling(model, prepared[2], config)
+    assert regression_figures(predicted, prepared[2].link_label)["R2"] > 0.4
+    assert torch.equal(predicted, predict_coupling(model, prepared[2], config)), "prediction depends on a hidden state"
+
+
+def test_pairs_have_no_direction(prepared):
+    config = DownstreamConfig.small()
+    model = train_coupling(prepared[:1], replace(config, epochs=1), seed=0)
+    h = torch.randn(10, model.head[0].in_features // 2)
+    a, b = torch.tensor([1, 2]), torch.tensor([5, 7])
+    torch.testing.assert_close(model.pair(h, a, b), model.pair(h, b, a))
+
+
+def test_ground_classes_are_learnt(prepared):
+    model = train_ground(prepared[:2], replace(DownstreamConfig.small(), epochs=20), balanced=True)
+    assert ground_figures(model, prepared[2])["macro F1"] > 0.5
+
+
+def test_rarest_fifth_is_the_one_with_fewest_pairs():
+    label = torch.tensor([0.05] * 10 + [0.9] * 2)
+    figures = regression_figures(torch.zeros(12), label)
+    assert figures["MAE of the rarest fifth"] == pytest.approx(0.9)
