@@ -73,13 +73,13 @@ class AMCL(Objective):
             k = min(self.hardest, 2 * batch - 2)
             _, hard = topk_scores(z, z, k, exclude=[Self(), Index(partner)])
             t_neg = self._temperature(p[:, None], p[hard])
-            push = dots(z[:, None], z[hard]) / t_neg - self.beta * self._omega(t_neg)
+            push = (z[:, None] * z[hard]).sum(-1) / t_neg - self.beta * self._omega(t_neg)
             loss = loss + push.mean(1)
         return row_mean(loss)
 
     def _temperature(self, p: Tensor, other: Tensor) -> Tensor:
         low, high = self.bounds
-        return low + (high - low) * torch.sigmoid(-dots(p, other))
+        return low + (high - low) * torch.sigmoid(-(p * other).sum(-1))
 
     def _omega(self, t: Tensor) -> Tensor:
         return self.dim / 2 * t.log() + 1 / t
