@@ -87,9 +87,7 @@ class CircuitGraph:
         return kind, torch.cat([half, half.flip(0)], 1)
 
 
-def build_graph(
-    flat: FlatCircuit, parasitics: Parasitics | None = None, *, power: str = POWER_NETS
-) -> CircuitGraph:
+def build_graph(flat: FlatCircuit, parasitics: Parasitics | None = None, *, power: str = POWER_NETS) -> CircuitGraph:
     """Make the graph of a flat circuit.
 
     Capacitances come from `parasitics` (SPEF, DSPF) when given, else from the netlist's own plain capacitors. Zero and

@@ -60,9 +60,7 @@ class KCL(ContrastiveSystem):
             for readout in (self.gcn.readout, self.kmpnn.readout):
                 readout.requires_grad_(False)
         if config.rotate_epochs:
-            table = train_rotate(
-                self.knowledge, config.node_dim, epochs=config.rotate_epochs, seed=config.train.seed
-            )
+            table = train_rotate(self.knowledge, config.node_dim, epochs=config.rotate_epochs, seed=config.train.seed)
             with torch.no_grad():
                 self.kmpnn.nodes.weight.copy_(table)
                 self.gcn.embedding.tables[0].weight.copy_(table[: len(self.gcn.embedding.tables[0].weight)])

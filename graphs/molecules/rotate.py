@@ -72,9 +72,7 @@ def train_rotate(
             negative = model(other, r[:, None].expand_as(other), t[:, None].expand_as(other))
         weight = (adversarial * negative.detach()).softmax(1)
         positive = model(h, r, t)
-        loss = -(
-            nn.functional.logsigmoid(positive) + (weight * nn.functional.logsigmoid(-negative)).sum(1)
-        ).mean()
+        loss = -(nn.functional.logsigmoid(positive) + (weight * nn.functional.logsigmoid(-negative)).sum(1)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

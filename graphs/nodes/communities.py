@@ -38,9 +38,7 @@ def deca_loss(
     return (lam * total - (n - 1 + lam) * inside) / (n * (n - 1)) + r.square().sum() / (2 * n)
 
 
-def node_loss(
-    h1: Float[Tensor, "nodes dim"], h2: Float[Tensor, "nodes dim"], temperature: float
-) -> Float[Tensor, ""]:
+def node_loss(h1: Float[Tensor, "nodes dim"], h2: Float[Tensor, "nodes dim"], temperature: float) -> Float[Tensor, ""]:
     """ReSC's node term: mean_i of -log( exp(h1_i . h2_i / T) / sum_j exp(h1_i . h2_j / T) ), from view 1 to view 2.
 
     One direction, as the official code computes it. Both views are normalized here.

@@ -1,0 +1,192 @@
+"""Attributed graphs in: Planetoid files, CSR `.npz`, or any PyTorch Geometric `Data`."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from counterpoint.common.errors import InputError
+
+
+@dataclass
+class NodeGraph:
+    """One graph: features, both directions of every edge (no loops, no doubles), labels (-1 unknown) and, where the
+    source has one, its public split (`train`, `val`, `test` or empty for each node)."""
+
+    name: str
+    x: Float[Tensor, "nodes features"]
+    edge_index: Int[Tensor, "2 edges"]
+    y: Int[Tensor, " nodes"]
+    split: np.ndarray
+
+    @property
+    def n_nodes(self) -> int:
+        return len(self.x)
+
+    @property
+    def n_classes(self) -> int:
+        return int(self.y.max()) + 1
+
+
+def simple_edges(edge_index: Tensor, n_nodes: int) -> Int[Tensor, "2 edges"]:
+    """Undirected, without loops and doubles, sorted."""
+    if edge_index.numel() and (edge_index.min() < 0 or edge_index.max() >= n_nodes):
+        raise InputError(f"edge_index names a node outside 0..{n_nodes - 1}")
+    pairs = torch.cat([edge_index, edge_index.flip(0)], 1)
+    return torch.unique(pairs[:, pairs[0] != pairs[1]], dim=1)
+
+
+def read_graph(path: str | Path) -> NodeGraph:
+    """Read `name.npz`, or `folder/ind.name` of a Planetoid set (`planetoid/ind.cora`).
+
+    Raises `InputError` naming the file and what is wrong with it.
+    """
+    path = Path(path)
+    if path.suffix == ".npz":
+        return read_npz(path)
+    if path.name.startswith("ind."):
+        return read_planetoid(path.parent, path.name[4:])
+    raise InputError(f"{path}: give a .npz file, or folder/ind.NAME of a Planetoid set")
+
+
+def read_npz(path: str | Path) -> NodeGraph:
+    """Adjacency, attributes and labels in CSR parts (`adj_*`, `attr_*`, `labels`), as gnn-benchmark stores them."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            parts = {k: archive[k] for k in archive.files}
+    except (ValueError, OSError, EOFError, KeyError) as error:
+        raise InputError(f"{path}: cannot be read as .npz ({error})") from None
+    needed = [f"{a}_{b}" for a in ("adj", "attr") for b in ("data", "indices", "indptr", "shape")] + ["labels"]
+    missing = [k for k in needed if k not in parts]
+    if missing:
+        raise InputError(f"{path}: lacks the array {missing[0]!r}; it holds {', '.join(parts)}")
+    adjacency, features = (
+        sp.csr_matrix((parts[f"{a}_data"], parts[f"{a}_indices"], parts[f"{a}_indptr"]), shape=parts[f"{a}_shape"])
+        for a in ("adj", "attr")
+    )
+    if not len(parts["labels"]) == adjacency.shape[0] == features.shape[0]:
+        raise InputError(f"{path}: {adjacency.shape[0]} nodes, {features.shape[0]} rows, {len(parts['labels'])} labels")
+    coo = adjacency.tocoo()
+    edges = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
+    return NodeGraph(
+        path.stem, torch.from_numpy(features.toarray()).float(), simple_edges(edges, adjacency.shape[0]),
+        torch.from_numpy(parts["labels"].astype(np.int64)), np.full(len(parts["labels"]), "", dtype=object),
+    )  # fmt: skip
+
+
+class _PlanetoidUnpickler(pickle.Unpickler):
+    """Planetoid's files are pickles. Only the few constructors that they need may be called: nothing else can run."""
+
+    _ALLOWED: ClassVar[set[tuple[str, str]]] = {
+        ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"), ("numpy", "ndarray"),
+        ("numpy", "dtype"), ("scipy.sparse.csr", "csr_matrix"), ("scipy.sparse._csr", "csr_matrix"),
+        ("collections", "defaultdict"), ("__builtin__", "list"), ("builtins", "list"), ("copy_reg", "_reconstructor"),
+        ("__builtin__", "object"), ("_codecs", "encode"),
+    }  # fmt: skip
+    _MOVED: ClassVar[dict[str, str]] = {"numpy.core.multiarray": "numpy._core.multiarray", "scipy.sparse.csr": "scipy.sparse._csr",
+              "__builtin__": "builtins", "copy_reg": "copyreg"}  # fmt: skip
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a Planetoid file has no use for")
+        return super().find_class(self._MOVED.get(module, module), name)
+
+
+def _unpickle(path: Path) -> Any:
+    try:
+        return _PlanetoidUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+    except FileNotFoundError:
+        parts = "x, y, tx, ty, allx, ally, graph, test.index"
+        raise InputError(f"{path}: no such file; a Planetoid set has {parts}") from None
+    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, UnicodeDecodeError, ValueError) as error:
+        raise InputError(f"{path}: is no Planetoid file ({error})") from None
+
+
+def read_planetoid(folder: str | Path, name: str) -> NodeGraph:
+    """The eight files `ind.NAME.*` of a Planetoid set, with its public split.
+
+    Test nodes that the index file leaves out (CiteSeer's isolated ones) become nodes without features or label.
+    """
+    folder = Path(folder)
+    part = {k: _unpickle(folder / f"ind.{name}.{k}") for k in ("x", "y", "tx", "ty", "allx", "ally", "graph")}
+    index_file = folder / f"ind.{name}.test.index"
+    if not index_file.is_file():
+        raise InputError(f"{index_file}: no such file")
+    try:
+        test = np.array([int(line) for line in index_file.read_text().split()])
+    except ValueError as error:
+        raise InputError(f"{index_file}: {error}; expected one node number a line") from None
+    known, total = part["allx"].shape[0], max(part["allx"].shape[0] + part["tx"].shape[0], int(test.max()) + 1)
+    total = max(total, max(part["graph"]) + 1)
+    features = sp.lil_matrix((total, part["allx"].shape[1]), dtype=np.float32)
+    labels = np.full(total, -1)
+    features[:known] = part["allx"]
+    labels[:known] = part["ally"].argmax(1)
+    features[test] = part["tx"]
+    labels[test] = np.where(part["ty"].sum(1) > 0, part["ty"].argmax(1), -1)
+    pairs = [(a, b) for a, neighbours in part["graph"].items() for b in neighbours]
+    split = np.full(total, "", dtype=object)
+    split[: len(part["y"])] = "train"
+    split[len(part["y"]) : len(part["y"]) + 500] = "val"
+    split[test] = "test"
+    split[labels < 0] = ""
+    edges = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T
+    return NodeGraph(
+        name, torch.from_numpy(features.toarray()), simple_edges(edges, total), torch.from_numpy(labels), split
+    )
+
+
+def from_data(data: Any, name: str = "graph") -> NodeGraph:
+    """Any PyTorch Geometric `Data` with `x`, `edge_index`, and optionally `y` and the three split masks."""
+    if data.x is None or data.edge_index is None:
+        raise InputError("the Data object needs x and edge_index")
+    n = data.x.shape[0]
+    y = data.y.reshape(-1).long() if data.y is not None else torch.full((n,), -1)
+    split = np.full(n, "", dtype=object)
+    for part in ("train", "val", "test"):
+        mask = getattr(data, f"{part}_mask", None)
+        if mask is not None:
+            split[mask.numpy()] = part
+    return NodeGraph(name, data.x.float(), simple_edges(data.edge_index, n), y, split)
+
+
+def stochastic_blocks(
+    sizes: list[int], p_in: float, p_out: float, *, dim: int = 16, signal: float = 1.0, seed: int = 0
+) -> NodeGraph:
+    """A synthetic graph: blocks with edge probabilities `p_in` and `p_out`, Gaussian features round block means.
+
+    Edges are drawn by their number (binomial) and then placed, in time linear in the edges.
+
+    >>> g = stochastic_blocks([50, 50], 0.2, 0.02)
+    >>> g.name, g.n_nodes, g.n_classes
+    ('synthetic blocks', 100, 2)
+    """
+    rng = np.random.default_rng(seed)
+    start = np.concatenate([[0], np.cumsum(sizes)])
+    parts = []
+    for a in range(len(sizes)):
+        for b in range(a, len(sizes)):
+            possible = sizes[a] * (sizes[a] - 1) // 2 if a == b else sizes[a] * sizes[b]
+            count = rng.binomial(possible, p_in if a == b else p_out)
+            parts.append(
+                np.stack([rng.integers(sizes[a], size=count) + start[a], rng.integers(sizes[b], size=count) + start[b]])
+            )
+    y = np.repeat(np.arange(len(sizes)), sizes)
+    means = rng.normal(size=(len(sizes), dim)) * signal
+    x = means[y] + rng.normal(size=(len(y), dim))
+    edges = simple_edges(torch.from_numpy(np.concatenate(parts, 1)), len(y))
+    return NodeGraph(
+        "synthetic blocks", torch.from_numpy(x).float(), edges, torch.from_numpy(y), np.full(len(y), "", dtype=object)
+    )

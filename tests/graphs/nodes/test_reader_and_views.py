@@ -1,0 +1,103 @@
+"""Graph files in, and what a view may change."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import Data
+from torch_geometric.nn import GCNConv
+from torch_geometric.utils import is_undirected
+
+from counterpoint.common.errors import InputError
+from counterpoint.graphs.nodes.encoders import GCN
+from counterpoint.graphs.nodes.reader import from_data, read_graph, read_npz, stochastic_blocks
+from counterpoint.graphs.nodes.views import drop_edges, drop_probabilities, edge_weights, mask_features
+
+
+@pytest.fixture
+def graph():
+    return stochastic_blocks([40, 30, 30], 0.3, 0.02, seed=1)
+
+
+def test_blocks_have_the_asked_densities():
+    g = stochastic_blocks([300, 300], 0.1, 0.01, seed=0)
+    same = g.y[g.edge_index[0]] == g.y[g.edge_index[1]]
+    inside, between = same.sum().item() / 2, (~same).sum().item() / 2
+    assert inside == pytest.approx(0.1 * 300 * 299, rel=0.1)
+    assert between == pytest.approx(0.01 * 300 * 300, rel=0.15)
+
+
+def test_dropping_keeps_the_graph_undirected_at_the_asked_rate(graph):
+    torch.manual_seed(0)
+    dropped = drop_edges(graph.edge_index, 0.4)
+    assert is_undirected(dropped, num_nodes=100)
+    assert dropped.shape[1] / graph.edge_index.shape[1] == pytest.approx(0.6, abs=0.05)
+
+
+def test_central_edges_are_dropped_less(graph):
+    for centrality in ("degree", "pagerank"):
+        p = drop_probabilities(edge_weights(graph.edge_index, 100, centrality), 0.3)
+        degree = torch.bincount(graph.edge_index[1]).float()[graph.edge_index[1]]
+        assert torch.corrcoef(torch.stack([p, degree]))[0, 1] < -0.5
+        assert p.max() <= 0.7
+        assert p.mean().item() == pytest.approx(0.3, abs=0.03)
+
+
+def test_masking_takes_whole_columns(graph):
+    torch.manual_seed(0)
+    masked = mask_features(graph.x, 0.5)
+    zero = (masked == 0).all(0)
+    assert torch.equal(masked[:, ~zero], graph.x[:, ~zero])
+    assert 0 < zero.sum() < 16
+
+
+def test_gcn_equals_pyg(graph):
+    ours = GCN(16, [8])
+    theirs = GCNConv(16, 8)
+    with torch.no_grad():
+        theirs.lin.weight.copy_(ours.layers[0].weight)
+        theirs.bias.copy_(ours.layers[0].bias)
+    torch.testing.assert_close(ours(graph.x, graph.edge_index), theirs(graph.x, graph.edge_index).relu())
+
+
+def test_npz_errors_name_the_file(tmp_path):
+    path = tmp_path / "g.npz"
+    np.savez(path, adj_data=np.ones(1))
+    with pytest.raises(InputError, match="g.npz: lacks the array 'adj_indices'"):
+        read_npz(path)
+    path.write_bytes(b"not a zip")
+    with pytest.raises(InputError, match="g.npz: cannot be read"):
+        read_npz(path)
+    with pytest.raises(InputError, match="give a .npz file, or folder/ind.NAME"):
+        read_graph(tmp_path / "cora")
+
+
+def test_a_planetoid_file_cannot_run_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (exec, ("raise SystemExit",))
+
+    for part in ("x", "y", "tx", "ty", "allx", "ally", "graph"):
+        (tmp_path / f"ind.bad.{part}").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(InputError, match="asks for builtins.exec"):
+        read_graph(tmp_path / "ind.bad")
+
+
+def test_pyg_data_comes_in_simple_and_undirected():
+    data = Data(x=torch.eye(3), edge_index=torch.tensor([[0, 0, 1, 1], [0, 1, 2, 2]]), y=torch.tensor([0, 1, 1]))
+    graph = from_data(data)
+    assert graph.edge_index.tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("name", "nodes", "edges", "classes", "train"),
+    [("planetoid/ind.cora", 2708, 5278, 7, 140), ("planetoid/ind.citeseer", 3327, 4552, 6, 120),
+     ("npz/cora.npz", 2708, 5278, 7, 0), ("npz/citeseer.npz", 3312, 4536, 6, 0)],
+)  # fmt: skip
+def test_known_sizes(data_dir, name, nodes, edges, classes, train):
+    g = read_graph(data_dir / "graphs" / "nodes" / name)
+    assert (g.n_nodes, g.edge_index.shape[1] // 2, g.n_classes) == (nodes, edges, classes)
+    assert (g.split == "train").sum() == train
+    assert is_undirected(g.edge_index, num_nodes=nodes)
