@@ -1,4 +1,4 @@
-"""Random changes of batches of windows; numbers come from torch's global generator, which the loader seeds per batch."""
+"""Random changes of batches of windows; numbers come from torch's global generator (the loader seeds it per batch)."""
 
 from __future__ import annotations
 

@@ -150,6 +150,9 @@ class DBPMConfig:
     """A pair is faulty when its mean loss lies this many deviations above it."""
     normalized: bool = True
     """Weights are divided by the density's peak (at most 1); off: the density itself, as in the official code."""
+    remember_weighted: bool = False
+    """Remember the weighted losses, as the official code does: a pair once weighted down then looks harmless in the
+    next epoch and comes back. Off: remember the losses themselves."""
 
 
 @dataclass(frozen=True)

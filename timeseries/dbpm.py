@@ -93,14 +93,15 @@ class BadPairMiner(nn.Module):
     def forward(
         self, losses: Float[Tensor, " batch"], index: Int[Tensor, " batch"], epoch: int
     ) -> Float[Tensor, " batch"]:
-        """Weighted losses; the epoch's weighted value is remembered, as in the official code (see its card)."""
+        """Weighted losses; the epoch's losses go into the memory, themselves or weighted (`remember_weighted`)."""
         if not self.training:
             return losses
         self.close(epoch)
         index = index.to(losses.device)
         weighted = losses if epoch < self.config.warmup else losses * self.weights(losses, index)
         share = (1 + epoch) / self.epochs
-        self.open_total.index_add_(0, index, weighted.detach().double() * share)
+        kept = weighted if self.config.remember_weighted else losses
+        self.open_total.index_add_(0, index, kept.detach().double() * share)
         self.open_count.index_add_(0, index, torch.ones_like(index, dtype=torch.float64))
         return weighted
 

@@ -34,7 +34,7 @@ def test_probe_reads_a_given_class_and_not_patients(windows):
     informative = torch.randn(len(windows), 6, generator=generator) + 4 * sick[:, None]
     results = probe_patients(informative, windows, (1.0, 0.25), n_boot=50)
     assert [r.fraction for r in results] == [1.0, 0.25]
-    assert results[0].probe.scores.metrics["macro_auroc"] > 0.99
+    assert results[0].probe.scores.metrics["auroc"] > 0.99
     assert results[0].patients.metrics["accuracy"] == 1.0
     assert results[1].labelled_patients == 2
     patient = torch.tensor(windows.frame["group"].astype("category").cat.codes.to_numpy(), dtype=torch.long)
