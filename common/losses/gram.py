@@ -15,12 +15,31 @@ _FLOOR = 1e-8  # below this radicand the gradient of the square root is cut off
 
 
 def gram_volume(*views: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:
-    """Volume of the parallelotope of the views of each row, sqrt det G, from a QR of all its vectors.
+    """Volume of the parallelotope of the views of each row, sqrt det G, as a product of Gram-Schmidt residuals.
 
     Accurate where the vectors nearly align (det G loses half the digits there); the gradient is zero at volume zero.
+
+    >>> import torch
+    >>> gram_volume(torch.eye(3)[:1], torch.eye(3)[1:2], torch.eye(3)[2:]).item()
+    1.0
     """
-    r = torch.linalg.qr(torch.stack(views, -1), mode="r").R
-    return _safe(r.diagonal(dim1=-2, dim2=-1).prod(-1) ** 2)
+    return _gram_schmidt(*views)[1]
+
+
+def _gram_schmidt(*views: Tensor) -> tuple[list[Tensor], Tensor]:
+    """An orthonormal basis of each row's vectors (zero where they are dependent) and the volume they span."""
+    basis: list[Tensor] = []
+    volume = torch.ones_like(views[0][..., 0])
+    for view in views:
+        rest = view
+        for _ in range(2):  # twice is enough for orthogonality to rounding
+            for u in basis:
+                rest = rest - (rest * u).sum(-1, keepdim=True) * u
+        square = rest.square().sum(-1)
+        length, some = _safe(square), square > _FLOOR**2
+        volume = volume * length
+        basis.append(torch.where(some[..., None], rest, 0.0) / torch.where(some, length, 1.0)[..., None])
+    return basis, volume
 
 
 class GRAM(Objective):
@@ -28,8 +47,8 @@ class GRAM(Objective):
 
         V_ij = sqrt det Gram(t_i, v_j, a_j, ...),     L = (CE(-V / T) + CE(-V^T / T)) / 2,   label smoothing 0.1
 
-    Per tuple j a thin QR [v_j a_j ...] = U_j R_j gives V_ij = |prod diag R_j| sqrt(1 - sum_h (t_i . u_jh)^2): matrix
-    products and one elementwise function instead of B^2 determinants. True tuples take the volume from a full QR.
+    An orthonormal basis u_jh of [v_j a_j ...] and their volume V_j give V_ij = V_j sqrt(1 - sum_h (t_i . u_jh)^2): matrix
+    products and one elementwise function instead of B^2 determinants. True tuples are orthogonalised in full.
     Two modalities: V = sqrt(1 - cos^2), so antiparallel vectors match as well as parallel ones.
 
     Args:
@@ -73,11 +92,10 @@ class GRAM(Objective):
         if not len(t):
             return t.sum()
         scale = self.logit_scale()
-        u, r = torch.linalg.qr(torch.stack(rest, -1))
-        base = r.diagonal(dim1=-2, dim2=-1).prod(-1).abs()
+        basis, base = _gram_schmidt(*rest)
 
         def score(start: int, stop: int) -> Tensor:
-            inside = sum((t[start:stop] @ u[..., h].T) ** 2 for h in range(u.shape[-1]))
+            inside = sum((t[start:stop] @ u.T) ** 2 for u in basis)
             return -scale * base * _safe(1 - inside)
 
         stats = block_stats(score, len(t), positive=-scale * gram_volume(t, *rest), block=self.block)
