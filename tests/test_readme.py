@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from counterpoint.common.cli.discover import find_verticals
+from counterpoint.common.cli.verbs import UMBRELLA, verbs_of
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
     path
@@ -37,3 +40,17 @@ def test_make_targets_named_in_the_pages_exist():
     for page in PAGES:
         named = set(re.findall(r"(?:^|`)make ([a-z][\w-]*)", page.read_text(), re.MULTILINE))
         assert named <= targets, f"{page.name} names make targets that do not exist: {named - targets}"
+
+
+def test_commands_named_in_the_pages_exist():
+    """Every `counterpoint VERTICAL VERB` a page shows is offered. Systems of `pretrain` too."""
+    verticals = {name: load() for name, load in find_verticals().items()}
+    for page in PAGES:
+        for words in re.findall(r"^counterpoint ([^\n#]*)", page.read_text(), re.MULTILINE):
+            name, *rest = words.split()
+            if name in UMBRELLA:
+                continue
+            assert name in verticals, f"{page.name}: no vertical {name}"
+            assert rest[0] in verbs_of(verticals[name]), f"{page.name}: {name} has no verb {rest[0]}"
+            if rest[0] == "pretrain" and not rest[1].startswith("-"):
+                assert rest[1] in {entry.name for entry in verticals[name].systems}

@@ -31,6 +31,7 @@ class Encoded:
         positions: places of the rows in `dataset` (unreadable samples have none).
         vectors: modality -> [n, dim].
         ids, groups: of each row.
+        labels: of each row, where a label field was asked for.
         left_out: unreadable samples as (id, reason).
     """
 
@@ -40,6 +41,7 @@ class Encoded:
     vectors: dict[str, Tensor]
     ids: list[str]
     groups: list[str]
+    labels: Any
     left_out: list[tuple[str, str]]
 
     def __len__(self) -> int:
@@ -73,6 +75,7 @@ def encode_run(
     manifest: Path | None = None,
     batch_size: int = 128,
     limit: int | None = None,
+    label: str | None = None,
 ) -> Encoded:
     """Load a run's checkpoint and encode a split (its first `limit` samples)."""
     system, dataset, collate = open_split(run, checkpoint, split, manifest)
@@ -83,7 +86,7 @@ def encode_run(
         raise InputError(f"{run}: the {split} split is empty")
     loader = DataLoader(Subset(dataset, range(size)), batch_size=batch_size, collate_fn=list)
     vectors: dict[str, list[Tensor]] = {}
-    positions, ids, groups, left_out = [], [], [], []
+    positions, ids, groups, labels, left_out = [], [], [], [], []
     with torch.inference_mode():
         for start, samples in zip(range(0, size, batch_size), track(loader, f"encoding {split}", len(loader))):
             good = [(start + i, s) for i, s in enumerate(samples) if not isinstance(s, BadSample)]
@@ -93,6 +96,8 @@ def encode_run(
             batch = {name: _to(value, device) for name, value in collate([s for _, s in good]).items()}
             for name, value in system.encode(batch).items():
                 vectors.setdefault(name, []).append(value.float().cpu())
+            if label is not None:
+                labels += [_label(sample, label) for _, sample in good]
             positions += [position for position, _ in good]
             ids += [str(s.get("id", position)) for position, s in good]
             groups += [str(s.get("group", s.get("id", position))) for position, s in good]
@@ -100,9 +105,8 @@ def encode_run(
         raise InputError(f"{run}: no sample of the {split} split could be read; the first: {left_out[0][1]}")
     if left_out:
         note(f"{len(left_out)} of {size} samples could not be read and are left out; the first: {left_out[0]}")
-    return Encoded(
-        system, dataset, positions, {name: torch.cat(v) for name, v in vectors.items()}, ids, groups, left_out
-    )
+    together = {name: torch.cat(v) for name, v in vectors.items()}
+    return Encoded(system, dataset, positions, together, ids, groups, _stack(labels), left_out)
 
 
 def modality_pairs(encoded: Encoded) -> Iterator[tuple[str, str]]:
@@ -118,6 +122,21 @@ def entry_of(vertical: Vertical, system: Any) -> SystemEntry | None:
     """The vertical's entry of a loaded system."""
     name = f"{type(system).__module__}:{type(system).__qualname__}"
     return next((entry for entry in vertical.systems if entry.system == name), None)
+
+
+def _label(sample: dict[str, Any], name: str) -> Any:
+    if name not in sample:
+        texts = [key for key, value in sample.items() if not isinstance(value, Tensor) or value.ndim < 2]
+        raise no_such("label field", name, texts)
+    value = sample[name]
+    return value.tolist() if isinstance(value, Tensor) else value
+
+
+def _stack(labels: list) -> Any:
+    """Labels as `metrics.evaluate` takes them: a list of classes or numbers, or a matrix of several labels per row."""
+    if not labels:
+        return None
+    return torch.tensor(labels) if isinstance(labels[0], list) else labels
 
 
 def _to(value: Any, device: str) -> Any:

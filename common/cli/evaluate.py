@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from counterpoint.common.cli.options import call, jsonable
+from counterpoint.common.cli.options import call
 from counterpoint.common.cli.simple import table
+from counterpoint.common.cli.suggest import no_such
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.cli.vertical import Outcome, Vertical
+from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
+
+if TYPE_CHECKING:
+    from counterpoint.common.cli.encode import Encoded
+    from counterpoint.common.metrics import Evaluation
 
 
 def evaluate(command: Call) -> int:
@@ -24,94 +30,126 @@ def evaluate_run(
     checkpoint: Literal["best", "last"] = "best",
     split: str = "test",
     manifest: Path | None = None,
+    protocols: tuple[str, ...] = (),
+    label: str | None = None,
     limit: int | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
     batch_size: int = 128,
+    out: Path | None = None,
 ) -> Outcome:
-    """Evaluate the checkpoint of RUN: retrieval between its modalities in both directions, label-free measures of each,
-    and the system's own protocols. Written to RUN/evaluation-SPLIT.json.
+    """Evaluate the checkpoint of RUN with every protocol its data allow: retrieval between modalities in both
+    directions, label-free measures, probes and neighbours where there are labels, and the system's own.
 
     Args:
         run: the run's folder.
         checkpoint: which weights.
         split: train, val or test.
         manifest: evaluate on this manifest instead of the run's own data.
-        limit: use only the first samples of the split.
+        protocols: only these protocols, e.g. [retrieval,knn]; one that the data do not allow is then an error.
+        label: field of the samples that holds their label; needed by probes, neighbours and clustering.
+        limit: use only the first samples of each split.
         bootstrap: resamples of the 95 % intervals; groups (patient, piece, scene, ...) are drawn, not rows.
-        seed: seed of the resampling.
+        seed: seed of everything drawn.
         batch_size: samples encoded at a time.
+        out: the JSON file; RUN/evaluation-SPLIT.json unless given.
     """
     from counterpoint.common.cli.encode import encode_run
 
-    encoded = encode_run(run, checkpoint, split, manifest=manifest, batch_size=batch_size, limit=limit)
-    results = measure(vertical, encoded, bootstrap=bootstrap, seed=seed)
+    options = {"manifest": manifest, "batch_size": batch_size, "limit": limit, "label": label}
+    encoded = encode_run(run, checkpoint, split, **options)
+    others = {}
+    if label is not None:
+        others = {name: encode_run(run, checkpoint, name, **options) for name in ("train", "val") if name != split}
+    evaluation = measure(vertical, encoded, others, protocols=protocols, n_boot=bootstrap, seed=seed)
+    target = out or run / f"evaluation-{split}.json"
     figures = {
         "run": str(run),
         "system": type(encoded.system).__name__,
         "checkpoint": checkpoint,
         "split": split,
-        "samples": len(encoded),
-        "groups": len(set(encoded.groups)),
+        "manifest_hash": getattr(getattr(encoded.dataset, "manifest", None), "hash", None),
         "left_out": [{"id": name, "reason": reason} for name, reason in encoded.left_out],
-        "data_hash": getattr(getattr(encoded.dataset, "manifest", None), "hash", None),
-        "seed": seed,
-        "bootstrap": bootstrap,
-        **jsonable(results),
+        **evaluation.as_dict(),
     }
-    target = run / f"evaluation-{split}.json"
-    target.write_text(json.dumps(jsonable(figures), indent=2) + "\n", encoding="utf-8")
-    head = f"{type(encoded.system).__name__}, {checkpoint} checkpoint: {len(encoded)} samples of {split}, " + (
-        f"{figures['groups']} groups"
-    )
-    return Outcome(figures, (head, "", *report_lines(results), "", f"wrote {target}"), {"evaluation": target})
+    write_json(figures, target)
+    what = f"{len(encoded)} samples of {split}, {len(set(encoded.groups))} groups"
+    head = f"{type(encoded.system).__name__}, {checkpoint} checkpoint: {what}"
+    return Outcome(figures, (head, "", *lines_of(evaluation), "", f"wrote {target}"), {"evaluation": target})
 
 
-def measure(vertical: Vertical, encoded: Any, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """All results of encoded samples: `retrieval`, `label_free` and `protocols`, each name -> result."""
-    from counterpoint.common.cli.encode import entry_of, modality_pairs
-    from counterpoint.common.metrics import label_free, retrieval
+def measure(
+    vertical: Vertical,
+    encoded: Encoded,
+    others: dict[str, Encoded] | None = None,
+    *,
+    protocols: tuple[str, ...] = (),
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> Evaluation:
+    """Evaluate encoded samples; `others` are the splits that probes learn from."""
+    from counterpoint.common.cli.encode import entry_of
+    from counterpoint.common.metrics import Split, evaluate
+    from counterpoint.common.metrics.evaluate import PROTOCOLS
 
-    results: dict[str, dict[str, Any]] = {"retrieval": {}, "label_free": {}, "protocols": {}}
-    for a, b in modality_pairs(encoded):
-        both = retrieval(
-            encoded.vectors[a],
-            encoded.vectors[b],
-            groups=encoded.groups,
+    for name in protocols:
+        if name not in PROTOCOLS:
+            raise no_such("protocol", name, PROTOCOLS)
+
+    def split(part: Encoded | None) -> Split | None:
+        return None if part is None else Split(part.vectors, part.labels, part.groups)
+
+    others = others or {}
+    try:
+        evaluation = evaluate(
+            split(encoded),
+            split(others.get("train")),
+            split(others.get("val")),
+            protocols=protocols or "auto",
             ks=(1, 5, 10, 25),
-            names=(a, b),
-            n_boot=bootstrap,
             seed=seed,
+            n_boot=n_boot,
         )
-        for way in (both.a_to_b, both.b_to_a):
-            results["retrieval"][f"{way.name} (pool {way.pool})"] = way
-    for name, vectors in encoded.vectors.items():
-        results["label_free"][name] = label_free(vectors, seed=seed)
+    except ValueError as error:
+        # Labels that do not fit the protocol asked for: the user chose both.
+        raise InputError(str(error)) from error
     entry = entry_of(vertical, encoded.system)
-    if entry is not None and entry.protocols is not None:
-        results["protocols"] = dict(resolve(entry.protocols)(encoded.system, encoded.dataset, encoded.vectors))
-    return {name: found for name, found in results.items() if found}
+    if entry is None or entry.protocols is None or protocols:
+        return evaluation
+    if encoded.left_out:
+        reason = f"{len(encoded.left_out)} samples could not be read"
+        return replace(evaluation, skipped={**evaluation.skipped, "the system's own": reason})
+    own = resolve(entry.protocols)(encoded.system, encoded.dataset, encoded.vectors)
+    return replace(evaluation, results={**evaluation.results, **own})
 
 
-def report_lines(results: dict[str, dict[str, Any]]) -> list[str]:
-    """The results as aligned tables for people."""
-    blocks: list[str] = []
-    rows = []
-    for way in results.get("retrieval", {}).values():
-        for metric in ("R@1", "R@10", "R@25", "MRR", "median_rank"):
-            if metric in way.metrics:
-                interval, chance = way.intervals.get(metric), way.chance.get(metric)
-                spread = f"{interval.low:.3g} .. {interval.high:.3g}" if interval else ""
-                level = f"{chance:.3g}" if chance is not None else ""
-                rows.append((way.name, str(way.pool), metric, f"{way.metrics[metric]:.3g}", spread, level))
-    if rows:
-        blocks += [*table(("retrieval", "pool", "metric", "value", "95 % interval", "chance"), rows), ""]
+def lines_of(evaluation: Evaluation) -> list[str]:
+    """The figures as aligned tables for people."""
     rows = [
-        (name, str(m.n), str(m.dim), f"{m.rankme:.1f}", f"{m.uniformity:.2f}", f"{m.mean_cosine:.2f}")
-        for name, m in results.get("label_free", {}).items()
+        (name, metric, f"{i.value:.3g}", f"{i.low:.3g} .. {i.high:.3g}", "" if chance is None else f"{chance:.3g}")
+        for name, metric, i, chance in evaluation.figures()
     ]
-    if rows:
-        blocks += [*table(("label-free", "samples", "dim", "RankMe", "uniformity", "mean cosine"), rows), ""]
-    for name, result in results.get("protocols", {}).items():
-        blocks.append(f"{name}: {json.dumps(jsonable(result)) if isinstance(result, dict) else result}")
-    return blocks[:-1] if blocks and not blocks[-1] else blocks
+    lines = table(("protocol", "metric", "value", "95 % interval", "chance"), rows) if rows else []
+    free = [
+        (name, str(m.n), str(m.dim), f"{m.rankme:.1f}", f"{m.uniformity:.2f}", f"{m.mean_cosine:.2f}")
+        for name, m in evaluation.results.items()
+        if hasattr(m, "rankme")
+    ]
+    if free:
+        lines += ["", *table(("label-free", "samples", "dim", "RankMe", "uniformity", "mean cosine"), free)]
+    if evaluation.skipped:
+        lines += ["", *(f"not run: {name}: {reason}" for name, reason in evaluation.skipped.items())]
+    return lines
+
+
+def write_json(figures: dict, target: Path) -> None:
+    """Write JSON under a temporary name, then rename: a reader never sees half a file."""
+    import json
+    import os
+
+    from counterpoint.common.cli.options import jsonable
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(jsonable(figures), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(target)

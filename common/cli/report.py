@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from counterpoint.common.cli.evaluate import measure
 from counterpoint.common.cli.options import call
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.cli.vertical import Outcome, Vertical
 from counterpoint.common.lazy import resolve
+
+if TYPE_CHECKING:
+    from counterpoint.common.cli.encode import Encoded
+    from counterpoint.common.metrics import Evaluation
+    from counterpoint.common.report import Report
 
 
 def report(command: Call) -> int:
@@ -44,10 +49,10 @@ def report_run(
     from counterpoint.common.report import Report
 
     encoded = encode_run(run, checkpoint, split, limit=limit)
-    results = measure(vertical, encoded, seed=seed)
+    evaluation = measure(vertical, encoded, seed=seed)
     name = type(encoded.system).__name__
     page = Report(f"{name}: {run.name}", f"{len(encoded)} samples of {split}, {checkpoint} checkpoint")
-    fill(page, vertical, encoded, results, run, examples=examples, seed=seed)
+    fill(page, vertical, encoded, evaluation, run, examples=examples, seed=seed)
     page.reproduce(
         [f"counterpoint {vertical.name} pretrain --resume {run}", f"counterpoint {vertical.name} report {run}"]
     )
@@ -56,13 +61,22 @@ def report_run(
 
 
 def fill(
-    page: Any, vertical: Vertical, encoded: Any, results: dict, run: Path, *, examples: int = 6, seed: int = 0
+    page: Report, vertical: Vertical, encoded: Encoded, evaluation: Evaluation, run: Path, *, examples: int, seed: int
 ) -> None:
     """Add a run's sections to a `Report`: figures, curves, map, gallery, monitors, configuration."""
-    if results.get("retrieval"):
-        page.section("Figures")
-        for way in results["retrieval"].values():
-            page.retrieval(way)
+    from counterpoint.common.metrics import LabelFree, RetrievalResult
+
+    page.section("Figures")
+    for result in evaluation.results.values():
+        if isinstance(result, RetrievalResult):
+            page.retrieval(result)
+    rest = [
+        (name, metric, interval.value, f"{interval.low:.3g} – {interval.high:.3g}", chance)
+        for name, metric, interval, chance in evaluation.figures()
+        if not isinstance(evaluation.results[name], RetrievalResult)
+    ]
+    if rest:
+        page.table("Other figures", rest, ("protocol", "metric", "value", "95 %", "chance"))
     if (series := curves(run)):
         page.section("Training")
         for title, lines in series.items():
@@ -72,8 +86,9 @@ def fill(
     if vertical.gallery is not None:
         _gallery(page, vertical, encoded, examples, seed)
     page.section("Collapse monitors")
-    for modality, measures in results.get("label_free", {}).items():
-        page.monitors(modality, measures)
+    for name, result in evaluation.results.items():
+        if isinstance(result, LabelFree):
+            page.monitors(name, result)
     page.section("Configuration")
     for file in ("config.yaml", "environment.json"):
         if (run / file).is_file():
@@ -103,7 +118,7 @@ def curves(run: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
     return found
 
 
-def _map(page: Any, encoded: Any) -> None:
+def _map(page: Report, encoded: Encoded) -> None:
     import torch
 
     names = list(encoded.vectors)
@@ -120,7 +135,7 @@ def _map(page: Any, encoded: Any) -> None:
         page.embedding_map(name, encoded.vectors[name], encoded.groups, encoded.ids)
 
 
-def _gallery(page: Any, vertical: Vertical, encoded: Any, examples: int, seed: int) -> None:
+def _gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: int, seed: int) -> None:
     from dataclasses import replace
 
     import torch

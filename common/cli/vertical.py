@@ -41,8 +41,8 @@ class SystemEntry:
         needs: the data and the extra it needs.
         config: `"module:Class"` of its frozen config dataclass, in a module without torch.
         system: `"module:Class"` of its `ContrastiveSystem`.
-        protocols: `(system, dataset, vectors: dict[str, Tensor]) -> dict[str, result]`: evaluations of this system
-            beyond retrieval and label-free measures (piece identification, ...); results have `as_dict()` or are plain.
+        protocols: `(system, dataset, vectors: dict[str, Tensor]) -> dict[str, common.metrics.Result]`: evaluations of
+            this system beyond the common ones (piece identification, ...).
 
     >>> SystemEntry("a", "ready", "A. Author, 2020", "a summary", "nothing", "m:C", "m:S").as_dict()["status"]
     'ready'

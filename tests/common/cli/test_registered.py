@@ -7,6 +7,8 @@ import yaml
 
 from counterpoint.common.cli.discover import find_verticals
 from counterpoint.common.cli.main import main
+from counterpoint.common.cli.options import parse
+from counterpoint.common.cli.pretrain import build_config, config_parser
 from counterpoint.common.lazy import resolve
 
 VERTICALS = {name: load() for name, load in find_verticals().items()}
@@ -65,3 +67,10 @@ def test_printed_configuration_feeds_back_for_every_preset(vertical, entry, tmp_
         (tmp_path / "config.yaml").write_text(printed)
         assert main([*command, "--config", str(tmp_path / "config.yaml"), "--print_config"]) == 0
         assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(printed)
+
+
+@pytest.mark.parametrize(("vertical", "entry"), SYSTEMS)
+def test_no_options_give_the_configs_own_defaults(vertical, entry):
+    config = resolve(entry.config)
+    parser = config_parser("x", entry, config)
+    assert build_config(parser, parse(parser, []), config) == config()

@@ -27,20 +27,29 @@ def test_evaluation_has_pool_chance_and_intervals_by_group(run, cli):
     code, out, _ = cli("toy", "evaluate", run, "--json")
     assert code == 0
     figures = json.loads(out)
-    assert figures["samples"] == 30
-    assert figures["groups"] == 10
-    way = figures["retrieval"]["left -> right (pool 30)"]
+    assert figures["samples"] == {"test": 30}
+    assert figures["groups"] == {"test": 10}
+    way = figures["results"]["retrieval left -> right (pool 30)"]
     assert way["chance"]["R@1"] == pytest.approx(1 / 30)
     assert way["metrics"]["R@10"] > 0.8
     assert way["intervals"]["R@10"]["groups"] == 10
     assert way["intervals"]["R@10"]["low"] <= way["metrics"]["R@10"] <= way["intervals"]["R@10"]["high"]
-    assert figures["label_free"]["left"]["n"] == 30
-    assert figures["protocols"] == {"nearest is own": {"rows": 30, "modalities": ["left", "right"]}}
-    stored = json.loads((run / "evaluation-test.json").read_text())
-    assert stored["retrieval"] == figures["retrieval"]
-    code, out, _ = cli("toy", "evaluate", run)
-    assert "left -> right" in out
+    assert figures["results"]["labelfree of left"]["n"] == 30
+    assert figures["results"]["nearest is own"] == {"rows": 30, "modalities": ["left", "right"]}
+    assert "labels" in figures["skipped"]["knn"]
+    assert json.loads((run / "evaluation-test.json").read_text())["results"] == figures["results"]
+    _, out, _ = cli("toy", "evaluate", run)
+    assert "retrieval left -> right" in out
     assert "chance" in out
+    assert "not run: knn: needs labels" in out
+
+
+def test_labels_bring_probes_that_learn_from_the_training_split(run, cli):
+    code, out, err = cli("toy", "evaluate", run, "--label", "side", "--protocols", "[probe,knn]", "--json")
+    assert code == 0, err
+    figures = json.loads(out)
+    assert figures["samples"] == {"test": 30, "train": 60, "val": 30}
+    assert figures["results"]["logreg of left"]["scores"]["intervals"]["balanced_accuracy"]["value"] > 0.7
 
 
 def test_evaluation_repeats_exactly(run, cli):
@@ -52,7 +61,7 @@ def test_evaluation_on_another_manifest(run, cli):
     assert cli("toy", "data", "simulate", "--out", "other", "--rows", "60", "--seed", "5000")[0] == 0
     code, out, _ = cli("toy", "evaluate", run, "--manifest", "other/manifest.csv", "--json")
     assert code == 0
-    assert json.loads(out)["samples"] == 15
+    assert json.loads(out)["samples"] == {"test": 15}
 
 
 @pytest.mark.parametrize(
@@ -61,6 +70,9 @@ def test_evaluation_on_another_manifest(run, cli):
         (("--split", "tset"), "did you mean 'test'"),
         (("--checkpoint", "bset"), "--checkpoint: expected"),
         (("--manifest", "nowhere.csv"), "nowhere.csv"),
+        (("--label", "sied"), "did you mean 'side'"),
+        (("--protocols", "[retreival]"), "did you mean 'retrieval'"),
+        (("--protocols", "[knn]"), "needs labels"),
     ],
 )
 def test_mistakes(run, cli, argv, advice):

@@ -1,6 +1,7 @@
 """A two-tower system of the smallest kind."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from toy_configs import PairConfig
 
 from counterpoint.common.data import Manifest, ManifestDataset
 from counterpoint.common.losses import InfoNCE
+from counterpoint.common.metrics import Result
 from counterpoint.common.report import Media
 from counterpoint.common.trainers import ContrastiveSystem, Datasets
 
@@ -18,7 +20,7 @@ def views(seed: int, noise: float) -> dict:
     thing = torch.randn(6, generator=generator)
     mixing = torch.randn(2, 6, 12, generator=torch.Generator().manual_seed(12345))
     left, right = thing @ mixing + noise * torch.randn(2, 12, generator=generator)
-    return {"left": left, "right": right}
+    return {"left": left, "right": right, "side": "positive" if thing[0] > 0 else "negative"}
 
 
 class Pair(ContrastiveSystem):
@@ -51,8 +53,14 @@ class One(Pair):
     """Another system, so that runs can be mixed up."""
 
 
+@dataclass(frozen=True)
+class Own(Result):
+    rows: int
+    modalities: list[str]
+
+
 def protocols(system, dataset, vectors):
-    return {"nearest is own": {"rows": len(dataset), "modalities": sorted(vectors)}}
+    return {"nearest is own": Own(len(dataset), sorted(vectors))}
 
 
 def gallery(sample, modality):
