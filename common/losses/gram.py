@@ -47,8 +47,8 @@ class GRAM(Objective):
 
         V_ij = sqrt det Gram(t_i, v_j, a_j, ...),     L = (CE(-V / T) + CE(-V^T / T)) / 2,   label smoothing 0.1
 
-    An orthonormal basis u_jh of [v_j a_j ...] and their volume V_j give V_ij = V_j sqrt(1 - sum_h (t_i . u_jh)^2): matrix
-    products and one elementwise function instead of B^2 determinants. True tuples are orthogonalised in full.
+    An orthonormal basis u_jh of [v_j a_j ...] and their volume V_j give V_ij = V_j sqrt(1 - sum_h (t_i . u_jh)^2):
+    matrix products and one elementwise function instead of B^2 determinants. True tuples are orthogonalised in full.
     Two modalities: V = sqrt(1 - cos^2), so antiparallel vectors match as well as parallel ones.
 
     Args:
