@@ -69,21 +69,21 @@ class ShuffleSampler(BatchSampler):
 
 
 class SequentialSampler(BatchSampler):
-    """Every sample once, in order, the last batch smaller: validation.
+    """Every sample once, in order, the last batch smaller: validation. A last batch below `least` joins the one before.
 
-    >>> list(SequentialSampler(5, batch_size=2))
-    [[0, 1], [2, 3], [4]]
+    >>> list(SequentialSampler(5, batch_size=2)), list(SequentialSampler(5, batch_size=2, least=2))
+    ([[0, 1], [2, 3], [4]], [[0, 1], [2, 3, 4]])
     """
 
-    def __init__(self, n: int, batch_size: int) -> None:
+    def __init__(self, n: int, batch_size: int, least: int = 1) -> None:
         super().__init__(batch_size)
-        self.n = n
-
-    def __len__(self) -> int:
-        return -(-self.n // self.batch_size)
+        self.n, self.least = n, least
 
     def batches(self, epoch: int) -> Sequence[Any]:
-        return [range(i, min(i + self.batch_size, self.n)) for i in range(0, self.n, self.batch_size)]
+        starts = list(range(0, self.n, self.batch_size))
+        if len(starts) > 1 and self.n - starts[-1] < self.least:
+            starts.pop()
+        return [range(i, j) for i, j in zip(starts, [*starts[1:], self.n])]
 
 
 class GroupUniqueBatchSampler(BatchSampler):

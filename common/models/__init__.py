@@ -2,6 +2,5 @@
 
 from counterpoint.common.models.ema import EMATeacher
 from counterpoint.common.models.projector import Projector
-from counterpoint.common.models.queue import EmbeddingQueue
 
-__all__ = ["EMATeacher", "EmbeddingQueue", "Projector"]
+__all__ = ["EMATeacher", "Projector"]

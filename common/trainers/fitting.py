@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -72,8 +73,6 @@ def _run_stage(
     system.on_stage_start(stage)
     datasets = system.datasets()
     batch_size = _batch_size(stage, train, datasets)
-    if state is None:
-        seed_all(train.seed + system.progress.stage)
     sampler = system.batch_sampler(datasets.train, batch_size, train.seed + system.progress.stage)
     if state is not None:
         sampler.load_state_dict(state["sampler"])
@@ -93,20 +92,24 @@ def _run_stage(
             system, run_dir, [*callbacks, *monitor, keeper], metrics_csv, datasets.val is not None, state
         )
     rank, world = trainer.global_rank, trainer.world_size
+    if state is None:  # dropout differs from rank to rank, from stage to stage
+        seed_all(int(np.random.SeedSequence([train.seed, system.progress.stage, rank]).generate_state(1)[0]))
     if batch_size % world:
         raise InputError(f"train.batch_size {batch_size} is not divisible by {world} processes")
     if trainer.is_global_zero:
         record_data(run_dir, stage.name, datasets)
     pin = trainer.strategy.root_device.type == "cuda"
     stage_number = system.progress.stage
-    requests = Requests(sampler, train.seed, stage_number, rank, world, even=True)
+    requests = Requests(sampler, train.seed, stage_number, rank, world)
     batches = Batches(
         datasets.train, datasets, requests, train.workers, pin, lambda: (system.progress.epoch, system.progress.batch)
     )
     val = None
     if datasets.val is not None:
+        if len(datasets.val) < world:
+            raise InputError(f"{len(datasets.val)} validation samples cannot be shared by {world} processes")
         in_order = Requests(
-            SequentialSampler(len(datasets.val), batch_size), train.seed, stage_number, rank, world, True
+            SequentialSampler(len(datasets.val), batch_size, world), train.seed, stage_number, rank, world
         )
         val = Batches(datasets.val, datasets, in_order, train.workers, pin, lambda: (0, 0))
     system.train()

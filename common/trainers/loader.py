@@ -73,21 +73,19 @@ class SeededBatches(Dataset):
 
 
 class Requests:
-    """Yields (positions, seeds) of this rank's share of every batch of the current epoch."""
+    """Yields (positions, seeds) of this rank's share of every batch of the current epoch, in rank order."""
 
-    def __init__(self, sampler: BatchSampler, seed: int, stage: int, rank: int, world: int, even: bool) -> None:
+    def __init__(self, sampler: BatchSampler, seed: int, stage: int, rank: int, world: int) -> None:
         self.sampler, self.seed, self.stage = sampler, seed, stage
-        self.rank, self.world, self.even = rank, world, even
+        self.rank, self.world = rank, world
 
     def __iter__(self) -> Iterator[tuple[list[int], list[int]]]:
         epoch, number = self.sampler.epoch, self.sampler.batch
         for batch in self.sampler:
             seeds = np.random.SeedSequence([self.seed, self.stage, epoch, number]).generate_state(len(batch), np.uint64)
-            size = len(batch) // self.world * self.world if self.even else len(batch)
-            mine = slice(self.rank * size // self.world, (self.rank + 1) * size // self.world)
-            if size:
-                # 62 bits: torch takes a signed seed, and one is added for the collate function.
-                yield list(batch[mine]), [int(s >> np.uint64(2)) for s in seeds[mine]]
+            mine = slice(self.rank * len(batch) // self.world, (self.rank + 1) * len(batch) // self.world)
+            # 62 bits: torch takes a signed seed, and one is added for the collate function.
+            yield list(batch[mine]), [int(s >> np.uint64(2)) for s in seeds[mine]]
             number += 1
 
 

@@ -85,10 +85,8 @@ class CollapseMonitor(Callback):
         if (self.every - step % self.every) % self.every * batch_rows(batch) <= self.rows:
             for name, value in outputs["embeddings"].items():
                 if value.ndim == 2:
-                    new = (
-                        torch.cat([self.kept[name], value.float().cpu()]) if name in self.kept else value.float().cpu()
-                    )
-                    self.kept[name] = new[-self.rows :]
+                    new = system.gather_rows(value.float())
+                    self.kept[name] = torch.cat([self.kept.get(name, new[:0]), new])[-self.rows :]
         if step % self.every == 0 and self.kept:
             readings = {k: z for k, z in self.kept.items() if len(z) > 1 and torch.isfinite(z).all()}
             result = health(readings)

@@ -61,6 +61,7 @@ class Schedule:
         def steps(length: float) -> int:
             return round(length * total) if length < 1 else int(length)
 
+        cooldown = steps(config.cooldown) if config.kind == "infinite" else 0
         schedule = cls(
             kind=config.kind,
             peak=base,
@@ -68,8 +69,8 @@ class Schedule:
             total=total,
             warmup=steps(config.warmup),
             decay=steps(config.decay) if config.kind == "wsd" else 0,
-            cooldown=steps(config.cooldown) if config.kind == "infinite" else 0,
-            level=base * config.constant if config.kind == "infinite" else base,
+            cooldown=cooldown,
+            level=base * config.constant if cooldown else base,  # without a way down, it stays at the peak
         )
         anneal = steps(config.decay) if config.kind == "infinite" else 0
         if anneal:

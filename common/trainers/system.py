@@ -187,7 +187,7 @@ class ContrastiveSystem(LightningModule):
 
     def check_finite(self, terms: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
         """Raise `NonFiniteLossError` on NaN or infinity, after saving the batch's ids into the run folder."""
-        bad = {name: float(term) for name, term in terms.items() if not bool(torch.isfinite(term))}
+        bad = {name: float(term.detach()) for name, term in terms.items() if not bool(torch.isfinite(term))}
         if not bad:
             return
         file = (self.run_dir or Path()) / f"non_finite_batch_rank{self.global_rank}.json"
@@ -281,7 +281,7 @@ class ContrastiveSystem(LightningModule):
         self.log("loss", total, prog_bar=True, logger=False)
 
     def record(self, values: Mapping[str, Any]) -> None:
-        """Numbers of this step for metrics.csv and TensorBoard, written (mean over ranks) every `train.log_every` steps."""
+        """Numbers of this step for metrics.csv and TensorBoard, written every `log_every` steps (mean of ranks)."""
         self._records.update({k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()})
 
     def record_reading(self, values: Mapping[str, float]) -> None:

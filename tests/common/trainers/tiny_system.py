@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 
 from counterpoint.common.data import GroupUniqueBatchSampler
-from counterpoint.common.models import EMATeacher, EmbeddingQueue
+from counterpoint.common.losses import FeatureQueue, InfoNCE, LogitScale
+from counterpoint.common.models import EMATeacher
 from counterpoint.common.trainers import (
     ContrastiveSystem,
     Datasets,
@@ -33,6 +34,7 @@ class TinyConfig:
     queue: int = 16
     two_stages: int = 0
     nan_at: int = -1
+    distributed: str = "none"
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
             max_epochs=3, batch_size=8, log_every=1, monitor_every=4, tensorboard=False, accelerator="cpu"
@@ -70,9 +72,9 @@ class Tiny(ContrastiveSystem):
         self.tower_b = nn.Sequential(
             nn.Linear(10, 16), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(16, config.dim)
         )
-        self.log_scale = nn.Parameter(torch.tensor(1.0))
+        self.contrast = InfoNCE(LogitScale(0.3), symmetric=False, distributed=config.distributed)
         self.teacher = EMATeacher(self.tower_b, 0.9)
-        self.queue = EmbeddingQueue(config.queue, config.dim)
+        self.queue = FeatureQueue(config.queue, config.dim)
         self.register_buffer("seen", torch.zeros(config.samples))
         self.fresh = None
 
@@ -84,16 +86,14 @@ class Tiny(ContrastiveSystem):
 
     def stages(self):
         if self.config.two_stages:
-            return (Stage("only-a", trains=("tower_a", "log_scale"), max_epochs=2), Stage("both"))
+            return (Stage("only-a", trains=("tower_a", "contrast"), max_epochs=2), Stage("both"))
         return (Stage(),)
 
     def embed(self, batch):
         return {"a": self.tower_a(batch["a"]), "b": self.tower_b(batch["b"])}
 
     def losses(self, batch, embeddings):
-        a, b = (normalize(embeddings[k], dim=-1) for k in "ab")
-        keys = torch.cat([b, self.queue.keys]) if self.training else b
-        loss = cross_entropy(self.log_scale.exp() * a @ keys.T, torch.arange(len(a)))
+        loss = self.contrast(embeddings["a"], embeddings["b"], queue=self.queue if self.training else None)
         if self.training:
             self.fresh = normalize(self.teacher(batch["b"]), dim=-1), batch["index"]
             if self.progress.total_step == self.config.nan_at:
@@ -101,7 +101,7 @@ class Tiny(ContrastiveSystem):
         return {"infonce": loss}
 
     def after_update(self):
-        keys, index = self.fresh
+        keys, index = (self.gather_rows(x) for x in self.fresh)
         self.queue.push(keys, index)
         self.seen[index] += 1
 

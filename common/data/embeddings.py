@@ -1,0 +1,290 @@
+"""Embeddings on disk: Parquet shards that any number of processes fill together, resumable, none counted twice.
+
+A folder holds `embeddings.json` (what was embedded with what), `part-00000.parquet`, ... Shard i is rows i*size to
+(i+1)*size of the data set, whoever computes it. A process claims a shard by locking a file beside it; the lock goes
+with the process, so a killed run leaves nothing to clean up. A finished shard appears under its name in one step.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from counterpoint.common.data.dataset import BadSample, collate
+from counterpoint.common.errors import InputError
+from counterpoint.common.progress import track
+
+INFO = "embeddings.json"
+
+
+@dataclass(frozen=True)
+class EmbeddingInfo:
+    """What a folder of embeddings was made from; two runs may only fill one folder when these agree."""
+
+    model_hash: str
+    data_hash: str
+    samples: int
+    shard_size: int
+    columns: tuple[str, ...]
+
+    @property
+    def shards(self) -> int:
+        return -(-self.samples // self.shard_size)
+
+
+def model_hash(module: torch.nn.Module) -> str:
+    """sha256 over names, shapes, types and values of the weights: equal for equal models, whatever file they came from.
+
+    >>> a = torch.nn.Linear(2, 2)
+    >>> model_hash(a) == model_hash(a), model_hash(a) == model_hash(torch.nn.Linear(2, 2))
+    (True, False)
+    """
+    seen = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        if isinstance(value, Tensor):
+            tensor = value.detach().cpu().contiguous()
+            seen.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+            seen.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return seen.hexdigest()
+
+
+def embed_to_parquet(
+    system: Any,
+    dataset: Any,
+    out: str | os.PathLike[str],
+    *,
+    metadata: Sequence[str] = (),
+    batch_size: int = 128,
+    shard_size: int = 4096,
+    collate_fn: Callable[[list[dict]], dict] = collate,
+    device: str | torch.device = "cpu",
+    data_hash: str | None = None,
+) -> EmbeddingStore:
+    """Encode a data set into `out`; run it in as many processes as there are cores, and again after a crash.
+
+    Args:
+        system: a module with `encode(batch) -> {modality: [batch, dim]}`.
+        dataset: map-style; samples are dictionaries with `id` and `group`. Unreadable ones (`BadSample`) are left out
+            and listed with their reasons in the shard.
+        metadata: further sample keys (labels) or columns of the data set's manifest to store beside the vectors.
+        data_hash: identity of the data; taken from `dataset.manifest.hash` when there is one.
+
+    Raises:
+        InputError: the folder holds embeddings of another model or of other data.
+    """
+    out = Path(out)
+    manifest = getattr(dataset, "manifest", None)
+    identity = data_hash or getattr(manifest, "hash", None) or f"{type(dataset).__name__}:{len(dataset)}"
+    info = EmbeddingInfo(model_hash(system), identity, len(dataset), shard_size, tuple(metadata))
+    if info.samples == 0:
+        raise InputError(f"{out}: there is no sample to embed")
+    _agree(out, info)
+    todo = [i for i in range(info.shards) if not _part(out, i).exists()]
+    # Processes start at different shards, so that they rarely meet.
+    offset = os.getpid() % max(len(todo), 1)
+    was_training = system.training
+    system.eval()
+    try:
+        for i in track(todo[offset:] + todo[:offset], "embedding", len(todo)):
+            with _claim(out, i) as mine:
+                if mine and not _part(out, i).exists():
+                    rows = range(i * shard_size, min((i + 1) * shard_size, info.samples))
+                    table = _encode_rows(system, dataset, rows, metadata, batch_size, collate_fn, device, info)
+                    _write(table, _part(out, i))
+    finally:
+        system.train(was_training)
+    return EmbeddingStore(out)
+
+
+def _encode_rows(
+    system: Any,
+    dataset: Any,
+    rows: range,
+    metadata: Sequence[str],
+    batch_size: int,
+    collate_fn: Callable[[list[dict]], dict],
+    device: str | torch.device,
+    info: EmbeddingInfo,
+) -> pa.Table:
+    vectors: dict[str, list[Tensor]] = {}
+    columns: dict[str, list] = {name: [] for name in ("id", "group", "row", *metadata)}
+    left_out = []
+    for start in range(rows.start, rows.stop, batch_size):
+        positions = range(start, min(start + batch_size, rows.stop))
+        samples = [(p, dataset[p]) for p in positions]
+        left_out += [[s.id, s.reason] for _, s in samples if isinstance(s, BadSample)]
+        good = [(p, s) for p, s in samples if not isinstance(s, BadSample)]
+        if not good:
+            continue
+        batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in collate_fn([s for _, s in good]).items()}
+        with torch.inference_mode():
+            for name, value in system.encode(batch).items():
+                vectors.setdefault(name, []).append(value.float().cpu())
+        for position, sample in good:
+            columns["id"].append(str(sample.get("id", position)))
+            columns["group"].append(str(sample.get("group", sample.get("id", position))))
+            columns["row"].append(position)
+            for name in metadata:
+                columns[name].append(_fact(dataset, position, sample, name))
+    table = pa.table(columns)
+    for name, parts in vectors.items():
+        z = torch.cat(parts)
+        if not torch.isfinite(z).all():
+            row = int((~torch.isfinite(z).all(1)).nonzero()[0])
+            raise InputError(f"sample {columns['id'][row]!r}: its {name} embedding holds NaN or infinity")
+        flat = pa.array(z.numpy().reshape(-1), pa.float32())
+        table = table.append_column(f"vector.{name}", pa.FixedSizeListArray.from_arrays(flat, z.shape[1]))
+    facts = {"model_hash": info.model_hash, "data_hash": info.data_hash, "left_out": json.dumps(left_out)}
+    return table.replace_schema_metadata(facts)
+
+
+class EmbeddingStore:
+    """A folder of embeddings, read: rows in the order of the data set, whoever wrote them.
+
+    Attributes:
+        folder: where the shards lie.
+        info: what they were made from.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.info = _read_info(self.folder)
+
+    @property
+    def missing(self) -> list[int]:
+        """Shards nobody has finished yet."""
+        return [i for i in range(self.info.shards) if not _part(self.folder, i).exists()]
+
+    @cached_property
+    def _tables(self) -> list[pa.Table]:
+        if missing := self.missing:
+            raise InputError(
+                f"{self.folder}: {len(missing)} of {self.info.shards} shards are not there yet; "
+                "run the embedding again to finish them"
+            )
+        tables = [pq.read_table(_part(self.folder, i)) for i in range(self.info.shards)]
+        for i, table in enumerate(tables):
+            if table.schema.metadata.get(b"model_hash", b"").decode() != self.info.model_hash:
+                raise InputError(
+                    f"{_part(self.folder, i)}: this shard was made by another model; delete it and run again"
+                )
+        return [t for t in tables if len(t)]
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """id, group, row in the data set, and the metadata columns."""
+        names = ["id", "group", "row", *self.info.columns]
+        return pa.concat_tables([t.select(names) for t in self._tables]).to_pandas()
+
+    @property
+    def modalities(self) -> list[str]:
+        names = self._tables[0].column_names if self._tables else []
+        return [n.removeprefix("vector.") for n in names if n.startswith("vector.")]
+
+    @property
+    def left_out(self) -> list[tuple[str, str]]:
+        """Samples that could not be read, with their reasons."""
+        parts = [pq.read_schema(_part(self.folder, i)).metadata for i in range(self.info.shards)]
+        return [tuple(x) for m in parts for x in json.loads(m[b"left_out"])]
+
+    @property
+    def ids(self) -> list[str]:
+        return self.frame["id"].tolist()
+
+    def vectors(self, modality: str | None = None) -> Float[Tensor, "n dim"]:
+        """All vectors of a modality (the only one when there is one), float32."""
+        names = self.modalities
+        if modality is None and len(names) == 1:
+            modality = names[0]
+        if modality not in names:
+            raise InputError(f"{self.folder}: no modality {modality!r}; there are: {', '.join(names)}")
+        parts = []
+        for table in self._tables:
+            column = table.column(f"vector.{modality}").combine_chunks()
+            flat = column.flatten().to_numpy(zero_copy_only=False)
+            parts.append(np.asarray(flat, dtype=np.float32).reshape(len(table), -1))
+        return torch.from_numpy(np.concatenate(parts))
+
+    def __len__(self) -> int:
+        return sum(len(t) for t in self._tables)
+
+
+def _fact(dataset: Any, position: int, sample: Mapping[str, Any], name: str) -> object:
+    if name in sample:
+        value = sample[name]
+        return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    manifest = getattr(dataset, "manifest", None)
+    if manifest is not None and name in manifest.frame:
+        return manifest.row(position)[name]
+    raise InputError(f"metadata {name!r}: neither a key of the samples nor a column of their manifest")
+
+
+def _agree(out: Path, info: EmbeddingInfo) -> None:
+    """Write the description once; whoever comes later must have come for the same."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (out / INFO).exists():
+            found = _read_info(out)
+            for name, said in (("model_hash", "another model"), ("data_hash", "other data"), ("samples", "other data")):
+                if getattr(found, name) != getattr(info, name):
+                    raise InputError(
+                        f"{out}: holds embeddings of {said} ({name} differs); give another folder or delete it"
+                    )
+            if found != info:
+                raise InputError(f"{out}: was begun with shard size {found.shard_size} and columns {found.columns}")
+            return
+        temporary = out / f".{INFO}.{os.getpid()}"
+        temporary.write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
+        temporary.replace(out / INFO)
+
+
+def _read_info(folder: Path) -> EmbeddingInfo:
+    file = folder / INFO
+    if not file.is_file():
+        raise InputError(f"{folder}: no {INFO} there; this is not a folder of embeddings")
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return EmbeddingInfo(**{**content, "columns": tuple(content["columns"])})
+
+
+def _part(folder: Path, shard: int) -> Path:
+    return folder / f"part-{shard:05d}.parquet"
+
+
+@contextmanager
+def _claim(folder: Path, shard: int) -> Iterator[bool]:
+    """Try to lock a shard; False when another process has it."""
+    with (folder / f".claim-{shard:05d}").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        pq.write_table(table, temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)

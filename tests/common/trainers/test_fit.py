@@ -1,0 +1,240 @@
+"""What a training leaves behind, and how it refuses."""
+
+import csv
+import json
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_system import Pairs, Tiny, TinyConfig
+
+from counterpoint.common.data import BadSample
+from counterpoint.common.errors import CollapseWarning, InputError, NonFiniteLossError
+from counterpoint.common.trainers import ContrastiveSystem, Datasets, Stage, create_system, fit, load_run, override
+
+
+def tiny(out: Path, **changes) -> Tiny:
+    options = {"train.out": str(out), "train.max_epochs": 1, "train.monitor_every": 0}
+    return create_system(Tiny, override(TinyConfig(), {**options, **changes}))
+
+
+def rows(run: Path) -> list[dict]:
+    with (run / "metrics.csv").open() as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_a_run_folder_is_complete_and_loads_again(tmp_path):
+    result = fit(tiny(tmp_path / "run", **{"train.tensorboard": True, "train.monitor_every": 3}))
+    run = result.run_dir
+    assert {p.name for p in run.iterdir()} >= {
+        "config.yaml",
+        "metrics.csv",
+        "environment.json",
+        "checkpoints",
+        "tensorboard",
+    }
+    assert json.loads((run / "environment.json").read_text())["data"]["train"]["train"]["samples"] == 48
+    table = rows(run)
+    assert [int(r["step"]) for r in table] == list(range(1, 7))
+    assert float(table[-1]["val/loss"]) == result.metrics["val/loss"]
+    assert [r["step"] for r in table if r["monitor/rankme/a"]] == ["3", "6"]
+    assert 0 <= float(table[-1]["val/a->b/R@10"]) <= 1
+    # Two of a group never share a batch, so each sample meets 7 others.
+    assert float(table[2]["monitor/negatives"]) == 7
+    again, batch = load_run(run), {k: torch.randn(4, 10) for k in "ab"}
+    last = load_run(run, "last")
+    assert not again.training
+    assert torch.equal(again.encode(batch)["a"], last.encode(batch)["a"])  # one epoch: its best is its last
+
+
+def test_best_is_the_best_validation_and_patience_stops(tmp_path):
+    values = iter([3.0, 1.0, 2.0, 2.5, 0.0])
+
+    class Scripted(Tiny):
+        def validation_metrics(self, embeddings):
+            return {"val/scripted": next(values)}
+
+    config = {"train.max_epochs": 5, "train.monitor": "val/scripted", "train.patience": 2}
+    system = create_system(Scripted, override(TinyConfig(), {"train.out": str(tmp_path / "run"), **config}))
+    fit(system)
+    best = json.loads((tmp_path / "run/checkpoints/best/state.json").read_text())
+    last = json.loads((tmp_path / "run/checkpoints/last/state.json").read_text())
+    assert (best["best"], best["progress"]["total_step"]) == (1.0, 12)
+    assert last["progress"]["epoch"] == 4  # two epochs without improvement
+
+
+def test_training_does_not_depend_on_validation(tmp_path):
+    often = fit(tiny(tmp_path / "a", **{"train.max_epochs": 2})).last
+    never = fit(tiny(tmp_path / "b", **{"train.max_epochs": 2, "train.validate_every_epochs": 5})).last
+    assert (often / "model.safetensors").read_bytes() == (never / "model.safetensors").read_bytes()
+
+
+def test_fit_leaves_the_global_generators_alone(tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fit(tiny(tmp_path / "run"))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_stages_train_their_parts_only(tmp_path):
+    class Frozen(Tiny):
+        def stages(self):
+            return (Stage("only-a", trains=("tower_a",), max_epochs=1),)
+
+    system = create_system(Frozen, override(TinyConfig(), {"train.out": str(tmp_path / "run")}))
+    before = {n: p.clone() for n, p in system.named_parameters()}
+    fit(system)
+    for name, parameter in system.named_parameters():
+        changed = not torch.equal(parameter, before[name])
+        assert changed == name.startswith("tower_a"), name
+
+
+def test_the_teacher_follows_the_student(tmp_path):
+    system = tiny(tmp_path / "run", **{"train.max_steps": 1})
+    before = [p.clone() for p in system.teacher.parameters()]
+    fit(system)
+    for old, new, student in zip(before, system.teacher.parameters(), system.tower_b.parameters()):
+        torch.testing.assert_close(new, 0.9 * old + 0.1 * student)
+
+
+def test_nan_stops_with_the_batch_named(tmp_path):
+    with pytest.raises(NonFiniteLossError, match="infonce = nan at step 3"):
+        fit(tiny(tmp_path / "run", nan_at=3))
+    record = json.loads((tmp_path / "run" / "non_finite_batch_rank0.json").read_text())
+    assert len(record["ids"]) == 8
+    assert record["ids"][0].startswith("s")
+
+
+def test_a_second_run_does_not_overwrite_the_first(tmp_path):
+    fit(tiny(tmp_path / "run"))
+    with pytest.raises(InputError, match="holds a run already.*--resume"):
+        fit(tiny(tmp_path / "run"))
+    fit(tiny(tmp_path / "run", **{"train.overwrite": True}))
+
+
+def test_a_finished_run_resumes_to_itself(tmp_path):
+    first = fit(tiny(tmp_path / "run"))
+    weights = (first.last / "model.safetensors").read_bytes()
+    again = fit(load_run(first.run_dir, "last"), resume=first.run_dir)
+    assert (again.last / "model.safetensors").read_bytes() == weights
+    assert again.metrics == first.metrics
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    from counterpoint.common.trainers import state
+
+    system = tiny(tmp_path / "run", **{"train.max_epochs": 3})
+    original, calls = state.write_model, []
+
+    def full(folder, weights):
+        calls.append(folder)
+        if len([c for c in calls if ".last" in str(c)]) > 1:
+            (folder / state.MODEL).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        original(folder, weights)
+
+    monkeypatch.setattr(state, "write_model", full)
+    with pytest.raises(InputError, match=r"last: the checkpoint cannot be written \(No space left.*is intact"):
+        fit(system)
+    monkeypatch.undo()
+    result = fit(load_run(tmp_path / "run", "last"), resume=tmp_path / "run")
+    whole = fit(tiny(tmp_path / "whole", **{"train.max_epochs": 3}))
+    assert (result.last / "model.safetensors").read_bytes() == (whole.last / "model.safetensors").read_bytes()
+
+
+def test_an_unwritable_folder_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="the run folder cannot be written"):
+        fit(tiny(tmp_path / "file" / "run"))
+
+
+def test_a_crash_between_two_renames_leaves_a_checkpoint(tmp_path):
+    result = fit(tiny(tmp_path / "run"))
+    result.last.rename(result.last.with_name(".last.old"))
+    load_run(result.run_dir, "last")
+
+
+def test_configurations_that_cannot_work_are_refused(tmp_path):
+    for changes, words in [
+        ({"train.precision": "float7"}, "float7"),
+        ({"train.monitor": "val/accuracy"}, "val/accuracy.*there are: .*val/loss"),
+        ({"optim.name": "adamax"}, "adamax.*adamw"),
+        ({"optim.schedule.kind": "cosin"}, "cosin"),
+        ({"optim.groups": [{"prefix": "tower_c"}]}, "tower_c"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            fit(tiny(tmp_path / "run", **{"train.overwrite": True, **changes}))
+    with pytest.raises(InputError, match="not a run folder"):
+        load_run(tmp_path)
+    (tmp_path / "config.yaml").write_text("system: os:system\nconfig: {}\n")
+    with pytest.raises(InputError, match="os:system is not a ContrastiveSystem"):
+        load_run(tmp_path)
+
+
+class Holes(Pairs):
+    """Some samples cannot be read."""
+
+    def __init__(self, broken: set[int]) -> None:
+        super().__init__(48, 0)
+        self.broken = broken
+
+    def __getitem__(self, i):
+        return BadSample(i, f"s{i}", "header missing") if i in self.broken else super().__getitem__(i)
+
+
+class Skipping(Tiny):
+    broken = frozenset({3, 17})
+
+    def datasets(self):
+        return Datasets(Holes(set(self.broken)), Pairs(13, 1))
+
+    def training_step(self, batch, batch_idx):
+        assert len(batch["id"]) == 8
+        assert len(set(batch["group"])) == 8
+        assert not {f"s{i}" for i in self.broken} & set(batch["id"])
+        return super().training_step(batch, batch_idx)
+
+
+def test_bad_samples_are_replaced_counted_and_limited(tmp_path):
+    config = override(TinyConfig(), {"train.max_epochs": 2, "train.max_bad": 0.05, "train.out": str(tmp_path / "run")})
+    fit(create_system(Skipping, config))
+    listed = [json.loads(line) for line in (tmp_path / "run/bad_samples.jsonl").read_text().splitlines()]
+    assert {r["id"] for r in listed} == {"s3", "s17"}
+    assert all(r["reason"] == "header missing" for r in listed)
+    strict = override(config, {"train.max_bad": 0.03, "train.out": str(tmp_path / "strict")})
+    with pytest.raises(InputError, match=r"2 of 48 samples cannot be read, more than train.max_bad = 3.00%"):
+        fit(create_system(Skipping, strict))
+
+
+def test_collapse_is_announced_with_causes(tmp_path):
+    class Collapsing(Tiny):
+        def losses(self, batch, embeddings):
+            terms = super().losses(batch, embeddings)
+            return {
+                "collapse": sum(((v - 1) ** 2).mean() for v in embeddings.values()),
+                "infonce": 0 * terms["infonce"],
+            }
+
+    options = {"train.max_epochs": 30, "train.monitor_every": 20, "optim.lr": 0.05, "dropout": 0.0}
+    config = override(TinyConfig(), {"train.out": str(tmp_path / "run"), "train.validate_every_epochs": 50, **options})
+    with pytest.warns(CollapseWarning, match="Likely causes: the views"):
+        fit(create_system(Collapsing, config))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CollapseWarning)
+        fit(tiny(tmp_path / "healthy", **{"train.max_epochs": 5, "train.monitor_every": 10}))
+
+
+def test_a_batch_larger_than_the_data_shrinks_and_says_so(tmp_path):
+    class Loose(Tiny):
+        batch_sampler = ContrastiveSystem.batch_sampler
+
+    config = override(
+        TinyConfig(), {"train.out": str(tmp_path / "run"), "train.max_epochs": 1, "train.batch_size": 100}
+    )
+    with pytest.warns(UserWarning, match="only 48 training samples"):
+        fit(create_system(Loose, replace(config, queue=100)))
