@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from counterpoint.common.kernels import Pairs, pair_sum, topk_scores
+from counterpoint.common.kernels import Index, Pairs, pair_sum, topk_scores
 from counterpoint.common.losses.base import Objective, dots
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
@@ -144,7 +144,7 @@ class SoftTopK(_MultiLabel):
         k: K (5), below the number of labels.
         sharpness: a (2).
         temperature: T (0.05).
-        steps: Newton steps at most; they end when a t_i moves by less than 1e-10 (float64) or 1e-4.
+        steps: Newton steps at most; they end when a t_i moves by less than 1e-11 (float64) or 1e-5.
 
     Source: Gupta et al. 2023 (bisection with 32 passes there).
 
@@ -190,35 +190,45 @@ class SoftTopK(_MultiLabel):
 
     def threshold(self, q: Float[Tensor, "rows dim"], k: Float[Tensor, "labels dim"]) -> Float[Tensor, "rows"]:
         """t_i with its implicit gradient."""
-        scale, a = self.logit_scale(), self.sharpness
+        scale = self.logit_scale()
         fixed = scale.detach() if isinstance(scale, Tensor) else scale
-        t, slope = self._root(q.detach(), k.detach(), fixed)
+        t, top = self._root(q.detach(), k.detach(), fixed)
+        with torch.enable_grad():
+            leaf = t.clone().requires_grad_()
+            rest, short = self._balance(q.detach(), k.detach(), fixed, leaf, top)
+            (slope,) = torch.autograd.grad((rest - short).sum(), leaf)
         # One Newton step at the root changes nothing and carries the implicit gradient in q, k and scale.
-        soft_count = pair_sum(q, k, fn="sigmoid", scale=a * scale, row_bias=a * t, backend=self.backend)
-        return t - (soft_count - soft_count.detach()) / slope
+        rest, short = self._balance(q, k, scale, t, top)
+        gap = rest - short
+        return t - (gap - gap.detach()) / slope.clamp_min(torch.finfo(q.dtype).tiny)
+
+    def _balance(self, q: Tensor, k: Tensor, scale: float | Tensor, t: Tensor, top: Tensor) -> tuple[Tensor, Tensor]:
+        """What the other labels have, and what the K best lack of K: equal at the root, each to its own precision."""
+        a = self.sharpness
+        rest = pair_sum(q, k, fn="sigmoid", scale=a * scale, row_bias=a * t, exclude=Index(top), backend=self.backend)
+        best = scale * (q[:, None] * k[top]).sum(-1)
+        return rest, torch.sigmoid(-a * (best + t[:, None])).sum(-1)
 
     def _root(self, q: Tensor, k: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
         a = self.sharpness
-        values = topk_scores(q, k, self.k + 1)[0] * scale
+        values, index = topk_scores(q, k, self.k + 1)
+        values, top = values * scale, index[:, : self.k]
         # All C sigmoids are at most K / C at the lower bound; the K + 1 best at least K / (K + 1) at the upper one.
         low = -values[:, 0] + math.log(self.k / (len(k) - self.k)) / a
         high = -values[:, self.k] + math.log(self.k) / a
-        edge = (values[:, self.k - 1] + values[:, self.k]) / 2
-        t = (-edge).clamp(low, high)
+        t = (-(values[:, self.k - 1] + values[:, self.k]) / 2).clamp(low, high)
         for _ in range(self.steps):
             with torch.enable_grad():
-                bias = (a * t).requires_grad_()
-                count = pair_sum(q, k, fn="sigmoid", scale=a * scale, row_bias=bias, backend=self.backend)
-                (slope,) = torch.autograd.grad(count.sum(), bias)
-            slope, gap = a * slope, count.detach() - self.k
-            high, low = torch.where(gap > 0, t, high), torch.where(gap > 0, low, t)
-            newton = t - gap / slope.clamp_min(torch.finfo(q.dtype).tiny)
+                leaf = t.clone().requires_grad_()
+                rest, short = self._balance(q, k, scale, leaf, top)
+                ratio = rest.log() - short.log()  # nearly linear in t where the sigmoids saturate
+                (slope,) = torch.autograd.grad(ratio.sum(), leaf)
+            ratio = torch.nan_to_num(ratio.detach(), nan=0.0)  # both underflow: t lies between the two ranks as it is
+            high, low = torch.where(ratio > 0, t, high), torch.where(ratio > 0, low, t)
+            newton = t - torch.nan_to_num(ratio / slope, nan=0.0)
             inside = (newton >= low) & (newton <= high)
             step = torch.where(inside, newton, (low + high) / 2) - t
             t = t + step
-            # Judged by t, not by the count: where all sigmoids saturate, many t have nearly the right count. There
-            # the count's own rounding is the end.
-            settled = a * step.abs() <= (1e-10 if q.dtype == torch.float64 else 1e-4)
-            if bool((settled | (gap.abs() <= 2 * torch.finfo(q.dtype).eps * self.k)).all()):
+            if bool((a * step.abs() <= (1e-11 if q.dtype == torch.float64 else 1e-5)).all()):
                 break
-        return t, slope.clamp_min(torch.finfo(q.dtype).tiny)
+        return t, top
