@@ -85,5 +85,5 @@ def pair_sums(problem: Problem, fn: str) -> Float[Tensor, "batch rows"]:
     if problem.positive is not None:
         columns = torch.arange(logits.shape[-1], device=logits.device)
         logits = torch.where(problem.positive[..., None] == columns, -logits, logits)
-    terms = F.softplus(logits) if fn == "softplus" else torch.sigmoid(logits)
+    terms = -F.logsigmoid(-logits) if fn == "softplus" else torch.sigmoid(logits)
     return terms.masked_fill(~keep, 0.0).sum(-1)

@@ -5,7 +5,7 @@ from functools import cache
 
 from torch import Tensor
 
-from counterpoint.common.kernels import dense, sharded
+from counterpoint.common.kernels import dense, pair_registration, sharded
 from counterpoint.common.kernels.backends import resolve, triton_refusal
 from counterpoint.common.kernels.dense import Outputs
 from counterpoint.common.kernels.problem import Problem
@@ -61,7 +61,7 @@ def evaluate_pair_sum(
     problem: Problem, fn: str, backend: str, distributed: str, process_group: object | None
 ) -> Tensor:
     """The differentiable pair sums [batch, rows] of a problem."""
-    choose(problem, backend)
+    chosen = choose(problem, backend)
     if distributed != "none":
-        return sharded.pair_sums(problem, fn, distributed, process_group, sharded.DensePairs())
-    return dense.pair_sums(problem, fn)
+        return sharded.pair_sums(problem, fn, distributed, process_group, resolve(chosen, True))
+    return dense.pair_sums(problem, fn) if chosen == "dense" else pair_registration.pair_sums(problem, fn, chosen)

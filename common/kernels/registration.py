@@ -12,21 +12,19 @@ from torch import Tensor
 from counterpoint.common.kernels import dense
 from counterpoint.common.kernels.backends import resolve
 from counterpoint.common.kernels.dense import Outputs
-from counterpoint.common.kernels.problem import Band, Columns, CsrPairs, Labels, Primitive, Problem, RawStats, Upstream
+from counterpoint.common.kernels.packing import DIFFERENTIABLE, TENSORS, pack, second_order, unpack
+from counterpoint.common.kernels.problem import Problem, RawStats, Upstream
 
 __all__ = ["contrast"]
 
-_TENSORS = ("q", "k", "scale", "col_scale", "row_bias", "col_bias", "positive", "valid_cols", "score_floor")
-_DIFFERENTIABLE = _TENSORS[:6]
 _SAVED = ("shift", "sum", "mean", "col_shift", "col_sum", "col_mean")
 _UPSTREAM = ("lse", "positive", "mean", "col_lse", "col_mean")
-_KINDS = (Band, Columns, Labels, CsrPairs)
 
 
 def contrast(problem: Problem, backend: str, deterministic: bool) -> Outputs:
     """The differentiable statistics of a problem by the named backend."""
-    masks, layout = _pack(problem)
-    named = [getattr(problem, name) for name in _TENSORS]
+    masks, layout = pack(problem)
+    named = [getattr(problem, name) for name in TENSORS]
     lse, positive, mean, count, col_lse, col_mean, col_count = _contrast(*named, masks, layout, backend, deterministic)[
         :7
     ]
@@ -38,60 +36,6 @@ def contrast(problem: Problem, backend: str, deterministic: bool) -> Outputs:
         col_lse if problem.columns else None,
         col_mean if problem.columns and problem.mean else None,
         col_count if problem.columns else None,
-    )
-
-
-# ---- a problem as tensors and integers ------------------------------------------------------------------------------
-
-
-def _pack(problem: Problem) -> tuple[list[Tensor], list[int]]:
-    """Mask tensors, and integers: five flags, the diagonal, then for each primitive its role, kind and number."""
-    layout = [int(f) for f in (problem.columns, problem.mean, problem.same, problem.uniform)]
-    layout += [int(problem.diagonal is not None), problem.diagonal or 0]
-    masks: list[Tensor] = []
-    for role, primitives in enumerate((problem.exclude, problem.only)):
-        for primitive in primitives:
-            number = 0
-            if isinstance(primitive, Band):
-                number = primitive.offset
-            elif isinstance(primitive, Columns):
-                masks.append(primitive.idx)
-            elif isinstance(primitive, Labels):
-                masks += [primitive.row, primitive.col]
-            else:
-                masks += [primitive.ptr, primitive.col]
-                number = primitive.start
-            layout += [role, _KINDS.index(type(primitive)), number]
-    return masks, layout
-
-
-def _unpack(named: Sequence[Tensor | None], masks: Sequence[Tensor], layout: Sequence[int]) -> Problem:
-    columns, mean, same, uniform, has_diagonal, diagonal = layout[:6]
-    rest = iter(masks)
-    roles: tuple[list[Primitive], list[Primitive]] = ([], [])
-    for at in range(6, len(layout), 3):
-        role, kind, number = layout[at : at + 3]
-        if kind == 0:
-            primitive = Band(number)
-        elif kind == 1:
-            primitive = Columns(next(rest))
-        elif kind == 2:
-            primitive = Labels(next(rest), next(rest))
-        else:
-            primitive = CsrPairs(next(rest), next(rest), number)
-        roles[role].append(primitive)
-    given = dict(zip(_TENSORS, named))
-    if same:
-        given["k"] = given["q"]
-    return Problem(
-        **given,
-        diagonal=diagonal if has_diagonal else None,
-        exclude=tuple(roles[0]),
-        only=tuple(roles[1]),
-        columns=bool(columns),
-        mean=bool(mean),
-        same=bool(same),
-        uniform=bool(uniform),
     )
 
 
@@ -116,7 +60,7 @@ def _contrast(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """lse, positive, mean, count, and the columns' lse, mean, count; then shifts and sums. Absent ones are empty."""
     named = (q, k, scale, col_scale, row_bias, col_bias, positive, valid_cols, score_floor)
-    problem = _unpack(named, masks, layout)
+    problem = unpack(named, masks, layout)
     stats = resolve(backend, deterministic).forward(problem)
     nothing = problem.scale.new_empty
 
@@ -239,14 +183,14 @@ def _contrast_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, scale, col_scale, row_bias, col_bias; absent ones are empty."""
     named = (q, k, scale, col_scale, row_bias, col_bias, positive, valid_cols, score_floor)
-    problem = _unpack(named, masks, layout)
+    problem = unpack(named, masks, layout)
     values = (shift, total, mean, col_shift, col_sum, col_mean)
     given = {name: (t if t.numel() else None) for name, t in zip(_SAVED, values)}
     saved = RawStats(**given, count=None)
     upstream = Upstream(g_lse, g_positive, g_mean, g_col_lse, g_col_mean, needs_q=needs[0], needs_k=needs[1])
     found = resolve(backend, deterministic).backward(problem, saved, upstream)
     result = []
-    for name in _DIFFERENTIABLE:
+    for name in DIFFERENTIABLE:
         gradient, like = getattr(found, name), getattr(problem, name)
         result.append(scale.new_empty(0) if gradient is None else gradient.to(like.dtype))
     if not needs[1]:
@@ -273,33 +217,14 @@ def _setup_second(ctx, inputs, output):
 
 
 def _second_backward(ctx, *grads):
-    """Derivatives of (gradients . grads) by differentiating the dense formula twice."""
     tensors = ctx.saved_tensors
     named, masks, upstream = tensors[:9], tensors[9 : 9 + ctx.masks], tensors[9 + ctx.masks :]
-    same = bool(ctx.layout[2])
-    with torch.enable_grad():
-        leaves = [None if t is None else t.detach().requires_grad_(i < 6) for i, t in enumerate(named)]
-        if same:
-            leaves[1] = leaves[0]
-        outputs = dense.statistics(_unpack(leaves, masks, ctx.layout))
-        downstream = [None if g is None else g.detach().requires_grad_() for g in upstream]
-        pairs = [(getattr(outputs, name), g) for name, g in zip(_UPSTREAM, downstream) if g is not None]
-        inputs = [t for i, t in enumerate(leaves[:6]) if t is not None and not (same and i == 1)]
-        places = [i for i, t in enumerate(leaves[:6]) if t is not None and not (same and i == 1)]
-        first = torch.autograd.grad(
-            [o for o, _ in pairs], inputs, [g for _, g in pairs], create_graph=True, allow_unused=True
-        )
-        chosen = [
-            (f, grads[i]) for f, i in zip(first, places) if f is not None and grads[i] is not None and f.requires_grad
-        ]
-        wanted = inputs + [g for g in downstream if g is not None]
-        second = torch.autograd.grad(
-            [f for f, _ in chosen], wanted, [g.to(f.dtype) for f, g in chosen], allow_unused=True
-        ) if chosen else [None] * len(wanted)  # fmt: skip
-    of_inputs = dict(zip(places, second))
-    rest = iter(second[len(inputs) :])
-    of_upstream = [None if g is None else next(rest) for g in downstream]
-    of_named = [of_inputs.get(i) for i in range(9)]
+
+    def function(problem: Problem) -> list[Tensor | None]:
+        outputs = dense.statistics(problem)
+        return [getattr(outputs, name) for name in _UPSTREAM]
+
+    of_named, of_upstream = second_order(function, named, masks, ctx.layout, upstream, grads)
     return *of_named, [None] * ctx.masks, None, None, None, *([None] * 6), *of_upstream, None
 
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from counterpoint.common.kernels.problem import Band, Labels, Problem
+from counterpoint.common.kernels.problem import Band, Gradients, Labels, Problem
 
 __all__ = ["LN2", "LOG2E", "Sweep", "Tile", "tile_shape", "row_dots", "tile_size"]
 
@@ -89,8 +89,8 @@ class Sweep:
     # ---- walking ----
 
     def __iter__(self) -> Iterator[Tile]:
-        for j0 in range(0, self.columns, self.tile_columns):
-            for i0 in range(0, self.rows, self.tile_rows):
+        for i0 in range(0, self.rows, self.tile_rows):
+            for j0 in range(0, self.columns, self.tile_columns):
                 yield Tile(i0, min(i0 + self.tile_rows, self.rows), j0, min(j0 + self.tile_columns, self.columns))
 
     def triangle(self) -> Iterator[Tile]:
@@ -144,6 +144,12 @@ class Sweep:
             x.add_(self.col_bias[s, None, t.j0 : t.j1])
         return x
 
+    def add_bias_gradients(self, t: Tile, s: int, dlogit: Float[Tensor, "r c"], out: Gradients) -> None:
+        if out.row_bias is not None:
+            out.row_bias[self.n, s, t.i0 : t.i1] += dlogit.sum(1)
+        if out.col_bias is not None:
+            out.col_bias[self.n, s, t.j0 : t.j1] += dlogit.sum(0)
+
     # ---- positives ----
 
     def positives(self, t: Tile, transposed: bool = False) -> tuple[Tensor, Tensor] | None:
@@ -190,9 +196,12 @@ class Sweep:
         return x
 
 
-def row_dots(a: Float[Tensor, "rows dim"], b: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows"]:
-    """a_i . b_i by strips, so that no further rows x dim array appears."""
-    return torch.cat([(x.to(b.dtype) * y).sum(-1) for x, y in zip(a.split(4096), b.split(4096))])
+def row_dots(
+    a: Float[Tensor, "rows dim"], b: Float[Tensor, "rows dim"], dtype: torch.dtype | None = None
+) -> Float[Tensor, "rows"]:
+    """a_i . b_i by strips that stay in the cache, so that no further rows x dim array appears."""
+    dtype = dtype or b.dtype
+    return torch.cat([(x.to(dtype) * y.to(dtype)).sum(-1) for x, y in zip(a.split(512), b.split(512))])
 
 
 def _split(problem: Problem) -> tuple[list[Band], Problem]:

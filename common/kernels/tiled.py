@@ -12,31 +12,32 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from counterpoint.common.kernels import selfsim
+from counterpoint.common.kernels import pairsum, selfsim
 from counterpoint.common.kernels.problem import Gradients, Problem, RawStats, Upstream
 from counterpoint.common.kernels.sweep import LN2, LOG2E, Sweep, Tile, row_dots
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "forward", "pair_sum_backward", "pair_sum_forward"]
 
 
 def forward(problem: Problem) -> RawStats:
     """All statistics of a problem, tile by tile."""
     batch, scales, rows, columns, _ = problem.shape
-    p, kind = problem, {"dtype": problem.dtype, "device": problem.q.device}
+    p = problem
 
-    def empty(*shape: int, wanted: bool = True, dtype: torch.dtype = problem.dtype) -> Tensor | None:
-        return torch.zeros(shape, dtype=dtype, device=problem.q.device) if wanted else None
+    def zeros(*shape: int, wanted: bool = True, dtype: torch.dtype = problem.dtype) -> Tensor | None:
+        return torch.zeros(shape, dtype=dtype, device=p.q.device) if wanted else None
 
+    row, col = (batch, scales, rows), (batch, scales, columns)
     stats = RawStats(
-        shift=torch.zeros(batch, scales, rows, **kind),
-        sum=torch.zeros(batch, scales, rows, **kind),
-        count=torch.zeros(batch, rows, dtype=torch.int64, device=p.q.device),
-        positive=empty(batch, scales, rows, wanted=p.positive is not None),
-        mean=empty(batch, scales, rows, wanted=p.mean),
-        col_shift=empty(batch, scales, columns, wanted=p.columns),
-        col_sum=empty(batch, scales, columns, wanted=p.columns),
-        col_mean=empty(batch, scales, columns, wanted=p.columns and p.mean),
-        col_count=empty(batch, columns, wanted=p.columns, dtype=torch.int64),
+        shift=zeros(*row),
+        sum=zeros(*row),
+        count=zeros(batch, rows, dtype=torch.int64),
+        positive=zeros(*row, wanted=p.positive is not None),
+        mean=zeros(*row, wanted=p.mean),
+        col_shift=zeros(*col, wanted=p.columns),
+        col_sum=zeros(*col, wanted=p.columns),
+        col_mean=zeros(*col, wanted=p.columns and p.mean),
+        col_count=zeros(batch, columns, wanted=p.columns, dtype=torch.int64),
     )
     half = selfsim.applies(problem)
     for n in range(batch):
@@ -52,24 +53,45 @@ def forward(problem: Problem) -> RawStats:
 
 def backward(problem: Problem, saved: RawStats, upstream: Upstream) -> Gradients:
     """Gradients for any upstream derivative of the statistics; `saved` may describe more columns than the problem."""
-    p, kind = problem, {"dtype": problem.dtype, "device": problem.q.device}
+    p = problem
     shifts = [constant_shifts(saved, n) for n in range(p.q.shape[0])]
     half = selfsim.applies(problem) and None not in shifts
-    wants_k = upstream.needs_k or p.same or p.col_scale is not None
-    out = Gradients(
-        q=torch.zeros(p.q.shape, **kind),  # also the way to the scale's gradient
-        k=torch.zeros(p.k.shape, **kind) if wants_k and not half else None,
-        scale=torch.zeros(p.scale.shape, **kind),
-        col_scale=None if p.col_scale is None else torch.zeros(p.col_scale.shape, **kind),
-        row_bias=None if p.row_bias is None else torch.zeros(p.row_bias.shape, **kind),
-        col_bias=None if p.col_bias is None else torch.zeros(p.col_bias.shape, **kind),
-    )
+    wants_k = (upstream.needs_k or p.same or p.col_scale is not None) and not half
+    out = empty_gradients(problem, wants_k)
     for n, shift in enumerate(shifts):
         if half:
             selfsim.backward(problem, n, shift, saved, upstream, out)
         else:
             _backward(problem, n, shift, saved, upstream, out)
-    if p.same and not half:
+    return one_sided(problem, out)
+
+
+def pair_sum_forward(problem: Problem, fn: str) -> Float[Tensor, "batch rows"]:
+    """sum_j fn(logit_ij), with fn(-logit) at the positive, tile by tile."""
+    return pairsum.forward(problem, fn)
+
+
+def pair_sum_backward(problem: Problem, fn: str, upstream: Float[Tensor, "batch rows"]) -> Gradients:
+    """Gradients of sum_i upstream_i (sum_j fn(logit_ij))."""
+    out = pairsum.backward(problem, fn, upstream, empty_gradients(problem, True))
+    for n in range(problem.q.shape[0]):
+        unfold(problem, n, out, 1.0)
+    return one_sided(problem, out)
+
+
+def empty_gradients(p: Problem, wants_k: bool) -> Gradients:
+    """Zeros to add to. q's is always there: the scale's gradient comes by way of it."""
+
+    def like(t: Tensor | None) -> Tensor | None:
+        return None if t is None else torch.zeros(t.shape, dtype=p.dtype, device=p.q.device)
+
+    k = like(p.k) if wants_k else None
+    return Gradients(like(p.q), k, like(p.scale), like(p.col_scale), like(p.row_bias), like(p.col_bias))
+
+
+def one_sided(problem: Problem, out: Gradients) -> Gradients:
+    """For self-similarities, both sides' gradients belong to the one tensor."""
+    if problem.same and out.k is not None:
         out.q, out.k = out.q.add_(out.k), None
     return out
 
@@ -84,7 +106,7 @@ def headroom(dtype: torch.dtype) -> float:
 
 def certified_shifts(problem: Problem, n: int) -> list[float] | None:
     """A constant shift for each scale under which no exponential can overflow; None where logits are not bounded."""
-    norms = [torch.linalg.vector_norm(t[n], dim=-1, dtype=problem.dtype) for t in (problem.q, problem.k)]
+    norms = [row_dots(t[n], t[n], problem.dtype).sqrt() for t in (problem.q, problem.k)]
     if problem.col_scale is not None:
         norms[1] = norms[1] * problem.col_scale[n].abs()
     bound = (problem.scale[n].abs() * norms[0]).amax(-1) * norms[1].amax()
@@ -276,7 +298,7 @@ def _backward(
             found = sweep.positives(t)
             if found is not None and upstream.positive is not None:
                 dlogit.view(-1).index_add_(0, found[1], upstream.positive[n, s, found[0]])
-            _bias_gradients(t, n, s, dlogit, out)
+            sweep.add_bias_gradients(t, s, dlogit, out)
             if not folded:
                 _unfolded(sweep, t, n, s, dlogit, product, total, out)
         weight = dlogit if folded else total
@@ -284,7 +306,7 @@ def _backward(
         if out.k is not None:
             out.k[n, t.j0 : t.j1].addmm_(weight.t(), sweep.row_strip(t))
     if folded:
-        _unfold(problem, n, out)
+        unfold(problem, n, out, LOG2E)
 
 
 def _one_exp_weights(
@@ -351,13 +373,6 @@ def _two_exp_weights(
     return x.copy_(result) if result is not None else x.zero_()
 
 
-def _bias_gradients(t: Tile, n: int, s: int, dlogit: Float[Tensor, "r c"], out: Gradients) -> None:
-    if out.row_bias is not None:
-        out.row_bias[n, s, t.i0 : t.i1] += dlogit.sum(1)
-    if out.col_bias is not None:
-        out.col_bias[n, s, t.j0 : t.j1] += dlogit.sum(0)
-
-
 def _unfolded(
     sweep: Sweep, t: Tile, n: int, s: int, dlogit: Tensor, raw: Tensor, total: Tensor, out: Gradients
 ) -> None:
@@ -374,12 +389,12 @@ def _unfolded(
     total.addcmul_(dlogit, scale)
 
 
-def _unfold(problem: Problem, n: int, out: Gradients) -> None:
+def unfold(problem: Problem, n: int, out: Gradients, base: float) -> None:
     """Gradients of scale, column scale, q and k from sum_j dlogit_ij col_scale_j k_j and its counterpart."""
     out.scale[n, 0] = row_dots(problem.q[n], out.q[n])
     out.q[n].mul_(problem.scale[n, 0, :, None])
     if out.k is not None:
-        out.k[n].mul_(LN2)  # the rows' strips carry the change of base
+        out.k[n].mul_(1.0 / base)  # the rows' strips carry the change of base
         if problem.col_scale is not None:
             out.col_scale[n] = row_dots(problem.k[n], out.k[n])
             out.k[n].mul_(problem.col_scale[n, :, None])

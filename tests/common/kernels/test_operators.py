@@ -6,9 +6,10 @@ import sys
 import pytest
 import torch
 
-from counterpoint.common.kernels import Diagonal, Index, SameLabel, Self, contrast_stats
+from counterpoint.common.kernels import Diagonal, Index, SameLabel, Self, contrast_stats, pair_sum
 from counterpoint.common.kernels.flatten import flatten
-from counterpoint.common.kernels.registration import _TENSORS, _contrast, _pack
+from counterpoint.common.kernels.packing import TENSORS, pack
+from counterpoint.common.kernels.registration import _contrast
 
 
 def tensors():
@@ -39,9 +40,9 @@ def test_opcheck(same):
     k = q if same else torch.randn(5, 3, requires_grad=True)
     exclude = [Self(), Index(torch.tensor([0, 1, 2, 3]))]
     problem, _, _ = flatten(q, k, scale=torch.tensor(2.0), positive=Diagonal(), exclude=exclude, columns=True)
-    masks, layout = _pack(problem)
+    masks, layout = pack(problem)
     given = [
-        t if t is None else t.detach().requires_grad_(t.requires_grad) for t in map(problem.__getattribute__, _TENSORS)
+        t if t is None else t.detach().requires_grad_(t.requires_grad) for t in map(problem.__getattribute__, TENSORS)
     ]
     torch.library.opcheck(_contrast, (*given, masks, layout, "tiled", True))
 
@@ -99,3 +100,14 @@ def test_a_queue_without_gradient_is_not_given_one():
     expected = torch.autograd.grad(contrast_stats(q, queue, backend="dense").lse.sum(), q)[0]
     torch.testing.assert_close(q.grad, expected)
     assert queue.grad is None
+
+
+@pytest.mark.parametrize("fn", ["softplus", "sigmoid"])
+def test_pair_sums_have_first_and_second_derivatives(fn):
+    def sums(q, k, scale, col_bias):
+        return pair_sum(q, k, fn=fn, scale=scale[0], col_bias=col_bias, positive=Diagonal(), exclude=Self(),
+                        row_offset=1, backend="tiled")  # fmt: skip
+
+    given = tuple(tensors().values())
+    assert torch.autograd.gradcheck(sums, given)
+    assert torch.autograd.gradgradcheck(sums, given)

@@ -21,6 +21,7 @@ from counterpoint.common.kernels import (
     target_scores,
     topk_scores,
 )
+from counterpoint.common.kernels.sweep import tile_size
 
 R, C, D = 5, 7, 3
 ROW_IDS, COL_IDS = torch.tensor([0, 1, 2, 1, 9]), torch.tensor([1, 1, 0, 3, 1, 2, 0])
@@ -114,6 +115,31 @@ def test_gumbel_top_1_samples_from_the_softmax():
     frequency = torch.bincount(index[:, 0], minlength=4) / len(q)
     # Five standard errors of a frequency of 1/2 at 40000 draws.
     torch.testing.assert_close(frequency, scores[0].softmax(0), rtol=0, atol=0.0125)
+
+
+@pytest.mark.parametrize("same", [False, True])
+@pytest.mark.parametrize("fn", ["softplus", "sigmoid"])
+def test_tiled_pair_sums_equal_dense(features, fn, same):
+    q, k = features
+    k = q if same else k
+    bias = torch.randn(k.shape[0], dtype=torch.float64, requires_grad=True)
+    arguments = {
+        "fn": fn,
+        "scale": torch.linspace(-3, 30, R, dtype=torch.float64, requires_grad=True),
+        "col_scale": torch.linspace(0.5, 2, k.shape[0], dtype=torch.float64, requires_grad=True),
+        "col_bias": bias,
+        "positive": Diagonal(1),
+        "exclude": [SameLabel(ROW_IDS, None if same else COL_IDS), Diagonal(2)],
+    }
+    leaves = [q, bias, arguments["scale"], arguments["col_scale"]] + ([] if same else [k])
+    found = []
+    for backend, tile in (("dense", (9, 9)), ("tiled", (9, 9)), ("tiled", (2, 3))):
+        with tile_size(*tile):
+            sums = pair_sum(q, k, **arguments, backend=backend)
+            found.append((sums, *torch.autograd.grad((sums * torch.arange(1, R + 1)).sum(), leaves)))
+    for other in found[1:]:
+        for a, b in zip(other, found[0]):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("fn", ["softplus", "sigmoid"])
