@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from counterpoint.common.cli.options import call
-from counterpoint.common.cli.simple import table
-from counterpoint.common.cli.suggest import no_such
+from counterpoint.common.cli.options import call, jsonable
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.cli.vertical import Outcome, Vertical
-from counterpoint.common.errors import InputError
-from counterpoint.common.lazy import resolve
-
-if TYPE_CHECKING:
-    from counterpoint.common.cli.encode import Encoded
-    from counterpoint.common.metrics import Evaluation
 
 
 def evaluate(command: Call) -> int:
@@ -55,6 +48,7 @@ def evaluate_run(
         out: the JSON file; RUN/evaluation-SPLIT.json unless given.
     """
     from counterpoint.common.cli.encode import encode_run
+    from counterpoint.common.cli.measure import lines_of, measure
 
     options = {"manifest": manifest, "batch_size": batch_size, "limit": limit, "label": label}
     encoded = encode_run(run, checkpoint, split, **options)
@@ -78,77 +72,8 @@ def evaluate_run(
     return Outcome(figures, (head, "", *lines_of(evaluation), "", f"wrote {target}"), {"evaluation": target})
 
 
-def measure(
-    vertical: Vertical,
-    encoded: Encoded,
-    others: dict[str, Encoded] | None = None,
-    *,
-    protocols: tuple[str, ...] = (),
-    n_boot: int = 1000,
-    seed: int = 0,
-) -> Evaluation:
-    """Evaluate encoded samples; `others` are the splits that probes learn from."""
-    from counterpoint.common.cli.encode import entry_of
-    from counterpoint.common.metrics import Split, evaluate
-    from counterpoint.common.metrics.evaluate import PROTOCOLS
-
-    for name in protocols:
-        if name not in PROTOCOLS:
-            raise no_such("protocol", name, PROTOCOLS)
-
-    def split(part: Encoded | None) -> Split | None:
-        return None if part is None else Split(part.vectors, part.labels, part.groups)
-
-    others = others or {}
-    try:
-        evaluation = evaluate(
-            split(encoded),
-            split(others.get("train")),
-            split(others.get("val")),
-            protocols=protocols or "auto",
-            ks=(1, 5, 10, 25),
-            seed=seed,
-            n_boot=n_boot,
-        )
-    except ValueError as error:
-        # Labels that do not fit the protocol asked for: the user chose both.
-        raise InputError(str(error)) from error
-    entry = entry_of(vertical, encoded.system)
-    if entry is None or entry.protocols is None or protocols:
-        return evaluation
-    if encoded.left_out:
-        reason = f"{len(encoded.left_out)} samples could not be read"
-        return replace(evaluation, skipped={**evaluation.skipped, "the system's own": reason})
-    own = resolve(entry.protocols)(encoded.system, encoded.dataset, encoded.vectors)
-    return replace(evaluation, results={**evaluation.results, **own})
-
-
-def lines_of(evaluation: Evaluation) -> list[str]:
-    """The figures as aligned tables for people."""
-    rows = [
-        (name, metric, f"{i.value:.3g}", f"{i.low:.3g} .. {i.high:.3g}", "" if chance is None else f"{chance:.3g}")
-        for name, metric, i, chance in evaluation.figures()
-    ]
-    lines = table(("protocol", "metric", "value", "95 % interval", "chance"), rows) if rows else []
-    free = [
-        (name, str(m.n), str(m.dim), f"{m.rankme:.1f}", f"{m.uniformity:.2f}", f"{m.mean_cosine:.2f}")
-        for name, m in evaluation.results.items()
-        if hasattr(m, "rankme")
-    ]
-    if free:
-        lines += ["", *table(("label-free", "samples", "dim", "RankMe", "uniformity", "mean cosine"), free)]
-    if evaluation.skipped:
-        lines += ["", *(f"not run: {name}: {reason}" for name, reason in evaluation.skipped.items())]
-    return lines
-
-
 def write_json(figures: dict, target: Path) -> None:
     """Write JSON under a temporary name, then rename: a reader never sees half a file."""
-    import json
-    import os
-
-    from counterpoint.common.cli.options import jsonable
-
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     temporary.write_text(json.dumps(jsonable(figures), indent=2) + "\n", encoding="utf-8")

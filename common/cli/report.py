@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from counterpoint.common.cli.evaluate import measure
 from counterpoint.common.cli.options import call
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.cli.vertical import Outcome, Vertical
-from counterpoint.common.lazy import resolve
-
-if TYPE_CHECKING:
-    from counterpoint.common.cli.encode import Encoded
-    from counterpoint.common.metrics import Evaluation
-    from counterpoint.common.report import Report
 
 
 def report(command: Call) -> int:
@@ -46,6 +38,8 @@ def report_run(
         seed: seed of the resampling and of the choice of examples.
     """
     from counterpoint.common.cli.encode import encode_run
+    from counterpoint.common.cli.measure import measure
+    from counterpoint.common.cli.page import fill
     from counterpoint.common.report import Report
 
     encoded = encode_run(run, checkpoint, split, limit=limit)
@@ -58,101 +52,3 @@ def report_run(
     )
     target = page.write(out or run / "report.html")
     return Outcome({"report": str(target)}, (f"wrote {target}",), {"report": target})
-
-
-def fill(
-    page: Report, vertical: Vertical, encoded: Encoded, evaluation: Evaluation, run: Path, *, examples: int, seed: int
-) -> None:
-    """Add a run's sections to a `Report`: figures, curves, map, gallery, monitors, configuration."""
-    from counterpoint.common.metrics import LabelFree, RetrievalResult
-
-    page.section("Figures")
-    for result in evaluation.results.values():
-        if isinstance(result, RetrievalResult):
-            page.retrieval(result)
-    rest = [
-        (name, metric, interval.value, f"{interval.low:.3g} – {interval.high:.3g}", chance)
-        for name, metric, interval, chance in evaluation.figures()
-        if not isinstance(evaluation.results[name], RetrievalResult)
-    ]
-    if rest:
-        page.table("Other figures", rest, ("protocol", "metric", "value", "95 %", "chance"))
-    if (series := curves(run)):
-        page.section("Training")
-        for title, lines in series.items():
-            page.curves(title, lines)
-    page.section("Embedding map")
-    _map(page, encoded)
-    if vertical.gallery is not None:
-        _gallery(page, vertical, encoded, examples, seed)
-    page.section("Collapse monitors")
-    for name, result in evaluation.results.items():
-        if isinstance(result, LabelFree):
-            page.monitors(name, result)
-    page.section("Configuration")
-    for file in ("config.yaml", "environment.json"):
-        if (run / file).is_file():
-            page.config(file, (run / file).read_text(encoding="utf-8"))
-
-
-def curves(run: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
-    """Curves of metrics.csv over the steps of the whole run: loss, retrieval and rank, as far as they were logged."""
-    file = run / "metrics.csv"
-    if not file.is_file():
-        return {}
-    with file.open(newline="", encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle))
-    wanted = {
-        "Loss": lambda name: name in ("train/loss", "val/loss"),
-        "Retrieval on validation": lambda name: name.startswith("val/") and name.endswith("/R@10"),
-        "RankMe": lambda name: "rankme" in name,
-    }
-    found: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-    for title, matches in wanted.items():
-        for column in rows[0] if rows else ():
-            if not matches(column):
-                continue
-            points = [(float(row["step"]), float(row[column])) for row in rows if row.get(column)]
-            if len(points) > 1:
-                found.setdefault(title, {})[column] = ([x for x, _ in points], [y for _, y in points])
-    return found
-
-
-def _map(page: Report, encoded: Encoded) -> None:
-    import torch
-
-    names = list(encoded.vectors)
-    dims = {encoded.vectors[name].shape[1] for name in names}
-    if len(dims) == 1 and len(names) > 1:
-        n = len(encoded)
-        labels = [name for name in names for _ in range(n)]
-        hover = [f"{name} of {sample}" for name in names for sample in encoded.ids]
-        links = [(i, n + i) for i in range(n)] if len(names) == 2 else None
-        together = torch.cat([encoded.vectors[name] for name in names])
-        page.embedding_map("All modalities", together, labels, hover, links=links)
-        return
-    for name in names:
-        page.embedding_map(name, encoded.vectors[name], encoded.groups, encoded.ids)
-
-
-def _gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: int, seed: int) -> None:
-    from dataclasses import replace
-
-    import torch
-
-    from counterpoint.common.cli.encode import modality_pairs
-    from counterpoint.common.kernels import topk_scores
-    from counterpoint.common.report import GalleryRow
-
-    picture = resolve(vertical.gallery)
-    chosen = torch.randperm(len(encoded), generator=torch.Generator().manual_seed(seed))[:examples]
-    for pair in modality_pairs(encoded):
-        for a, b in (pair, pair[::-1]):
-            _, hits = topk_scores(encoded.vectors[a][chosen], encoded.vectors[b], min(5, len(encoded)))
-            rows = []
-            for query, found in zip(chosen.tolist(), hits.tolist()):
-                media = [replace(picture(encoded.sample(hit), b), correct=hit == query) for hit in found]
-                rows.append(GalleryRow(picture(encoded.sample(query), a), media))
-            page.section(f"Retrieved: {a} -> {b}")
-            page.gallery(f"{len(rows)} queries drawn at random, best five of {len(encoded)}", rows)
-
