@@ -21,9 +21,9 @@ from counterpoint.common.metrics import knn, retrieval
 def data(n: int, dim: int, classes: int = 20) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(0)
     y = torch.randint(classes, (n,), generator=g)
-    centre = torch.randn(classes, dim, generator=g)
+    centre = 0.4 * torch.randn(classes, dim, generator=g)
     a = centre[y] + 2 * torch.randn(n, dim, generator=g)
-    return a, a + 2 * torch.randn(n, dim, generator=g), y
+    return a, a + 8 * torch.randn(n, dim, generator=g), y
 
 
 def peak_mb() -> float:

@@ -250,8 +250,8 @@ def _scored(
     notes: list[str],
     per_row: dict[str, np.ndarray],
 ) -> Scores:
-    # A replicate costs about `cost` steps; beyond some 10^8 in all fewer of them are drawn, which is then said.
-    replicates = min(n_boot, max(100, 150_000_000 // max(cost, 1)))
+    # A replicate costs about `cost` steps; beyond some 10^7 in all fewer of them are drawn, which is then said.
+    replicates = min(n_boot, max(100, 20_000_000 // max(cost, 1)))
     if replicates < n_boot:
         notes = [*notes, f"intervals from {replicates} replicates"]
     intervals = bootstrap_weights(figures, n, groups, n=replicates, seed=seed)

@@ -33,7 +33,7 @@ class Control(Result):
 def shuffle_labels(labels: LabelsLike, groups: object | None, rng: np.random.Generator) -> list:
     """Labels dealt anew: whole groups swap labels when a group has one label, else rows are shuffled.
 
-    >>> shuffle_labels(["a", "a", "b"], ["p", "p", "q"], np.random.default_rng(0))
+    >>> shuffle_labels(["a", "a", "b"], ["p", "p", "q"], np.random.default_rng(3))
     ['b', 'b', 'a']
     """
     values = labels.tolist() if hasattr(labels, "tolist") else list(labels)  # type: ignore[call-overload]

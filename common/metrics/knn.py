@@ -73,49 +73,60 @@ def knn(
         if len(z) != len(labels.codes):
             raise ValueError(f"{name}: {len(z)} feature rows but {len(labels.codes)} labels")
     known = bank_labels.present
-    available = int(known.sum()) - int(leave_one_out)
+    labelled = int(known.sum())
+    available = labelled - int(leave_one_out)
     if available < 1:
         raise ValueError("kNN needs at least one labelled neighbour")
     ks = sorted({min(k, available) for k in ks})
     if leave_one_out:
         columns = torch.as_tensor(known, device=bank.device)
         scores, neighbours = topk_scores(bank, bank, ks[-1], exclude=Self(), valid_cols=columns)
-        targets = one_hot(bank_labels)
+        known = np.ones_like(known)  # unlabelled columns are never neighbours, but keep their place
     else:
         scores, neighbours = topk_scores(queries, take(bank, known), ks[-1])
-        targets = one_hot(bank_labels)[known]
-    probabilities = neighbour_vote(scores, neighbours, torch.as_tensor(targets, device=bank.device), ks, temperature)
+    if query_labels.multilabel:
+        targets = torch.as_tensor(one_hot(bank_labels)[known], device=bank.device)
+        probabilities = multilabel_vote(scores, neighbours, targets, ks, temperature)
+    else:
+        codes = torch.as_tensor(bank_labels.codes[known], device=bank.device)
+        probabilities = class_vote(scores, neighbours, codes, len(bank_labels.classes), ks, temperature)
     score = score_multilabel if query_labels.multilabel else score_classes
     array = None if groups is None else np.asarray(groups)
     by_k = {k: score(p, query_labels, groups=array, n_boot=n_boot, seed=seed) for k, p in probabilities.items()}
     key = "auprc" if query_labels.multilabel else "accuracy"
     best = max(ks, key=lambda k: by_k[k].metrics.get(key, 0.0))
-    return KNN(best, by_k, temperature, int(known.sum()), leave_one_out, probabilities)
+    return KNN(best, by_k, temperature, labelled, leave_one_out, probabilities)
 
 
-def neighbour_vote(
+def class_vote(
+    scores: Float[Tensor, "m k"], neighbours: Tensor, codes: Tensor, classes: int, ks: Sequence[int], temperature: float
+) -> dict[int, np.ndarray]:
+    """Class probabilities [m, classes] for every k from neighbours sorted best first."""
+    names = codes[neighbours.clamp_min(0)].clamp_min(0)
+    out = {}
+    for k in ks:
+        weight = torch.softmax(scores[:, :k].double() / temperature, dim=1)
+        vote = weight.new_zeros(len(scores), classes).scatter_add_(1, names[:, :k], weight)
+        out[k] = vote.cpu().numpy()
+    return out
+
+
+def multilabel_vote(
     scores: Float[Tensor, "m k"],
     neighbours: Tensor,
     targets: Float[Tensor, "n classes"],
     ks: Sequence[int],
     temperature: float,
 ) -> dict[int, np.ndarray]:
-    """Class probabilities [m, classes] for every k from neighbours sorted best first.
-
-    Missing labels (NaN) of a neighbour are left out label by label and the weights renormalised.
-    """
+    """Weighted mean of the neighbours' labels; a missing label (NaN) of a neighbour leaves its weight to the others."""
     out = {k: np.zeros((len(scores), targets.shape[1])) for k in ks}
-    known = torch.isfinite(targets)
-    values = torch.nan_to_num(targets)
-    complete = bool(known.all())
-    block = max(1, 20_000_000 // max(1, scores.shape[1] * targets.shape[1]))
+    known, values = torch.isfinite(targets).double(), torch.nan_to_num(targets)
+    block = max(1, 4_000_000 // (scores.shape[1] * targets.shape[1]))
     for start in range(0, len(scores), block):
         rows = slice(start, start + block)
         index = neighbours[rows].clamp_min(0)
         for k in ks:
-            weight = torch.softmax(scores[rows, :k].double() / temperature, dim=1)[..., None]
-            vote = (weight * values[index[:, :k]]).sum(1)
-            if not complete:
-                vote = vote / (weight * known[index[:, :k]]).sum(1).clamp_min(1e-12)
-            out[k][rows] = vote.cpu().numpy()
+            weight = torch.softmax(scores[rows, :k].double() / temperature, dim=1)[:, None]
+            vote, mass = (weight @ table[index[:, :k]] for table in (values, known))
+            out[k][rows] = (vote / mass.clamp_min(1e-12)).squeeze(1).cpu().numpy()
     return out

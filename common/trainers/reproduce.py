@@ -1,7 +1,7 @@
 """Fidelity checks: a paper's claim as "method beats baseline on the same data and seeds", measured and written down.
 
 Both arms run on every seed; the difference per seed is the unit of evidence, because what a seed decides (split, order,
-initial weights) is shared by the two. The verdict follows from the interval of the mean difference and from nothing else.
+initial weights) is shared by the two. The verdict follows from the interval of the mean difference, nothing else.
 """
 
 from __future__ import annotations

@@ -1,0 +1,160 @@
+"""Embeddings on disk: complete, ordered, resumable, filled by several processes, none counted twice."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from counterpoint.common.data import BadSample, Manifest, ManifestDataset
+from counterpoint.common.data.embeddings import EmbeddingStore, embed_to_parquet, model_hash
+from counterpoint.common.errors import InputError
+
+
+class Towers(torch.nn.Module):
+    """Two modalities, two dimensions; counts the samples it encodes."""
+
+    def __init__(self, seed=0, pause=0.0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.a, self.b = torch.nn.Linear(3, 4), torch.nn.Linear(3, 5)
+        self.seen, self.pause = 0, pause
+
+    def encode(self, batch):
+        time.sleep(self.pause)
+        self.seen += len(batch["x"])
+        return {"audio": self.a(batch["x"]), "sheet": self.b(batch["x"])}
+
+
+def samples(n, bad=()):
+    x = torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
+    table = Manifest.from_rows([{"id": f"s{i}", "group": f"g{i // 3}", "label": i % 4, "x": i} for i in range(n)])
+
+    def load(row):
+        if row["x"] in bad:
+            raise InputError(f"row {row['id']}: broken file")
+        return {"x": x[row["x"]]}
+
+    return ManifestDataset(table, load, on_error="skip"), x
+
+
+@pytest.mark.parametrize(("n", "shard", "batch"), [(103, 10, 4), (7, 100, 3), (20, 10, 10), (1, 1, 1)])
+def test_every_row_once_in_order_for_any_division(tmp_path, n, shard, batch):
+    dataset, x = samples(n)
+    system = Towers()
+    store = embed_to_parquet(system, dataset, tmp_path, metadata=["label"], batch_size=batch, shard_size=shard)
+    assert system.seen == n == len(store)
+    assert store.ids == [f"s{i}" for i in range(n)]
+    assert store.frame["label"].tolist() == [i % 4 for i in range(n)]
+    assert store.frame["group"].tolist() == [f"g{i // 3}" for i in range(n)]
+    torch.testing.assert_close(store.vectors("audio"), system.a(x).detach())
+    torch.testing.assert_close(store.vectors("sheet"), system.b(x).detach())
+
+
+def test_a_second_run_does_nothing_and_a_lost_shard_is_made_again(tmp_path):
+    dataset, _ = samples(50)
+    system = Towers()
+    embed_to_parquet(system, dataset, tmp_path, shard_size=10)
+    embed_to_parquet(system, dataset, tmp_path, shard_size=10)
+    assert system.seen == 50
+    (tmp_path / "part-00002.parquet").unlink()
+    with pytest.raises(InputError, match="1 of 5 shards"):
+        EmbeddingStore(tmp_path).vectors("audio")
+    embed_to_parquet(system, dataset, tmp_path, shard_size=10)
+    assert system.seen == 60
+
+
+def worker(folder, pause, queue):
+    dataset, _ = samples(60)
+    system = Towers(pause=pause)
+    embed_to_parquet(system, dataset, folder, shard_size=5, batch_size=5)
+    queue.put(system.seen)
+
+
+def test_two_processes_share_the_work_without_counting_twice(tmp_path):
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    workers = [context.Process(target=worker, args=(tmp_path, 0.01, queue)) for _ in range(2)]
+    for w in workers:
+        w.start()
+    seen = [queue.get(timeout=60) for _ in workers]
+    for w in workers:
+        w.join()
+    # A process that skipped a claimed shard leaves it to its owner, so together they saw each sample once.
+    assert sum(seen) == 60
+    store = EmbeddingStore(tmp_path)
+    assert store.missing == []
+    assert sorted(store.ids) == sorted(f"s{i}" for i in range(60))
+
+
+def test_a_killed_process_leaves_no_lock_behind(tmp_path):
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=worker, args=(tmp_path, 0.2, context.Queue()))
+    process.start()
+    while not list(tmp_path.glob("part-*")):
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert EmbeddingStore(tmp_path).missing
+    dataset, x = samples(60)
+    system = Towers()
+    store = embed_to_parquet(system, dataset, tmp_path, shard_size=5, batch_size=5)
+    torch.testing.assert_close(store.vectors("audio"), system.a(x).detach())
+
+
+def test_unreadable_samples_are_listed_with_their_reasons(tmp_path):
+    dataset, _ = samples(12, bad=(3, 4, 5, 11))
+    assert isinstance(dataset[3], BadSample)
+    store = embed_to_parquet(Towers(), dataset, tmp_path, shard_size=3, batch_size=2)
+    assert len(store) == 8
+    assert [name for name, _ in store.left_out] == ["s3", "s4", "s5", "s11"]
+    assert "broken file" in store.left_out[0][1]
+
+
+def test_another_model_or_other_data_may_not_be_mixed_in(tmp_path):
+    dataset, _ = samples(6)
+    embed_to_parquet(Towers(), dataset, tmp_path, shard_size=2)
+    with pytest.raises(InputError, match="another model"):
+        embed_to_parquet(Towers(seed=1), dataset, tmp_path, shard_size=2)
+    with pytest.raises(InputError, match="other data"):
+        embed_to_parquet(Towers(), samples(5)[0], tmp_path, shard_size=2)
+    with pytest.raises(InputError, match="shard size 2"):
+        embed_to_parquet(Towers(), dataset, tmp_path, shard_size=3)
+
+
+def test_shards_carry_the_model_hash_for_other_readers(tmp_path):
+    system = Towers()
+    embed_to_parquet(system, samples(3)[0], tmp_path)
+    facts = pq.read_schema(tmp_path / "part-00000.parquet").metadata
+    assert facts[b"model_hash"].decode() == model_hash(system)
+    assert json.loads((tmp_path / "embeddings.json").read_text())["samples"] == 3
+
+
+def test_a_nan_embedding_names_its_sample(tmp_path):
+    system = Towers()
+    system.b.weight.data[0, 0] = float("nan")
+    with pytest.raises(InputError, match="'s0': its sheet embedding"):
+        embed_to_parquet(system, samples(3)[0], tmp_path)
+
+
+def test_model_hash_sees_one_changed_weight_and_ignores_the_mode():
+    system = Towers()
+    before = model_hash(system)
+    assert model_hash(system.eval()) == before
+    system.a.weight.data[0, 0] += 1e-6
+    assert model_hash(system) != before
+
+
+def test_training_mode_is_restored(tmp_path):
+    system = Towers().train()
+    embed_to_parquet(system, samples(3)[0], tmp_path)
+    assert system.training
+
+
+def test_a_folder_without_embeddings_says_so(tmp_path):
+    with pytest.raises(InputError, match=r"no embeddings\.json"):
+        EmbeddingStore(tmp_path)
