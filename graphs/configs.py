@@ -133,3 +133,116 @@ class CircuitGCLConfig:
             "dim": 64, "fanout": (8, 8, 8, 8), "optim": {"lr": 1e-3}, "train": {"max_epochs": 10, "patience": None},
         },
     }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NodeDataConfig:
+    """One attributed graph."""
+
+    path: str = ""
+    """A `.npz` file, or `folder/ind.NAME` of a Planetoid set."""
+
+
+def _full_batch(lr: float, epochs: int, weight_decay: float = 1e-5) -> dict[str, Any]:
+    schedule = ScheduleConfig(kind="constant", warmup=0.0)
+    return {
+        "optim": OptimConfig(lr=lr, weight_decay=weight_decay, name="adam", clip=None, schedule=schedule),
+        "train": TrainConfig(batch_size=1, max_epochs=epochs, monitor_every=0, tensorboard=False),
+    }
+
+
+@dataclass(frozen=True)
+class GCoolConfig:
+    """gCooL, cosine branch. Defaults are the published ones for WikiCS."""
+
+    data: NodeDataConfig = field(default_factory=NodeDataConfig)
+    hidden: int = 1368
+    dim: int = 384
+    activation: str = "prelu"
+    projector: int = 384
+    communities: int = 10
+    temperature: float = 0.4
+    lam: float = 1.0
+    """Weight of the edges between communities in the community loss."""
+    edge_drop: tuple[float, float] = (0.2, 0.2)
+    feature_mask: tuple[float, float] = (0.1, 0.1)
+    centrality: str = "degree"
+    stride: int = 500
+    """The community terms fade with exp(-epoch / stride) and end after stride / 5 epochs."""
+    optim: OptimConfig = field(default_factory=lambda: _full_batch(0.01, 1)["optim"])
+    train: TrainConfig = field(default_factory=lambda: _full_batch(0.01, 1000)["train"])
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "small": {"hidden": 128, "dim": 64, "projector": 64, "optim": {"lr": 5e-3}, "train": {"max_epochs": 200}},
+    }
+
+
+@dataclass(frozen=True)
+class GRACEConfig:
+    """GRACE: every other node of both views is a negative. Defaults are the published ones for Cora."""
+
+    data: NodeDataConfig = field(default_factory=NodeDataConfig)
+    hidden: int = 256
+    dim: int = 128
+    activation: str = "relu"
+    projector: int = 128
+    temperature: float = 0.4
+    edge_drop: tuple[float, float] = (0.2, 0.4)
+    feature_mask: tuple[float, float] = (0.3, 0.4)
+    optim: OptimConfig = field(default_factory=lambda: _full_batch(5e-4, 1)["optim"])
+    train: TrainConfig = field(default_factory=lambda: _full_batch(5e-4, 200)["train"])
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "small": {"hidden": 128, "dim": 64, "projector": 64, "optim": {"lr": 5e-3}, "train": {"max_epochs": 200}},
+    }
+
+
+@dataclass(frozen=True)
+class BGRLConfig:
+    """BGRL: an online encoder predicts a momentum target's view, no negatives."""
+
+    data: NodeDataConfig = field(default_factory=NodeDataConfig)
+    hidden: int = 512
+    dim: int = 256
+    activation: str = "prelu"
+    predictor: int = 512
+    momentum: float = 0.99
+    edge_drop: tuple[float, float] = (0.2, 0.3)
+    feature_mask: tuple[float, float] = (0.3, 0.2)
+    optim: OptimConfig = field(default_factory=lambda: _full_batch(5e-4, 1)["optim"])
+    train: TrainConfig = field(default_factory=lambda: _full_batch(5e-4, 1000)["train"])
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "small": {"hidden": 128, "dim": 64, "predictor": 128, "optim": {"lr": 2e-3}, "train": {"max_epochs": 200}},
+    }
+
+
+@dataclass(frozen=True)
+class PamCConfig:
+    """PamC: an autoencoder, then meta-node contrast with DEC's clustering. Defaults are the published CiteSeer ones."""
+
+    data: NodeDataConfig = field(default_factory=NodeDataConfig)
+    widths: tuple[int, ...] = (500, 500, 2000, 10)
+    """Encoder layers; the decoder mirrors them."""
+    clusters: int = 0
+    """0 takes the number of classes of the labelled graph."""
+    alpha: float = 2.0
+    """Weight of the contrast."""
+    beta: float = 2.5
+    """Weight of KL(P || Q)."""
+    order: int = 3
+    """Hops of the positives."""
+    sum_orders: bool = True
+    """A + ... + A^order (`--influence`), or A^order alone."""
+    tau: float = 0.5
+    """Multiplies the cosine."""
+    full: bool = False
+    """Every node a negative (the loss that meta-nodes approximate), for comparison."""
+    pretrain_epochs: int = 50
+    """Autoencoder epochs before the contrast (the released code loads weights of another project instead)."""
+    optim: OptimConfig = field(default_factory=lambda: _full_batch(1e-3, 1, 0.0)["optim"])
+    train: TrainConfig = field(default_factory=lambda: _full_batch(1e-3, 200)["train"])
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "small": {"widths": (128, 16), "pretrain_epochs": 30, "train": {"max_epochs": 60}},
+    }

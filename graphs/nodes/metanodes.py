@@ -27,7 +27,7 @@ def influence(edge_index: Int[Tensor, "2 edges"], n_nodes: int, order: int, *, s
     pairs = torch.cat([edge_index, edge_index.flip(0), torch.stack([loops, loops])], 1)
     pairs = torch.unique(pairs, dim=1)
     degree = torch.bincount(pairs[0], minlength=n_nodes)
-    a = torch.sparse_coo_tensor(pairs, 1.0 / degree[pairs[0]], (n_nodes, n_nodes)).coalesce()
+    a = torch.sparse_coo_tensor(pairs, 1.0 / degree[pairs[0]], (n_nodes, n_nodes), check_invariants=True).coalesce()
     total = power = a
     for _ in range(order - 1):
         power = torch.sparse.mm(power, a).coalesce()

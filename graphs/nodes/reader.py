@@ -95,8 +95,12 @@ class _PlanetoidUnpickler(pickle.Unpickler):
         ("collections", "defaultdict"), ("__builtin__", "list"), ("builtins", "list"), ("copy_reg", "_reconstructor"),
         ("__builtin__", "object"), ("_codecs", "encode"),
     }  # fmt: skip
-    _MOVED: ClassVar[dict[str, str]] = {"numpy.core.multiarray": "numpy._core.multiarray", "scipy.sparse.csr": "scipy.sparse._csr",
-              "__builtin__": "builtins", "copy_reg": "copyreg"}  # fmt: skip
+    _MOVED: ClassVar[dict[str, str]] = {
+        "numpy.core.multiarray": "numpy._core.multiarray",
+        "scipy.sparse.csr": "scipy.sparse._csr",
+        "__builtin__": "builtins",
+        "copy_reg": "copyreg",
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._ALLOWED:

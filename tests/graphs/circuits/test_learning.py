@@ -8,7 +8,7 @@ import torch
 
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.trainers import fit, load_run
-from counterpoint.common.trainers.config import from_dict
+from counterpoint.common.trainers.config import override
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
 from counterpoint.graphs.circuits.data import JoinedCircuits, NodeSeeds, load_circuits
 from counterpoint.graphs.circuits.downstream import (
@@ -68,7 +68,7 @@ def test_seed_batches_repeat_with_the_generator(manifest):
 
 
 def small(manifest, out):
-    config = from_dict(CircuitGCLConfig, CircuitGCLConfig.presets["small"])
+    config = override(CircuitGCLConfig(), CircuitGCLConfig.presets["small"])
     train = replace(config.train, out=str(out), batch_size=128, max_epochs=4, tensorboard=False, monitor_every=0)
     return replace(config, data=CircuitDataConfig(manifest=str(manifest)), train=train, dim=16)
 

@@ -9,7 +9,7 @@ from rdkit import Chem, RDLogger
 
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.trainers import fit, load_run
-from counterpoint.common.trainers.config import from_dict
+from counterpoint.common.trainers.config import override
 from counterpoint.graphs.configs import GraphCLConfig, KCLConfig, MoleculeDataConfig
 from counterpoint.graphs.molecules.data import MoleculeDataset, collate_molecules
 from counterpoint.graphs.molecules.featurize import collate, molecule_graph
@@ -66,7 +66,7 @@ def test_subgraphs_are_connected():
 
 
 def configuration(cls, manifest, out, **more):
-    config = from_dict(cls, cls.presets["small"])
+    config = override(cls(), cls.presets["small"])
     train = replace(
         config.train, out=str(out), batch_size=16, max_epochs=3, max_steps=None, tensorboard=False, monitor_every=0
     )

@@ -1,0 +1,75 @@
+"""What the systems on one graph share: the graph is the one training sample, a step sees all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from counterpoint.common.errors import InputError
+from counterpoint.common.trainers import ContrastiveSystem, Datasets
+from counterpoint.graphs.nodes.reader import NodeGraph, read_graph
+
+
+class OneGraph(torch.utils.data.Dataset):
+    """A data set of one sample: the graph."""
+
+    def __init__(self, graph: NodeGraph):
+        self.graph = graph
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        return {"graph": self.graph}
+
+    def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """All nodes as one batch; `index` counts the nodes."""
+        graph = self.graph
+        names = [str(i) for i in range(graph.n_nodes)]
+        return {
+            "index": torch.arange(graph.n_nodes),
+            "id": names,
+            "group": names,
+            "x": graph.x,
+            "edge_index": graph.edge_index,
+        }
+
+
+class NodeSystem(ContrastiveSystem):
+    """A system over one `NodeGraph`, read from `config.data.path` or handed in. Encodes modality `node`."""
+
+    modalities = ("node",)
+
+    def __init__(self, config: Any, graph: NodeGraph | None = None) -> None:
+        super().__init__(config)
+        if graph is not None:
+            self.__dict__["graph"] = graph
+
+    @cached_property
+    def graph(self) -> NodeGraph:
+        if not self.config.data.path:
+            raise InputError("data.path is not set; give a .npz file or folder/ind.NAME of a Planetoid set")
+        return read_graph(self.config.data.path)
+
+    def datasets(self) -> Datasets:
+        one = OneGraph(self.graph)
+        return Datasets(one, collate=one.collate)
+
+    def represent(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """The encoder's node vectors."""
+        return self.encoder(x, edge_index)
+
+    def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
+        """Encoder outputs of the whole graph, normalized."""
+        return {"node": normalize(self.represent(batch["x"], batch["edge_index"]), dim=1)}
+
+    @torch.no_grad()
+    def node_vectors(self) -> Tensor:
+        """Vectors of all nodes of the system's graph (inference), not normalized."""
+        self.eval()
+        return self.represent(self.graph.x, self.graph.edge_index)
