@@ -1,0 +1,113 @@
+"""The vertical's own verbs as typed functions; their signatures are the command line, so imports are inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from counterpoint.common.cli.vertical import ImportReport, Outcome
+
+
+def import_wfdb(source: Path, out: Path, patient: str = "record", label: str = "") -> ImportReport:
+    """Turn SOURCE (a WFDB header, or a folder of records) into a manifest; the recordings stay where they are.
+
+    Args:
+        source: a .hea file, or a folder that is searched with all folders below.
+        out: folder that receives manifest.parquet.
+        patient: who a record belongs to: `record` (each its own), `folder` (its folder's name), or a header field.
+        label: header field that holds the class, e.g. "reason for admission".
+    """
+    from counterpoint.timeseries.importers import import_recordings
+
+    return import_recordings(source, out, (".hea",), patient, label)
+
+
+def import_edf(source: Path, out: Path, patient: str = "record", label: str = "") -> ImportReport:
+    """Turn SOURCE (an EDF or EDF+ file, or a folder of them) into a manifest; the recordings stay where they are.
+
+    Args:
+        source: an .edf file, or a folder that is searched with all folders below.
+        out: folder that receives manifest.parquet.
+        patient: who a recording belongs to: `record` (each its own), `folder`, or a header field (`patient`).
+        label: header field that holds the class.
+    """
+    from counterpoint.timeseries.importers import import_recordings
+
+    return import_recordings(source, out, (".edf",), patient, label)
+
+
+def import_arrays(source: Path, out: Path, patient: str = "record", fs: float | None = None) -> ImportReport:
+    """Turn SOURCE (CSV, Parquet, .npy or .npz recordings) into a manifest; the recordings stay where they are.
+
+    Args:
+        source: a file, or a folder that is searched with all folders below.
+        out: folder that receives manifest.parquet.
+        patient: who a recording belongs to: `record` (each its own) or `folder`.
+        fs: sampling rate in hertz, where the files do not state it.
+    """
+    from counterpoint.timeseries.importers import import_recordings
+
+    return import_recordings(source, out, (".csv", ".parquet", ".npy", ".npz"), patient, "", fs)
+
+
+def import_ucr(source: Path, out: Path, fs: float = 1.0) -> ImportReport:
+    """Turn a UCR/UEA data set (NAME_TRAIN and NAME_TEST as .ts, .arff, .txt or .tsv) into a manifest with its split.
+
+    Args:
+        source: one of its files, or a folder that holds one data set.
+        out: folder that receives manifest.parquet and the series.
+        fs: sampling rate in hertz, which the archive does not state.
+    """
+    from counterpoint.timeseries.importers import import_archive
+
+    return import_archive(source, out, fs)
+
+
+def simulate(out: Path, kind: Literal["ecg", "eeg", "har"] = "ecg", patients: int = 40, seed: int = 0) -> ImportReport:
+    """Write synthetic recordings with known patients and classes, split by patient: ECG, EEG or body-worn sensors.
+
+    Args:
+        out: folder that receives manifest.parquet and the recordings.
+        kind: `ecg`, `eeg` or `har` (five devices on one body).
+        patients: patients (subjects) to make.
+        seed: the same seed gives the same data.
+    """
+    from counterpoint.timeseries.manifest import write_signals
+    from counterpoint.timeseries.simulate import simulated
+    from counterpoint.timeseries.splits import split_patients
+
+    windows = simulated(kind, seed, **{"subjects" if kind == "har" else "patients": patients})
+    windows = split_patients(windows, {"train": 0.6, "val": 0.2, "test": 0.2}, seed)
+    path = write_signals(out, windows)
+    rows = int(windows.frame["signal"].nunique())
+    return ImportReport(path, rows, note="The recordings are synthetic; so is every score on them.")
+
+
+def preview(manifest: Path, out: Path = Path("preview.html"), recordings: int = 8, seconds: float = 10.0) -> Outcome:
+    """Look at the recordings of MANIFEST: the first seconds of every lead, with rates, units and events.
+
+    Args:
+        manifest: made by `data import` or `data simulate`.
+        out: the HTML file to write.
+        recordings: how many to show.
+        seconds: how much of each.
+    """
+    from counterpoint.timeseries.gallery import preview_page
+
+    return preview_page(manifest, out, recordings, seconds)
+
+
+def demo(out: Path = Path("runs/timeseries-demo"), seed: int = 0, steps: int = 150, epochs: int = 4) -> Outcome:
+    """Learn from heartbeats and from a synthetic cohort in minutes, and show both in one HTML report.
+
+    Beats are those of the real records under $COUNTERPOINT_DATA; without them the generator's, and the report says so.
+
+    Args:
+        out: folder of the runs and report.html.
+        seed: seed of weights, batches and the generator.
+        steps: training steps on the beats (TS2Vec).
+        epochs: training epochs on the cohort (COMET).
+    """
+    from counterpoint.timeseries.demo import run_demo
+
+    return run_demo(out, seed=seed, steps=steps, epochs=epochs)

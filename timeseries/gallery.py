@@ -1,0 +1,105 @@
+"""Signals to look at: windows and recordings drawn lead by lead; and users' files as queries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from counterpoint.common.cli.vertical import Outcome
+from counterpoint.common.data import Manifest
+from counterpoint.common.errors import InputError
+from counterpoint.common.report import Media, Report
+from counterpoint.timeseries.manifest import conditioned, read_row
+from counterpoint.timeseries.readers.dispatch import read_record
+
+MAX_LEADS = 12
+_COLORS = ("#2563eb", "#c2410c", "#15803d", "#7c3aed", "#be123c", "#0f766e")
+
+
+def draw(x: Float[np.ndarray, "time channels"], names: tuple[str, ...] = (), width: int = 260, height: int = 0) -> str:
+    """Draw a signal as SVG, one strip a lead, each scaled to its own range; gaps stay gaps.
+
+    >>> draw(np.zeros((4, 1), np.float32)).startswith("<svg")
+    True
+    """
+    shown = min(x.shape[1], MAX_LEADS)
+    strip = max(28, (height or 160) // shown)
+    parts = []
+    for j in range(shown):
+        y = x[:, j].astype(float)
+        step = max(len(y) // (2 * width), 1)
+        finite = y[np.isfinite(y)]
+        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+        top, room = j * strip + 3, strip - 6
+        level = top + room - room * (y - low) / (high - low if high > low else 1.0)
+        points, pen = [], "M"
+        for i in range(0, len(y), step):
+            if not np.isfinite(level[i]):
+                pen = "M"
+                continue
+            points.append(f"{pen}{i / max(len(y) - 1, 1) * width:.1f} {level[i]:.1f}")
+            pen = "L"
+        color = _COLORS[j % len(_COLORS)]
+        parts.append(f'<path d="{" ".join(points)}" fill="none" stroke="{color}" stroke-width="1.1"/>')
+        if j < len(names):
+            label = names[j].replace("&", "&amp;").replace("<", "&lt;")
+            parts.append(f'<text x="2" y="{top + 8}" font-size="8" font-family="sans-serif" fill="#777">{label}</text>')
+    total = shown * strip
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {total}" width="{width}" height="{total}">'
+    return head + "".join(parts) + "</svg>"
+
+
+def picture(sample: dict[str, Any], modality: str = "signal") -> Media:
+    """One window of a data set."""
+    x = np.asarray(sample["x"])
+    return Media(str(sample.get("id", "")), image=draw(x), caption=str(sample.get("group", "")))
+
+
+def query(file: Path, modality: str, config: Any) -> dict[str, Any]:
+    """A user's recording as one sample: its middle window, conditioned and scaled as the configuration says.
+
+    The level `train` needs the training set's statistics and is refused; scale the file's own way (`record`).
+    """
+    file, data = Path(file), config.data
+    record = read_record(file, data.fs)
+    x, _ = conditioned(record, data, tuple(data.leads) or record.names)
+    if data.channels and x.shape[1] != data.channels:
+        raise InputError(f"{file}: {x.shape[1]} leads where the system was trained on {data.channels}; set data.leads")
+    length = data.length or len(x)
+    if len(x) < length:
+        raise InputError(f"{file}: {len(x)} samples, shorter than one window of {length}")
+    first = (len(x) - length) // 2
+    if data.normalize != "none":
+        part = x[first : first + length] if data.normalize == "window" else x
+        std = np.nanstd(part, 0)
+        x = (x - np.nanmean(part, 0)) / np.where(std > 1e-8, std, 1)
+    window = np.where(np.isfinite(x).any(0), x, 0)[first : first + length].astype(np.float32)
+    return {"index": 0, "id": file.name, "group": file.name, "x": torch.from_numpy(window)}
+
+
+def preview_page(manifest: Path, out: Path, recordings: int, seconds: float) -> Outcome:
+    """The first seconds of the first recordings of a manifest."""
+    table = Manifest.load(manifest)
+    shown = min(recordings, len(table))
+    words = f"{manifest}: first {seconds:g} s of {shown} of {len(table)} rows"
+    page = Report("Recordings", words, synthetic=bool(table.meta.get("synthetic")))
+    pictures, rows = [], []
+    for i in range(shown):
+        row = table.row(i)
+        record = read_row(table, row)
+        x, _ = record.array()
+        fs = max(c.fs for c in record.channels)
+        image = draw(x[: int(seconds * fs)], record.names, width=420)
+        pictures.append(Media(str(row["id"]), image=image, caption=f"{row['group']} {row.get('label') or ''}".strip()))
+        for c in record.channels:
+            rows.append([row["id"], c.name, c.unit, c.fs, round(c.duration, 2), float(np.isfinite(c.data).mean()),
+                         len(record.annotations)])  # fmt: skip
+    page.section("Signals").gallery("", pictures)
+    columns = ["recording", "lead", "unit", "rate (Hz)", "seconds", "finite", "events"]
+    page.section("Leads").table("Leads", rows, columns)
+    path = page.write(out)
+    return Outcome({"recordings": len(pictures)}, (f"wrote {path}",), {"preview": Path(path)})
