@@ -47,11 +47,11 @@ class Objective(nn.Module):
 
     def stats(self, q: Tensor, k: Tensor, **arguments: Any) -> ContrastStats:
         """`contrast_stats` with this objective's backend, over the columns of all ranks when it is distributed."""
-        return contrast_stats(q, k, backend=self.backend, distributed=self.distributed, **arguments)
+        return contrast_stats(q, k, backend=self.backend, distributed=self.distributed, **_for_rows(q, arguments))
 
     def local_stats(self, q: Tensor, k: Tensor, **arguments: Any) -> ContrastStats:
         """`contrast_stats` over columns every rank holds already (a queue, prototypes, private negatives)."""
-        return contrast_stats(q, k, backend=self.backend, **arguments)
+        return contrast_stats(q, k, backend=self.backend, **_for_rows(q, arguments))
 
     def sample_ids(self, z: Float[Tensor, "batch dim"]) -> Int[Tensor, "batch"]:
         """Ids that tell the batch's samples apart, on this rank and from those of other ranks."""
@@ -94,6 +94,13 @@ class Objective(nn.Module):
         numbers = {k: v for k, v in vars(self).items() if isinstance(v, int | float | str) and not k.startswith("_")}
         hidden = {"training", "call_super_init", "dump_patches"}
         return ", ".join(f"{k}={v!r}" for k, v in numbers.items() if k not in hidden)
+
+
+def _for_rows(q: Tensor, arguments: dict[str, Any]) -> dict[str, Any]:
+    """No rows: nothing to mask."""
+    if q.shape[-2]:
+        return arguments
+    return {name: value for name, value in arguments.items() if name not in ("exclude", "only")}
 
 
 def dots(a: Float[Tensor, "*rows dim"], b: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:

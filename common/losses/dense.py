@@ -77,8 +77,10 @@ class PixPro(Objective):
     ) -> Float[Tensor, ""]:
         """Sum of both directions."""
         maps = self.embed(*(m.flatten(2).mT for m in (y1, y2, x1.detach(), x2.detach())))
-        distance = torch.cdist(centres1.flatten(1, 2), centres2.flatten(1, 2))
-        near = (distance / torch.maximum(cell1, cell2)[:, None, None] < self.threshold).to(maps[0].dtype)
+        here, there = (c.flatten(1, 2).to(maps[0].dtype) for c in (centres1, centres2))
+        near = (torch.cdist(here, there) / torch.maximum(cell1, cell2)[:, None, None] < self.threshold).to(
+            maps[0].dtype
+        )
         return self._agree(maps[0], maps[3], near) + self._agree(maps[1], maps[2], near.mT)
 
     @staticmethod

@@ -211,7 +211,8 @@ class SogCLR(Objective):
     def _surrogate(
         self, t: Tensor, lse: Tensor, log_g: Tensor, log_u: Tensor, positive: Tensor, some: Tensor
     ) -> Float[Tensor, ""]:
-        weight = torch.exp(log_g - log_u)
+        lse, gap, log_u = (torch.where(some, x, torch.zeros_like(x)) for x in (lse, log_g - log_u, log_u))
+        weight = torch.exp(gap)
         if self.relative:
             value, surrogate = t * log_u, weight * (t * lse - positive)
         else:
@@ -378,8 +379,10 @@ class FastCLIP(Objective):
             log_u = self.state.moved(name, index, log_g.detach(), self.now)
             if self.training:
                 self.state.write(name, index, log_u)
-            ratios.append(row_mean(torch.exp(log_g - log_u), rows.count > 0))
-            logs.append(row_mean(log_u, rows.count > 0))
+            some = rows.count > 0
+            gap = torch.where(some, log_g, torch.zeros_like(log_g)) - torch.where(some, log_u, torch.zeros_like(log_u))
+            ratios.append(row_mean(torch.exp(gap), some))
+            logs.append(row_mean(log_u, some))
         return t.detach() * (ratios[0] + ratios[1]) + t * (self.rho + (logs[0] + logs[1]) / 2)
 
 

@@ -114,11 +114,11 @@ class WhitenedCSE(Objective):
         )
 
     def forward(self, *views: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
-        """Sum over the views after the first; an empty batch gives zero."""
+        """Sum over the views after the first; fewer than two rows (which cannot be whitened) give zero."""
         if len(views) < 2:
             raise ValueError(f"WhitenedCSE needs at least two views, got {len(views)}")
-        if not len(views[0]):
-            return sum(v.sum() for v in views)
+        if len(views[0]) < 2:
+            return sum(v.sum() * 0 for v in views)
         wide = [v.float() if v.dtype in (torch.float16, torch.bfloat16) else v for v in views]
         first, *rest = [self.whitening(v) for v in wide]
         return torch.stack([self.contrast(first, v) for v in rest]).sum()
