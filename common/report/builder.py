@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,11 +18,10 @@ from torch import Tensor
 from counterpoint.common.metrics import Interval, LabelFree, Retrieval, RetrievalResult
 from counterpoint.common.report.charts import interval_chart, line_chart, number
 from counterpoint.common.report.embedding_map import embedding_map, project
-from counterpoint.common.report.media import Media, audio_uri, image_uri
+from counterpoint.common.report.media import Media, image_uri
+from counterpoint.common.report.parts import Cell, Chip, anchor, code, media, table
 from counterpoint.common.report.script import JS
 from counterpoint.common.report.style import CSS
-
-Cell = object
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class Report:
             for key in headline:
                 share = not key.endswith("rank")
                 self.headline(
-                    f"{key.replace('_', ' ')}, {way.name}",
+                    f"{key.replace('_', ' ')}, {way.name.replace('->', '→')}",
                     way.metrics[key],
                     interval=way.intervals[key],
                     baseline=way.chance[key],
@@ -119,9 +117,9 @@ class Report:
                 for key, value in way.metrics.items()
                 for i in [way.intervals[key]]
             ]
-            title = f"{way.name}: {way.queries} queries, pool of {way.pool}"
+            title = f"{way.name.replace('->', '→')}: {way.queries} queries, pool of {way.pool}"
             self._add(
-                f'<div class="card">{_table(title, rows, ["metric", "value", "95 %", "chance"])}</div>',
+                f'<div class="card">{table(title, rows, ["metric", "value", "95 %", "chance"])}</div>',
                 grid="grid wide",
             )
         return self
@@ -162,7 +160,7 @@ class Report:
             columns = [str(c) for c in rows.columns] if columns is None else columns
             rows = [list(r) for r in rows.itertuples(index=False)]
         rows = [list(r) for r in rows]  # type: ignore[union-attr]
-        return self._add(f'<div class="card solo">{_table(title, rows, list(columns or []))}</div>')
+        return self._add(f'<div class="card solo">{table(title, rows, list(columns or []))}</div>')
 
     def embedding_map(
         self,
@@ -195,14 +193,14 @@ class Report:
 
     def gallery(self, title: str, rows: Sequence[GalleryRow | Media]) -> Report:
         """Queries with their retrieved items, best first; a plain `Media` stands alone. Right answers are framed."""
-        alone = [_media(m) for m in rows if isinstance(m, Media)]
+        alone = [media(m) for m in rows if isinstance(m, Media)]
         body = f'<div class="grid">{"".join(alone)}</div>' if alone else ""
         for row in rows:
             if isinstance(row, GalleryRow):
-                results = "".join(_media(m, rank) for rank, m in enumerate(row.results, 1))
+                results = "".join(media(m, rank) for rank, m in enumerate(row.results, 1))
                 note = f'<p class="soft">{escape(row.note)}</p>' if row.note else ""
                 strip = f'<div class="results" tabindex="0" role="group" aria-label="Retrieved items">{results}</div>'
-                body += f'<div class="card row"><div>{_media(row.query, head="Query")}{note}</div>{strip}</div>'
+                body += f'<div class="card row"><div>{media(row.query, head="Query")}{note}</div>{strip}</div>'
         return self._add(f"<h3>{escape(title)}</h3>{body}")
 
     def monitors(self, label: str, measures: LabelFree) -> Report:
@@ -239,13 +237,13 @@ class Report:
         for name in ("alignment", "modality_gap", "alpha_req", "stable_rank", "lidar", "tolerance"):
             if (value := getattr(measures, name)) is not None:
                 rows.append([name.replace("_", " "), value, "", ""])
-        table = _table(
+        body = table(
             f"{label}: {measures.n} samples, {measures.dim} dimensions",
             rows,
             ["measure", "reading", "expected", "state"],
         )
         notes = "".join(f'<p class="soft">{escape(n)}</p>' for n in measures.notes)
-        return self._add(f'<div class="card solo">{table}{notes}</div>')
+        return self._add(f'<div class="card solo">{body}{notes}</div>')
 
     def config(self, title: str, content: Mapping[str, object] | str, *, opened: bool = False) -> Report:
         """Configuration or environment as YAML, folded away."""
@@ -255,18 +253,18 @@ class Report:
             content = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
         state = " open" if opened else ""
         summary = f"<summary>{escape(title)}</summary>"
-        return self._add(f'<details class="card solo"{state}>{summary}{_code(content)}</details>')
+        return self._add(f'<details class="card solo"{state}>{summary}{code(content)}</details>')
 
     def reproduce(self, commands: str | Sequence[str]) -> Report:
         """The commands that make this page again, with a copy button."""
         lines = commands if isinstance(commands, str) else "\n".join(commands)
         self.section("How to reproduce")
-        return self._add(_code(lines))
+        return self._add(code(lines))
 
     def html(self) -> str:
         """The finished page."""
         self._close()
-        names = [(_anchor(t, i), t) for i, (t, _) in enumerate(self._sections)]
+        names = [(anchor(t, i), t) for i, (t, _) in enumerate(self._sections)]
         nav = "".join(f'<a href="#{a}">{escape(t)}</a>' for a, t in names if t)
         parts = [
             f'<section id="{a}">{f"<h2>{escape(t)}</h2>" if t else ""}{"".join(self._sections[i][1])}</section>'
@@ -318,74 +316,5 @@ class Report:
             self._open_grid = ""
 
 
-def _anchor(title: str, index: int) -> str:
-    return f"s{index}-" + (re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "top")
-
-
-def _chip(state: str) -> str:
-    kind = {"good": "good", "holds": "good", "watch": "warn", "inconclusive": "warn"}.get(state, "bad")
-    return f'<span class="chip {kind}">{escape(state)}</span>'
-
-
 def _monitor(name: str, value: float, expected: str, collapsed: bool, low: bool) -> list[Cell]:
     return [name, value, expected, Chip("collapsed" if collapsed else "watch" if low else "good")]
-
-
-class Chip(str):
-    """A table cell shown as a coloured word: "good", "watch", "collapsed", "holds", "does not hold", "inconclusive"."""
-
-
-def _table(title: str, rows: list[list[Cell]], columns: list[str]) -> str:
-    width = len(columns) or max((len(r) for r in rows), default=0)
-    for i, row in enumerate(rows):
-        if len(row) != width:
-            raise ValueError(f"table {title!r}: row {i} has {len(row)} cells, expected {width}")
-    numeric = [bool(rows) and all(_is_number(r[j]) or r[j] in (None, "") for r in rows) for j in range(width)]
-    head = "".join(
-        f'<th scope="col"{" class=num" if numeric[j] else ""}>{f"<button>{escape(c)}</button>" if c else ""}</th>'
-        for j, c in enumerate(columns)
-    )
-    body = "".join("<tr>" + "".join(_cell(c, numeric[j]) for j, c in enumerate(row)) + "</tr>" for row in rows)
-    caption = f"<caption>{escape(title)}</caption>" if title else ""
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}"><table>{caption}'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _is_number(value: Cell) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
-
-
-def _cell(value: Cell, right: bool) -> str:
-    if isinstance(value, Chip):
-        return f"<td>{_chip(value)}</td>"
-    if value is None:
-        return "<td></td>"
-    if _is_number(value):
-        shown = f"{value:,}" if isinstance(value, int | np.integer) else number(float(value))  # type: ignore[arg-type]
-        return f'<td class="num" data-v="{value}">{shown}</td>'
-    return f"<td{' class=num' if right else ''}>{escape(str(value))}</td>"
-
-
-def _media(item: Media, rank: int = 0, head: str = "") -> str:
-    name = head or (f"{rank}." if rank else "")
-    body = ""
-    if item.image is not None:
-        alt = escape(f"{name} {item.label}".strip())
-        body += (
-            f'<button class="zoom"><img loading="lazy" src="{image_uri(item.image, item.cmap)}" alt="{alt}"></button>'
-        )
-    if item.audio is not None:
-        said = escape(f"Play {item.label}")
-        body += f'<audio controls preload="none" src="{audio_uri(item.audio)}" aria-label="{said}"></audio>'
-    verdict = {True: ' <span class="chip good">right</span>', None: ""}.get(item.correct, "")
-    words = f"<b>{escape(name)}</b> {escape(item.label)}{verdict}" + (
-        f'<br><span class="soft">{escape(item.caption)}</span>' if item.caption else ""
-    )
-    kind = {True: " right", False: " wrong"}.get(item.correct, "")
-    return f'<figure class="item{kind}">{body}<figcaption>{words}</figcaption></figure>'
-
-
-def _code(text: str) -> str:
-    return f'<div class="code"><button>Copy</button><pre tabindex="0">{escape(text.rstrip())}</pre></div>'

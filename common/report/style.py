@@ -39,7 +39,7 @@ a{color:var(--accent)}
 button{font:inherit;font-size:.85rem;color:var(--ink);background:var(--card);border:1px solid var(--line);
   border-radius:6px;padding:.25rem .6rem;cursor:pointer;min-height:2rem}
 button:hover{border-color:var(--accent)}
-#theme{margin-left:auto;flex:none}
+#theme{margin-left:auto;flex:none;position:sticky;right:0}
 .grid{display:grid;gap:.9rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,240px),1fr))}
 .wide{grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr))}
 .card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem .95rem;

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from counterpoint.common.metrics import label_free, retrieval
-from counterpoint.common.report import Chip, GalleryRow, Media, Report
+from counterpoint.common.metrics import Interval, label_free, retrieval
+from counterpoint.common.report import Chip, GalleryRow, Media, Report, compare_figures, compare_retrieval
 from counterpoint.common.report.charts import interval_chart, line_chart, ticks
 from counterpoint.common.report.embedding_map import embedding_map, project
 from counterpoint.common.report.media import audio_uri, image_uri, wav_bytes
@@ -86,6 +86,26 @@ def test_page_is_well_formed_and_loads_nothing():
     assert len(set(parser.ids)) == len(parser.ids)
     assert not re.search(r"https?://|@import|url\(", html.split("<body>")[1])
     assert "default-src 'none'" in html
+
+
+def test_paired_comparison_finds_a_gain_that_intervals_hide():
+    g = torch.Generator().manual_seed(0)
+    a, noise = torch.randn(300, 8, generator=g), torch.randn(300, 8, generator=g)
+    runs = {f"noise {s}": retrieval(a, a + s * noise, n_boot=50).a_to_b for s in (1.0, 0.9)}
+    html = compare_retrieval(Report("x"), runs, metrics=("MRR", "mean_rank")).html()
+    check(html)
+    assert html.count("better</span>") == 2
+    other = retrieval(a[:50], a[:50], n_boot=5).a_to_b
+    assert "not paired" in compare_retrieval(Report("x"), runs | {"few": other}).html()
+
+
+def test_best_of_each_row_is_bold_by_the_direction_of_the_metric():
+    def i(v):
+        return Interval(v, v - 0.1, v + 0.1, 9, 9)
+
+    runs = {"one": {"R@1": i(0.5), "median_rank": i(9.0)}, "two": {"R@1": i(0.4), "median_rank": i(3.0)}}
+    html = compare_figures(Report("x"), runs).html()
+    assert re.findall(r'class="best">([\d.]+) ', html) == ["0.5", "3"]
 
 
 def test_every_navigation_link_has_its_section():
