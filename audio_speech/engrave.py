@@ -74,6 +74,7 @@ def engrave(path: str | Path, config: EngravingConfig | None = None) -> Engravin
     path = Path(path)
     verovio.enableLog(verovio.LOG_OFF)
     toolkit = verovio.toolkit()
+    toolkit.setResourcePath(str(Path(verovio.__file__).parent / "data"))  # verovio forgets it in other threads
     toolkit.setOptions({
         "breaks": "none", "scale": config.scale, "font": config.font, "xmlIdSeed": 1, "header": "none",
         "footer": "none", "adjustPageHeight": True, "adjustPageWidth": True, "svgViewBox": False,
@@ -283,7 +284,7 @@ def _notes(toolkit, columns: dict[str, float], ties: dict[str, str], zoom: float
             rows[first][1] = max(rows[first][1], offset.get(note, onset[note]))
         elif note in columns and offset.get(note, 0.0) > onset[note]:
             pitch = toolkit.getMIDIValuesForElement(note)["pitch"]
-            rows[note] = [onset[note], offset[note], pitch, columns[note] * zoom]
+            rows[note] = [onset[note], offset[note], pitch, columns[note] * zoom - 0.5]  # pixel k covers k to k + 1
     table = np.array(list(rows.values()), dtype=np.float64).reshape(-1, 4)
     return table[np.lexsort((table[:, 2], table[:, 0]))]
 

@@ -81,15 +81,17 @@ def play(notes: np.ndarray, rendition: Rendition, sample_rate: int, start: float
     return excerpt
 
 
-@dataclass(frozen=True)
 class Sound:
-    """A stretch of a performance that is synthesised when somebody wants to hear it."""
+    """A stretch of a performance that is synthesised when somebody wants to hear it.
 
-    notes: np.ndarray
-    rendition: Rendition
-    sample_rate: int
-    start: float
-    seconds: float
+    Not a dataclass: those are taken apart when a batch travels to its device.
+    """
+
+    def __init__(
+        self, notes: np.ndarray, rendition: Rendition, sample_rate: int, start: float, seconds: float
+    ) -> None:
+        self.notes, self.rendition, self.sample_rate = notes, rendition, sample_rate
+        self.start, self.seconds = start, seconds
 
     def wave(self) -> tuple[np.ndarray, int]:
         """Samples and sampling rate."""

@@ -226,9 +226,10 @@ def spread(pieces: list[Piece], members: list[int], rendition: Rendition, count:
     share = dict.fromkeys(members, 0)
     left = min(count, sum(onsets.values()))
     while left:
-        open_ = [i for i in members if share[i] < onsets[i]]
-        for i in open_[:left] if left < len(open_) else open_:
-            more = min(max(left // len(open_), 1), onsets[i] - share[i], left)
+        unfilled = [i for i in members if share[i] < onsets[i]]
+        each = max(left // len(unfilled), 1)
+        for i in unfilled[:left]:
+            more = min(each, onsets[i] - share[i])
             share[i] += more
             left -= more
     moments = []

@@ -1,0 +1,165 @@
+"""The system: stages, losses against their equations, training end to end, and what a run leaves."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from counterpoint.audio_speech.audio_sheet import AudioSheet, ShortEpochs
+from counterpoint.audio_speech.cli import vertical
+from counterpoint.audio_speech.configs import AudioSheetConfig
+from counterpoint.audio_speech.demo import encode_all, judge, summary
+from counterpoint.audio_speech.identify import protocols
+from counterpoint.common.data import collate
+from counterpoint.common.lazy import resolve
+from counterpoint.common.trainers import create_system, fit, load_run, override
+
+
+@pytest.fixture
+def system(small_data, snippets, tmp_path) -> AudioSheet:
+    """A tiny audio-sheet over the test's pieces."""
+    config = override(AudioSheetConfig(), AudioSheetConfig.presets["small"])
+    config = override(config, {
+        "channels": [4, 4, 8, 8], "head_hidden": 16, "steps_per_epoch": 2, "train.out": str(tmp_path / "run"),
+        "train.max_epochs": 2, "train.batch_size": 8, "train.accelerator": "cpu", "train.tensorboard": False,
+        "sheet_stage.max_steps": 2, "sheet_stage.batch_size": 8, "audio_stage.max_steps": 2,
+        "audio_stage.batch_size": 8,
+    })  # fmt: skip
+    return create_system(AudioSheet, replace(config, data=small_data)).use(snippets)
+
+
+def batch_of(dataset, count: int = 6) -> dict:
+    return collate([dataset[i * 7] for i in range(count)])
+
+
+def test_the_paper_s_sizes_are_the_defaults():
+    config = AudioSheetConfig()
+    assert (config.channels, config.dim, config.head_hidden, config.ssl_temperature) == ((24, 48, 96, 96), 32, 512, 0.5)
+    assert (config.sheet_stage.lr, config.sheet_stage.batch_size, config.sheet_stage.max_epochs) == (5e-4, 256, 180)
+    assert (config.audio_stage.lr, config.audio_stage.batch_size, config.audio_stage.max_epochs) == (1e-3, 128, 300)
+    assert (config.optim.lr, config.optim.weight_decay, config.train.batch_size) == (4e-4, 1e-5, 128)
+    heads = AudioSheet(config).heads["sheet"]
+    assert [p.shape for p in heads.parameters() if p.ndim == 2] == [(512, 32), (32, 512)]
+
+
+def test_unimodal_stages_teach_one_tower_and_the_last_stage_both(system):
+    sheet, audio, align = system.stages()
+    assert [s.name for s in (sheet, audio, align)] == ["sheet", "audio", "align"]
+    for stage, moved in ((sheet, {"sheet"}), (audio, {"audio"}), (align, {"sheet", "audio"})):
+        system.begin_stage(stage, 10)
+        live = {n for n, p in system.named_parameters() if p.requires_grad}
+        assert {n.split(".")[1] for n in live if n.startswith("towers.")} == moved
+        assert any(n.startswith("heads.") for n in live) == (stage is not align)
+    none = override(system.config, {"sheet_stage.max_steps": 0, "sheet_stage.max_epochs": 0})
+    assert [s.name for s in AudioSheet(none).stages()] == ["audio", "align"]
+
+
+def test_the_unimodal_loss_is_nt_xent_over_two_views(system, snippets):
+    system.begin_stage(system.stages()[0], 10)
+    batch = batch_of(snippets.train)
+    torch.manual_seed(0)
+    embeddings = system.embed(batch)
+    loss = system.losses(batch, embeddings)["nt_xent"]
+    z = torch.nn.functional.normalize(torch.cat(list(embeddings.values())), dim=1)
+    n = len(z) // 2
+    terms = []
+    for i in range(2 * n):
+        scores = z @ z[i] / 0.5
+        others = torch.cat([scores[:i], scores[i + 1 :]])
+        terms.append(torch.logsumexp(others, 0) - scores[(i + n) % (2 * n)])
+    assert torch.allclose(loss, torch.stack(terms).mean(), atol=1e-5)
+    assert not torch.allclose(*embeddings.values(), atol=1e-3), "two views differ"
+
+
+def test_the_cross_modal_loss_is_symmetric_cross_entropy(system, snippets):
+    system.begin_stage(system.stages()[-1], 10)
+    system.eval()
+    batch = batch_of(snippets.test, 3)
+    embeddings = system.embed(batch)
+    loss = system.losses(batch, embeddings)["info_nce"]
+    s, a = (torch.nn.functional.normalize(embeddings[m], dim=1) for m in ("sheet", "audio"))
+    logits = s @ a.T / system.config.temperature
+    target = torch.arange(3)
+    expected = (torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target))
+    assert torch.allclose(loss, expected / 2, atol=1e-4)
+
+
+def test_another_performance_of_the_same_onset_is_no_negative(system, snippets):
+    system.begin_stage(system.stages()[-1], 10)
+    system.eval()
+    same = collate([snippets.test[4], snippets.unseen[4]])
+    assert system.losses(same, system.embed(same))["info_nce"].item() == 0.0, "nothing is left to be told apart"
+    other = collate([snippets.test[4], snippets.unseen[9]])
+    assert system.losses(other, system.embed(other))["info_nce"].item() > 0.0
+
+
+def test_training_end_to_end_leaves_a_run_that_loads_and_is_judged(system, snippets):
+    before = {n: p.clone() for n, p in system.named_parameters()}
+    result = fit(system)
+    moved = {n for n, p in system.named_parameters() if not torch.equal(p, before[n])}
+    assert any(n.startswith("towers.sheet") for n in moved)
+    assert any(n.startswith("towers.audio") for n in moved)
+    assert math.isfinite(result.metrics["val/loss"])
+    loaded = load_run(result.run_dir, "last").use(snippets)
+    vectors, again = encode_all(system, snippets.test), encode_all(loaded, snippets.test)
+    assert torch.equal(vectors["sheet"], again["sheet"])
+    assert torch.allclose(vectors["audio"].norm(dim=1), torch.ones(24), atol=1e-5)
+    found = judge(vectors, snippets.test)
+    assert set(found) == {"audio -> sheet", "sheet -> audio", "piece, audio -> sheet", "piece, sheet -> audio"}
+    text = "\n".join(summary({"seen": found}))
+    assert "pool of 24" in text
+    assert "chance" in text
+    json.dumps({k: v.as_dict() for k, v in found.items()})
+    assert set(protocols(system, snippets.test, vectors)) == {
+        "piece identification audio -> sheet", "piece identification sheet -> audio"
+    }  # fmt: skip
+
+
+def test_one_modality_alone_can_be_encoded(system, snippets):
+    system.eval()
+    batch = batch_of(snippets.test, 3)
+    both = system.encode(batch)
+    alone = system.encode({"audio": batch["audio"]})
+    assert list(alone) == ["audio"]
+    assert torch.allclose(alone["audio"], both["audio"])
+    assert list(system.encode(batch, "sheet")) == ["sheet"]
+
+
+def test_cca_is_fitted_on_training_pairs_and_kept_with_the_weights(system, snippets):
+    plain = encode_all(system, snippets.test)
+    system.fit_cca(pairs=64)
+    assert (system.cca.correlations[0] > 0).item()
+    fitted = encode_all(system, snippets.test)
+    assert not torch.allclose(plain["sheet"], fitted["sheet"])
+    other = AudioSheet(system.config)
+    other.load_state_dict(system.state_dict())
+    assert torch.allclose(encode_all(other, snippets.test)["sheet"], fitted["sheet"], atol=1e-6)
+
+
+def test_short_epochs_differ_and_resume():
+    sampler = ShortEpochs(20, 4, seed=1, steps=2)
+    first, second = [list(b) for b in sampler], [list(b) for b in sampler]
+    assert len(first) == len(second) == 2
+    assert first != second
+    again = ShortEpochs(20, 4, seed=1, steps=2)
+    again.load_state_dict({"epoch": 1, "batch": 1, "seed": 1})
+    assert [list(b) for b in again] == second[1:]
+
+
+def test_the_registration_names_things_that_exist():
+    entry = vertical.systems[0]
+    assert resolve(entry.config) is AudioSheetConfig
+    assert resolve(entry.system) is AudioSheet
+    for target in (vertical.demo, vertical.gallery, vertical.query, vertical.data_check, entry.protocols):
+        assert callable(resolve(target))
+    for preset, changes in AudioSheetConfig.presets.items():
+        assert override(AudioSheetConfig(), changes) != AudioSheetConfig(), preset
+
+
+@pytest.mark.parametrize("modality", ["sheet", "audio"])
+def test_a_snippet_becomes_a_picture_and_a_sound(snippets, modality):
+    media = resolve(vertical.gallery)(snippets.test[2], modality)
+    assert media.image is not None
+    assert (media.audio is not None) == (modality == "audio")

@@ -1,0 +1,122 @@
+"""The user's own scores and sounds: good ones in, each bad one listed with its reason."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from counterpoint.audio_speech.commands import import_scores, preview, simulate
+from counterpoint.audio_speech.configs import AudioSheetConfig
+from counterpoint.audio_speech.engrave import engrave
+from counterpoint.audio_speech.gallery import query
+from counterpoint.audio_speech.importers import check_row
+from counterpoint.audio_speech.midi import midi_to_musicxml
+from counterpoint.audio_speech.pieces import chorale_files
+from counterpoint.common.data import Manifest, check_leakage
+from counterpoint.common.errors import InputError
+
+
+def scale_midi(path: Path, pitches=(60, 62, 64, 65, 48)) -> Path:
+    """A format-0 file: quarter notes one after the other at 120 beats per minute."""
+    events = b""
+    for pitch in pitches:
+        events += bytes([0, 0x90, pitch, 80]) + bytes([0x60, 0x80, pitch, 0])
+    events += bytes([0, 0xFF, 0x2F, 0])
+    track = b"MTrk" + len(events).to_bytes(4, "big") + events
+    path.write_bytes(b"MThd" + (6).to_bytes(4, "big") + bytes([0, 0, 0, 1, 0, 0x60]) + track)
+    return path
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """Imports render into the test's own cache."""
+    monkeypatch.setenv("COUNTERPOINT_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_folder_is_imported_and_each_bad_file_is_listed(tmp_path, own_cache):
+    source = tmp_path / "in"
+    (source / "more").mkdir(parents=True)
+    for file in chorale_files(4):
+        (source / file.name).write_bytes(file.read_bytes())
+    scale_midi(source / "more" / "scale.mid")
+    bad = {
+        "broken.mxl": b"PK nonsense",
+        "empty.musicxml": b"",
+        "noise.mid": b"RIFF nothing",
+        "damaged.mid": b"MThd garbage",
+        "notes.txt": b"buy milk",
+        "more/page.pdf": b"%PDF",
+    }
+    for name, content in bad.items():
+        (source / name).write_bytes(content)
+    report = import_scores(source, tmp_path / "out", workers=1)
+    assert report.rows == 5
+    assert {Path(r.source).relative_to(source).as_posix() for r in report.rejected} == set(bad)
+    assert all(Path(r.source).name in r.reason for r in report.rejected)
+    manifest = Manifest.load(report.manifest)
+    assert set(manifest.frame["split"]) == {"train", "val", "test"}
+    check_leakage(manifest)
+    for i in range(len(manifest)):
+        check_row(manifest.row(i), manifest.root)
+    assert "more-scale" in set(manifest.frame["id"])
+    left = {p.name for p in (tmp_path / "out" / "scores").iterdir()}
+    assert left == {Path(s).name for s in manifest.frame["score"]}, "no copy of a bad score is left behind"
+    with pytest.raises(InputError, match="no score file"):
+        check_row({"id": "x", "score": None}, manifest.root)
+
+
+def test_midi_keeps_pitches_and_rhythm(tmp_path):
+    notes = engrave(midi_to_musicxml(scale_midi(tmp_path / "a.mid"), tmp_path / "a.musicxml")).notes
+    assert notes[:, 2].tolist() == [60, 62, 64, 65, 48]
+    assert np.allclose(np.diff(notes[:, 0]), notes[1, 0], atol=0.002), "equal quarters"
+    with pytest.raises(InputError, match="no pitched notes"):
+        midi_to_musicxml(scale_midi(tmp_path / "b.mid", ()), tmp_path / "b.musicxml")
+
+
+def test_a_missing_or_empty_source_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="no such file or folder"):
+        import_scores(tmp_path / "nowhere", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty folder"):
+        import_scores(tmp_path / "empty", tmp_path / "out")
+
+
+def test_rendering_to_files_gives_what_the_manifest_names(tmp_path, own_cache):
+    report = simulate(tmp_path / "out", pieces=6, rendition="organ@1.2", workers=1)
+    manifest = Manifest.load(report.manifest)
+    assert report.rows == len(manifest) == 6
+    assert "synthetic" in report.note
+    row = manifest.row(0)
+    strip = np.asarray(Image.open(manifest.file(row["strip"])))
+    notes = np.loadtxt(manifest.file(row["notes"]), delimiter=",", skiprows=1)
+    wave, rate = soundfile.read(manifest.file(row["audio"]))
+    assert strip.shape[0] == 160
+    assert rate == 22050
+    assert abs(len(wave) / rate - notes[:, 1].max() - 1.0) < 0.05
+    assert np.abs(notes[:, 3]).max() < strip.shape[1]
+    page = preview(report.manifest, tmp_path / "preview.html", pieces=2)
+    text = page.files["preview"].read_text(encoding="utf-8")
+    assert text.count("<audio") == 2
+    assert "synthesised" in text
+
+
+def test_a_file_becomes_a_query(tmp_path):
+    config = AudioSheetConfig()
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 5 * 44100), 44100)
+    assert query(tmp_path / "a.wav", "audio", config)["audio"].shape == (84, 92)
+    assert query(chorale_files(1)[0], "sheet", config)["sheet"].shape == (160, 200)
+    Image.new("RGB", (900, 320), "white").save(tmp_path / "a.png")
+    picture = query(tmp_path / "a.png", "sheet", config)["sheet"]
+    assert picture.shape == (160, 200)
+    assert int(picture.min()) == 255
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    for name, modality, message in (
+        ("b.png", "sheet", "not a readable picture"),
+        ("a.wav", "sheet", "neither score nor picture"),
+        ("a.png", "audio", "not readable as WAV"),
+        ("a.png", "smell", "unknown"),
+    ):
+        with pytest.raises(InputError, match=message):
+            query(tmp_path / name, modality, config)
