@@ -79,18 +79,32 @@ def encode_run(
 ) -> Encoded:
     """Load a run's checkpoint and encode a split (its first `limit` samples)."""
     system, dataset, collate = open_split(run, checkpoint, split, manifest)
+    rows = range(len(dataset) if limit is None else min(limit, len(dataset)))
+    if not rows:
+        raise InputError(f"{run}: the {split} split is empty")
+    encoded = encode_rows(system, dataset, collate, rows, batch_size, label)
+    if not encoded.ids:
+        raise InputError(f"{run}: no sample of {split} could be read; the first: {encoded.left_out[0][1]}")
+    if encoded.left_out:
+        name, reason = encoded.left_out[0]
+        note(f"{len(encoded.left_out)} of {len(rows)} samples are left out; the first: {name}: {reason}")
+    return encoded
+
+
+def encode_rows(
+    system: Any, dataset: Any, collate: Any, rows: range, batch_size: int = 128, label: str | None = None
+) -> Encoded:
+    """Encode some rows of a dataset; unreadable ones are left out and listed."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     system = system.to(device).eval()
-    size = len(dataset) if limit is None else min(limit, len(dataset))
-    if size == 0:
-        raise InputError(f"{run}: the {split} split is empty")
-    loader = DataLoader(Subset(dataset, range(size)), batch_size=batch_size, collate_fn=list)
+    loader = DataLoader(Subset(dataset, rows), batch_size=batch_size, collate_fn=list)
     vectors: dict[str, list[Tensor]] = {}
     positions, ids, groups, labels, left_out = [], [], [], [], []
     with torch.inference_mode():
-        for start, samples in zip(range(0, size, batch_size), track(loader, f"encoding {split}", len(loader))):
-            good = [(start + i, s) for i, s in enumerate(samples) if not isinstance(s, BadSample)]
+        for samples in track(loader, "encoding", len(loader)):
+            start = rows[len(ids) + len(left_out)]
             left_out += [(s.id, s.reason) for s in samples if isinstance(s, BadSample)]
+            good = [(start + i, s) for i, s in enumerate(samples) if not isinstance(s, BadSample)]
             if not good:
                 continue
             batch = {name: _to(value, device) for name, value in collate([s for _, s in good]).items()}
@@ -101,10 +115,6 @@ def encode_run(
             positions += [position for position, _ in good]
             ids += [str(s.get("id", position)) for position, s in good]
             groups += [str(s.get("group", s.get("id", position))) for position, s in good]
-    if not ids:
-        raise InputError(f"{run}: no sample of the {split} split could be read; the first: {left_out[0][1]}")
-    if left_out:
-        note(f"{len(left_out)} of {size} samples could not be read and are left out; the first: {left_out[0]}")
     together = {name: torch.cat(v) for name, v in vectors.items()}
     return Encoded(system, dataset, positions, together, ids, groups, _stack(labels), left_out)
 

@@ -52,6 +52,8 @@ VERBS = {
         ),
         Verb("pretrain", "train a system", f"{_MODULE}.pretrain:pretrain"),
         Verb("evaluate", "the figures of a checkpoint, with intervals and chance", f"{_MODULE}.evaluate:evaluate"),
+        Verb("embed", "embeddings of a split as Parquet", f"{_MODULE}.embed:embed"),
+        Verb("search", "nearest neighbours of a sample or of a file, across modalities", f"{_MODULE}.search:search"),
         Verb("report", "one HTML file that shows a run", f"{_MODULE}.report:report"),
     )
 }

@@ -114,3 +114,74 @@ def test_resume_of_another_system_is_refused(run, cli):
     code, _, err = cli("toy", "pretrain", "toy-one", "--resume", run)
     assert code == 2
     assert "holds a run of Pair, not of toy-one" in err
+
+
+def test_embeddings_are_parquet_and_repeating_writes_nothing(run, cli, tmp_path):
+    import pandas
+
+    folder = tmp_path / "vectors"
+    command = ("toy", "embed", run, "--out", folder, "--shard", "8", "--columns", "[side]", "--json")
+    code, out, err = cli(*command)
+    assert code == 0, err
+    assert json.loads(out)["modalities"] == {"left": 16, "right": 16}
+    parts = sorted(folder.glob("part-*.parquet"))
+    assert [len(pandas.read_parquet(part)) for part in parts] == [8, 8, 8, 6]
+    times = [part.stat().st_mtime_ns for part in parts]
+    assert set(pandas.read_parquet(parts[0])["side"]) == {"positive", "negative"}
+    assert cli(*command)[0] == 0
+    assert [part.stat().st_mtime_ns for part in parts] == times
+    assert "other data" in cli("toy", "embed", run, "--out", folder, "--split", "val")[2]
+
+
+class TestSearch:
+    def test_across_modalities_a_sample_finds_its_partner(self, run, cli):
+        code, out, err = cli("toy", "search", run, "--id", "s12", "--source", "left", "--to", "right", "--json")
+        assert code == 0, err
+        answer = json.loads(out)
+        assert answer["pool"] == 30
+        assert len(answer["neighbours"]) == 10
+        assert "s12" in [hit["id"] for hit in answer["neighbours"][:3]]
+        cosines = [hit["cosine"] for hit in answer["neighbours"]]
+        assert cosines == sorted(cosines, reverse=True)
+
+    def test_within_a_modality_it_does_not_find_itself(self, run, cli):
+        within = ("--source", "left", "--to", "left", "--top", "29", "--json")
+        _, out, _ = cli("toy", "search", run, "--id", "s12", *within)
+        found = [hit["id"] for hit in json.loads(out)["neighbours"]]
+        assert len(set(found)) == 29
+        assert "s12" not in found
+
+    def test_by_a_file_of_ones_own(self, run, cli, tmp_path):
+        """The file holds the left view of a test sample: its right view comes up as for the sample itself."""
+        from toy_system import views
+
+        (tmp_path / "mine.json").write_text(json.dumps(views(12, 0.1)["left"].tolist()))
+        query = ("--source", "left", "--to", "right", "--json")
+        by_id = json.loads(cli("toy", "search", run, "--id", "s12", *query)[1])
+        code, out, err = cli("toy", "search", run, "--file", tmp_path / "mine.json", *query)
+        assert code == 0, err
+        by_file = json.loads(out)
+        assert by_file["query"] == "mine.json"
+        assert [h["id"] for h in by_file["neighbours"]] == [h["id"] for h in by_id["neighbours"]]
+
+    def test_pictures(self, run, cli, tmp_path):
+        code, out, _ = cli("toy", "search", run, "--id", "s12", "--top", "3", "--html", tmp_path / "found.html")
+        assert code == 0
+        assert "rank  cosine" in out
+        assert (tmp_path / "found.html").read_text().count("data:image/png;base64") == 4
+
+    @pytest.mark.parametrize(
+        ("argv", "advice"),
+        [
+            ((), "give either --id or --file"),
+            (("--id", "s12", "--file", "x"), "give either --id or --file"),
+            (("--id", "s1x2"), "s12"),
+            (("--id", "s12", "--source", "lefft"), "did you mean 'left'"),
+            (("--file", "nowhere.json"), "nowhere.json: no such file"),
+            (("--id", "s12", "--top", "0"), "top is 0"),
+        ],
+    )
+    def test_mistakes(self, run, cli, argv, advice):
+        code, _, err = cli("toy", "search", run, *argv)
+        assert code == 2
+        assert advice in err

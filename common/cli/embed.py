@@ -1,0 +1,72 @@
+"""`embed RUN`: a checkpoint's embeddings of a split as Parquet shards; repeating finishes what was left."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from counterpoint.common.cli.options import call
+from counterpoint.common.cli.verbs import Call
+from counterpoint.common.cli.vertical import Outcome
+from counterpoint.common.errors import InputError
+
+
+def embed(command: Call) -> int:
+    """Run the verb."""
+    return call(command.program, embed_run, command.argv)
+
+
+def embed_run(
+    run: Path,
+    out: Path | None = None,
+    checkpoint: Literal["best", "last"] = "best",
+    split: str = "test",
+    manifest: Path | None = None,
+    columns: tuple[str, ...] = (),
+    shard: int = 4096,
+    batch_size: int = 128,
+) -> Outcome:
+    """Write the embeddings of a split as Parquet shards: id, group, row and one vector column per modality.
+
+    Any number of processes may work on one folder together; a repeated call finishes what an interrupted one left.
+
+    Args:
+        run: the run's folder.
+        out: folder of the shards; RUN/embeddings-SPLIT unless given.
+        checkpoint: which weights.
+        split: train, val or test.
+        manifest: embed this manifest instead of the run's own data.
+        columns: sample fields or manifest columns to store beside the vectors, e.g. [label].
+        shard: rows of a shard.
+        batch_size: samples encoded at a time.
+    """
+    import torch
+
+    from counterpoint.common.cli.encode import open_split
+    from counterpoint.common.data.embeddings import embed_to_parquet
+
+    if shard < 1:
+        raise InputError(f"shard is {shard}; it must be at least 1")
+    system, dataset, collate = open_split(run, checkpoint, split, manifest)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    folder = out or run / f"embeddings-{split}"
+    store = embed_to_parquet(
+        system.to(device),
+        dataset,
+        folder,
+        metadata=columns,
+        batch_size=batch_size,
+        shard_size=shard,
+        collate_fn=collate,
+        device=device,
+    )
+    figures = {**asdict(store.info), "missing": store.missing}
+    if store.missing:
+        return Outcome(figures, (f"{folder}: {len(store.missing)} shards are still being written by others",))
+    sizes = {name: store.vectors(name).shape[1] for name in store.modalities}
+    figures |= {"modalities": sizes, "left_out": store.left_out}
+    what = ", ".join(f"{name} ({dim})" for name, dim in sizes.items())
+    left_out = [f"left out: {name}: {reason}" for name, reason in store.left_out]
+    lines = (f"{folder}: {len(store)} rows in {store.info.shards} shards: {what}", *left_out)
+    return Outcome(figures, lines, {"embeddings": folder})

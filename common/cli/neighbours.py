@@ -1,0 +1,149 @@
+"""Nearest neighbours among a run's stored embeddings, and the page that shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from counterpoint.common.cli.embed import embed_run
+from counterpoint.common.cli.encode import open_split
+from counterpoint.common.cli.simple import table
+from counterpoint.common.cli.suggest import no_such
+from counterpoint.common.cli.vertical import Vertical
+from counterpoint.common.data import collate
+from counterpoint.common.data.embeddings import EmbeddingStore, model_hash
+from counterpoint.common.data.search import search as search_store
+from counterpoint.common.errors import InputError
+from counterpoint.common.lazy import resolve
+from counterpoint.common.report import GalleryRow, Media, Report
+from counterpoint.common.trainers import load_run
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The answer to one query: places among the stored embeddings, best first, with cosine similarities."""
+
+    query: str
+    source: str
+    to: str
+    places: list[int]
+    ids: list[str]
+    groups: list[str]
+    scores: list[float]
+    pool: int
+    sample: dict[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures."""
+        hits = [
+            {"rank": rank, "id": name, "group": group, "cosine": score}
+            for rank, (name, group, score) in enumerate(zip(self.ids, self.groups, self.scores), start=1)
+        ]
+        return {"query": self.query, "source": self.source, "to": self.to, "pool": self.pool, "neighbours": hits}
+
+    @property
+    def lines(self) -> list[str]:
+        """The same in words."""
+        hits = self.as_dict()["neighbours"]
+        rows = [(str(h["rank"]), f"{h['cosine']:.4f}", h["id"], h["group"]) for h in hits]
+        head = f"{self.source} of {self.query} -> {self.to}, pool of {self.pool}"
+        return [head, "", *table(("rank", "cosine", "id", "group"), rows)]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Where to search: a run's checkpoint and one split of its data."""
+
+    vertical: Vertical
+    run: Path
+    checkpoint: str
+    split: str
+    manifest: Path | None
+    embeddings: Path | None
+
+    @cached_property
+    def system(self) -> Any:
+        """The trained system."""
+        return load_run(self.run, self.checkpoint)
+
+    @cached_property
+    def store(self) -> EmbeddingStore:
+        """Its embeddings of the split, complete and made with the same weights."""
+        folder = self.embeddings or self.run / f"embeddings-{self.split}"
+        if not (folder / "embeddings.json").is_file() or EmbeddingStore(folder).missing:
+            embed_run(self.run, folder, self.checkpoint, self.split, self.manifest)
+        store = EmbeddingStore(folder)
+        if store.info.model_hash != model_hash(self.system):
+            raise InputError(f"{folder} was made with other weights than the {self.checkpoint} checkpoint; delete it")
+        return store
+
+    @cached_property
+    def dataset(self) -> Any:
+        """The split itself, for its pictures."""
+        return open_split(self.run, self.checkpoint, self.split, self.manifest)[1]
+
+    def ask(
+        self, *, id: str | None, file: Path | None, source: str | None, to: str | None, top: int, kind: str
+    ) -> Neighbours:
+        """Answer one query; a sample is not its own neighbour within its modality."""
+        if (id is None) == (file is None):
+            raise InputError("give either --id or --file")
+        if top < 1:
+            raise InputError(f"top is {top}; it must be at least 1")
+        store, names = self.store, self.store.modalities
+        source = source or names[0]
+        to = to or next((name for name in names if name != source), source)
+        for name in (source, to):
+            if name not in names:
+                raise no_such("modality", name, names)
+        sample, vectors = None, None
+        if file is not None:
+            sample, vectors = self._encode_file(file, source)
+        (found,) = search_store(
+            store, target=to, ids=[id] if id is not None else (), source=source, vectors=vectors, k=top, kind=kind
+        )
+        places = [hit.row for hit in found.hits]
+        groups = store.frame["group"].tolist()
+        return Neighbours(
+            query=id if id is not None else file.name,
+            source=source,
+            to=to,
+            places=places,
+            ids=[hit.id for hit in found.hits],
+            groups=[groups[place] for place in places],
+            scores=[hit.score for hit in found.hits],
+            pool=len(store) - (id is not None and source == to),
+            sample=sample,
+        )
+
+    def picture(self, place: int, modality: str) -> Media:
+        """One stored sample in the field's own picture."""
+        rows = self.store.frame["row"].tolist()
+        return resolve(self.vertical.gallery)(self.dataset[rows[place]], modality)
+
+    def _encode_file(self, file: Path, source: str) -> tuple[dict[str, Any], torch.Tensor]:
+        if self.vertical.query is None:
+            raise InputError(f"{self.vertical.name} cannot search by file; give --id")
+        if not file.is_file():
+            raise InputError(f"{file}: no such file")
+        sample = resolve(self.vertical.query)(file, source, self.system.config)
+        with torch.inference_mode():
+            return sample, self.system.encode(collate([sample]), source)[source].float()
+
+
+def neighbours_page(question: Question, found: Neighbours, path: Path) -> Path:
+    """The query and its neighbours as pictures in one HTML file."""
+    if question.vertical.gallery is None:
+        raise InputError(f"{question.vertical.name} has no pictures of its samples; leave --html out")
+    if found.sample is not None:
+        query = resolve(question.vertical.gallery)(found.sample, found.source)
+    else:
+        query = question.picture(question.store.ids.index(found.query), found.source)
+    page = Report("Search", f"{found.source} of {found.query} among {found.pool} of {found.to}")
+    return page.gallery(
+        "Nearest first", [GalleryRow(query, [question.picture(place, found.to) for place in found.places])]
+    ).write(path)

@@ -1,0 +1,57 @@
+"""`search RUN`: nearest neighbours within and across modalities, asked by id or by a file of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from counterpoint.common.cli.options import call
+from counterpoint.common.cli.verbs import Call
+from counterpoint.common.cli.vertical import Outcome, Vertical
+
+
+def search(command: Call) -> int:
+    """Run the verb."""
+    return call(command.program, search_run, command.argv, command.vertical)
+
+
+def search_run(
+    vertical: Vertical,
+    run: Path,
+    id: str | None = None,
+    file: Path | None = None,
+    source: str | None = None,
+    to: str | None = None,
+    top: int = 10,
+    index: Literal["exact", "faiss"] = "exact",
+    checkpoint: Literal["best", "last"] = "best",
+    split: str = "test",
+    manifest: Path | None = None,
+    embeddings: Path | None = None,
+    html: Path | None = None,
+) -> Outcome:
+    """Find the nearest neighbours of a sample (--id) or of a file of your own (--file) among the embeddings of RUN.
+
+    Args:
+        run: the run's folder.
+        id: the sample to start from.
+        file: the file to start from, in the field's format.
+        source: modality of the query; the system's first one unless given.
+        to: modality to search in; another one than the query's unless given.
+        top: how many neighbours.
+        index: compare with every vector, or through an approximate FAISS index (extra search).
+        checkpoint: which weights.
+        split: split to search in.
+        manifest: search in this manifest instead of the run's own data.
+        embeddings: folder made by the verb embed; RUN/embeddings-SPLIT, filled first when needed, unless given.
+        html: also write query and neighbours as pictures into this HTML file.
+    """
+    from counterpoint.common.cli.neighbours import Question, neighbours_page
+
+    question = Question(vertical, run, checkpoint, split, manifest, embeddings)
+    found = question.ask(id=id, file=file, source=source, to=to, top=top, kind=index)
+    files = {}
+    if html is not None:
+        files["html"] = neighbours_page(question, found, html)
+    wrote = [f"wrote {path}" for path in files.values()]
+    return Outcome(found.as_dict(), (*found.lines, *wrote), files)
