@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from counterpoint.common.kernels import dense
 from counterpoint.common.kernels.dense import Outputs
 from counterpoint.common.kernels.problem import Gradients, Problem, RawStats, Upstream
 from counterpoint.common.kernels.ring import distributed_backend
@@ -35,20 +34,6 @@ def pair_sums(problem: Problem, fn: str, mode: str, process_group: Any, local: A
     """Pair sums [batch, rows] of the local rows over all ranks' keys."""
     backend = distributed_backend(mode, process_group, local)
     return _PairSums.apply(backend, fn, problem, *(getattr(problem, name) for name in _INPUTS))
-
-
-class DensePairs:
-    """Pair sums of one block by their definition: the block's logits are written out."""
-
-    def pair_sum_forward(self, problem: Problem, fn: str) -> Tensor:
-        return dense.pair_sums(problem, fn)
-
-    def pair_sum_backward(self, problem: Problem, fn: str, upstream: Tensor) -> Gradients:
-        given = {name: t.detach().requires_grad_() for name in _INPUTS if (t := getattr(problem, name)) is not None}
-        with torch.enable_grad():
-            sums = dense.pair_sums(replace(problem, **given), fn)
-            found = torch.autograd.grad(sums, list(given.values()), upstream)
-        return Gradients(**dict(zip(given, found, strict=True)))
 
 
 def _detached(problem: Problem, inputs: tuple[Tensor | None, ...]) -> Problem:

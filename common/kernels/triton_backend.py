@@ -39,8 +39,8 @@ MERGE_BLOCK = 256
 class TritonBackend:
     """Answers problems with fused kernels.
 
-    `deterministic=False` lets narrow features (D <= 256) use atomic additions: 8 instead of 10 R C D operations, and
-    last digits that differ between runs.
+    `deterministic=False` lets narrow features (SIDE_MAX_DIM) use atomic additions: 8 instead of 10 R C D operations,
+    and last digits that differ between runs.
     """
 
     deterministic: bool = True
@@ -120,7 +120,7 @@ def _statistics(problem: Problem, n: int, row: Partial, col: Partial | None, hal
     """Row (and column) statistics of batch element n, merged into `row` and `col`."""
     _, scales, rows, cols, dim = problem.shape
     q, k = problem.q[n].contiguous(), problem.k[n].contiguous()
-    terms, keep, shape = terms_of(problem, n), keep_of(problem, n), tile("stats", q.dtype, dim)
+    terms, keep, shape = terms_of(problem, n), keep_of(problem, n), tile("triangle" if half else "stats", q.dtype, dim)
     tiles, col_tiles = triton.cdiv(rows, shape.rows), triton.cdiv(cols, shape.cols)
     at_once = tiles
     if col is not None:

@@ -3,8 +3,8 @@
     dq = W k        dk = W^T q        and the sums of d loss / d logit that scales and biases need.
 
 Three ways to use W, all over the same tile function:
-- `side_kernel`, for widths that fit the registers (D <= 256): one program owns a tile of rows (or of columns), walks
-  the other axis and writes its own gradient. Twice, once a side: deterministic, 10 R C D operations.
+- `side_kernel`, for widths that fit the registers (SIDE_MAX_DIM): one program owns a tile of rows (or of columns),
+  walks the other axis and writes its own gradient. Twice, once a side: deterministic, 10 R C D operations.
 - `fused_kernel`, same widths: one program owns a tile of columns and adds the rows' gradients atomically: 8 R C D
   operations, the last digits depend on the order of the additions.
 - `weights_kernel`, any width: writes W of a chunk of rows for two library matrix products (triton_launch).

@@ -48,7 +48,7 @@ class Work:
         )
         for n in range(problem.shape[0]):
             block = self._block(out, n)
-            if problem.shape[4] > SIDE_MAX_DIM:
+            if problem.shape[4] > SIDE_MAX_DIM[problem.q.dtype]:
                 block.by_blocks()
             elif deterministic or block.out.k is None:
                 block.by_side(rows=True)
@@ -108,7 +108,6 @@ class _Block:
         """Gradient of one side, each program owning a tile of it."""
         q, k, out = self.q, self.k, self.out
         shape = tile("side", q.dtype, q.shape[1])
-        shape = shape if rows else shape.turned()
         n_rows, n_cols, dim = q.shape[0], k.shape[0], q.shape[1]
         row_tiles, col_tiles = triton.cdiv(n_rows, shape.rows), triton.cdiv(n_cols, shape.cols)
         tiles, walk = (row_tiles, col_tiles) if rows else (col_tiles, row_tiles)
@@ -127,7 +126,7 @@ class _Block:
     def fused(self) -> None:
         """Both sides from one walk; the rows' part by atomic additions, whose order is not fixed."""
         q, k, out = self.q, self.k, self.out
-        shape = tile("side", q.dtype, q.shape[1]).turned()
+        shape = tile("fused", q.dtype, q.shape[1])
         walk, tiles = triton.cdiv(q.shape[0], shape.rows), triton.cdiv(k.shape[0], shape.cols)
         splits = _splits(tiles, walk, q)
         partial = torch.empty(splits, *k.shape, device=q.device)

@@ -31,7 +31,9 @@ __all__ = [
 ]
 
 INTERPRET = not isinstance(stats_kernel, triton.JITFunction)
-SIDE_MAX_DIM = 256  # widest features whose gradient tile stays in an H200's registers
+# Widest features whose gradient tile stays in an H200's registers. Exact float32 products do not use the tensor cores:
+# there the library's are worth the detour earlier.
+SIDE_MAX_DIM = {torch.bfloat16: 256, torch.float16: 256, torch.float32: 64}
 LONGEST_PAIR_LIST = 64  # pairs a row of `Pairs` may list before the tiled backend serves it better
 ONE_EXP_BOUND = 50.0  # |logit| below which exp(logit) neither overflows a float32 sum nor loses small terms
 
@@ -46,10 +48,6 @@ class Tile:
     warps: int
     stages: int
 
-    def turned(self) -> "Tile":
-        """The same tile for a program that owns columns."""
-        return Tile(self.cols, self.rows, self.dims, self.warps, self.stages)
-
     def meta(self, q: Tensor) -> dict[str, Any]:
         """The compile-time arguments all kernels share."""
         options = {"BM": self.rows, "BN": self.cols, "BD": self.dims, "UPCAST": INTERPRET, "PRECISION": precision(q)}
@@ -57,18 +55,24 @@ class Tile:
 
 
 def tile(kind: str, dtype: torch.dtype, dim: int) -> Tile:
-    """The tile of a kernel ("stats", "side", "weights") for features of this width."""
+    """The tile of a kernel for features of this width.
+
+    "stats" and its square form "triangle", "side", "fused" and "weights": the largest that an H200's compiler keeps in
+    registers (tests/common/kernels/triton_compile.py prints them). Larger tiles ask less of the L2 cache, which limits
+    these kernels before the tensor cores do.
+    """
     width = max(16, triton.next_power_of_2(dim))
+    whole = kind in ("side", "fused")  # these keep the full feature width at hand
     if INTERPRET:
         edge = 64 if kind == "weights" else 32
-        return Tile(edge, edge, width if kind == "side" else min(width, 128), 1, 1)
-    if kind == "side":
-        if dtype == torch.float32:
-            return Tile(32, 32, width, 4, 1) if width > 128 else Tile(64, 64, width, 8, 1)
-        return Tile(64, 64, width, 8, 2) if width > 128 else Tile(128, 64, width, 8, 2)
+        return Tile(edge, edge, width if whole else min(width, 128), 1, 1)
     if dtype == torch.float32:
+        if whole:
+            return Tile(64, 64, width, 8, 1)
         return Tile(64, 64, 32, 8, 2)
-    return Tile(128, 128, min(width, 64), 8, 3)
+    if whole:
+        return Tile(128, 64, width, 8, 2) if kind == "side" else Tile(64, 64, width, 8, 2)
+    return Tile(128, 256 if kind == "stats" else 128, min(width, 64), 8, 3)
 
 
 def precision(q: Tensor) -> str:

@@ -100,6 +100,12 @@ def everything(rows=70, cols=50, dim=24, dtype=torch.float32, scale=None) -> Pro
     )  # fmt: skip
 
 
+def by_blocks(monkeypatch):
+    """Send narrow features the way of wide ones."""
+    narrow = dict.fromkeys(triton_gradients.SIDE_MAX_DIM, 16)
+    monkeypatch.setattr(triton_gradients, "SIDE_MAX_DIM", narrow)
+
+
 def test_plain_rows():
     compare(make())
 
@@ -110,6 +116,7 @@ def test_clip_both_directions_share_one_exponential():
     assert (stats.col_shift == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [100.0, 200.0])
 def test_large_scales_need_the_online_maximum(scale):
     stats = compare(make(50, 50, scale=scale, positive=Diagonal(), columns=True), tolerance=1e-5)
@@ -117,26 +124,29 @@ def test_large_scales_need_the_online_maximum(scale):
 
 
 def test_everything_at_once_on_ragged_tiles_by_sides():
-    stats = compare(everything(), tolerance=5e-6)
+    stats = compare(everything(40, 35), tolerance=5e-6)
     assert stats.count[0, 3] == 0
     assert stats.lse[0, :, 3].tolist() == [-torch.inf] * 2
     assert stats.col_count[0, 5] == 0
 
 
+@pytest.mark.slow
 def test_everything_at_once_with_atomic_additions():
     compare(everything(), TritonBackend(deterministic=False), tolerance=5e-6)
 
 
 def test_everything_at_once_by_blocks_of_weights(monkeypatch):
-    monkeypatch.setattr(triton_gradients, "SIDE_MAX_DIM", 16)
+    by_blocks(monkeypatch)
     monkeypatch.setattr(triton_gradients, "WEIGHT_BYTES", 1)  # blocks of 128, the smallest
-    compare(everything(140, 150), tolerance=5e-6)
+    compare(everything(70, 135), tolerance=5e-6)
 
 
+@pytest.mark.slow
 def test_wide_features_take_the_block_path():
     compare(make(40, 33, 272, positive=Diagonal(), columns=True))
 
 
+@pytest.mark.slow
 def test_column_partials_in_chunks_change_nothing(monkeypatch):
     problem = make(150, 40, positive=Diagonal(), columns=True, mean=True, scale=100.0)
     whole = TritonBackend().forward(problem)
@@ -150,7 +160,7 @@ def test_one_row_one_column():
     compare(make(1, 1, 3, positive=Diagonal(), columns=True, mean=True))
 
 
-@pytest.mark.parametrize("dim", [24, 272])
+@pytest.mark.parametrize("dim", [24, pytest.param(272, marks=pytest.mark.slow)])
 def test_self_similarity_by_half_of_the_tiles(dim, monkeypatch):
     monkeypatch.setattr(triton_gradients, "WEIGHT_BYTES", 1)
     rows = 150
@@ -158,10 +168,12 @@ def test_self_similarity_by_half_of_the_tiles(dim, monkeypatch):
     problem = make(rows, rows, dim, same=True, exclude=Self(), positive=positive, mean=True)
     assert triton_backend.symmetric(problem)
     compare(problem)
-    compare(replace(problem, columns=True))
-    compare(make(rows, rows, dim, same=True, scale=150.0, positive=positive, columns=True), tolerance=1e-5)
+    if dim > 24:
+        compare(replace(problem, columns=True))
+        compare(make(rows, rows, dim, same=True, scale=150.0, positive=positive, columns=True), tolerance=1e-5)
 
 
+@pytest.mark.slow
 def test_self_similarity_with_labels_counts_exactly():
     ids = torch.arange(70) % 9
     problem = make(70, 70, same=True, only=SameLabel(ids), exclude=Self())
@@ -170,6 +182,7 @@ def test_self_similarity_with_labels_counts_exactly():
     assert stats.count.tolist() == [[int((ids == i).sum()) - 1 for i in ids]]
 
 
+@pytest.mark.slow
 def test_self_similarity_without_symmetry_returns_one_gradient():
     bias = torch.linspace(-1, 1, 40)
     problem = make(40, 40, same=True, exclude=Self(), col_bias=bias, columns=True)
@@ -177,6 +190,7 @@ def test_self_similarity_without_symmetry_returns_one_gradient():
     compare(problem)
 
 
+@pytest.mark.slow
 def test_pairs_in_compressed_rows():
     pairs = Pairs.from_rows(torch.tensor([0, 0, 4, 39]), torch.tensor([1, 7, 2, 30]), rows=40)
     compare(make(40, 33, exclude=pairs, positive=Diagonal()))
@@ -194,6 +208,7 @@ def test_float64_names_its_reason():
     assert "float64" in TritonBackend().unsupported(flatten(q, k)[0])
 
 
+@pytest.mark.slow
 def test_leading_dimensions():
     q = torch.randn(3, 20, 8, generator=rng())
     k = torch.randn(3, 40, 8, generator=rng())
@@ -202,6 +217,7 @@ def test_leading_dimensions():
     compare(problem)
 
 
+@pytest.mark.slow
 def test_bias_of_minus_infinity_removes_a_column():
     bias = torch.zeros(50)
     bias[4] = -torch.inf
@@ -212,12 +228,13 @@ def test_bias_of_minus_infinity_removes_a_column():
     assert TritonBackend().backward(problem, stats, upstream).k[0, 4].abs().max() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("blocks", [False, True])
 def test_half_precision_inputs_with_tiny_upstream(dtype, blocks, monkeypatch):
     """Logits are float32-exact for the rounded inputs; gradients of 1e-9 survive float16 weights."""
     if blocks:
-        monkeypatch.setattr(triton_gradients, "SIDE_MAX_DIM", 16)
+        by_blocks(monkeypatch)
     problem = make(60, 60, 32, dtype, positive=Diagonal(), columns=True, scale=14.3)
     stats, reference = TritonBackend().forward(problem), exact(problem)
     outputs = dense.statistics(reference)
@@ -244,11 +261,12 @@ def test_separated_pairs_keep_their_gradient():
     assert error < 0.05, error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ["sides", "atomic", "blocks"])
 @pytest.mark.parametrize("fn", ["softplus", "sigmoid"])
 def test_pair_sums(fn, route, monkeypatch):
     if route == "blocks":
-        monkeypatch.setattr(triton_gradients, "SIDE_MAX_DIM", 16)
+        by_blocks(monkeypatch)
     g = rng()
     problem = make(
         70, 50, scale=torch.rand(70, generator=g) * 20, positive=Index(torch.randint(-1, 50, (70,), generator=g)),
@@ -275,10 +293,11 @@ def test_small_softplus_terms_keep_their_digits():
     assert abs(sums.item() / want.item() - 1) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("narrow", [True, False])
 def test_unasked_key_gradients_are_left_out(narrow, monkeypatch):
     if not narrow:
-        monkeypatch.setattr(triton_gradients, "SIDE_MAX_DIM", 16)
+        by_blocks(monkeypatch)
     problem = everything()
     stats = TritonBackend().forward(problem)
     lse = torch.where(stats.sum > 0, 1.0, 0.0)
@@ -289,6 +308,7 @@ def test_unasked_key_gradients_are_left_out(narrow, monkeypatch):
         torch.testing.assert_close(getattr(part, name), getattr(whole, name))
 
 
+@pytest.mark.slow
 def test_repeat_gives_the_same_bits():
     problem = everything()
     runs = [TritonBackend().forward(problem) for _ in range(2)]
