@@ -13,8 +13,11 @@ ACM MMSys 2023; towers and features of Dorfer et al. 2018.
 
 Where this departs from the official code: it trains the second stage with a one-directional triplet hinge
 `mean_{i != j} max(0, 0.6 - (s_ii - s_ij))` and halves the learning rate on plateaus; here it is InfoNCE (exact over
-any batch on the engine) and a cosine schedule. The CCA projection that the official code refits after training is
-`fit_cca`.
+any batch on the engine) and a cosine schedule. The hinge is left out: it needs a pairwise statistic that the engine
+does not have.
+
+3. A CCA projection of both embeddings, fitted on training pairs, serves retrieval. The official code fits it once after
+   training; here it is fitted before every validation, so that it belongs to the weights of every checkpoint.
 """
 
 from __future__ import annotations
@@ -139,9 +142,14 @@ class AudioSheet(ContrastiveSystem):
         raw = {m: self.towers[m](self.view(batch, m)) for m in wanted}
         return {m: normalize(self.cca(z, "x" if m == "sheet" else "y"), dim=-1) for m, z in raw.items()}
 
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        if not self.unimodal and self.config.cca_pairs:
+            self.fit_cca(self.config.cca_pairs)
+
     @torch.no_grad()
     def fit_cca(self, pairs: int = 25_000, batch_size: int = 256, seed: int = 0) -> None:
-        """Refit the CCA projection on training pairs (the official code's last step)."""
+        """Fit the CCA projection on so many training pairs (fewer, if there are not so many)."""
         dataset = self.data.pairs
         order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:pairs].tolist()
         found: dict[str, list[Tensor]] = {m: [] for m in self.modalities}
@@ -153,7 +161,8 @@ class AudioSheet(ContrastiveSystem):
             for m in self.modalities:
                 found[m].append(self.towers[m](self.view(batch, m)))
         self.train(training)
-        self.cca.fit(*(torch.cat(found[m]) for m in self.modalities))
+        if len(order) > self.config.dim:
+            self.cca.fit(*(torch.cat(found[m]) for m in self.modalities))
 
 
 class ShortEpochs(ShuffleSampler):

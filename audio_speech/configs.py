@@ -235,6 +235,8 @@ class AudioSheetConfig:
     """NT-Xent temperature of the unimodal stages."""
     temperature: float = 0.1
     """Start of the learnt InfoNCE temperature of the cross-modal stage."""
+    cca_pairs: int = 25_000
+    """Training pairs on which the CCA projection is fitted before each validation; 0 leaves it out."""
     steps_per_epoch: int = 0
     """Batches between two validations; 0: one pass over the training snippets."""
     sheet_views: SheetAugmentConfig = field(default_factory=SheetAugmentConfig)
@@ -256,11 +258,12 @@ class AudioSheetConfig:
         "small": {
             "channels": [12, 24, 48, 48],
             "head_hidden": 128,
+            "cca_pairs": 1000,
             "steps_per_epoch": 40,
             "data": {"renditions_per_piece": 2, "val_snippets": 200},
-            "sheet_stage": {"lr": 2e-3, "batch_size": 64, "max_steps": 40},
-            "audio_stage": {"lr": 2e-3, "batch_size": 64, "max_steps": 40},
-            "train": {"batch_size": 64, "max_epochs": 6, "log_every": 5},
+            "sheet_stage": {"lr": 2e-3, "batch_size": 64, "max_steps": 30},
+            "audio_stage": {"lr": 2e-3, "batch_size": 64, "max_steps": 30},
+            "train": {"batch_size": 64, "max_epochs": 5, "log_every": 5},
             "optim": {"lr": 2e-3, "schedule": {"warmup": 20, "final": 0.02}},
         }
     }

@@ -25,7 +25,7 @@ def system(small_data, snippets, tmp_path) -> AudioSheet:
         "channels": [4, 4, 8, 8], "head_hidden": 16, "steps_per_epoch": 2, "train.out": str(tmp_path / "run"),
         "train.max_epochs": 2, "train.batch_size": 8, "train.accelerator": "cpu", "train.tensorboard": False,
         "sheet_stage.max_steps": 2, "sheet_stage.batch_size": 8, "audio_stage.max_steps": 2,
-        "audio_stage.batch_size": 8,
+        "audio_stage.batch_size": 8, "cca_pairs": 64,
     })  # fmt: skip
     return create_system(AudioSheet, replace(config, data=small_data)).use(snippets)
 
@@ -103,6 +103,7 @@ def test_training_end_to_end_leaves_a_run_that_loads_and_is_judged(system, snipp
     assert any(n.startswith("towers.audio") for n in moved)
     assert math.isfinite(result.metrics["val/loss"])
     loaded = load_run(result.run_dir, "last").use(snippets)
+    assert loaded.cca.correlations[0] > 0, "the projection is fitted before the validation and kept with the weights"
     vectors, again = encode_all(system, snippets.test), encode_all(loaded, snippets.test)
     assert torch.equal(vectors["sheet"], again["sheet"])
     assert torch.allclose(vectors["audio"].norm(dim=1), torch.ones(24), atol=1e-5)
