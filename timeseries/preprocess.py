@@ -105,11 +105,16 @@ def usable_channels(
     >>> usable_channels(np.array([[0.0, 1.0], [0.0, 2.0], [0.0, np.nan]], np.float32)).tolist()
     [False, True]
     """
-    finite = np.isfinite(x)
-    enough = finite.mean(0) >= min_finite
-    lowest = np.where(finite, x, np.inf).min(0, initial=np.inf)
-    highest = np.where(finite, x, -np.inf).max(0, initial=-np.inf)
-    return enough & (highest - lowest > min_range)
+    count = np.zeros(x.shape[1], int)
+    lowest, highest = np.full((2, x.shape[1]), np.nan, np.float32)
+    for first in range(0, len(x), 1 << 17):  # pieces that stay in the processor's cache
+        piece = np.ascontiguousarray(x[first : first + (1 << 17)].T)  # reductions along memory are ten times faster
+        count += np.isfinite(piece).sum(1)
+        # fmin and fmax ignore NaN as long as anything else is there.
+        lowest = np.fmin(lowest, np.fmin.reduce(piece, 1))
+        highest = np.fmax(highest, np.fmax.reduce(piece, 1))
+    with np.errstate(invalid="ignore"):
+        return (count >= max(min_finite * len(x), 1)) & (highest - lowest > min_range)
 
 
 LEVELS = ("none", "window", "trial", "record", "patient", "train")

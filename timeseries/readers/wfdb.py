@@ -22,7 +22,7 @@ BYTES_PER_SAMPLE = {
     "24": 3,
     "32": 4,
 }
-CHUNK = 1 << 21
+CHUNK = 1 << 18
 MISSING = {"16": -(1 << 15), "212": -(1 << 11)}  # the codes by which a device says "no sample here"
 
 
@@ -150,9 +150,8 @@ def _fast(stem: Path, header, first: int, last: int) -> np.ndarray:
             target = out[max(f0, first) - first : f1 - first]
             np.subtract(digital, baseline, out=target, casting="unsafe")
             target /= gain
-            missing = digital == MISSING[fmt]
-            if missing.any():
-                target[missing] = np.nan
+            if digital.min() == MISSING[fmt]:
+                target[digital == MISSING[fmt]] = np.nan
     return out
 
 
