@@ -14,7 +14,7 @@ from counterpoint.common.losses.dense import PixelPropagation, PixPro, SlotCon
 from counterpoint.common.losses.dexml import DecoupledSoftmax, MultiLabelSigmoid, MultiLabelSoftmax, SoftTopK
 from counterpoint.common.losses.gap import CUA, Alignment, CrossUniformity, Uniformity
 from counterpoint.common.losses.gram import GRAM, gram_volume
-from counterpoint.common.losses.hard import HardContrastive, SimpleContrastive, tolerance
+from counterpoint.common.losses.hard import HardContrastive, SimpleContrastive
 from counterpoint.common.losses.hbi import HBI, banzhaf_interaction, coalition_value
 from counterpoint.common.losses.hcl import HCL, CrossModalHCL
 from counterpoint.common.losses.infonce import InfoNCE
@@ -121,5 +121,4 @@ __all__ = [
     "multilinear",
     "objectives",
     "soft_max_similarity",
-    "tolerance",
 ]

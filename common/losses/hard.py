@@ -1,4 +1,4 @@
-"""The simple, the ordinary and the hard contrastive loss, and the tolerance they trade for uniformity."""
+"""The linear and the hard contrastive loss; the ordinary one between them is NT-Xent."""
 
 import math
 
@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from counterpoint.common.kernels import Index, SameLabel, Self, target_scores, topk_scores
+from counterpoint.common.kernels import Index, Self, target_scores, topk_scores
 from counterpoint.common.kernels import Uniform as UniformTarget
 from counterpoint.common.losses.base import Objective, dots, row_mean, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
 
-__all__ = ["HardContrastive", "SimpleContrastive", "tolerance"]
+__all__ = ["HardContrastive", "SimpleContrastive"]
 
 
 class HardContrastive(Objective):
@@ -118,16 +118,3 @@ class SimpleContrastive(Objective):
         score, mass = target_scores(z, z, UniformTarget())
         everything = len(z) * score / mass if len(z) else score
         return row_mean(-positive + self.lam * (everything - positive - dots(z, z)))
-
-
-def tolerance(z: Float[Tensor, "rows dim"], label: Int[Tensor, "rows"]) -> Float[Tensor, ""]:
-    """E[ <x, y> 1(same class) ] over all ordered pairs of distinct samples: how close a class stays together.
-
-    Expects unit vectors. Linear time. High uniformity and high tolerance pull against each other as T falls.
-
-    >>> import torch
-    >>> tolerance(torch.eye(2)[[0, 0, 1]], torch.tensor([0, 0, 1])).item()   # 2 of 6 pairs, cosine 1
-    0.3333333432674408
-    """
-    score, _ = target_scores(z, z, SameLabel(label, exclude_self=True))
-    return score.sum() / max(len(z) * (len(z) - 1), 1)

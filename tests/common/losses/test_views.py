@@ -24,7 +24,6 @@ from counterpoint.common.losses import (
     SimpleContrastive,
     SupCon,
     Uniformity,
-    tolerance,
 )
 
 GROUP = torch.tensor([0, 0, 1, 2, 2, 3])
@@ -257,7 +256,7 @@ def test_hard_contrastive_keeps_the_hardest_share(make, same_gradients):
     same_gradients(HardContrastive(0.3, keep=1.0), NTXent(0.3), a, b)
 
 
-def test_simple_contrastive_and_tolerance(make, same_gradients):
+def test_simple_contrastive(make, same_gradients):
     def written(a, b):
         logits, _, partner = stacked(a, b, 1.0)
         keep, rows = negatives(a, b)
@@ -265,9 +264,6 @@ def test_simple_contrastive_and_tolerance(make, same_gradients):
 
     a, b = make.z(6, 4), make.z(6, 4)
     same_gradients(SimpleContrastive(0.7), written, a, b)
-    z, label = make.unit(6, 4), GROUP
-    same = (label[:, None] == label) & ~torch.eye(6, dtype=torch.bool)
-    torch.testing.assert_close(tolerance(z, label), ((z @ z.T) * same).sum() / 30)
 
 
 def test_cacr_with_raw_embeddings(make, same_gradients):
