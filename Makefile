@@ -17,7 +17,7 @@ TORCH ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 help:
-	@echo "make demo      audio and sheet music find each other: trains for a few minutes, writes runs/demo/report.html"
+	@echo "make demo      audio and sheet music find each other: trains for a few minutes, writes runs/audio-demo/report.html"
 	@echo "make test      the tests that take minutes"
 	@echo "make test-all  every test, also the slow ones"
 	@echo "make lint      ruff"

@@ -13,6 +13,7 @@ from counterpoint.common.cli.verbs import Call
 from counterpoint.common.cli.vertical import Outcome, SystemEntry
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
+from counterpoint.common.trainers.config import override, to_dict
 
 _OWN = ("config", "preset", "resume", "print_config", "json")
 
@@ -49,7 +50,8 @@ def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
     parser = config_parser(program, entry, config_class)
     preset = _value_of("--preset", argv)
     if preset is not None:
-        parser.set_defaults(dict(flatten(preset_values(entry, config_class, preset))))
+        start = to_dict(override(config_class(), preset_values(entry, config_class, preset)))
+        parser.set_defaults(dict(flatten(start, known={action.dest for action in parser._actions})))
     options = parse(parser, argv)
     if options.print_config:
         write(parser.dump(_without_own(options), skip_unset=False, skip_validation=True).rstrip())
@@ -99,17 +101,22 @@ def preset_values(entry: SystemEntry, config_class: type, name: str) -> Mapping[
     return presets[name]
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings as dotted ones.
+def flatten(values: Mapping[str, Any], known: set[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as dotted ones, as far down as there are options of that name.
 
-    >>> dict(flatten({"train": {"seed": 1}, "dim": 2}))
-    {'train.seed': 1, 'dim': 2}
+    >>> dict(flatten({"train": {"seed": 1}, "mining": {"start": 2}}, known={"train.seed", "mining"}))
+    {'train.seed': 1, 'mining': {'start': 2}}
     """
     for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and all(_is_option(f"{name}.{inner}", known) for inner in value):
+            yield from flatten(value, known, f"{name}.")
         else:
-            yield f"{prefix}{key}", value
+            yield name, value
+
+
+def _is_option(name: str, known: set[str]) -> bool:
+    return any(option == name or option.startswith(f"{name}.") for option in known)
 
 
 def _value_of(option: str, argv: list[str]) -> str | None:
