@@ -59,16 +59,19 @@ class Statistics:
     @classmethod
     def fit(cls, graphs: Sequence[CircuitGraph]) -> Statistics:
         def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
-            return rows.mean(0), rows.std(0).clamp_min(1e-3)
+            spread = rows.std(0)
+            # A column that never varies in training says nothing: it must not explode on a circuit where it does.
+            return rows.mean(0), torch.where(spread > 1e-6, spread, torch.ones_like(spread))
 
         return cls(moments(torch.cat([g.net_x for g in graphs])), moments(torch.cat([g.device_x for g in graphs])))
 
     def nodes(self, graph: CircuitGraph) -> Float[Tensor, "nodes features"]:
-        """Statistics of all nodes (nets, devices, pins), each in columns of its own; a pin has its terminal."""
+        """Statistics of all nodes (nets, devices, pins), each in columns of its own, within five deviations; a pin has
+        its terminal."""
         net = (graph.net_x - self.net[0]) / self.net[1]
         device = (graph.device_x - self.device[0]) / self.device[1]
         terminal = nn.functional.one_hot(graph.pin_terminal, 10).float()
-        return torch.block_diag(net, device, terminal)
+        return torch.block_diag(net.clamp(-5, 5), device.clamp(-5, 5), terminal)
 
 
 class CapacitanceModel(nn.Module):

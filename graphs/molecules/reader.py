@@ -99,7 +99,7 @@ def read_molecules(
     )  # fmt: skip
     issues: list[Issue] = []
     rows = []
-    with _quiet_rdkit() as log:
+    with quiet_rdkit() as log:
         for row, identifier, smiles, labels in raw:
             molecule, problem = _parse(smiles, log)
             if molecule is None:
@@ -158,7 +158,7 @@ class _LogTail:
         return "syntax error" if "syntax error" in text else ""
 
 
-class _quiet_rdkit:
+class quiet_rdkit:
     """Route RDKit's log to a `_LogTail` while rows are parsed."""
 
     def __enter__(self) -> _LogTail:

@@ -128,6 +128,17 @@ def test_coupling_regression_transfers_to_an_unseen_circuit(prepared, loss):
     assert torch.equal(predicted, predict_coupling(model, prepared[2], config)), "prediction depends on a hidden state"
 
 
+def test_what_training_never_saw_stays_in_range(manifest):
+    """A resistor, and a device a thousand times wider, in a circuit of inverters: features stay moderate."""
+    graphs = load_circuits(Manifest.load(manifest))
+    statistics = Statistics.fit(graphs[:1])
+    odd = graphs[2]
+    odd.device_x = odd.device_x.clone()
+    odd.device_x[0, 2] = 1.0
+    odd.device_x[0, 10] = 30.0
+    assert statistics.nodes(odd).abs().max() <= 5
+
+
 def test_pairs_have_no_direction(prepared):
     config = DownstreamConfig.small()
     model = train_coupling(prepared[:1], replace(config, epochs=1), seed=0)

@@ -1,0 +1,102 @@
+"""The vertical's own verbs as typed functions; their signatures are the command line, so imports are inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from counterpoint.common.cli.vertical import ImportReport, Outcome
+
+
+def import_molecules(
+    source: Path,
+    out: Path,
+    smiles_column: str = "",
+    id_column: str = "",
+    tasks: tuple[str, ...] = (),
+    salts: Literal["keep", "largest"] = "keep",
+    duplicates: Literal["first", "mean", "keep"] = "first",
+    split: Literal["scaffold", "balanced-scaffold", "random", "none"] = "scaffold",
+    seed: int = 0,
+) -> ImportReport:
+    """Turn a CSV, TSV, SMILES or SDF file into a manifest with scaffold groups and a split.
+
+    Rows that RDKit cannot parse and duplicates (by canonical SMILES) are listed with their row and reason. Isotopes,
+    salts, isolated atoms and dative bonds are kept. Empty label cells are missing labels.
+
+    Args:
+        source: the molecule file.
+        out: folder that receives manifest.parquet.
+        smiles_column: column of the SMILES; found by its usual names when not given.
+        id_column: column of unique ids; row numbers when there is none.
+        tasks: label columns; all numeric columns when not given.
+        salts: keep all fragments, or the largest.
+        duplicates: keep the first row of a molecule, the mean of its labels, or all rows.
+        split: scaffold is deterministic (large scaffolds train); balanced-scaffold and random depend on the seed.
+        seed: seed of the split.
+    """
+    from counterpoint.graphs.importers import molecules_to_manifest
+
+    return molecules_to_manifest(
+        source, out, smiles_column=smiles_column, id_column=id_column, tasks=tasks, salts=salts, duplicates=duplicates,
+        split=split, seed=seed,
+    )  # fmt: skip
+
+
+def import_circuits(source: Path, out: Path, train: tuple[str, ...] = (), top: str = "") -> ImportReport:
+    """Turn SPICE netlists, with a SPEF or DSPF file of the same name beside them, into a manifest split by circuit.
+
+    Args:
+        source: a netlist, or a folder searched with all folders below.
+        out: folder that receives manifest.parquet and copies of the files.
+        train: names of the circuits to train on; without it the one with the most coupling pairs.
+        top: cell to expand, where a file has several that could be the top.
+    """
+    from counterpoint.graphs.importers import circuits_to_manifest
+
+    return circuits_to_manifest(source, out, train=train, top=top)
+
+
+def simulate(
+    out: Path, kind: Literal["molecules", "circuits"] = "molecules", n: int = 1000, seed: int = 0
+) -> ImportReport:
+    """Write synthetic molecules with computed labels, or synthetic extracted netlists, and their manifest.
+
+    Args:
+        out: folder that receives manifest.parquet and the files.
+        kind: molecules or circuits.
+        n: how many.
+        seed: seed of the generator.
+    """
+    from counterpoint.graphs.importers import simulate_to_manifest
+
+    return simulate_to_manifest(out, kind, n, seed)
+
+
+def preview(manifest: Path, out: Path = Path("preview.html"), n: int = 24) -> Outcome:
+    """Look at the molecules or circuits of MANIFEST: one HTML page with depictions or graph drawings.
+
+    Args:
+        manifest: made by `data import` or `data simulate`.
+        out: the HTML file to write.
+        n: how many rows to show.
+    """
+    from counterpoint.graphs.gallery import preview_page
+
+    return preview_page(manifest, out, n)
+
+
+def demo(out: Path = Path("runs/graphs-demo"), seed: int = 0, epochs: int = 0) -> Outcome:
+    """Learn molecules and a circuit: property probes beside their baselines, similar molecules, capacitances.
+
+    With the sample data (COUNTERPOINT_DATA) the molecules are BBBP and the circuits SkyWater 130 nm blocks; without
+    them both are synthetic and say so.
+
+    Args:
+        out: folder of the runs and report.html.
+        seed: seed of weights, batches and splits.
+        epochs: training epochs of KCL; 0 is the demo's.
+    """
+    from counterpoint.graphs.demo import run_demo
+
+    return run_demo(out, seed=seed, epochs=epochs)

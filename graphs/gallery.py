@@ -1,0 +1,117 @@
+"""Molecules and circuits to look at: structure drawings, circuit graphs; users' files as queries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from counterpoint.common.cli.vertical import Outcome
+from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.errors import InputError
+from counterpoint.common.report import Media, Report
+from counterpoint.graphs.circuits.data import load_circuit
+from counterpoint.graphs.circuits.graph import CircuitGraph
+
+
+def depiction(smiles: str, width: int = 240, height: int = 180) -> str:
+    """The structure drawing of a molecule as SVG markup, on a white ground."""
+    from rdkit.Chem.Draw import rdMolDraw2D
+
+    from counterpoint.graphs.molecules.reader import parse_smiles
+
+    drawer = rdMolDraw2D.MolDraw2DSVG(width, height)
+    rdMolDraw2D.PrepareAndDrawMolecule(drawer, parse_smiles(smiles))
+    drawer.FinishDrawing()
+    svg = drawer.GetDrawingText()
+    return svg[svg.index("<svg") :]
+
+
+def circuit_drawing(graph: CircuitGraph, predicted: Any = None, max_nets: int = 60, seed: int = 0) -> str:
+    """Nets (dots) and devices (squares) of a circuit, spring-laid out, as SVG markup; coupling pairs are drawn in red,
+    as wide as their capacitance is large. The `max_nets` nets with the most pins are shown."""
+    import io
+
+    import matplotlib.pyplot as plt
+    import networkx as nx
+
+    pins = np.bincount(graph.pin_net.numpy(), minlength=len(graph.nets))
+    shown = np.argsort(-pins, kind="stable")[:max_nets]
+    kept = set(shown.tolist())
+    net_graph = nx.Graph()
+    net_graph.add_nodes_from((f"net {i}", {"kind": "net"}) for i in shown)
+    for device, net in zip(graph.pin_device.tolist(), graph.pin_net.tolist(), strict=True):
+        if net in kept:
+            net_graph.add_node(f"device {device}", kind="device")
+            net_graph.add_edge(f"net {net}", f"device {device}")
+    place = nx.spring_layout(net_graph, seed=seed, iterations=60)
+    figure, axis = plt.subplots(figsize=(7, 5))
+    nx.draw_networkx_edges(net_graph, place, ax=axis, edge_color="#b0b8c0", width=0.6)
+    for kind, shape, colour in (("net", "o", "#2b6cb0"), ("device", "s", "#718096")):
+        chosen = [v for v, k in net_graph.nodes(data="kind") if k == kind]
+        nx.draw_networkx_nodes(
+            net_graph,
+            place,
+            chosen,
+            node_size=22 if kind == "net" else 12,
+            node_shape=shape,
+            node_color=colour,
+            ax=axis,
+        )
+    if len(graph.coupling_farad):
+        log = graph.coupling_farad.log10()
+        share = ((log - log.min()) / (log.max() - log.min()).clamp_min(1e-9)).tolist()
+        for (a, b), s in zip(graph.coupling.T.tolist(), share, strict=True):
+            if a in kept and b in kept:
+                (x0, y0), (x1, y1) = place[f"net {a}"], place[f"net {b}"]
+                axis.plot([x0, x1], [y0, y1], color="#c53030", alpha=0.25 + 0.5 * s, linewidth=0.3 + 1.7 * s, zorder=0)
+    axis.axis("off")
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def picture(sample: dict[str, Any], modality: str) -> Media:
+    """One molecule of a data set as its structure drawing."""
+    return Media(str(sample.get("id", "")), image=depiction(str(sample["smiles"])), caption=str(sample["smiles"]))
+
+
+def query(file: Path, modality: str, config: Any) -> dict[str, Any]:
+    """A user's molecule file as one sample: its first molecule."""
+    from counterpoint.graphs.molecules.featurize import molecule_graph
+    from counterpoint.graphs.molecules.reader import read_molecules
+
+    row = read_molecules(file).frame.iloc[0]
+    smiles = str(row["smiles"])
+    return {
+        "index": 0,
+        "id": str(row["id"]),
+        "group": str(row["id"]),
+        "smiles": smiles,
+        "molecule": molecule_graph(smiles),
+    }
+
+
+def preview_page(manifest: Path, out: Path, n: int) -> Outcome:
+    """Depictions or circuit drawings of a manifest's first rows."""
+    table = Manifest.load(manifest)
+    synthetic = "synthetic" in str(table.meta.get("source", ""))
+    page = Report(
+        "What the manifest holds", f"{manifest}: {min(n, len(table))} of {len(table)} rows", synthetic=synthetic
+    )
+    frame = table.frame.astype(object).where(table.frame.notna(), None)
+    rows = frame.head(n).to_dict("records")
+    if "smiles" in frame:
+        page.gallery("Molecules", [Media(r["id"], image=depiction(r["smiles"]), caption=r["smiles"]) for r in rows])
+    elif "netlist" in frame:
+        for row in rows:
+            graph = load_circuit(row, table.root)
+            counts = ", ".join(f"{v} {k}s" for k, v in graph.n_nodes.items())
+            page.figure(row["id"], circuit_drawing(graph), f"{counts}, {len(graph.coupling_farad)} coupling pairs")
+    else:
+        raise InputError(f"{manifest}: has neither a smiles nor a netlist column")
+    written = page.write(out)
+    return Outcome({"rows": len(rows)}, (f"wrote {written}",), {"preview": written})

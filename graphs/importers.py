@@ -1,0 +1,156 @@
+"""Field formats to manifests: molecules (CSV, SMILES, SDF), circuits (SPICE with SPEF or DSPF), and synthetic ones."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from counterpoint.common.cli.vertical import ImportReport, Rejected
+from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.errors import InputError
+
+NETLISTS = (".sp", ".spice", ".cdl", ".cir", ".ckt")
+PARASITICS = (".spef", ".dspf", ".spf")
+
+
+def molecules_to_manifest(
+    source: Path,
+    out: Path,
+    *,
+    smiles_column: str = "",
+    id_column: str = "",
+    tasks: Sequence[str] = (),
+    salts: str = "keep",
+    duplicates: str = "first",
+    split: str = "scaffold",
+    seed: int = 0,
+) -> ImportReport:
+    """Write `out/manifest.parquet` of one molecule file: `smiles`, `group` (scaffold), `split`, one column per task."""
+    from counterpoint.graphs.molecules.reader import read_molecules
+    from counterpoint.graphs.molecules.splits import check_scaffold_leakage, scaffold_groups, scaffold_split
+
+    if split not in ("scaffold", "balanced-scaffold", "random", "none"):
+        raise InputError(f"split {split!r} is unknown; use scaffold, balanced-scaffold, random or none")
+    table = read_molecules(
+        source,
+        smiles_column=smiles_column or None,
+        id_column=id_column or None,
+        tasks=list(tasks) or None,
+        salts=salts,
+        duplicates=duplicates,
+    )
+    frame = table.frame.drop(columns="row")
+    frame["group"] = scaffold_groups(frame["smiles"].tolist())
+    fractions = {"train": 0.8, "val": 0.1, "test": 0.1}
+    if split == "random":
+        order = np.random.default_rng(seed).permutation(len(frame))
+        names = np.empty(len(frame), dtype=object)
+        cut = [int(0.8 * len(frame)), int(0.9 * len(frame))]
+        for name, rows in zip(fractions, np.split(order, cut), strict=True):
+            names[rows] = name
+        frame["split"] = names
+        frame["group"] = frame["id"]  # a random split parts scaffolds on purpose
+    elif split != "none":
+        groups = frame["group"].tolist()
+        frame["split"] = scaffold_split(groups, fractions, balanced=split == "balanced-scaffold", seed=seed)
+        check_scaffold_leakage(frame["smiles"].tolist(), frame["split"].tolist())
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "manifest.parquet"
+    meta = {"source": str(source), "split": split, "tasks": table.tasks, "seed": seed}
+    Manifest(frame, out, meta=meta).save(path)
+    rejected = tuple(
+        Rejected(f"{source}, row {i.row}", f"{i.smiles}: {i.reason}") for i in table.issues if i.action == "dropped"
+    )
+    changed = sum(i.action == "kept" for i in table.issues)
+    notes = [f"split: {split}", f"tasks: {', '.join(table.tasks) or 'none'}"]
+    if changed:
+        notes.append(f"{changed} molecule(s) reduced to their largest fragment")
+    return ImportReport(path, len(frame), rejected, "; ".join(notes))
+
+
+def circuits_to_manifest(source: Path, out: Path, *, train: Sequence[str] = (), top: str = "") -> ImportReport:
+    """Copy netlists (and the parasitics files beside them) into `out` and write `out/manifest.parquet`, one row per
+    circuit: `netlist`, `parasitics`, `top`, counts, `split`. Circuits named in `train` train, the others test; without
+    names the one with the most coupling pairs trains."""
+    from counterpoint.graphs.circuits.data import load_circuit
+
+    files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.suffix.lower() in NETLISTS)
+    if not files:
+        raise InputError(f"{source}: holds no netlist ({', '.join(NETLISTS)})")
+    root = source.parent if source.is_file() else source
+    rows: list[dict[str, Any]] = []
+    rejected: list[Rejected] = []
+    for file in files:
+        beside = next((file.with_suffix(s) for s in PARASITICS if file.with_suffix(s).is_file()), None)
+        name = str(file.relative_to(root).with_suffix("")).replace("/", "-")
+        row = {"id": name, "netlist": file.name, "parasitics": beside.name if beside else None, "top": top or None}
+        try:
+            graph = load_circuit(row, file.parent)
+        except InputError as error:
+            rejected.append(Rejected(str(file), str(error)))
+            continue
+        folder = out / "netlists" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (file, beside):
+            if path is not None:
+                shutil.copyfile(path, folder / path.name)
+        row["netlist"] = f"netlists/{name}/{file.name}"
+        row["parasitics"] = f"netlists/{name}/{beside.name}" if beside else None
+        rows.append({**row, "group": name, **graph.n_nodes, "couplings": len(graph.coupling_farad)})
+    if not rows:
+        raise InputError(f"{source}: none of its {len(files)} netlists can be used; the first: {rejected[0].reason}")
+    names = [r["id"] for r in rows]
+    unknown = [t for t in train if t not in names]
+    if unknown:
+        raise InputError(f"train names {unknown[0]!r}, which is no circuit here; they are: {', '.join(names)}")
+    chosen = set(train) or {max(rows, key=lambda r: r["couplings"])["id"]}
+    for row in rows:
+        row["split"] = "train" if row["id"] in chosen else "test"
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "manifest.parquet"
+    Manifest.from_rows(rows, out, {"source": str(source)}).save(path)
+    return ImportReport(path, len(rows), tuple(rejected), f"train: {', '.join(sorted(chosen))}; split by circuit")
+
+
+def simulate_to_manifest(out: Path, kind: str, n: int, seed: int) -> ImportReport:
+    """Synthetic molecules (CSV and manifest) or circuits (netlists and manifest)."""
+    from counterpoint.graphs import simulate
+
+    out.mkdir(parents=True, exist_ok=True)
+    note = "synthetic"
+    if kind == "molecules":
+        import pandas as pd
+
+        csv = out / "synthetic_molecules.csv"
+        pd.DataFrame(simulate.molecules(n, seed)).to_csv(csv, index=False)
+        report = molecules_to_manifest(csv, out)
+        note = "synthetic molecules; their labels are computed by RDKit, not measured"
+    elif kind == "circuits":
+        folder = out / "synthetic_netlists"
+        folder.mkdir(exist_ok=True)
+        for i in range(n):
+            text = simulate.netlist(f"block{i}", seed * 1000 + i)
+            (folder / f"block{i}.spice").write_text(text, encoding="utf-8")
+        report = circuits_to_manifest(folder, out)
+        note = "synthetic circuits; their capacitances follow a rule with noise"
+    else:
+        raise InputError(f"kind {kind!r} is unknown; use molecules or circuits")
+    return ImportReport(report.manifest, report.rows, report.rejected, f"{note}; {report.note}")
+
+
+def check_row(row: dict[str, Any], root: Path) -> None:
+    """Raise with the reason when a manifest row's molecule or netlist cannot be used."""
+    if row.get("smiles"):
+        from counterpoint.graphs.molecules.featurize import molecule_graph
+
+        molecule_graph(str(row["smiles"]))
+    elif row.get("netlist"):
+        from counterpoint.graphs.circuits.data import load_circuit
+
+        load_circuit(row, root)
+    else:
+        raise InputError("has neither a smiles nor a netlist")
