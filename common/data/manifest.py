@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -88,7 +89,8 @@ class Manifest:
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
         return replace(self, path=path, root=self.root)
 
     def __len__(self) -> int:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+Values = Sequence[Any] | np.ndarray  # one per sample
+
 
 class BatchSampler(ABC):
     """Lists of sample positions. Use as `DataLoader(dataset, batch_sampler=sampler)`; the trainer does.
@@ -99,7 +101,7 @@ class GroupUniqueBatchSampler(BatchSampler):
     [['a', 'b', 'c'], ['a', 'b', 'c']]
     """
 
-    def __init__(self, groups: Sequence[Any], batch_size: int, seed: int = 0) -> None:
+    def __init__(self, groups: Values, batch_size: int, seed: int = 0) -> None:
         super().__init__(batch_size, seed)
         self.codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
         self.sizes = np.bincount(self.codes)
@@ -133,7 +135,7 @@ class ClusterDisjointBatchSampler(BatchSampler):
     1.0
     """
 
-    def __init__(self, clusters: Sequence[Any], batch_size: int, seed: int = 0) -> None:
+    def __init__(self, clusters: Values, batch_size: int, seed: int = 0) -> None:
         super().__init__(batch_size, seed)
         self.codes = np.unique(np.asarray(clusters), return_inverse=True)[1]
         self.n_batches = len(self.codes) // batch_size
@@ -162,9 +164,7 @@ class WithinClusterBatchSampler(BatchSampler):
     {1}
     """
 
-    def __init__(
-        self, clusters: Sequence[Sequence[int]], batch_size: int, seed: int = 0, fallback: bool = True
-    ) -> None:
+    def __init__(self, clusters: Sequence[Values], batch_size: int, seed: int = 0, fallback: bool = True) -> None:
         super().__init__(batch_size, seed)
         table = np.asarray(clusters).T
         if table.ndim != 2:
@@ -203,7 +203,7 @@ class HardNegativeBatchSampler(BatchSampler):
     """
 
     def __init__(
-        self, neighbours: Any, batch_size: int, per_seed: int = 3, groups: Sequence[Any] | None = None, seed: int = 0
+        self, neighbours: Any, batch_size: int, per_seed: int = 3, groups: Values | None = None, seed: int = 0
     ) -> None:
         super().__init__(batch_size, seed)
         self.per_seed = per_seed
@@ -276,7 +276,7 @@ class WeightedSampler(BatchSampler):
     False
     """
 
-    def __init__(self, weights: Sequence[float], batch_size: int, seed: int = 0, n_batches: int | None = None) -> None:
+    def __init__(self, weights: Values, batch_size: int, seed: int = 0, n_batches: int | None = None) -> None:
         super().__init__(batch_size, seed)
         self.weights = np.asarray(weights, dtype=np.float64)
         if self.weights.ndim != 1 or (self.weights < 0).any() or not self.weights.sum() > 0:

@@ -17,6 +17,8 @@ _EXPORTS = {
     "CollapseMonitor": f"{_BASE}.monitors",
     "ContrastiveSystem": f"{_BASE}.system",
     "Datasets": f"{_BASE}.loader",
+    "FinetuneConfig": f"{_BASE}.finetune_config",
+    "FinetuneSystem": f"{_BASE}.finetuning",
     "Harmonizer": f"{_BASE}.harmonize",
     "RunResult": f"{_BASE}.run",
     "Schedule": f"{_BASE}.schedules",
@@ -24,8 +26,13 @@ _EXPORTS = {
     "cached_gradients": f"{_BASE}.steps",
     "create_system": f"{_BASE}.run",
     "empty_system": f"{_BASE}.run",
+    "create_finetune": f"{_BASE}.finetuning",
+    "export": f"{_BASE}.exporting",
+    "finetune": f"{_BASE}.finetuning",
     "fit": f"{_BASE}.fitting",
+    "from_pretrained": f"{_BASE}.pretrained",
     "load_run": f"{_BASE}.run",
+    "save_pretrained": f"{_BASE}.pretrained",
 }
 
 __all__ = [*_EXPORTS]

@@ -22,6 +22,7 @@ from counterpoint.common.errors import InputError, NonFiniteLossError
 from counterpoint.common.metrics import retrieval
 from counterpoint.common.metrics.label_free import rankme
 from counterpoint.common.models.ema import EMATeacher
+from counterpoint.common.trainers.config import to_dict
 from counterpoint.common.trainers.configs import OptimConfig, ScheduleConfig
 from counterpoint.common.trainers.harmonize import Harmonizer
 from counterpoint.common.trainers.loader import Datasets
@@ -112,6 +113,17 @@ class ContrastiveSystem(LightningModule):
         """Embeddings for evaluation, search and export; here the normalised contrast embeddings."""
         found = {k: normalize(v, dim=-1) for k, v in self.embed(batch).items()}
         return found if modality is None else {modality: found[modality]}
+
+    def features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Representations for heads and probes, one row per sample; here the contrast embeddings.
+
+        Override to return what stands before the projector: it often discards what a task needs (see `Projector`).
+        """
+        return self.embed(batch)
+
+    def preprocessing(self) -> dict[str, Any]:
+        """How raw data become this system's inputs, as plain data; travels with `save_pretrained`."""
+        return to_dict(getattr(self.config, "data", {}))
 
     def stages(self) -> Sequence[Stage]:
         """The training's stages, in order; `self.stage` is the current one."""
@@ -261,10 +273,14 @@ class ContrastiveSystem(LightningModule):
                 self.record({"train/grad_norm": self._clip(optimizer.optimizer, config.clip)})
             optimizer.step()
             optimizer.zero_grad()
+        self.update_teachers()
+        self.after_update()
+
+    def update_teachers(self) -> None:
+        """Move the EMA teachers towards their students."""
         for part in self.modules():
             if isinstance(part, EMATeacher):
                 part.update(self.scheduled.get("ema_momentum"))
-        self.after_update()
 
     def _clip(self, optimizer: torch.optim.Optimizer, limit: float) -> Tensor:
         model: Any = self.trainer.model

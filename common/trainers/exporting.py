@@ -1,0 +1,154 @@
+"""`export`: an encoder as ONNX or a torch.export program, checked number by number against its source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from counterpoint.common.errors import InputError
+from counterpoint.common.trainers.loader import Datasets
+from counterpoint.common.trainers.state import preserved_rng
+from counterpoint.common.trainers.steps import batch_rows
+
+FORMATS = ("onnx", "torch")
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, its inputs and outputs, and the largest difference from the source model."""
+
+    path: Path
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    largest_difference: float
+    checked_batches: tuple[int, ...]
+
+
+class Encoder(nn.Module):
+    """`system.encode` for one modality as a module of tensors: inputs by position, one embedding per output."""
+
+    def __init__(self, system: Any, inputs: Sequence[str], modality: str | None) -> None:
+        super().__init__()
+        self.system, self.inputs, self.modality = system, tuple(inputs), modality
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.system.encode(dict(zip(self.inputs, tensors)), self.modality).values())
+
+
+def export(
+    system: Any,
+    path: str | Path,
+    format: str = "onnx",
+    modality: str | None = None,
+    batch: Mapping[str, Any] | None = None,
+    tolerance: float = 1e-4,
+) -> ExportReport:
+    """Write the encoder (in evaluation mode, on the CPU, batch size free) and compare it with the source.
+
+    Args:
+        system: a trained system.
+        path: `.onnx`, or `.pt2` for torch.export.
+        modality: which embedding; None exports all of them, with all their inputs.
+        batch: example inputs (at least two samples); else the first samples of the system's data.
+        tolerance: largest allowed difference of an embedding's entry, on the example and on a smaller batch.
+
+    Raises:
+        InputError: the format is unknown, a package is missing, the model cannot be traced, or the numbers differ.
+    """
+    path = Path(path)
+    if format not in FORMATS:
+        raise InputError(f"format {format!r} is not one of {', '.join(FORMATS)}")
+    device, training = next(system.parameters()).device, system.training
+    system.cpu().eval()
+    try:
+        with preserved_rng(), torch.no_grad():
+            return _export(system, path, format, modality, batch or example_batch(system), tolerance)
+    finally:
+        system.to(device).train(training)
+
+
+def example_batch(system: Any, size: int = 4) -> dict[str, Any]:
+    """The first samples of the system's validation (else training) data."""
+    datasets: Datasets = system.datasets()
+    source = datasets.val if datasets.val is not None else datasets.train
+    return datasets.collate([source[i] for i in range(min(size, len(source)))])
+
+
+class _Watched(dict):
+    """A batch that remembers which entries were read."""
+
+    def __init__(self, batch: Mapping[str, Any]) -> None:
+        super().__init__(batch)
+        self.read: list[str] = []
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.read:
+            self.read.append(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.extend({name} - set(self.read))
+        return super().get(name, default)
+
+
+def _export(
+    system: Any, path: Path, format: str, modality: str | None, batch: Mapping[str, Any], tolerance: float
+) -> ExportReport:
+    watched = _Watched(batch)
+    expected = system.encode(watched, modality)
+    if modality is not None and modality not in expected:
+        raise InputError(f"modality {modality!r} is not one of {', '.join(expected)}")
+    names, outputs = tuple(watched.read), tuple(f"{name}_embedding" for name in expected)
+    odd = [n for n in names if not isinstance(batch[n], Tensor)]
+    if odd:
+        raise InputError(f"the encoder reads {odd[0]!r}, which is not a tensor: an exported model takes tensors only")
+    if batch_rows(batch) < 2:
+        raise InputError("export needs an example batch of at least two samples")
+    encoder = Encoder(system, names, modality)
+    tensors = tuple(batch[n] for n in names)
+    shapes = tuple({0: torch.export.Dim("batch")} for _ in names)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        program = torch.export.export(encoder, tensors, dynamic_shapes=(shapes,), strict=False)
+        if format == "torch":
+            torch.export.save(program, path)
+            run = torch.export.load(path).module()
+        else:
+            run = _onnx(program, path, names, outputs)
+    except InputError:
+        raise
+    except Exception as error:  # the tracers raise dozens of types; the user needs the sentence
+        raise InputError(
+            f"{type(system).__name__} cannot be exported ({' '.join(str(error).split())[:300]})"
+        ) from error
+    worst, sizes = 0.0, (batch_rows(batch), batch_rows(batch) - 1)
+    for size in sizes:
+        part = tuple(t[:size] for t in tensors)
+        for name, mine, theirs in zip(outputs, encoder(*part), run(*part)):
+            worst = max(worst, float((mine - torch.as_tensor(theirs)).abs().max()))
+            if not worst <= tolerance:
+                path.unlink(missing_ok=True)
+                raise InputError(
+                    f"the exported {name} differs from the source by {worst:.2g} (tolerance {tolerance:g})"
+                )
+    return ExportReport(path, names, outputs, worst, sizes)
+
+
+def _onnx(program: Any, path: Path, names: Sequence[str], outputs: Sequence[str]) -> Any:
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"ONNX export needs the package {error.name}: pip install 'counterpoint[export]'") from error
+    written = torch.onnx.export(program, input_names=list(names), output_names=list(outputs), verbose=False)
+    written.save(str(path))
+    onnx.checker.check_model(str(path))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    inputs = [i.name for i in session.get_inputs()]
+    return lambda *tensors: session.run(None, {n: t.numpy() for n, t in zip(inputs, tensors)})

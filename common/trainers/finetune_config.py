@@ -1,0 +1,62 @@
+"""Configuration of `finetune`. Light on purpose: the command line reads it without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from counterpoint.common.trainers.configs import OptimConfig, TrainConfig
+
+TASKS = ("classification", "multilabel", "regression")
+MODES = ("frozen", "full", "layerwise", "lora")
+IMBALANCE = ("none", "weights", "balanced-softmax", "balanced-mse")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Labels on top of a pretrained encoder.
+
+    >>> FinetuneConfig(run="runs/audio-sheet", labels=("composer",)).mode
+    'frozen'
+    """
+
+    run: str = ""
+    """Run folder of the pretrained system."""
+    checkpoint: str = "best"
+    """Which of its checkpoints: `best` or `last`."""
+    labels: tuple[str, ...] = ()
+    """Label column of the manifest (or key of the sample); several columns of 0 and 1 for `multilabel`."""
+    task: str = "classification"
+    """`classification`, `multilabel` or `regression`."""
+    mode: str = "frozen"
+    """What is trained below the head: nothing (`frozen`), `full`, `layerwise` (rates fall with depth) or `lora`."""
+    modality: str = ""
+    """Which representation of the system the head stands on; empty means its first modality."""
+    layer_decay: float = 0.65
+    """`layerwise`: factor of the learning rate from each layer to the one below."""
+    lora_rank: int = 8
+    """`lora`: rank of the adapters in the linear layers."""
+    lora_alpha: float = 16.0
+    """`lora`: the adapters' output is multiplied by alpha / rank."""
+    hidden_dim: int = 0
+    """Width of a hidden layer in the head; 0 means a linear head."""
+    dropout: float = 0.0
+    """Dropout before the head."""
+    imbalance: str = "none"
+    """`none`, `weights` (inverse frequency), `balanced-softmax` (classification), `balanced-mse` (regression)."""
+    fraction: float = 1.0
+    """Share of the labelled training groups that is used; smaller shares are subsets of larger ones."""
+    calibrate: bool = True
+    """Fit a temperature on the validation split afterwards (classification)."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Changes to the pretrained system's configuration, dotted (`data.manifest: labelled.csv`)."""
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(max_epochs=30, batch_size=64, monitor_every=0, patience=5)
+    )
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    base: dict[str, Any] = field(default_factory=dict)
+    """The pretrained system and its configuration; filled in, so that the run stands on its own."""
+    classes: tuple[str, ...] = ()
+    """Class names; filled in from the training labels."""
+    width: int = 0
+    """Width of the representation; filled in."""

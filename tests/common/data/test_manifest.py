@@ -1,0 +1,195 @@
+"""Manifests, validation, splits: nothing is dropped in silence, and groups stay together."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from counterpoint.common.data import (
+    BadSample,
+    Manifest,
+    ManifestDataset,
+    check_leakage,
+    collate,
+    group_codes,
+    split_by_group,
+    split_hash,
+    validate_manifest,
+)
+from counterpoint.common.errors import InputError, LeakageError
+
+ROWS = [
+    {"id": "1", "group": "p1", "split": "train", "file": "a.wav", "label": "x"},
+    {"id": "2", "group": "p1", "split": "train", "file": "b.wav", "label": None},
+    {"id": "3", "group": "p2", "split": "test", "file": "c.wav", "label": "y"},
+]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_every_format_holds_the_same_manifest(tmp_path, suffix):
+    table = Manifest.from_rows(ROWS, meta={"synthetic": True})
+    table.save(tmp_path / f"m{suffix}")
+    again = Manifest.load(tmp_path / f"m{suffix}")
+    assert again.hash == table.hash
+    assert again.meta == {"synthetic": True}
+    assert again.root == tmp_path
+    assert again.file("a.wav") == tmp_path / "a.wav"
+    assert again.row(1)["label"] is None
+    assert [again.row(i)["id"] for i in range(3)] == ["1", "2", "3"]
+    assert not [p for p in tmp_path.iterdir() if p.name.endswith(".tmp")]
+
+
+def test_hash_is_of_the_content():
+    table = Manifest.from_rows(ROWS)
+    assert Manifest(table.frame[table.frame.columns[::-1]]).hash == table.hash
+    assert Manifest.from_rows([{**ROWS[0], "label": "z"}, *ROWS[1:]]).hash != table.hash
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name\na\n", "needs a column 'id'; found: name"),
+        ("id\na\nb\na\n", "row 3: id 'a' stands there a second time"),
+        ('id,x\na,1\n"",2\n', "row 2: empty id"),
+        ("id,split\na,training\n", "row 1: split 'training' is not train, val, test"),
+        ('id,x\na,"1\n', "cannot be read"),
+    ],
+)
+def test_broken_manifests_are_refused_with_the_row(tmp_path, text, words):
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(InputError, match=words):
+        Manifest.load(tmp_path / "m.csv")
+
+
+def test_wrong_files_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no such manifest"):
+        Manifest.load(tmp_path / "m.csv")
+    (tmp_path / "m.txt").write_text("id\n")
+    with pytest.raises(InputError, match=r"not \.txt"):
+        Manifest.load(tmp_path / "m.txt")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        Manifest.from_rows(ROWS).save(tmp_path / "file" / "m.csv")
+
+
+def test_select_keeps_the_stable_number_and_names_what_there_is():
+    table = Manifest.from_rows(ROWS)
+    assert list(table.select(split="test").frame.index) == [2]
+    assert len(table.select(label="x")) == 1
+    with pytest.raises(InputError, match="no row with split = 'val'; there are: test, train"):
+        table.select(split="val")
+    with pytest.raises(InputError, match="no column 'colour'"):
+        table.select(colour=1)
+
+
+def test_validation_lists_every_bad_row_in_order():
+    table = Manifest.from_rows([{"id": str(i), "file": f"{i}.wav"} for i in range(50)])
+
+    def check(row):
+        if int(row["id"]) % 7 == 3:
+            raise FileNotFoundError(2, "No such file", "/x/" + row["file"])
+        if row["id"] == "20":
+            raise ValueError("sample rate 0")
+
+    report = validate_manifest(table, check, workers=4, progress=False)
+    assert report.rows == 50
+    assert [b.row for b in report.bad] == [4, 11, 18, 21, 25, 32, 39, 46]
+    assert report.bad[0].file == "/x/3.wav"
+    assert (report.bad[3].file, report.bad[3].reason) == ("20.wav", "sample rate 0")
+    assert json.loads(json.dumps(report.as_dict()))["bad"][0]["id"] == "3"
+
+
+groups = st.lists(st.integers(0, 12), min_size=12, max_size=80).filter(lambda g: len(set(g)) >= 3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(groups, st.integers(0, 5), st.booleans())
+def test_groups_never_stand_in_two_splits(ids, seed, stratified):
+    table = Manifest.from_rows([{"id": str(i), "group": f"g{g}", "label": g % 2} for i, g in enumerate(ids)])
+    split = split_by_group(table, {"train": 0.6, "val": 0.2, "test": 0.2}, seed, "label" if stratified else None)
+    summary = check_leakage(split)
+    assert set(summary.rows) == {"train", "val", "test"}
+    assert sum(summary.rows.values()) == len(ids)
+    assert summary.unchanged
+    shuffled = replace(table, frame=table.frame.sample(frac=1, random_state=seed))
+    again = split_by_group(shuffled, {"train": 0.6, "val": 0.2, "test": 0.2}, seed, "label" if stratified else None)
+    assert split_hash(again) == split_hash(split)  # the order of the rows does not matter
+
+
+def test_fractions_and_strata_are_met():
+    rng = np.random.default_rng(0)
+    rows = [
+        {"id": f"{g}-{i}", "group": str(g), "label": "rare" if g % 10 == 0 else "common"}
+        for g in range(300)
+        for i in range(rng.integers(1, 5))
+    ]
+    table = Manifest.from_rows(rows)
+    for stratify in (None, "label"):
+        split = split_by_group(table, {"train": 0.7, "val": 0.1, "test": 0.2}, seed=1, stratify=stratify).frame
+        share = split["split"].value_counts(normalize=True)
+        assert share["train"] == pytest.approx(0.7, abs=0.02)
+        assert share["val"] == pytest.approx(0.1, abs=0.02)
+    rare = split.groupby("split")["label"].apply(lambda c: (c == "rare").mean())
+    assert rare.max() - rare.min() < 0.03
+    assert split_hash(split_by_group(table, seed=1)) != split_hash(split_by_group(table, seed=2))
+
+
+def test_impossible_splits_are_refused():
+    table = Manifest.from_rows([{"id": "a"}, {"id": "b"}])
+    with pytest.raises(InputError, match=r"2 group\(s\) cannot fill 3 splits"):
+        split_by_group(table)
+    with pytest.raises(InputError, match="with sum 1"):
+        split_by_group(table, {"train": 0.5, "test": 0.2})
+    with pytest.raises(InputError, match="no column 'sex'"):
+        split_by_group(table, {"train": 0.5, "test": 0.5}, stratify="sex")
+
+
+def test_leakage_names_group_and_rows_and_a_changed_split_is_seen():
+    leaky = Manifest.from_rows([{"id": str(i), "group": "g", "split": s} for i, s in enumerate(["train", "", "test"])])
+    with pytest.raises(LeakageError, match=r"group 'g' stands in test and train \(rows 3 and 1\)"):
+        check_leakage(leaky)
+    split = split_by_group(Manifest.from_rows([{"id": str(i)} for i in range(20)]), seed=0)
+    frame = split.frame.copy()
+    frame.loc[0, "split"] = "test" if frame.loc[0, "split"] != "test" else "val"
+    assert check_leakage(replace(split, frame=frame)).unchanged is False
+
+
+def test_dataset_names_the_row_or_marks_it():
+    table = Manifest.from_rows(ROWS, root="/data")
+
+    def load(row):
+        if row["id"] == "3":
+            raise OSError("header missing")
+        return {"x": torch.ones(2), "label": row["label"]}
+
+    strict = ManifestDataset(table.select(split="test"), load)
+    with pytest.raises(
+        InputError, match=r"row 3 \(id 3\): header missing; repair the row, or train with on_error=skip"
+    ):
+        strict[0]
+    lenient = ManifestDataset(table, load, on_error="skip")
+    assert lenient[2] == BadSample(2, "3", "header missing")
+    batch = collate([lenient[0], lenient[1]])
+    assert batch["x"].shape == (2, 2)
+    assert batch["index"].tolist() == [0, 1]
+    assert batch["label"] == ["x", None]
+    with pytest.raises(ValueError, match="field 'x' has several shapes"):
+        collate([{"x": torch.ones(2)}, {"x": torch.ones(3)}])
+
+
+def test_group_codes_are_the_same_everywhere():
+    # A fixed number: with another one, groups in an older run's queue would be strangers to today's.
+    assert group_codes(["a", "b", "a"]).tolist()[::2] == [2340832890917691671] * 2
+    assert len(set(group_codes([str(i) for i in range(5000)]).tolist())) == 5000
+
+
+def test_numbers_in_csv_stay_numbers_and_ids_stay_text(tmp_path):
+    (tmp_path / "m.csv").write_text("id,group,tempo\n007,01,80\n008,01,90.5\n")
+    table = Manifest.load(tmp_path / "m.csv")
+    assert table.row(0) == {"id": "007", "group": "01", "tempo": 80.0, "split": ""}
+    assert isinstance(table.frame, pd.DataFrame)
