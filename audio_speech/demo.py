@@ -16,6 +16,7 @@ from counterpoint.audio_speech.configs import AudioSheetConfig
 from counterpoint.audio_speech.gallery import picture
 from counterpoint.audio_speech.identify import Identification, identify
 from counterpoint.audio_speech.snippets import SnippetDataset
+from counterpoint.common.cli.page import curves
 from counterpoint.common.cli.vertical import Outcome
 from counterpoint.common.data import collate
 from counterpoint.common.kernels import topk_scores
@@ -149,8 +150,6 @@ def _page(
     run_dir: Path,
     seconds: dict[str, float],
 ) -> Report:
-    from counterpoint.common.cli.report import curves
-
     counts = system.data.manifest.frame["split"].value_counts()
     page = Report(
         "Which bars are these? Audio and sheet music in one space",
