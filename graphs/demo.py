@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from counterpoint.common.cli.vertical import Outcome
@@ -32,9 +31,9 @@ from counterpoint.graphs.circuits.graph import CapacitanceScale
 from counterpoint.graphs.configs import KCLConfig
 from counterpoint.graphs.gallery import circuit_drawing, depiction
 from counterpoint.graphs.importers import circuits_to_manifest, molecules_to_manifest, simulate_to_manifest
-from counterpoint.graphs.molecules.data import MoleculeDataset, collate_molecules
 from counterpoint.graphs.molecules.kcl import KCL
 from counterpoint.graphs.molecules.properties import Row, Task, ecfp_forest, probe_arm, property_table
+from counterpoint.graphs.molecules.vectors import encoder_of
 
 SEEDS = (0, 1, 2)
 
@@ -44,27 +43,6 @@ def sample_data() -> Path | None:
     root = os.environ.get("COUNTERPOINT_DATA")
     folder = Path(root) / "graphs" if root else None
     return folder if folder is not None and folder.is_dir() else None
-
-
-def encoder_of(system: KCL, modality: str = "molecule"):
-    """SMILES -> vectors of a trained system, each list encoded once."""
-    known: dict[tuple[str, ...], torch.Tensor] = {}
-
-    def encode(smiles) -> torch.Tensor:
-        key = tuple(smiles)
-        if key not in known:
-            manifest = Manifest(pd.DataFrame({"id": [str(i) for i in range(len(key))], "smiles": list(key)}))
-            dataset = MoleculeDataset(manifest)
-            system.eval()
-            with torch.no_grad():
-                parts = [
-                    system.encode(collate_molecules([dataset[i] for i in range(s, min(s + 256, len(key)))]), modality)
-                    for s in range(0, len(key), 256)
-                ]
-            known[key] = torch.cat([p[modality] for p in parts])
-        return known[key]
-
-    return encode
 
 
 def run_demo(out: Path, *, seed: int = 0, epochs: int = 0) -> Outcome:

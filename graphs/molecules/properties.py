@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -92,9 +93,14 @@ def probe_arm(encode: Callable[[Sequence[str]], Float[Tensor, "n dim"]]) -> Arm:
     return predict
 
 
+@cache
+def _fingerprints(smiles: tuple[str, ...]) -> np.ndarray:
+    return fingerprint_matrix(smiles)
+
+
 def ecfp_forest(task: Task, split: dict[str, np.ndarray], seed: int) -> np.ndarray:
     """ECFP4 (2048 bits) with a random forest of 300 trees: the baseline that is hard to beat."""
-    x = fingerprint_matrix(task.smiles)
+    x = _fingerprints(task.smiles)
     fit_rows = np.concatenate([split["train"], split["val"]])
     forest = RandomForestClassifier if task.kind == "classification" else RandomForestRegressor
     model = forest(n_estimators=300, max_features="sqrt", n_jobs=1, random_state=seed)
