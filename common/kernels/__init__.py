@@ -1,8 +1,10 @@
 """The contrast engine: exact row and column statistics of a contrast in memory linear in rows plus columns."""
 
 from counterpoint.common.kernels.api import ContrastStats, contrast_stats
+from counterpoint.common.kernels.explain import explain
 from counterpoint.common.kernels.merge import merge
 from counterpoint.common.kernels.pairs import pair_sum
+from counterpoint.common.kernels.precision import fast_matmul
 from counterpoint.common.kernels.sinkhorn import sinkhorn
 from counterpoint.common.kernels.spec import (
     Affine,
@@ -32,6 +34,8 @@ __all__ = [
     "Uniform",
     "Weighted",
     "contrast_stats",
+    "explain",
+    "fast_matmul",
     "merge",
     "pair_sum",
     "sinkhorn",

@@ -3,6 +3,7 @@
 import logging
 from functools import cache
 
+import torch
 from torch import Tensor
 
 from counterpoint.common.kernels import dense, pair_registration, sharded
@@ -21,8 +22,8 @@ DENSE_PAIRS = 256 * 256
 log = logging.getLogger(__name__)
 
 
-def choose(problem: Problem, backend: str) -> str:
-    """The backend's name for this problem; "auto" decides by size and device."""
+def choose(problem: Problem, backend: str, device: torch.device | None = None) -> str:
+    """The backend's name for this problem (on `device`, by default its own); "auto" decides by size and device."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if backend != "auto":
@@ -33,7 +34,7 @@ def choose(problem: Problem, backend: str) -> str:
     batch, scales, rows, columns, _ = problem.shape
     if batch * scales * rows * columns <= DENSE_PAIRS:
         return "dense"
-    if problem.q.device.type != "cuda":
+    if (device or problem.q.device).type != "cuda":
         return "tiled"
     reason = triton_refusal(problem)
     if reason is not None:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from counterpoint.common.kernels import precision
 from counterpoint.common.kernels.problem import Band, Columns, CsrPairs, Labels, Primitive, Problem
 from counterpoint.common.kernels.spec import Diagonal, Index, Mask, Pairs, Positive, SameLabel, Self
 
@@ -64,6 +65,7 @@ def flatten(
         mean=mean,
         same=k is q and not sharded,
         uniform=uniform,
+        fast=precision.is_fast(),
     )
     return problem, batch, has_scales
 

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from counterpoint.common.kernels.api import contrast_stats
 from counterpoint.common.kernels.spec import Gibbs
+from counterpoint.common.kernels.sweep import tile_shape
 
 __all__ = ["gibbs_average"]
-
-TILE = 1024
 
 
 def gibbs_average(
@@ -45,11 +44,16 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(q, k, bias, lse)
         ctx.transposed = transposed
         out = x.new_zeros(k.shape[0] if transposed else q.shape[0], x.shape[1])
-        for i in range(0, q.shape[0], TILE):
-            row = slice(i, i + TILE)
-            for j in range(0, k.shape[0], TILE):
-                col = slice(j, j + TILE)
-                tile = torch.mm(q[row], k[col].mT).add_(bias[col]).sub_(lse[row, None]).exp_()
+        rows, columns = q.shape[0], k.shape[0]
+        height, width = tile_shape(rows, columns, x.dtype, x.device)
+        buffer = x.new_empty(height * width)
+        for i in range(0, rows, height):
+            row = slice(i, min(i + height, rows))
+            for j in range(0, columns, width):
+                col = slice(j, min(j + width, columns))
+                shape = (row.stop - i, col.stop - j)
+                tile = torch.mm(q[row], k[col].mT, out=buffer[: shape[0] * shape[1]].view(shape))
+                tile.add_(bias[col]).sub_(lse[row, None]).exp_()
                 if transposed:
                     out[col].addmm_(tile.mT, x[row])
                 else:

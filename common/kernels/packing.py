@@ -16,8 +16,8 @@ _KINDS = (Band, Columns, Labels, CsrPairs)
 
 
 def pack(problem: Problem) -> tuple[list[Tensor], list[int]]:
-    """Mask tensors, and integers: five flags, the diagonal, then for each primitive its role, kind and number."""
-    layout = [int(f) for f in (problem.columns, problem.mean, problem.same, problem.uniform)]
+    """Mask tensors, and integers: the flags, the diagonal, then for each primitive its role, kind and number."""
+    layout = [int(f) for f in (problem.columns, problem.mean, problem.same, problem.uniform, problem.fast)]
     layout += [int(problem.diagonal is not None), problem.diagonal or 0]
     masks: list[Tensor] = []
     for role, primitives in enumerate((problem.exclude, problem.only)):
@@ -37,10 +37,10 @@ def pack(problem: Problem) -> tuple[list[Tensor], list[int]]:
 
 
 def unpack(named: Sequence[Tensor | None], masks: Sequence[Tensor], layout: Sequence[int]) -> Problem:
-    columns, mean, same, uniform, has_diagonal, diagonal = layout[:6]
+    columns, mean, same, uniform, fast, has_diagonal, diagonal = layout[:7]
     rest = iter(masks)
     roles: tuple[list[Primitive], list[Primitive]] = ([], [])
-    for at in range(6, len(layout), 3):
+    for at in range(7, len(layout), 3):
         role, kind, number = layout[at : at + 3]
         if kind == 0:
             primitive = Band(number)
@@ -63,6 +63,7 @@ def unpack(named: Sequence[Tensor | None], masks: Sequence[Tensor], layout: Sequ
         mean=bool(mean),
         same=bool(same),
         uniform=bool(uniform),
+        fast=bool(fast),
     )
 
 

@@ -129,6 +129,7 @@ class Problem:
     mean: bool = False
     same: bool = False  # k is q (the very tensor): a self-similarity
     uniform: bool = False  # scale does not vary with the row
+    fast: bool = False  # matrix products may round float32 operands (see precision.py)
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:

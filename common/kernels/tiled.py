@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.kernels import pairsum, selfsim
+from counterpoint.common.kernels.precision import products
 from counterpoint.common.kernels.problem import Gradients, Problem, RawStats, Upstream
 from counterpoint.common.kernels.sweep import LN2, LOG2E, Sweep, Tile, row_dots
 
@@ -39,15 +40,15 @@ def forward(problem: Problem) -> RawStats:
         col_mean=zeros(*col, wanted=p.columns and p.mean),
         col_count=zeros(batch, columns, wanted=p.columns, dtype=torch.int64),
     )
-    half = selfsim.applies(problem)
-    for n in range(batch):
-        shifts = certified_shifts(problem, n)
-        if shifts is not None:
-            one_exp = selfsim.forward if half else _one_exp
-            one_exp(problem, n, shifts, stats)
-            if _representable(stats, n, shifts, problem.dtype):
-                continue
-        _online(problem, n, stats)
+    one_exp = selfsim.forward if selfsim.applies(problem) else _one_exp
+    with products(problem.fast):
+        for n in range(batch):
+            shifts = certified_shifts(problem, n)
+            if shifts is not None:
+                one_exp(problem, n, shifts, stats)
+                if _representable(stats, n, shifts, problem.dtype):
+                    continue
+            _online(problem, n, stats)
     return stats
 
 
@@ -58,22 +59,25 @@ def backward(problem: Problem, saved: RawStats, upstream: Upstream) -> Gradients
     half = selfsim.applies(problem) and None not in shifts
     wants_k = (upstream.needs_k or p.same or p.col_scale is not None) and not half
     out = empty_gradients(problem, wants_k)
-    for n, shift in enumerate(shifts):
-        if half:
-            selfsim.backward(problem, n, shift, saved, upstream, out)
-        else:
-            _backward(problem, n, shift, saved, upstream, out)
+    with products(problem.fast):
+        for n, shift in enumerate(shifts):
+            if half:
+                selfsim.backward(problem, n, shift, saved, upstream, out)
+            else:
+                _backward(problem, n, shift, saved, upstream, out)
     return one_sided(problem, out)
 
 
 def pair_sum_forward(problem: Problem, fn: str) -> Float[Tensor, "batch rows"]:
     """sum_j fn(logit_ij), with fn(-logit) at the positive, tile by tile."""
-    return pairsum.forward(problem, fn)
+    with products(problem.fast):
+        return pairsum.forward(problem, fn)
 
 
 def pair_sum_backward(problem: Problem, fn: str, upstream: Float[Tensor, "batch rows"]) -> Gradients:
     """Gradients of sum_i upstream_i (sum_j fn(logit_ij))."""
-    out = pairsum.backward(problem, fn, upstream, empty_gradients(problem, True))
+    with products(problem.fast):
+        out = pairsum.backward(problem, fn, upstream, empty_gradients(problem, True))
     for n in range(problem.q.shape[0]):
         unfold(problem, n, out, 1.0)
     return one_sided(problem, out)
