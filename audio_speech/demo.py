@@ -170,7 +170,11 @@ def _page(
         ]  # fmt: skip
         columns = ["direction", "pieces", "pool", "metric", "value", "95 % interval", "chance"]
         page.table("Piece identification: all snippets of a piece vote", rows, columns)
-    page.section("What is retrieved", "Queries drawn at random from the test; the framed answer is the right snippet.")
+    page.section(
+        "What is retrieved",
+        "Queries drawn at random from the test. The framed answer is the right snippet; where "
+        "it is not among the first, it stands at the end of the row.",
+    )
     for way in next(iter(findings.values())).values():
         if not isinstance(way, Identification):
             page.gallery(way.name, _gallery(vectors, dataset, way))
@@ -205,6 +209,9 @@ def _gallery(
     rows = []
     for query, found in zip(chosen.tolist(), hits.tolist()):
         answers = [replace(picture(dataset[hit], b), correct=hit == query) for hit in found]
-        words = f"right answer at place {way.ranks[query]:g} of {way.pool}"
-        rows.append(GalleryRow(picture(dataset[query], a), answers, words))
+        place = f"place {way.ranks[query]:g} of {way.pool}"
+        if query not in found:
+            missed = picture(dataset[query], b)
+            answers.append(replace(missed, label=f"The right answer, at {place}: {missed.label}"))
+        rows.append(GalleryRow(picture(dataset[query], a), answers, f"right answer at {place}"))
     return rows
