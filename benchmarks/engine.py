@@ -6,9 +6,9 @@
     python benchmarks/engine.py --device cuda       # a GPU's table (benchmarks/engine_gpu.py)
 
 Peers: `pip install counterpoint[bench]`. All methods of a size take turns in one process, float32, threads fixed; a
-time is the best of the turns, in CPU seconds (on one thread) or wall seconds (on more). Extra memory is the peak of resident
-memory over that before the pass, gradients included, each method in a process of its own. "% of mm rate" counts four
-matrix products (two for half the pairs) against torch.mm's own rate in the same turns.
+time is the best of the turns, in CPU seconds (on one thread) or wall seconds (on more). Extra memory is the peak of
+resident memory over that before the pass, gradients included, each method in a process of its own. "% of mm rate"
+counts four matrix products (two for half the pairs) against torch.mm's own rate in the same turns.
 """
 
 import argparse

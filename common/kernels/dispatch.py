@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from counterpoint.common.kernels import dense, pair_registration, sharded
-from counterpoint.common.kernels.backends import resolve, triton_refusal
+from counterpoint.common.kernels.backends import resolve
 from counterpoint.common.kernels.dense import Outputs
 from counterpoint.common.kernels.problem import Problem
+from counterpoint.common.kernels.refusal import refusal
 from counterpoint.common.kernels.registration import contrast
 
 __all__ = ["BACKENDS", "DENSE_PAIRS", "choose", "evaluate", "evaluate_pair_sum"]
@@ -17,7 +18,7 @@ __all__ = ["BACKENDS", "DENSE_PAIRS", "choose", "evaluate", "evaluate_pair_sum"]
 BACKENDS = ("auto", "dense", "tiled", "triton")
 
 # Up to here the written-out logits are faster than tiles (benchmarks/engine.py --crossover).
-DENSE_PAIRS = 256 * 256
+DENSE_PAIRS = 384 * 384
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +28,8 @@ def choose(problem: Problem, backend: str, device: torch.device | None = None) -
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if backend != "auto":
-        if backend == "triton" and (reason := triton_refusal(problem)):
-            _say_once(reason)
+        if backend == "triton" and (reason := refusal(problem)):
+            _say(reason)
             return "tiled"
         return backend
     batch, scales, rows, columns, _ = problem.shape
@@ -36,11 +37,16 @@ def choose(problem: Problem, backend: str, device: torch.device | None = None) -
         return "dense"
     if (device or problem.q.device).type != "cuda":
         return "tiled"
-    reason = triton_refusal(problem)
+    reason = refusal(problem)
     if reason is not None:
-        _say_once(reason)
+        _say(reason)
         return "tiled"
     return "triton"
+
+
+def _say(reason: str) -> None:
+    if not torch.compiler.is_compiling():  # a log line would break the graph
+        _say_once(reason)
 
 
 @cache
