@@ -3,6 +3,7 @@
 from counterpoint.common.data.cache import Cache
 from counterpoint.common.data.dataset import BadSample, ManifestDataset, collate, group_codes
 from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.data.near_duplicates import NearDuplicate, check_near_duplicates, near_duplicates
 from counterpoint.common.data.samplers import (
     BatchSampler,
     ClusterDisjointBatchSampler,
@@ -13,6 +14,7 @@ from counterpoint.common.data.samplers import (
     WeightedSampler,
     WithinClusterBatchSampler,
 )
+from counterpoint.common.data.shards import ShardReader, ShardShuffleSampler, index_shards, write_shards
 from counterpoint.common.data.splits import SplitSummary, check_leakage, split_by_group, split_hash
 from counterpoint.common.data.validate import BadRow, ValidationReport, validate_manifest
 
@@ -26,16 +28,23 @@ __all__ = [
     "HardNegativeBatchSampler",
     "Manifest",
     "ManifestDataset",
+    "NearDuplicate",
     "SequentialSampler",
+    "ShardReader",
+    "ShardShuffleSampler",
     "ShuffleSampler",
     "SplitSummary",
     "ValidationReport",
     "WeightedSampler",
     "WithinClusterBatchSampler",
     "check_leakage",
+    "check_near_duplicates",
     "collate",
     "group_codes",
+    "index_shards",
+    "near_duplicates",
     "split_by_group",
     "split_hash",
     "validate_manifest",
+    "write_shards",
 ]

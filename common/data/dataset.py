@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from counterpoint.common.data.manifest import Manifest, _missing
+from counterpoint.common.data.shards import ShardReader
 from counterpoint.common.errors import InputError
 
 
@@ -33,6 +34,8 @@ class ManifestDataset(Dataset):
         on_error: `raise` an `InputError` naming the row, or `skip`: return a `BadSample`, which the training loader
             counts, lists in the run folder and replaces by another sample.
         max_bad: share of bad samples that stops a run.
+        stream: True when the manifest is of tar shards (`write_shards`, `index_shards`); then `load` finds the sample's
+            files, extension -> bytes, in `row["files"]`. Draw batches with `ShardShuffleSampler`.
 
     >>> table = Manifest.from_rows([{"id": "a", "value": 1.0}, {"id": "b", "value": 2.0}])
     >>> dataset = ManifestDataset(table, lambda row: {"x": torch.tensor(row["value"])})
@@ -46,6 +49,7 @@ class ManifestDataset(Dataset):
         load: Callable[[dict], Mapping[str, Any]],
         on_error: str = "raise",
         max_bad: float = 0.01,
+        stream: bool = False,
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
@@ -54,6 +58,7 @@ class ManifestDataset(Dataset):
         self.indices = frame.index.to_numpy(dtype=np.int64)
         self.ids = frame["id"].to_numpy(dtype=object)
         self.groups = frame["group"].to_numpy(dtype=object)
+        self.reader = ShardReader(manifest) if stream else None
         self._columns = {name: frame[name].tolist() for name in frame.columns}
 
     def __len__(self) -> int:
@@ -66,7 +71,10 @@ class ManifestDataset(Dataset):
     def __getitem__(self, position: int) -> dict[str, Any] | BadSample:
         index, name = int(self.indices[position]), str(self.ids[position])
         try:
-            sample = dict(self.load(self.row(position)))
+            row = self.row(position)
+            if self.reader is not None:
+                row["files"] = self.reader.files(row)
+            sample = dict(self.load(row))
         except Exception as error:  # whatever the reader met, the user needs the row
             reason = " ".join(str(error).split()) or type(error).__name__
             if self.on_error == "skip":

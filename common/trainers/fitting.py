@@ -21,12 +21,17 @@ from counterpoint.common.trainers.keeper import RunKeeper
 from counterpoint.common.trainers.loader import Batches, Datasets, Requests
 from counterpoint.common.trainers.logger import MetricsCsv
 from counterpoint.common.trainers.monitors import CollapseMonitor
-from counterpoint.common.trainers.run import METRICS, RunResult, checkpoint_dir, open_run, record_data
+from counterpoint.common.trainers.run import METRICS, RunResult, checkpoint_dir, load_weights, open_run, record_data
 from counterpoint.common.trainers.state import find_checkpoint, preserved_rng, read_state, seed_all
 from counterpoint.common.trainers.system import ContrastiveSystem, Progress, Stage
 
 
-def fit(system: ContrastiveSystem, resume: str | Path | None = None, callbacks: Sequence[Callback] = ()) -> RunResult:
+def fit(
+    system: ContrastiveSystem,
+    resume: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    continue_from: str | Path | None = None,
+) -> RunResult:
     """Train `system` as `system.config` says and leave a run folder.
 
     Args:
@@ -34,6 +39,9 @@ def fit(system: ContrastiveSystem, resume: str | Path | None = None, callbacks: 
         resume: a run folder; training goes on after its last checkpoint and equals, on CPU bit for bit, the run that
             was never interrupted.
         callbacks: more Lightning callbacks; those with state travel in the checkpoints.
+        continue_from: a finished run with the `infinite` schedule. A new run starts from its checkpoint `const` (before
+            the annealing; weights and optimiser) at the constant rate, without warm-up: continual pretraining on the
+            next data set.
 
     SIGTERM and Ctrl-C write a checkpoint after the running step and exit (143, 130). The global random generators are
     put back at the end.
@@ -42,7 +50,13 @@ def fit(system: ContrastiveSystem, resume: str | Path | None = None, callbacks: 
         InputError: unusable configuration, folder or data; a checkpoint that cannot be written.
         NonFiniteLossError: NaN or infinite loss.
     """
+    carried = None
+    if continue_from is not None and resume is None:
+        constant = find_checkpoint(checkpoint_dir(Path(continue_from), "const"))
+        load_weights(system, constant)
+        carried = read_state(constant)["optimizers"]
     run_dir, state = open_run(system, None if resume is None else Path(resume))
+    continued = carried is not None or bool(state and state["continued"])
     system.run_dir = run_dir
     system.progress = Progress(**state["progress"]) if state else Progress()
     stages = list(system.stages())
@@ -50,9 +64,9 @@ def fit(system: ContrastiveSystem, resume: str | Path | None = None, callbacks: 
     with preserved_rng():
         while system.progress.stage < len(stages):
             stage = stages[system.progress.stage]
-            keeper = _run_stage(
-                system, stage, run_dir, state, list(callbacks), last=system.progress.stage + 1 == len(stages)
-            )
+            final = system.progress.stage + 1 == len(stages)
+            keeper = _run_stage(system, stage, run_dir, state, list(callbacks), final, continued, carried)
+            carried = None
             metrics = keeper.metrics
             state = None
             progress = system.progress
@@ -66,7 +80,14 @@ def fit(system: ContrastiveSystem, resume: str | Path | None = None, callbacks: 
 
 
 def _run_stage(
-    system: ContrastiveSystem, stage: Stage, run_dir: Path, state: Any, callbacks: list[Callback], last: bool
+    system: ContrastiveSystem,
+    stage: Stage,
+    run_dir: Path,
+    state: Any,
+    callbacks: list[Callback],
+    last: bool,
+    continued: bool,
+    carried: Any,
 ) -> RunKeeper:
     train = system.config.train
     system.stage = stage
@@ -83,10 +104,14 @@ def _run_stage(
     max_epochs = stage.max_epochs or train.max_epochs
     total_steps = max_steps or max_epochs * per_epoch
     system.begin_stage(stage, total_steps)
+    if continued:
+        if system.schedules["lr"].kind != "infinite":
+            raise InputError("continue_from needs optim.schedule.kind=infinite: other schedules warm up again")
+        system.schedules["lr"] = system.schedules["lr"].continued(total_steps)
     metrics_csv = MetricsCsv(run_dir / METRICS, None if state is None else system.progress.total_step)
     metrics_csv.stage = stage.name
     monitor = [CollapseMonitor(train.monitor_every)] if train.monitor_every else []
-    keeper = RunKeeper(run_dir, sampler, total_steps, state, metrics_csv, best_over_run=last)
+    keeper = RunKeeper(run_dir, sampler, total_steps, state, metrics_csv, last, continued, carried)
     with _quiet_lightning():
         trainer = _trainer(
             system, run_dir, [*callbacks, *monitor, keeper], metrics_csv, datasets.val is not None, state

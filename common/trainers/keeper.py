@@ -35,10 +35,13 @@ class RunKeeper(Callback):
         total_steps: int,
         state: dict[str, Any] | None,
         metrics_csv: MetricsCsv,
-        best_over_run: bool,
+        keep_best: bool,
+        continued: bool = False,
+        carried: Any = None,
     ) -> None:
         self.run_dir, self.sampler, self.total_steps = run_dir, sampler, total_steps
-        self.state, self.metrics_csv, self.keep_best = state, metrics_csv, best_over_run
+        self.state, self.metrics_csv, self.keep_best = state, metrics_csv, keep_best
+        self.continued, self.carried = continued, carried
         self.metrics: dict[str, float] = dict((state or {}).get("metrics", {}))
         self.best: float | None = (state or {}).get("best")
         self.stale: int = (state or {}).get("stale", 0)
@@ -60,6 +63,8 @@ class RunKeeper(Callback):
                 self.handlers[number] = signal.signal(number, self._asked_to_stop)
             except ValueError:  # not in the main thread: whoever owns the thread stops it
                 break
+        for optimizer, saved in zip(trainer.optimizers, self.carried or []):
+            optimizer.load_state_dict(saved)
         if self.state is None:
             return
         for optimizer, saved in zip(trainer.optimizers, self.state["optimizers"]):
@@ -93,6 +98,9 @@ class RunKeeper(Callback):
         system: Any = pl_module
         if system.progress.step >= self.total_steps:
             return -1
+        schedule = system.schedules["lr"]
+        if schedule.kind == "infinite" and schedule.anneal_from == system.progress.step:
+            self.save(trainer, system, "const")
         # Here and not at the end of the last batch, so that other callbacks' work on that batch is in the checkpoint.
         if self.due or self.stopping:
             self.save(trainer, system)
@@ -179,11 +187,11 @@ class RunKeeper(Callback):
     # Saving ----------------------------------------------------------------------------------------------------------
 
     def save(self, trainer: Trainer, system: Any, name: str = "last") -> None:
-        """Write checkpoint `name`; `best` holds weights and figures only. Every rank calls this."""
+        """Write checkpoint `name` (`best` holds weights and figures only). Every rank calls this."""
         self.due = self.due and name != "last"
         weights = trainer.strategy.lightning_module_state_dict()
         state: dict[str, Any] = {"progress": asdict(system.progress), "metrics": self.metrics, "best": self.best}
-        if name == "last":
+        if name != "best":
             state |= self._full_state(trainer, system)
         if trainer.is_global_zero:
             write_checkpoint(checkpoint_dir(self.run_dir, name), weights, state)
@@ -205,6 +213,7 @@ class RunKeeper(Callback):
             "stale": self.stale,
             "bad": self.bad,
             "total_steps": self.total_steps,
+            "continued": self.continued,
         }
 
     def _stateful(self, trainer: Trainer) -> list[Any]:

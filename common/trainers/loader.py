@@ -45,16 +45,16 @@ class SeededBatches(Dataset):
 
     def __getitem__(self, request: tuple[list[int], list[int]]) -> dict[str, Any]:
         positions, seeds = request
-        with preserved_rng():
+        with preserved_rng(devices=False):
             samples, bad = [], []
             for position, seed in zip(positions, seeds):
                 samples.append(self._sample(position, seed, positions, bad))
-            seed_all(seeds[0] + 1)
+            seed_all(seeds[0] + 1, devices=False)
             batch = self.collate(samples)
         return {**batch, BAD: [(b.index, b.id, b.reason) for b in bad]} if bad else batch
 
     def _sample(self, position: int, seed: int, positions: list[int], bad: list[BadSample]) -> dict[str, Any]:
-        seed_all(seed)
+        seed_all(seed, devices=False)
         sample = self.dataset[position]
         groups = getattr(self.dataset, "groups", None)
         taken = set() if groups is None else {groups[p] for p in positions}
@@ -65,7 +65,7 @@ class SeededBatches(Dataset):
             bad.append(sample)
             other = int(rng.integers(len(self.dataset)))
             if groups is None or len(taken) == len(set(groups)) or groups[other] not in taken:
-                seed_all(seed)
+                seed_all(seed, devices=False)
                 sample = self.dataset[other]
                 if groups is not None and not isinstance(sample, BadSample):
                     positions.append(other)

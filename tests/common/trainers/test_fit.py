@@ -220,7 +220,7 @@ def test_collapse_is_announced_with_causes(tmp_path):
                 "infonce": 0 * terms["infonce"],
             }
 
-    options = {"train.max_epochs": 30, "train.monitor_every": 20, "optim.lr": 0.05, "dropout": 0.0}
+    options = {"train.max_epochs": 14, "train.monitor_every": 20, "optim.lr": 0.1, "dropout": 0.0}
     config = override(TinyConfig(), {"train.out": str(tmp_path / "run"), "train.validate_every_epochs": 50, **options})
     with pytest.warns(CollapseWarning, match="Likely causes: the views"):
         fit(create_system(Collapsing, config))

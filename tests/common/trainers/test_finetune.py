@@ -1,0 +1,214 @@
+"""Labels on top of a pretrained encoder: what moves, what is recorded, what is measured."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_system import Pairs, Tiny, TinyConfig
+
+from counterpoint.common.errors import InputError
+from counterpoint.common.trainers import (
+    Datasets,
+    FinetuneConfig,
+    OptimConfig,
+    ScheduleConfig,
+    TrainConfig,
+    create_finetune,
+    create_system,
+    export,
+    finetune,
+    fit,
+    from_pretrained,
+    load_run,
+    override,
+    save_pretrained,
+)
+
+
+class LabelledPairs(Pairs):
+    def __init__(self, n, seed):
+        super().__init__(n, seed)
+        self.kind = ["low" if x < 0.4 else "high" for x in self.latent[:, 0].tolist()]
+
+    def __getitem__(self, i):
+        kind = None if i == 5 else self.kind[i]
+        flags = {"up": float(self.latent[i, 1] > 0), "left": float("nan") if i == 7 else float(self.latent[i, 2] > 0)}
+        return {**super().__getitem__(i), "kind": kind, "height": 100 + 10 * self.latent[i, 0], **flags}
+
+
+class LabelledTiny(Tiny):
+    def datasets(self):
+        return Datasets(LabelledPairs(96, 0), LabelledPairs(40, 1), LabelledPairs(41, 2))
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    config = override(TinyConfig(), {"samples": 96, "train.out": str(tmp_path_factory.mktemp("base") / "run")})
+    return fit(create_system(LabelledTiny, config)).run_dir
+
+
+def config_for(run, out, **changes):
+    train = TrainConfig(
+        out=str(out), max_epochs=4, batch_size=16, monitor_every=0, tensorboard=False, accelerator="cpu"
+    )
+    return replace(FinetuneConfig(run=str(run), train=train, optim=OptimConfig(lr=0.1), labels=("kind",)), **changes)
+
+
+def moved(system, before):
+    return {n for n, p in system.named_parameters() if n in before and not torch.equal(p, before[n])}
+
+
+@pytest.mark.parametrize("mode", ["frozen", "full", "layerwise", "lora"])
+def test_what_moves_in_each_mode(pretrained, tmp_path, mode):
+    config = config_for(pretrained, tmp_path / "run", mode=mode)
+    system = create_finetune(config)
+    before = {n: p.detach().clone() for n, p in system.named_parameters()}
+    base = load_run(pretrained).state_dict()
+    assert torch.equal(
+        before["base.tower_a.0.weight" if mode != "lora" else "base.tower_a.0.base_layer.weight"],
+        base["tower_a.0.weight"],
+    )
+    result = finetune(config)
+    after = load_run(result.run_dir)
+    changed = moved(after, before)
+    assert {"head.1.weight", "head.1.bias"} <= changed
+    encoder = {n for n in changed if n.startswith("base.")}
+    if mode == "frozen":
+        assert not encoder
+    elif mode == "lora":
+        assert encoder
+        assert all("lora_" in n for n in encoder)
+    else:
+        assert "base.tower_a.0.weight" in encoder
+        assert not any("teacher" in n for n in encoder)
+    report = json.loads((result.run_dir / "finetune.json").read_text())
+    assert report["test"]["n"] == 41 - 1  # one sample has no label
+    assert report["test"]["metrics"]["balanced_accuracy"] > report["test"]["chance"]["balanced_accuracy"] + 0.15
+    assert set(report["test"]["ece"]) == {"uncalibrated", "calibrated"}
+
+
+def test_layerwise_rates_fall_with_depth(pretrained, tmp_path):
+    system = create_finetune(config_for(pretrained, tmp_path / "run", mode="layerwise", layer_decay=0.5))
+    system.begin_stage(system.stages()[0], 10)
+    rates = {n: g["lr"] for g in system.configure_optimizers().param_groups for n in g["names"]}
+    assert rates["head.1.weight"] == 0.1
+    assert rates["base.tower_a.3.weight"] == pytest.approx(2 * rates["base.tower_a.0.weight"])
+
+
+def test_temperature_minimises_the_validation_loss(pretrained, tmp_path):
+    result = finetune(config_for(pretrained, tmp_path / "run"))
+    system = load_run(result.run_dir)
+    datasets = system.datasets()
+    logits, target, _ = system.predictions(datasets.val, datasets.collate)
+    nll = lambda t: float(torch.nn.functional.cross_entropy(logits / t, target))  # noqa: E731
+    best = float(system.temperature)
+    assert best != 1.0
+    assert nll(best) <= min(nll(best * 1.05), nll(best / 1.05), nll(1.0)) + 1e-7
+
+
+def test_regression_and_multilabel(pretrained, tmp_path):
+    regression = config_for(pretrained, tmp_path / "r", task="regression", labels=("height",), mode="full")
+    for imbalance in ("none", "balanced-mse"):
+        result = finetune(
+            replace(regression, imbalance=imbalance, train=replace(regression.train, overwrite=True, max_epochs=6))
+        )
+        report = json.loads((result.run_dir / "finetune.json").read_text())
+        assert report["test"]["metrics"]["R2"] > 0.3, imbalance
+    multilabel = config_for(pretrained, tmp_path / "m", task="multilabel", labels=("up", "left"), imbalance="weights")
+    report = json.loads((finetune(multilabel).run_dir / "finetune.json").read_text())
+    assert report["test"]["metrics"]["auroc"] > 0.6
+
+
+def test_balanced_softmax_raises_the_recall_of_the_rare_class(pretrained, tmp_path):
+    recalls = {}
+    for imbalance in ("none", "balanced-softmax", "weights"):
+        config = config_for(pretrained, tmp_path / imbalance, imbalance=imbalance)
+        system = load_run(finetune(config).run_dir, "last")
+        datasets = system.datasets()
+        logits, target, _ = system.predictions(datasets.train, datasets.collate)
+        rare = int(system.counts.argmin())
+        recalls[imbalance] = float((logits.argmax(-1) == target)[target == rare].double().mean())
+    assert recalls["balanced-softmax"] >= recalls["none"]
+    assert recalls["weights"] >= recalls["none"]
+
+
+def test_smaller_fractions_are_subsets_of_whole_groups(pretrained, tmp_path):
+    sets = []
+    for fraction in (0.2, 0.5, 1.0):
+        train = create_finetune(config_for(pretrained, tmp_path / "run", fraction=fraction)).datasets().train
+        assert len(train) == pytest.approx(95 * fraction, abs=4)
+        sets.append(set(train.positions))
+        inside = {train.dataset.groups[p] for p in train.positions}
+        outside = {train.dataset.groups[p] for p in set(range(96)) - sets[-1] - {5}}
+        assert not inside & outside
+    assert sets[0] < sets[1] < sets[2]
+
+
+def test_resume_equals_the_uninterrupted_run(pretrained, tmp_path):
+    flat = OptimConfig(lr=0.1, schedule=ScheduleConfig(kind="constant"))  # does not know the number of epochs
+    whole = finetune(config_for(pretrained, tmp_path / "whole", mode="lora", optim=flat))
+    half = config_for(pretrained, tmp_path / "half", mode="lora", optim=flat)
+    finetune(replace(half, train=replace(half.train, max_epochs=2)))
+    file = tmp_path / "half" / "config.yaml"
+    text = file.read_text()
+    assert text.count("max_epochs: 2\n") == 1
+    file.write_text(text.replace("max_epochs: 2\n", "max_epochs: 4\n"))
+    again = finetune(half, resume=tmp_path / "half")
+    for name in ("model.safetensors", "state.safetensors"):
+        assert (whole.last / name).read_bytes() == (again.last / name).read_bytes()
+
+
+def test_mistakes_are_named(pretrained, tmp_path):
+    good = config_for(pretrained, tmp_path / "run")
+    for changes, words in [
+        ({"labels": ("composer",)}, "no label 'composer'; there are: .*kind"),
+        ({"labels": ()}, "needs one column"),
+        ({"mode": "half"}, "'half' is not one of frozen"),
+        ({"modality": "c"}, "'c' is not one of a, b"),
+        ({"fraction": 0.0}, "fraction"),
+        ({"imbalance": "balanced-mse"}, "does not fit"),
+        ({"run": str(tmp_path)}, "not a run folder"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            create_finetune(replace(good, **changes))
+
+
+def test_saved_models_come_back_equal(pretrained, tmp_path):
+    system = load_run(pretrained)
+    system.run_dir = pretrained
+    folder = save_pretrained(system, tmp_path / "model", {"R@1": 0.5}, "Synthetic pairs.")
+    again = from_pretrained(folder)
+    batch = {k: torch.randn(3, 10) for k in "ab"}
+    assert torch.equal(again.encode(batch)["a"], system.encode(batch)["a"])
+    card = (folder / "README.md").read_text()
+    assert "| R@1 | 0.5 |" in card
+    assert "| train | train | 96 |" in card
+    assert {p.name for p in folder.iterdir()} == {"model.safetensors", "config.json", "preprocessing.json", "README.md"}
+    with pytest.raises(InputError, match="no such folder"):
+        from_pretrained(tmp_path / "absent" / "model")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="not a saved model"):
+        from_pretrained(folder)
+
+
+@pytest.mark.parametrize("format", ["torch", "onnx"])
+def test_exported_numbers_equal_the_source(pretrained, tmp_path, format):
+    system = load_run(pretrained)
+    report = export(system, tmp_path / f"model.{'onnx' if format == 'onnx' else 'pt2'}", format)
+    assert report.inputs == ("a", "b")
+    assert report.largest_difference < 1e-5
+    assert report.checked_batches == (4, 3)
+    with pytest.raises(InputError, match="differs from the source"):
+        export(system, tmp_path / "again", format, tolerance=-1.0)
+    with pytest.raises(InputError, match="'tflite' is not one of onnx"):
+        export(system, tmp_path / "again", "tflite")
+
+
+def test_predictions_are_in_the_targets_unit(pretrained, tmp_path):
+    config = config_for(pretrained, tmp_path / "r", task="regression", labels=("height",))
+    system = create_finetune(config).eval()
+    batch = system.datasets().collate([system.datasets().train[i] for i in range(8)])
+    assert abs(float(system.predict(batch).mean()) - 100) < 20
+    assert np.isclose(float(system.center), 100, atol=4)
