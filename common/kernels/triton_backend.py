@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.kernels.problem import Gradients, Problem, RawStats, Upstream
+from counterpoint.common.kernels.refusal import refusal
 from counterpoint.common.kernels.triton_forward import Partial, merge_kernel, positive_kernel, stats_kernel
 from counterpoint.common.kernels.triton_gradients import Work, added, side_of, unit_of
 from counterpoint.common.kernels.triton_launch import (
@@ -24,7 +25,6 @@ from counterpoint.common.kernels.triton_launch import (
     symmetric,
     terms_of,
     tile,
-    unsupported,
 )
 from counterpoint.common.kernels.triton_pairs import pair_sums
 from counterpoint.common.kernels.triton_tiles import Side
@@ -47,7 +47,7 @@ class TritonBackend:
 
     def unsupported(self, problem: Problem) -> str | None:
         """Why this problem needs another backend; None when it does not."""
-        return unsupported(problem)
+        return refusal(problem)
 
     def forward(self, problem: Problem) -> RawStats:
         batch, scales, rows, cols, _ = problem.shape

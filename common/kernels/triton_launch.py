@@ -27,14 +27,12 @@ __all__ = [
     "symmetric",
     "terms_of",
     "tile",
-    "unsupported",
 ]
 
 INTERPRET = not isinstance(stats_kernel, triton.JITFunction)
 # Widest features whose gradient tile stays in an H200's registers. Exact float32 products do not use the tensor cores:
 # there the library's are worth the detour earlier.
 SIDE_MAX_DIM = {torch.bfloat16: 256, torch.float16: 256, torch.float32: 64}
-LONGEST_PAIR_LIST = 64  # pairs a row of `Pairs` may list before the tiled backend serves it better
 ONE_EXP_BOUND = 50.0  # |logit| below which exp(logit) neither overflows a float32 sum nor loses small terms
 
 
@@ -84,24 +82,6 @@ def precision(q: Tensor) -> str:
 def processors(device: torch.device) -> int:
     """How many programs run at once."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
-
-
-def unsupported(problem: Problem) -> str | None:
-    """Why the fused kernels cannot answer this problem, in words; None when they can."""
-    if problem.dtype == torch.float64:
-        return "float64 is not supported by the fused kernels"
-    if problem.q.dtype != problem.k.dtype:
-        return f"q and k have different dtypes, {problem.q.dtype} and {problem.k.dtype}"
-    if problem.q.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return f"{problem.q.dtype} is not supported by the fused kernels"
-    if problem.q.device.type != "cuda" and not INTERPRET:
-        return f"the fused kernels need a CUDA device, the features are on {problem.q.device}"
-    if max(problem.shape[2], problem.shape[3]) >= 2**31 - 1024:
-        return "more than 2^31 rows or columns"
-    for rule in (*problem.exclude, *problem.only):
-        if isinstance(rule, CsrPairs) and rule.ptr.diff().amax().item() > LONGEST_PAIR_LIST:
-            return f"Pairs lists more than {LONGEST_PAIR_LIST} columns for a row"
-    return None
 
 
 def terms_of(problem: Problem, n: int) -> Terms:

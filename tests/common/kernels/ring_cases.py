@@ -221,6 +221,33 @@ def disagreement_is_an_error(mode, group, size, rank) -> float:
     return 0.0 if size == 1 else 1.0
 
 
+class Towers(torch.nn.Module):
+    """Two linear encoders and a learnt logit scale: what DistributedDataParallel averages."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = torch.nn.Linear(5, DIM).double(), torch.nn.Linear(4, DIM).double()
+        self.log_scale = torch.nn.Parameter(torch.tensor(2.0).double())
+
+    def forward(self, a, b, **how):
+        q, k = (torch.nn.functional.normalize(f(x), dim=-1) for f, x in ((self.left, a), (self.right, b)))
+        stats = contrast_stats(q, k, scale=self.log_scale.exp(), positive=Diagonal(), columns=True, **how)
+        return (stats.lse - stats.positive + stats.columns.lse - stats.columns.positive).mean() / 2
+
+
+def data_parallel_averages_to_one_process(mode, group, size, rank) -> float:
+    """Means over local rows + DDP's averaging == one process on the whole batch, for every parameter."""
+    torch.manual_seed(0)
+    towers, a, b = Towers(), torch.randn(12, 5).double(), torch.randn(12, 4).double()
+    towers(a, b, backend="dense").backward()
+    want = {name: p.grad for name, p in towers.named_parameters()}
+    towers.zero_grad()
+    parallel = torch.nn.parallel.DistributedDataParallel(towers, process_group=group)
+    at = slice(rank * 12 // size, (rank + 1) * 12 // size)
+    parallel(a[at], b[at], distributed=mode, process_group=group).backward()
+    return float(torch.stack([(p.grad - want[name]).abs().max() for name, p in towers.named_parameters()]).max())
+
+
 def main(rank: int, size: int, store: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
@@ -235,7 +262,7 @@ def main(rank: int, size: int, store: str) -> None:
             checks = {case.__name__: partial(compare, case) for case in CASES}
             others = (
                 diagonal_means_the_same_rank, unequal_rows_and_columns, half_precision_keys_travel,
-                disagreement_is_an_error,
+                data_parallel_averages_to_one_process, disagreement_is_an_error,
             )  # fmt: skip
             checks |= {check.__name__: check for check in others}
             for name, check in checks.items():

@@ -33,6 +33,32 @@ def test_kernels_equal_the_dense_definition_in_the_interpreter(which):
     assert " passed" in output
 
 
+COMPILED = """
+import torch
+from counterpoint.common.kernels import Diagonal, contrast_stats
+
+def loss(q, k, scale):
+    stats = contrast_stats(q, k, scale=scale, positive=Diagonal(), columns=True, backend="triton")
+    return (stats.lse - stats.positive + stats.columns.lse - stats.columns.positive).mean()
+
+torch.manual_seed(0)
+leaves = [t.requires_grad_() for t in (torch.randn(20, 16), torch.randn(20, 16), torch.tensor(2.0))]
+loss(*leaves).backward()
+eager = [t.grad for t in leaves]
+for t in leaves:
+    t.grad = None
+torch.compile(loss, fullgraph=True, backend="aot_eager")(*leaves).backward()
+for t, want in zip(leaves, eager):
+    torch.testing.assert_close(t.grad, want)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(580)
+def test_no_graph_break_before_the_kernels():
+    python("-c", COMPILED, TRITON_INTERPRET="1")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(580)
 @pytest.mark.parametrize(("dtype", "dim"), [("bfloat16", 256), ("float32", 64), ("float16", 512)])

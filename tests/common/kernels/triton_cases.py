@@ -6,7 +6,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from counterpoint.common.kernels import Diagonal, Index, Pairs, SameLabel, Self, dense, triton_backend, triton_gradients
+from counterpoint.common.kernels import (
+    Diagonal,
+    Index,
+    Pairs,
+    SameLabel,
+    Self,
+    contrast_stats,
+    dense,
+    pair_sum,
+    triton_backend,
+    triton_gradients,
+)
 from counterpoint.common.kernels.flatten import flatten
 from counterpoint.common.kernels.problem import Problem, RawStats, Upstream
 from counterpoint.common.kernels.triton_backend import TritonBackend
@@ -317,3 +328,55 @@ def test_repeat_gives_the_same_bits():
     assert torch.equal(runs[0].lse, runs[1].lse)
     assert torch.equal(first.q, second.q)
     assert torch.equal(first.k, second.k)
+
+
+def test_blocks_of_keys_with_the_union_s_statistics_add_up():
+    """What a ring over ranks asks of a backend: each block's gradients under the statistics of all keys."""
+    problem = make(40, 40, scale=100.0, positive=Diagonal(), columns=True)
+    backend = TritonBackend()
+    whole = backend.forward(problem)
+    upstream = Upstream(lse=torch.ones_like(whole.sum), positive=-torch.ones_like(whole.sum))
+    upstream.col_lse = torch.rand(whole.col_sum.shape, generator=rng())
+    expected = backend.backward(problem, whole, upstream)
+    parts = []
+    for start, stop in ((0, 15), (15, 40)):
+        cut = {name: getattr(whole, name)[..., start:stop] for name in ("col_shift", "col_sum", "col_count")}
+        side = replace(upstream, col_lse=upstream.col_lse[..., start:stop])
+        parts.append(backend.backward(problem.keys(start, stop), replace(whole, **cut), side))
+    found = {"q": parts[0].q + parts[1].q, "k": torch.cat([p.k for p in parts], 1)}
+    for name, got in found.items():
+        want = getattr(expected, name)
+        assert (got - want).norm() < 1e-4 * want.norm(), name
+
+
+def clip_loss(q, k, scale):
+    stats = contrast_stats(q, k, scale=scale, positive=Diagonal(), columns=True, backend="triton")
+    return (stats.lse - stats.positive + stats.columns.lse - stats.columns.positive).mean()
+
+
+def test_public_function_reaches_the_kernels(caplog):
+    q, k = features(40, 40, 24)
+    leaves = [q.requires_grad_(), k.requires_grad_(), torch.tensor(10.0, requires_grad=True)]
+    exact = [t.detach().double().requires_grad_() for t in leaves]
+    stats = contrast_stats(exact[0], exact[1], scale=exact[2], positive=Diagonal(), columns=True, backend="dense")
+    (stats.lse - stats.positive + stats.columns.lse - stats.columns.positive).mean().backward()
+    clip_loss(*leaves).backward()
+    for t, reference in zip(leaves, exact):
+        torch.testing.assert_close(t.grad.double(), reference.grad, rtol=1e-4, atol=1e-6)
+    assert not caplog.records  # no other backend stood in
+
+
+def test_public_pair_sum_reaches_the_kernels(caplog):
+    q, k = features(40, 40, 24)
+    got = pair_sum(q, k, scale=10.0, positive=Diagonal(), backend="triton")
+    want = pair_sum(q.double(), k.double(), scale=10.0, positive=Diagonal(), backend="dense")
+    torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-5)
+    assert not caplog.records
+
+
+def test_refused_problems_fall_back_with_one_reason(caplog):
+    q, k = features(40, 40, 24, dtype=torch.float64)
+    for _ in range(2):
+        contrast_stats(q, k, backend="triton")
+    assert [r.message for r in caplog.records if "float64" in r.message][1:] == []
+    assert "float64" in caplog.text
