@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from counterpoint.common.kernels import Diagonal, Gibbs, SameLabel, Self, target_scores, topk_scores
+from counterpoint.common.kernels import Diagonal, Gibbs, SameLabel, Self, topk_scores
 from counterpoint.common.losses.base import Objective, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.draws import noise_for
 from counterpoint.common.losses.queue import FeatureQueue
 from counterpoint.common.losses.scale import LogitScale, Temperature, as_scale
 
@@ -97,12 +98,12 @@ class ALBEFContrast(Objective):
         stats = self.local_stats(q, keys, scale=scale, positive=Diagonal())
         hard = stats.positive
         if ids is not None:
-            score, mass = target_scores(q, keys, SameLabel(ids, key_ids))
+            score, mass = self.target(q, keys, SameLabel(ids, key_ids))
             hard = scale * score / mass
         losses = stats.lse - hard
         if alpha:
             fixed = scale.detach() if isinstance(scale, Tensor) else scale
-            soft, _ = target_scores(q, keys, Gibbs(teacher, keys, scale=fixed))
+            soft, _ = self.target(q, keys, Gibbs(teacher, keys, scale=fixed))
             losses = losses + alpha * (hard - scale * soft)
         return row_mean(losses)
 
@@ -133,7 +134,7 @@ def hard_negatives(
     0
     """
     exclude = Self() if group is None else SameLabel(group)
-    return topk_scores(q, k, 1, exclude=exclude, noise=generator, scale=scale)[1][:, 0]
+    return topk_scores(q, k, 1, exclude=exclude, noise=noise_for(generator, q.device), scale=scale)[1][:, 0]
 
 
 def matching_loss(matched: Float[Tensor, "pairs"], unmatched: Float[Tensor, "others"]) -> Float[Tensor, ""]:

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from counterpoint.common.kernels import ContrastStats, Diagonal, SameLabel, Self, contrast_stats, merge
+from counterpoint.common.kernels import ContrastStats, Diagonal, SameLabel, Self, contrast_stats, merge, target_scores
+from counterpoint.common.kernels.spec import Target
 from counterpoint.common.losses.cards import ObjectiveCard
 
 __all__ = ["Objective", "dots", "row_mean", "softplus_gap"]
@@ -52,6 +53,12 @@ class Objective(nn.Module):
     def local_stats(self, q: Tensor, k: Tensor, **arguments: Any) -> ContrastStats:
         """`contrast_stats` over columns every rank holds already (a queue, prototypes, private negatives)."""
         return contrast_stats(q, k, backend=self.backend, **_for_rows(q, arguments))
+
+    def target(self, q: Tensor, k: Tensor, target: Target) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows"]]:
+        """`target_scores`: each row's target-weighted sum of raw scores, and the target's mass."""
+        if not len(q):
+            return q.sum(-1), q.sum(-1)
+        return target_scores(q, k, target)
 
     def sample_ids(self, z: Float[Tensor, "batch dim"]) -> Int[Tensor, "batch"]:
         """Ids that tell the batch's samples apart, on this rank and from those of other ranks."""

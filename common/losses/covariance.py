@@ -7,6 +7,7 @@ from torch import Tensor
 
 from counterpoint.common.losses.base import Objective, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.draws import permutation
 
 __all__ = ["VICReg", "BarlowTwins", "WMSE"]
 
@@ -152,14 +153,11 @@ class WMSE(Objective):
             )
         losses = []
         for _ in range(self.repeats):
-            device = None if self.generator is None else self.generator.device
             order = (
-                torch.arange(len(a))
-                if size == len(a)
-                else torch.randperm(len(a), generator=self.generator, device=device)
+                permutation(len(a), self.generator, a.device) if size < len(a) else torch.arange(size, device=a.device)
             )
             for start in range(0, len(a) - size + 1, size):
-                rows = order[start : start + size].to(a.device)
+                rows = order[start : start + size]
                 x, y = whiten(torch.cat([a[rows], b[rows]]), self.eps).chunk(2)
                 if self.normalize:
                     x, y = F.normalize(x, dim=-1), F.normalize(y, dim=-1)

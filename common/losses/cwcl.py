@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from counterpoint.common.kernels import Affine, Diagonal, target_scores
+from counterpoint.common.kernels import Affine, Diagonal
 from counterpoint.common.kernels.spec import Target
 from counterpoint.common.losses.base import Objective, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
@@ -61,6 +61,6 @@ class CWCL(Objective):
             targets = Affine(e, e, 0.5, 0.5)
         scale = self.logit_scale()
         stats = self.stats(p, q, scale=scale, positive=Diagonal(), columns=True)
-        score, mass = target_scores(p, q, targets)
+        score, mass = self.target(p, q, targets)
         weighted = stats.lse - scale * score / mass
         return row_mean(weighted) + row_mean(stats.columns.lse - stats.columns.positive)

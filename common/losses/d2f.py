@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from counterpoint.common.kernels import Gibbs, SameLabel, target_scores
+from counterpoint.common.kernels import Gibbs, SameLabel
 from counterpoint.common.losses.base import Objective, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
@@ -71,6 +71,6 @@ class SoftContrastive(Objective):
         stats = self.stats(a, b, scale=scale, columns=True)
         total = 0.0
         for side, q, k in ((stats, a, b), (stats.columns, b, a)):
-            score, mass = target_scores(q, k, target)
+            score, mass = self.target(q, k, target)
             total = total + row_mean(side.lse - scale * score / mass) / 2
         return total

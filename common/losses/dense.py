@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from counterpoint.common.kernels import Gibbs, Index, target_scores
+from counterpoint.common.kernels import Gibbs, Index
 from counterpoint.common.losses.base import Objective, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
 
@@ -168,7 +168,7 @@ class SlotCon(Objective):
         s, t, scale = student.flatten(0, 1), teacher.flatten(0, 1), 1 / self.student_temperature
         bias = -self.centre.to(s.dtype) / self.teacher_temperature
         target = Gibbs(t, c.detach(), scale=1 / self.teacher_temperature, col_bias=bias)
-        score, _ = target_scores(s, c, target)
+        score, _ = self.target(s, c, target)
         return row_mean(self.local_stats(s, c, scale=scale).lse - scale * score)
 
     def _slots(self, student: Tensor, teacher: Tensor, c: Tensor) -> Float[Tensor, ""]:

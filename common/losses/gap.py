@@ -1,7 +1,5 @@
 """Alignment, uniformity, and the terms that close the gap between modalities (CUA)."""
 
-import math
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -17,12 +15,11 @@ __all__ = ["CUA", "Alignment", "CrossUniformity", "Uniformity"]
 
 def _log_mean_kernel(objective: Objective, a: Tensor, b: Tensor, t: float) -> Float[Tensor, ""]:
     """log mean_{i != j} exp(-t |a_i - b_j|^2); the squared norms enter as a column bias and a row term."""
-    stats = objective.local_stats(a, b, scale=2 * t, col_bias=-t * b.square().sum(-1), exclude=Self())
-    some = stats.count > 0
-    if not bool(some.any()):
+    if len(a) < 2:
         return (a.sum() + b.sum()) * 0
+    stats = objective.local_stats(a, b, scale=2 * t, col_bias=-t * b.square().sum(-1), exclude=Self())
     rows = stats.lse - t * a.square().sum(-1)
-    return torch.logsumexp(rows[some], 0) - math.log(int(stats.count.sum()))
+    return torch.logsumexp(rows, 0) - stats.count.sum().to(rows.dtype).log()
 
 
 class Alignment(Objective):

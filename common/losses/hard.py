@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from counterpoint.common.kernels import Index, Self, target_scores, topk_scores
+from counterpoint.common.kernels import Index, Self, topk_scores
 from counterpoint.common.kernels import Uniform as UniformTarget
 from counterpoint.common.losses.base import Objective, dots, row_mean, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
@@ -115,6 +115,6 @@ class SimpleContrastive(Objective):
         """Mean over the 2 B rows."""
         a, b = self.embed(za, zb)
         z, positive = torch.cat([a, b]), dots(a, b).repeat(2)
-        score, mass = target_scores(z, z, UniformTarget())
+        score, mass = self.target(z, z, UniformTarget())
         everything = len(z) * score / mass if len(z) else score
         return row_mean(-positive + self.lam * (everything - positive - dots(z, z)))

@@ -8,6 +8,7 @@ from torch import Tensor
 from counterpoint.common.losses.base import Objective, row_mean
 from counterpoint.common.losses.blocks import block_stats, smoothed_cross_entropy
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.draws import uniform
 from counterpoint.common.losses.scale import Temperature, as_scale
 
 __all__ = ["HBI", "banzhaf_interaction", "coalition_value"]
@@ -60,8 +61,7 @@ def banzhaf_interaction(
         codes = torch.arange(2**players, device=similarity.device)
         present = (codes[:, None] >> torch.arange(players, device=similarity.device) & 1).bool()
     else:
-        device = similarity.device if generator is None else generator.device
-        present = (torch.rand(samples, players, generator=generator, device=device) < 0.5).to(similarity.device)
+        present = uniform(samples, players, generator=generator, like=similarity) < 0.5
     total = torch.zeros_like(similarity)
     for part in present.split(1024):
         sign = part.to(similarity.dtype) * 2 - 1

@@ -10,7 +10,6 @@ from counterpoint.common.kernels import (
     SameLabel,
     Uniform,
     merge,
-    target_scores,
 )
 from counterpoint.common.kernels.spec import Target
 from counterpoint.common.losses.base import Objective, row_mean, softplus_gap
@@ -136,7 +135,7 @@ class InfoNCE(Objective):
             uniform = self._uniform(q, k, rows, group, queue)
             losses = losses + self.label_smoothing * (positive - scale * uniform)
         if target is not None:
-            score, mass = target_scores(q, k, target)
+            score, mass = self.target(q, k, target)
             losses = mass * (losses + positive) - scale * score
         return losses
 
@@ -145,7 +144,7 @@ class InfoNCE(Objective):
     ) -> Float[Tensor, "batch"]:
         """Mean raw score over the columns of the denominator."""
         if group is None and self.distributed == "none" and not (queue is not None and len(queue)):
-            score, mass = target_scores(q, k, Uniform())
+            score, mass = self.target(q, k, Uniform())
             return score / mass
         # At scale 0 the softmax is uniform over whatever columns are kept, on all ranks.
         exclude = None if group is None else SameLabel(rows, group)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from counterpoint.common.kernels import Gibbs, Weighted, target_scores
+from counterpoint.common.kernels import Gibbs, Weighted
 from counterpoint.common.losses.base import Objective, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
@@ -63,7 +63,7 @@ class MixCo(Objective):
         stats = self.stats(a, b, scale=scale, columns=True)
         total = 0.0
         for side, q, k, target in ((stats, a, b, rows), (stats.columns, b, a, columns)):
-            score, mass = target_scores(q, k, target)
+            score, mass = self.target(q, k, target)
             total = total + row_mean(mass * side.lse - scale * score) / 2
         return total
 
@@ -120,6 +120,6 @@ class SoftClip(Objective):
         stats = self.stats(a, b, scale=scale, columns=True)
         total = 0.0
         for side, q, k in ((stats, a, b), (stats.columns, b, a)):
-            score, _ = target_scores(q, k, target)
+            score, _ = self.target(q, k, target)
             total = total + row_mean(side.lse - scale * score) / 2
         return total

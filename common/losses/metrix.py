@@ -10,6 +10,7 @@ from torch import Tensor
 from counterpoint.common.kernels import SameLabel, Self, topk_scores
 from counterpoint.common.losses.base import Objective, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.draws import beta, noise_for
 
 __all__ = ["Metrix", "mixed_margin"]
 
@@ -86,21 +87,14 @@ class Metrix(Objective):
         """lam, each anchor's mixtures [batch, hardest, dim], and which of them are real."""
         ids = label
         with torch.no_grad():
-            lam = _beta(self.alpha, self.generator)
-            noise = self.generator or torch.Generator(z.device).manual_seed(int(torch.randint(2**31, ())))
+            lam = float(beta(self.alpha, self.alpha, generator=self.generator).clamp(1e-6, 1 - 1e-6))
+            noise = noise_for(self.generator, z.device)
             # At scale 0 with Gumbel noise the best column is a uniform draw.
             chosen = topk_scores(z, z, 1, only=SameLabel(ids), exclude=Self(), scale=0.0, noise=noise)[1]
             hard = topk_scores(z, z, min(self.hardest, len(z)), exclude=SameLabel(ids))[1]
         real = (chosen >= 0) & (hard >= 0)
         mix = lam * z[chosen.clamp_min(0)] + (1 - lam) * z[hard.clamp_min(0)]
         return lam, F.normalize(mix, dim=-1), real
-
-
-def _beta(alpha: float, generator: torch.Generator | None) -> float:
-    """One draw of Beta(alpha, alpha), inside (0, 1), from the given generator."""
-    shape = torch.full((2,), float(alpha), dtype=torch.float64)
-    gammas = torch._standard_gamma(shape, generator=generator)
-    return float((gammas[0] / gammas.sum()).clamp(1e-6, 1 - 1e-6))
 
 
 def mixed_margin(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from counterpoint.common.kernels import Index
 from counterpoint.common.losses.base import Objective, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.draws import uniform
 
 __all__ = ["MLCD"]
 
@@ -77,10 +78,8 @@ class MLCD(Objective):
         if self.sampled == 1:
             return None
         count = len(self.centres)
-        order = torch.rand(
-            count, generator=self.generator, device=None if self.generator is None else self.generator.device
-        )
+        order = uniform(count, generator=self.generator, like=self.centres)
         kept = torch.zeros(count, dtype=torch.bool, device=positive.device)
-        kept[order.topk(max(1, round(self.sampled * count))).indices.to(positive.device)] = True
+        kept[order.topk(max(1, round(self.sampled * count))).indices] = True
         kept[positive] = True
         return kept

@@ -8,6 +8,7 @@ from torch import Tensor
 from counterpoint.common.kernels import SameLabel, topk_scores
 from counterpoint.common.losses.base import Objective, dots, row_mean, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.draws import uniform
 from counterpoint.common.losses.queue import FeatureQueue
 from counterpoint.common.losses.scale import Temperature, as_scale
 
@@ -147,11 +148,11 @@ class MoCHi(MoCo):
         found = (hard >= 0).sum(1, keepdim=True).clamp_min(1)
 
         def draw(count: int) -> Tensor:
-            u = torch.rand(len(q), count, generator=self.generator, device=q.device, dtype=q.dtype)
+            u = uniform(len(q), count, generator=self.generator, like=q)
             return keys[hard.gather(1, (u * found).long()).clamp_min(0)]
 
         def mixing(count: int, high: float) -> Tensor:
-            return high * torch.rand(len(q), count, 1, generator=self.generator, device=q.device, dtype=q.dtype)
+            return high * uniform(len(q), count, 1, generator=self.generator, like=q)
 
         a, b = mixing(self.mixed, 1.0), mixing(self.mixed_with_query, 0.5)
         between = a * draw(self.mixed) + (1 - a) * draw(self.mixed)

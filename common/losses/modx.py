@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from counterpoint.common.kernels import Gibbs, target_scores, topk_scores
+from counterpoint.common.kernels import Gibbs, topk_scores
 from counterpoint.common.losses.base import Objective, dots
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.infonce import InfoNCE
@@ -75,7 +75,7 @@ class ModX(Objective):
         kl, kept = 0.0, []
         sides = ((a, b, old_a, old_b, new, old), (b, a, old_b, old_a, new.columns, old.columns))
         for q, k, old_q, old_k, now, before in sides:
-            score, _ = target_scores(q, k, Gibbs(old_q, old_k))
+            score, _ = self.target(q, k, Gibbs(old_q, old_k))
             rows = (now.lse - score) - (before.lse - before.mean)
             best = topk_scores(old_q, old_k, 1)[0][:, 0]
             right = dots(old_q, old_k) >= best - 1e-6  # a tie counts as right

@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.draws import permutation
 from counterpoint.common.losses.scale import Temperature, as_scale
 
 __all__ = ["SimLAP"]
@@ -83,8 +84,7 @@ class SimLAP(Objective):
         if len(z) < 2:
             return z.sum() * 0  # batch normalisation of the gates needs two rows
         if other is None:
-            device = None if self.generator is None else self.generator.device
-            other = label[torch.randperm(len(label), generator=self.generator, device=device).to(label.device)]
+            other = label[permutation(len(label), self.generator, label.device)]
         gate = self.gate((self.classes(label) + self.classes(other)) / 2).to(z.dtype)
         parts = [
             checkpoint(self._block, z, gate, label, other, start, use_reentrant=False)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from counterpoint.common.kernels import SameLabel, Self, target_scores
+from counterpoint.common.kernels import SameLabel, Self
 from counterpoint.common.losses.base import Objective, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
@@ -62,7 +62,7 @@ class SupCon(Objective):
         scale = self.logit_scale()
         denominator = self.stats(z, z, scale=scale, exclude=Self())
         if self.distributed == "none":
-            score, mass = target_scores(z, z, SameLabel(label, exclude_self=True))
+            score, mass = self.target(z, z, SameLabel(label, exclude_self=True))
         else:
             # The same sums over the columns of all ranks: at scale 0 the softmax is uniform.
             alike = self.stats(z, z, scale=0.0, only=SameLabel(label), exclude=Self(), mean=True)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from counterpoint.common.losses.base import Objective, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.draws import beta
 
 __all__ = ["SupReMix"]
 
@@ -68,9 +69,7 @@ class SupReMix(Objective):
     @torch.no_grad()
     def draw(self, rows: int, like: Tensor) -> Float[Tensor, "rows rows"]:
         """The mixing weight a of every (anchor, negative) pair."""
-        shape = torch.tensor(self.beta, dtype=torch.float64)
-        gammas = torch._standard_gamma(shape.expand(rows, rows, 2).contiguous(), generator=self.generator)
-        return (gammas[..., 0] / gammas.sum(-1)).to(like)
+        return beta(*self.beta, rows, rows, generator=self.generator).to(like)
 
     def row_losses(
         self, z: Float[Tensor, "rows dim"], y: Float[Tensor, "rows"], mixing: Float[Tensor, "rows rows"]

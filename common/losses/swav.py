@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from counterpoint.common.kernels import Gibbs, sinkhorn, target_scores
+from counterpoint.common.kernels import Gibbs, sinkhorn
 from counterpoint.common.losses.base import Objective, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.queue import FeatureQueue
@@ -87,7 +87,7 @@ class SwAV(Objective):
             others = []
             for v in range(len(z)):
                 if v != t:
-                    score, _ = target_scores(z[v], prototypes, target)
+                    score, _ = self.target(z[v], prototypes, target)
                     others.append(row_mean(lse[v] - scale * score))
             losses.append(torch.stack(others).mean())
         return torch.stack(losses).mean()

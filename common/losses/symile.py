@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from counterpoint.common.kernels import Diagonal, Self
 from counterpoint.common.losses.base import Objective, row_mean, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.draws import permutation
 from counterpoint.common.losses.scale import LogitScale, Temperature, as_scale
 
 __all__ = ["Symile", "multilinear"]
@@ -90,11 +91,9 @@ class Symile(Objective):
     def _permuted(
         self, anchor: Tensor, others: tuple[Tensor, ...], scale: float | Tensor, positive: Tensor
     ) -> Float[Tensor, "batch"]:
-        device = self.generator.device if self.generator is not None else None
-        keys = 1.0
+        keys = torch.ones_like(anchor)
         for other in others:
-            order = torch.randperm(len(other), generator=self.generator, device=device)
-            keys = keys * other[order.to(other.device)]
+            keys = keys * other[permutation(len(other), self.generator, other.device)]
         return softplus_gap(self.local_stats(anchor, keys, scale=scale, exclude=Self()).lse, positive)
 
     def _all_products(

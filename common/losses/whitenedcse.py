@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.draws import permutation
 from counterpoint.common.losses.infonce import InfoNCE
 from counterpoint.common.losses.scale import Temperature
 
@@ -44,17 +45,16 @@ class ShuffledGroupWhitening(nn.Module):
     def forward(self, h: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """The whitened rows."""
         if not self.training:
-            return self._whiten(h, self.running_mean.to(h), self.running_covariance.to(h), torch.arange(self.dim))
+            order = torch.arange(self.dim, device=h.device)
+            return self._whiten(h, self.running_mean.to(h), self.running_covariance.to(h), order)
         mean = h.mean(0)
         covariance = (h - mean).T @ (h - mean) / len(h)
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
             self.running_covariance.lerp_(covariance.to(self.running_covariance), self.momentum)
-        device = None if self.generator is None else self.generator.device
-        return self._whiten(h, mean, covariance, torch.randperm(self.dim, generator=self.generator, device=device))
+        return self._whiten(h, mean, covariance, permutation(self.dim, self.generator, h.device))
 
     def _whiten(self, h: Tensor, mean: Tensor, covariance: Tensor, order: Tensor) -> Float[Tensor, "batch dim"]:
-        order = order.to(h.device)
         groups = order.view(self.groups, -1)
         blocks = covariance[groups[:, :, None], groups[:, None, :]]
         eye = self.eps * torch.eye(groups.shape[1], dtype=h.dtype, device=h.device)

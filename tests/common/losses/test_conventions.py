@@ -101,7 +101,7 @@ CASES = {
     "MultiViewNTXent": (losses.MultiViewNTXent, views(3)),
     "MVDHEL": (losses.MVDHEL, views(3)),
     "MVInfoNCE": (losses.MVInfoNCE, views(3)),
-    "Norton": (losses.Norton, views(2)),
+    "Norton": (lambda: losses.Norton(iterations=5), views(2)),
     "NortonParagraph": (losses.NortonParagraph, lambda n: (batch(n, (3, DIM), (2, DIM)), {})),
     "NTXent": (losses.NTXent, views(2)),
     "PixPro": (losses.PixPro, pixpro),
@@ -225,6 +225,22 @@ def test_objectives_print_copy_and_restore(name):
     again = build(name)
     again.load_state_dict(copy.deepcopy(loss.state_dict()))
     torch.testing.assert_close(again(*arguments, **keywords), loss(*arguments, **keywords))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"Metrix"}))  # Metrix draws on the device itself
+def test_a_gpu_gives_what_the_cpu_gives(name):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+    def move(value):
+        if isinstance(value, Pairs):
+            return Pairs(value.ptr.cuda(), value.col.cuda())
+        return value.cuda() if torch.is_tensor(value) else value
+
+    arguments, keywords = CASES[name][1](8)
+    there = build(name).cuda()(*map(move, arguments), **{k: move(v) for k, v in keywords.items()})
+    torch.testing.assert_close(there.cpu(), build(name)(*arguments, **keywords))
 
 
 SEPARABLE = ["Alignment", "BalancedSoftmax", "BNI", "DecoupledSoftmax", "GAI", "MLCD", "MultiLabelSigmoid"]
