@@ -38,9 +38,7 @@ def forward(problem: Problem, n: int, shifts: list[float], stats: RawStats) -> N
             if found is not None:
                 stats.positive[n, 0, found[0]] = x.view(-1)[found[1]] * LN2
         drop = sweep.mask(t, None)
-        if shift:
-            x.sub_(shift * LOG2E)
-        e = sweep.fill(t, x.exp2_(), drop, 0.0)
+        e = sweep.exponentials(t, x, drop, shift)
         total[t.i0 : t.i1] += e.sum(1)
         keep = sweep.kept(t, drop)
         count[t.i0 : t.i1] += t.j1 - t.j0 if keep is None else keep.sum(1)
@@ -63,9 +61,7 @@ def backward(
     dz = out.q[n]
     for t in sweep.triangle():
         x = sweep.product(t)
-        if shift:
-            x.sub_(shift * LOG2E)
-        w = sweep.fill(t, x.exp2_(), sweep.mask(t, None), 0.0)
+        w = sweep.exponentials(t, x, sweep.mask(t, None), shift)
         w.mul_(torch.add(a[t.i0 : t.i1, None], a[None, t.j0 : t.j1], out=sweep.buffer(t, 1)))
         if upstream.positive is not None:
             # A diagonal tile is its own transpose: it takes both halves of its positives, too.

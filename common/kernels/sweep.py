@@ -144,6 +144,12 @@ class Sweep:
             x.add_(self.col_bias[s, None, t.j0 : t.j1])
         return x
 
+    def exponentials(self, t: Tile, x: Tensor, drop: Tensor | None, shift: float) -> Float[Tensor, "r c"]:
+        """exp(logit - shift) from base-2 logits, in place; 0 where the pair is left out."""
+        if shift:
+            x.sub_(shift * LOG2E)
+        return self.fill(t, x.exp2_(), drop, 0.0)
+
     def add_bias_gradients(self, t: Tile, s: int, dlogit: Float[Tensor, "r c"], out: Gradients) -> None:
         if out.row_bias is not None:
             out.row_bias[self.n, s, t.i0 : t.i1] += dlogit.sum(1)

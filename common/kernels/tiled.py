@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from counterpoint.common.kernels import pairsum, selfsim
+from counterpoint.common.kernels import pairsum, selfsim, tiled_backward
 from counterpoint.common.kernels.precision import products
 from counterpoint.common.kernels.problem import Gradients, Problem, RawStats, Upstream
 from counterpoint.common.kernels.sweep import LN2, LOG2E, Sweep, Tile, row_dots
@@ -64,7 +64,7 @@ def backward(problem: Problem, saved: RawStats, upstream: Upstream) -> Gradients
             if half:
                 selfsim.backward(problem, n, shift, saved, upstream, out)
             else:
-                _backward(problem, n, shift, saved, upstream, out)
+                tiled_backward.accumulate(problem, n, shift, saved, upstream, out)
     return one_sided(problem, out)
 
 
@@ -79,7 +79,7 @@ def pair_sum_backward(problem: Problem, fn: str, upstream: Float[Tensor, "batch 
     with products(problem.fast):
         out = pairsum.backward(problem, fn, upstream, empty_gradients(problem, True))
     for n in range(problem.q.shape[0]):
-        unfold(problem, n, out, 1.0)
+        tiled_backward.unfold(problem, n, out, 1.0)
     return one_sided(problem, out)
 
 
@@ -178,7 +178,7 @@ def _one_exp(problem: Problem, n: int, shifts: list[float], stats: RawStats) -> 
         for s, shift in enumerate(shifts):
             x = sweep.logits(t, s, product, 1)
             pick_positives(sweep, t, x, None if stats.positive is None else stats.positive[n, s])
-            e = exponentials(sweep, t, x, drop, shift)
+            e = sweep.exponentials(t, x, drop, shift)
             stats.sum[n, s, rows] += e.sum(1)
             if problem.columns:
                 stats.col_sum[n, s, cols] += e.sum(0)
@@ -191,14 +191,6 @@ def _one_exp(problem: Problem, n: int, shifts: list[float], stats: RawStats) -> 
         stats.mean[n] /= stats.sum[n].masked_fill(stats.sum[n] == 0, 1.0)
         if problem.columns:
             stats.col_mean[n] /= stats.col_sum[n].masked_fill(stats.col_sum[n] == 0, 1.0)
-
-
-def exponentials(sweep: Sweep, t: Tile, x: Tensor, drop: Tensor | None, shift: float) -> Tensor:
-    """exp(logit - shift) in place, 0 where the pair is left out."""
-    if shift:
-        x.sub_(shift * LOG2E)
-    x.exp2_()
-    return sweep.fill(t, x, drop, 0.0)
 
 
 def _online(problem: Problem, n: int, stats: RawStats) -> None:
@@ -252,153 +244,3 @@ def _finish(shift: Tensor, total: Tensor, mean: Tensor | None) -> None:
     base2 = shift.masked_fill(shift.isneginf(), 0.0)
     shift.copy_(base2 * LN2)
     total.mul_(torch.exp2(base2 - shift * LOG2E))
-
-
-# ---- backward -------------------------------------------------------------------------------------------------------
-
-
-class Weights:
-    """Per-row (or per-column) factors of d loss / d logit: p (A + raw A') with p = exp(logit - shift)."""
-
-    def __init__(self, total: Tensor, mean: Tensor | None, g_lse: Tensor | None, g_mean: Tensor | None):
-        inverse = torch.where(total > 0, 1.0 / total, 0.0)
-        g_lse = torch.zeros_like(total) if g_lse is None else g_lse
-        self.raw = None if g_mean is None else inverse * g_mean
-        self.plain = inverse * g_lse if g_mean is None else inverse * (g_lse - g_mean * mean)
-
-
-def _weights(saved: RawStats, upstream: Upstream, n: int) -> tuple[Weights | None, Weights | None]:
-    def at(t: Tensor | None) -> Tensor | None:
-        return None if t is None else t[n]
-
-    row = col = None
-    if upstream.lse is not None or upstream.mean is not None:
-        row = Weights(saved.sum[n], at(saved.mean), at(upstream.lse), at(upstream.mean))
-    if upstream.col_lse is not None or upstream.col_mean is not None:
-        col = Weights(saved.col_sum[n], at(saved.col_mean), at(upstream.col_lse), at(upstream.col_mean))
-    return row, col
-
-
-def _backward(
-    problem: Problem, n: int, shifts: list[float] | None, saved: RawStats, upstream: Upstream, out: Gradients
-) -> None:
-    row, col = _weights(saved, upstream, n)
-    of_mean = upstream.mean is not None or upstream.col_mean is not None
-    # With one scale and no gradient of a mean, the scale's gradient is q_i . (sum_j dlogit_ij k_j): no extra pass.
-    folded = problem.shape[1] == 1 and not of_mean and problem.score_floor is None
-    sweep = Sweep(problem, n, LOG2E, folded, buffers=2 if folded else 5)
-    for t in sweep:
-        product = sweep.product(t)
-        drop = sweep.mask(t, product)
-        total = None if folded else sweep.buffer(t, 4).zero_()
-        for s in range(problem.shape[1]):
-            x = sweep.logits(t, s, product, 1)
-            if shifts is not None:
-                e = exponentials(sweep, t, x, drop, shifts[s])
-                dlogit = _one_exp_weights(sweep, t, s, e, product, row, col, total)
-            else:
-                sweep.fill(t, x, drop, -torch.inf)
-                dlogit = _two_exp_weights(sweep, t, s, x, product, row, col, saved, n, total)
-            found = sweep.positives(t)
-            if found is not None and upstream.positive is not None:
-                dlogit.view(-1).index_add_(0, found[1], upstream.positive[n, s, found[0]])
-            sweep.add_bias_gradients(t, s, dlogit, out)
-            if not folded:
-                _unfolded(sweep, t, n, s, dlogit, product, total, out)
-        weight = dlogit if folded else total
-        out.q[n, t.i0 : t.i1].addmm_(weight, sweep.col_strip(t))
-        if out.k is not None:
-            out.k[n, t.j0 : t.j1].addmm_(weight.t(), sweep.row_strip(t))
-    if folded:
-        unfold(problem, n, out, LOG2E)
-
-
-def _one_exp_weights(
-    sweep: Sweep,
-    t: Tile,
-    s: int,
-    e: Tensor,
-    raw: Tensor,
-    row: Weights | None,
-    col: Weights | None,
-    total: Tensor | None,
-) -> Tensor:
-    """e (A_i + B_j) (+ raw (A'_i + B'_j)), in place of e; adds the means' direct part to `total`."""
-    if not sweep.folded and any(w is not None and w.raw is not None for w in (row, col)):
-        slope = _outer(t, s, row and row.raw, col and col.raw, sweep.buffer(t, 2)).mul_(e)
-        total.add_(slope)
-        plain = _outer(t, s, row and row.plain, col and col.plain, sweep.buffer(t, 3))
-        return e.mul_(plain).addcmul_(slope, raw)
-    if row is None and col is None:
-        return e.zero_()
-    if col is None:
-        return e.mul_(row.plain[s, t.i0 : t.i1, None])
-    if row is None:
-        return e.mul_(col.plain[s, None, t.j0 : t.j1])
-    return e.mul_(_outer(t, s, row.plain, col.plain, sweep.buffer(t, 1 if sweep.folded else 3)))
-
-
-def _outer(t: Tile, s: int, a: Tensor | None, b: Tensor | None, out: Tensor) -> Tensor:
-    """a_i + b_j over the tile; an absent one is 0."""
-    left = 0.0 if a is None else a[s, t.i0 : t.i1, None]
-    right = 0.0 if b is None else b[s, None, t.j0 : t.j1]
-    if a is not None and b is not None:
-        return torch.add(left, right, out=out)
-    return out.fill_(0.0).add_(left).add_(right)
-
-
-def _two_exp_weights(
-    sweep: Sweep,
-    t: Tile,
-    s: int,
-    x: Tensor,
-    raw: Tensor,
-    row: Weights | None,
-    col: Weights | None,
-    saved: RawStats,
-    n: int,
-    total: Tensor | None,
-) -> Tensor:
-    """The same from two exponentials, each under its own row's or column's shift."""
-    result = None
-    for weights, shift, cut, dim in (
-        (row, saved.shift, slice(t.i0, t.i1), 1),
-        (col, saved.col_shift, slice(t.j0, t.j1), 0),
-    ):
-        if weights is None:
-            continue
-        e = torch.exp2(x - (shift[n, s, cut] * LOG2E).unsqueeze(dim))
-        part = e * weights.plain[s, cut].unsqueeze(dim)
-        if weights.raw is not None:
-            slope = e.mul_(weights.raw[s, cut].unsqueeze(dim))
-            total.add_(slope)
-            part.addcmul_(slope, raw)
-        result = part if result is None else result.add_(part)
-    return x.copy_(result) if result is not None else x.zero_()
-
-
-def _unfolded(
-    sweep: Sweep, t: Tile, n: int, s: int, dlogit: Tensor, raw: Tensor, total: Tensor, out: Gradients
-) -> None:
-    """d loss / d raw score of one scale into `total`, and the scale's gradient by its own sums."""
-    scale = sweep.problem.scale[n, s, t.i0 : t.i1, None]
-    col_scale = None if sweep.col_scale is None else sweep.col_scale[None, t.j0 : t.j1]
-    weighted = torch.mul(dlogit, raw, out=sweep.buffer(t, 2))
-    if col_scale is None:
-        out.scale[n, s, t.i0 : t.i1] += weighted.sum(1)
-    else:
-        out.scale[n, s, t.i0 : t.i1] += (weighted * col_scale).sum(1)
-        out.col_scale[n, t.j0 : t.j1] += weighted.mul_(scale).sum(0)
-        dlogit.mul_(col_scale)
-    total.addcmul_(dlogit, scale)
-
-
-def unfold(problem: Problem, n: int, out: Gradients, base: float) -> None:
-    """Gradients of scale, column scale, q and k from sum_j dlogit_ij col_scale_j k_j and its counterpart."""
-    out.scale[n, 0] = row_dots(problem.q[n], out.q[n])
-    out.q[n].mul_(problem.scale[n, 0, :, None])
-    if out.k is not None:
-        out.k[n].mul_(1.0 / base)  # the rows' strips carry the change of base
-        if problem.col_scale is not None:
-            out.col_scale[n] = row_dots(problem.k[n], out.k[n])
-            out.k[n].mul_(problem.col_scale[n, :, None])
