@@ -48,6 +48,22 @@ def test_coverage_is_near_the_nominal_level():
     assert 0.88 <= np.mean(inside) <= 0.99
 
 
+@pytest.mark.parametrize("groups", [6, 12])
+def test_coverage_holds_with_few_groups(groups):
+    rng = np.random.default_rng(7)
+    inside = []
+    for _ in range(300):
+        i = bootstrap_interval(np.repeat(rng.normal(size=groups), 3), np.repeat(np.arange(groups), 3), n=400)
+        inside.append(i.low <= 0 <= i.high)
+    assert 0.90 <= np.mean(inside) <= 0.99  # the plain percentiles reach 0.83 and 0.91 here
+
+
+def test_one_group_and_no_replicates_claim_nothing():
+    alone = bootstrap_interval([0.1, 0.9], ["same", "same"])
+    assert (alone.low, alone.high) == (float("-inf"), float("inf"))
+    assert bootstrap_interval([0.1, 0.9, 0.5], n=0).as_dict()["low"] is None
+
+
 def test_paired_difference_sees_what_unpaired_intervals_hide():
     rng = np.random.default_rng(5)
     easy = rng.normal(size=300)
