@@ -17,6 +17,7 @@ from counterpoint.common.kernels.refusal import refusal
 from counterpoint.common.kernels.triton_forward import Partial, merge_kernel, positive_kernel, stats_kernel
 from counterpoint.common.kernels.triton_gradients import Work, added, side_of, unit_of
 from counterpoint.common.kernels.triton_launch import (
+    asked_precision,
     at,
     constant_shift,
     keep_of,
@@ -50,6 +51,10 @@ class TritonBackend:
         return refusal(problem)
 
     def forward(self, problem: Problem) -> RawStats:
+        with asked_precision(problem):
+            return self._forward(problem)
+
+    def _forward(self, problem: Problem) -> RawStats:
         batch, scales, rows, cols, _ = problem.shape
         device, half = problem.q.device, symmetric(problem)
         columns = problem.columns or half
@@ -88,15 +93,19 @@ class TritonBackend:
         one_exp = col is not None and constant_shift(saved.shift, saved.shift if half else saved.col_shift)
         positive = None if problem.positive is None or upstream.positive is None else upstream.positive / unit
         work = Work(problem, row, col, positive, unit, half, one_exp, needs_k=upstream.needs_k)
-        return work.gradients(self.deterministic)
+        with asked_precision(problem):
+            return work.gradients(self.deterministic)
 
     def pair_sum_forward(self, problem: Problem, fn: str) -> Float[Tensor, "batch rows"]:
-        return pair_sums(problem, fn)
+        with asked_precision(problem):
+            return pair_sums(problem, fn)
 
     def pair_sum_backward(self, problem: Problem, fn: str, upstream: Float[Tensor, "batch rows"]) -> Gradients:
         unit = unit_of(problem, Upstream(lse=upstream[:, None]))
         row = Side(shift=None, lse=(upstream[:, None] / unit).contiguous())
-        return Work(problem, row, None, None, unit, half=False, one_exp=False, fn=fn).gradients(self.deterministic)
+        work = Work(problem, row, None, None, unit, half=False, one_exp=False, fn=fn)
+        with asked_precision(problem):
+            return work.gradients(self.deterministic)
 
 
 # ---- forward --------------------------------------------------------------------------------------------------------

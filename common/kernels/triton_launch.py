@@ -3,6 +3,8 @@
 Under TRITON_INTERPRET=1 the same kernels run on CPU tensors; that is how they are tested where there is no GPU.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,7 @@ import triton
 from jaxtyping import Int
 from torch import Tensor
 
+from counterpoint.common.kernels.precision import products
 from counterpoint.common.kernels.problem import Band, Columns, CsrPairs, Labels, Primitive, Problem
 from counterpoint.common.kernels.triton_forward import stats_kernel
 from counterpoint.common.kernels.triton_tiles import Keep, Match, Terms
@@ -19,6 +22,7 @@ __all__ = [
     "INTERPRET",
     "SIDE_MAX_DIM",
     "Tile",
+    "asked_precision",
     "at",
     "constant_shift",
     "keep_of",
@@ -71,6 +75,13 @@ def tile(kind: str, dtype: torch.dtype, dim: int) -> Tile:
     if whole:
         return Tile(128, 64, width, 8, 2) if kind == "side" else Tile(64, 64, width, 8, 2)
     return Tile(128, 256 if kind == "stats" else 128, min(width, 64), 8, 3)
+
+
+@contextlib.contextmanager
+def asked_precision(problem: Problem) -> Iterator[None]:
+    """Products as the caller asked for them: no autocast, reduced precision only under `fast_matmul`."""
+    with torch.autocast(problem.q.device.type, enabled=False), products(problem.fast):
+        yield
 
 
 def precision(q: Tensor) -> str:

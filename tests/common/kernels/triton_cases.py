@@ -380,3 +380,16 @@ def test_refused_problems_fall_back_with_one_reason(caplog):
         contrast_stats(q, k, backend="triton")
     assert [r.message for r in caplog.records if "float64" in r.message][1:] == []
     assert "float64" in caplog.text
+
+
+@pytest.mark.slow
+def test_autocast_leaves_float32_features_alone(monkeypatch):
+    by_blocks(monkeypatch)
+    problem = make(positive=Diagonal(), columns=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        stats = TritonBackend().forward(problem)
+        upstream = Upstream(lse=torch.ones_like(stats.sum))
+        inside = TritonBackend().backward(problem, stats, upstream)
+    outside = TritonBackend().backward(problem, stats, upstream)
+    assert torch.equal(inside.q, outside.q)
+    assert torch.equal(inside.k, outside.k)
