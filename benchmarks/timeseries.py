@@ -202,7 +202,7 @@ def peer_ts2vec(path: Path, batch: int, length: int, channels: int):
     return step
 
 
-def steps(repeats: int, peers: list[str]) -> None:
+def steps(repeats: int, batch: int, peers: list[str]) -> None:
     """Median CPU seconds per training step at equal sizes."""
     import numpy as np
     import torch
@@ -215,7 +215,7 @@ def steps(repeats: int, peers: list[str]) -> None:
     if "ts2vec" in given:
         np.random.seed(0)
         print(f"TS2Vec {size}: peer {timed(peer_ts2vec(Path(given['ts2vec']), **size), repeats):.3f} s", flush=True)
-    size = {"batch": 32, "length": 256, "channels": 16}
+    size = {"batch": batch, "length": 256, "channels": 16}
     plain = timed(eight_passes(**size), repeats)
     separate = timed(our_step("comet", **size), repeats)
     shared = timed(our_step("comet", **size, views="shared"), repeats)
@@ -229,6 +229,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=["day", "steps"], default="day")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=32, help="windows in a COMET step (the paper's is 256)")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PATH", help="official checkout (ts2vec)")
     parser.add_argument("--read", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -237,7 +238,7 @@ def main() -> None:
     elif options.what == "day":
         day()
     else:
-        steps(options.repeats, options.peer)
+        steps(options.repeats, options.batch, options.peer)
 
 
 if __name__ == "__main__":

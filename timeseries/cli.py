@@ -14,7 +14,7 @@ vertical = Vertical(
     systems=(
         SystemEntry(
             name="ts2vec",
-            status="ready",
+            status="experimental",
             paper="Yue et al., TS2Vec: Towards Universal Representation of Time Series, AAAI 2022",
             summary="a representation per time step from two overlapping crops, contrasted across samples and time",
             needs="unlabelled windows (the embedded ECG generator by default)",
@@ -24,7 +24,7 @@ vertical = Vertical(
         ),
         SystemEntry(
             name="comet",
-            status="ready",
+            status="experimental",
             paper="Wang et al., Contrast Everything: A Hierarchical Contrastive Framework for Medical Time-Series, "
             "NeurIPS 2023",
             summary="contrast at the levels of patient, trial, sample and observation, for diagnosis with few labels",
@@ -35,7 +35,7 @@ vertical = Vertical(
         ),
         SystemEntry(
             name="frame-projections",
-            status="ready",
+            status="experimental",
             paper="Learning Without Augmenting: Unsupervised Time Series Representation Learning via Frame "
             "Projections, NeurIPS 2025",
             summary="no augmentations: a window is contrasted with its Fourier and Gabor projections",
@@ -46,7 +46,7 @@ vertical = Vertical(
         ),
         SystemEntry(
             name="dbpm",
-            status="ready",
+            status="experimental",
             paper="Lan et al., Towards Enhancing Time Series Contrastive Learning: A Dynamic Bad Pair Mining "
             "Approach, ICLR 2024",
             summary="weak-strong instance contrast that finds noisy and faulty positive pairs and weights them down",

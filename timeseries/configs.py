@@ -119,7 +119,7 @@ class FrameProjectionsConfig:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(batch_size=512, max_epochs=256))
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(
-            lr=1e-3, weight_decay=1e-4, clip=None, schedule=ScheduleConfig(kind="constant", warmup=0)
+            name="adam", lr=1e-3, weight_decay=1e-4, clip=None, schedule=ScheduleConfig(kind="constant", warmup=0)
         )
     )
     temperature: float = 0.15

@@ -137,7 +137,7 @@ def _padded(x: np.ndarray, length: int) -> np.ndarray:
 
 
 class WindowDataset(ManifestDataset):
-    """Windows as samples: `x` [length, channels], integer codes `patient`, `trial`, `label` (-1: none), and the ids.
+    """Windows as samples: `x` [length, channels], integer codes `patient` and `trial`, the class `label`, and the ids.
 
     A lead that a recording lacks, or that is flat, is zero in `x` and False in `present`; single gaps stay NaN, which
     the encoders treat as masked time steps. Codes are positions in the sorted names of the whole set (`of` subsets).
@@ -146,12 +146,10 @@ class WindowDataset(ManifestDataset):
     def __init__(self, windows: WindowSet, of: WindowSet | None = None):
         whole = of or windows
         self.windows = windows
-        self.classes = tuple(sorted(set(whole.frame["label"]) - {""}))
         self.patients = tuple(sorted(set(whole.frame["group"])))
         self.trials = tuple(sorted(set(whole.frame["trial"])))
-        codes = {name: {v: i for i, v in enumerate(getattr(self, name))} for name in ("classes", "patients", "trials")}
+        codes = {name: {v: i for i, v in enumerate(getattr(self, name))} for name in ("patients", "trials")}
         frame = windows.frame
-        self.label = np.array([codes["classes"].get(v, -1) for v in frame["label"]], np.int64)
         self.patient = np.array([codes["patients"][v] for v in frame["group"]], np.int64)
         self.trial = np.array([codes["trials"][v] for v in frame["trial"]], np.int64)
         super().__init__(Manifest(frame.assign(position=np.arange(len(frame)))), self._load)
@@ -167,7 +165,7 @@ class WindowDataset(ManifestDataset):
             "present": torch.from_numpy(present),
             "patient": int(self.patient[i]),
             "trial": int(self.trial[i]),
-            "label": int(self.label[i]),
+            "label": str(row["label"] or ""),
         }
 
 

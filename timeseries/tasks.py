@@ -35,6 +35,11 @@ class PatientProbe(Result):
     probe: Probe
     patients: Scores
 
+    @property
+    def scores(self) -> Scores:
+        """The figures per window, which tables show."""
+        return self.probe.scores
+
 
 def probe_patients(
     z: Float[Tensor, "windows dim"],
