@@ -12,14 +12,15 @@ from torch.nn.functional import normalize
 
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import ContrastiveSystem, Datasets
+from counterpoint.graphs.nodes.encoders import thin
 from counterpoint.graphs.nodes.reader import NodeGraph, read_graph
 
 
 class OneGraph(torch.utils.data.Dataset):
     """A data set of one sample: the graph."""
 
-    def __init__(self, graph: NodeGraph):
-        self.graph = graph
+    def __init__(self, graph: NodeGraph, features: Tensor | None = None):
+        self.graph, self.features = graph, graph.x if features is None else features
 
     def __len__(self) -> int:
         return 1
@@ -35,7 +36,7 @@ class OneGraph(torch.utils.data.Dataset):
             "index": torch.arange(graph.n_nodes),
             "id": names,
             "group": names,
-            "x": graph.x,
+            "x": self.features,
             "edge_index": graph.edge_index,
         }
 
@@ -56,8 +57,13 @@ class NodeSystem(ContrastiveSystem):
             raise InputError("data.path is not set; give a .npz file or folder/ind.NAME of a Planetoid set")
         return read_graph(self.config.data.path)
 
+    @cached_property
+    def features(self) -> Tensor:
+        """The graph's features, sparse where few are set."""
+        return thin(self.graph.x)
+
     def datasets(self) -> Datasets:
-        one = OneGraph(self.graph)
+        one = OneGraph(self.graph, self.features)
         return Datasets(one, collate=one.collate)
 
     def represent(self, x: Tensor, edge_index: Tensor) -> Tensor:
@@ -72,4 +78,4 @@ class NodeSystem(ContrastiveSystem):
     def node_vectors(self) -> Tensor:
         """Vectors of all nodes of the system's graph (inference), not normalized."""
         self.eval()
-        return self.represent(self.graph.x, self.graph.edge_index)
+        return self.represent(self.features, self.graph.edge_index)

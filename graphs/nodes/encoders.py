@@ -17,6 +17,16 @@ def normalized_adjacency(edge_index: Int[Tensor, "2 edges"], n_nodes: int) -> tu
     return source, target, inverse[source] * inverse[target]
 
 
+def thin(x: Float[Tensor, "nodes features"], density: float = 0.1) -> Tensor:
+    """Features as a sparse matrix where few are set (bags of words), else as they are."""
+    return x.to_sparse().coalesce() if x.count_nonzero() < density * x.numel() else x
+
+
+def times(x: Tensor, weight: Float[Tensor, "out features"]) -> Float[Tensor, "nodes out"]:
+    """x W^T of dense or sparse features."""
+    return torch.sparse.mm(x, weight.T) if x.is_sparse else nn.functional.linear(x, weight)
+
+
 class GCN(nn.Module):
     """Kipf and Welling's convolutions, h <- act(A_hat h W + b), an activation after each layer.
 
@@ -31,13 +41,14 @@ class GCN(nn.Module):
         self.activations = nn.ModuleList(nn.PReLU() if activation == "prelu" else nn.ReLU() for _ in widths)
         self.out_dim = widths[-1]
 
-    def forward(self, x: Float[Tensor, "nodes features"], edge_index: Int[Tensor, "2 edges"]) -> Tensor:
-        source, target, weight = normalized_adjacency(edge_index, len(x))
+    def forward(self, x: Tensor, edge_index: Int[Tensor, "2 edges"]) -> Float[Tensor, "nodes out"]:
+        """Node vectors; `x` [nodes, features] may be sparse."""
+        source, target, weight = normalized_adjacency(edge_index, x.shape[0])
         # One sparse product per layer: a coalesced matrix is multiplied by threads, an index_add is not.
         a = torch.sparse_coo_tensor(
-            torch.stack([target, source]), weight.to(x), (len(x), len(x)), check_invariants=False
+            torch.stack([target, source]), weight, x.shape[:1] * 2, check_invariants=False
         ).coalesce()
         h = x
         for layer, activation in zip(self.layers, self.activations, strict=True):
-            h = activation(torch.sparse.mm(a, nn.functional.linear(h, layer.weight)) + layer.bias)
+            h = activation(torch.sparse.mm(a, times(h, layer.weight)) + layer.bias)
         return h

@@ -48,6 +48,7 @@ class GCool(NodeSystem):
             nn.Linear(config.dim, config.projector), nn.ELU(), nn.Linear(config.projector, config.dim)
         )
         self.centres = nn.Parameter(normalize(torch.randn(config.communities, config.dim), dim=1))
+        self._view_edges: dict[str, Tensor] = {}
 
     @cached_property
     def _weights(self) -> tuple[Tensor, Tensor]:
@@ -64,6 +65,7 @@ class GCool(NodeSystem):
             x = mask_features(batch["x"], drop_probabilities(feature_w, mask_p))
             edges = drop_edges(batch["edge_index"], drop_probabilities(edge_w, edge_p))
             out[name] = self.projector(self.encoder(x, edges))
+            self._view_edges[name] = edges
         return out
 
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -72,7 +74,7 @@ class GCool(NodeSystem):
         share, balance = self.community_schedule(self.progress.epoch)
         if share > 0:
             r1, r2 = (community_assignment(h, self.centres, c.temperature) for h in (h1, h2))
-            deca = (deca_loss(r1, batch["edge_index"], c.lam) + deca_loss(r2, batch["edge_index"], c.lam)) / 2
+            deca = sum(deca_loss(r, self._view_edges[v], c.lam) for r, v in ((r1, "view1"), (r2, "view2"))) / 2
             terms["deca"] = share * balance * deca
             terms["community"] = share * (1 - balance) * community_loss(h1, h2, r1, r2, c.temperature)
         return terms

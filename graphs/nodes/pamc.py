@@ -24,6 +24,7 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import Stage
 from counterpoint.graphs.configs import PamCConfig
 from counterpoint.graphs.nodes.base import NodeSystem
+from counterpoint.graphs.nodes.encoders import times
 from counterpoint.graphs.nodes.metanodes import (
     dec_loss,
     full_loss,
@@ -81,15 +82,16 @@ class PamC(NodeSystem):
         )
 
     def represent(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        return self.encoder(x)
+        first, *rest = self.encoder
+        return nn.Sequential(*rest)(times(x, first.weight) + first.bias)
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {"node": self.encoder(batch["x"])}
+        return {"node": self.represent(batch["x"], batch["edge_index"])}
 
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         z = embeddings["node"]
         if self.stage.name == "autoencoder":
-            return {"reconstruction": nn.functional.mse_loss(self.decoder(z), batch["x"])}
+            return {"reconstruction": nn.functional.mse_loss(self.decoder(z), self.graph.x.to(z))}
         q = student_assignment(z, self.centres)
         if self.config.full:
             contrast = full_loss(z, self._positives, self.config.tau)

@@ -20,9 +20,13 @@ def drop_edges(edge_index: Int[Tensor, "2 edges"], p: float | Float[Tensor, " ed
     return torch.cat([kept, kept.flip(0)], 1)
 
 
-def mask_features(x: Float[Tensor, "nodes features"], p: float | Float[Tensor, " features"]) -> Tensor:
-    """Set whole feature columns to zero, each with probability `p`."""
-    return x * (torch.rand(x.shape[1]) >= p)
+def mask_features(x: Tensor, p: float | Float[Tensor, " features"]) -> Tensor:
+    """Set whole feature columns of `x` [nodes, features] (dense or sparse) to zero, each with probability `p`."""
+    keep = (torch.rand(x.shape[1]) >= p).to(x.dtype)
+    if not x.is_sparse:
+        return x * keep
+    values = x.values() * keep[x.indices()[1]]
+    return torch.sparse_coo_tensor(x.indices(), values, x.shape, is_coalesced=True, check_invariants=False)
 
 
 def edge_weights(

@@ -10,7 +10,7 @@ from torch_geometric.nn import GCNConv
 from torch_geometric.utils import is_undirected
 
 from counterpoint.common.errors import InputError
-from counterpoint.graphs.nodes.encoders import GCN
+from counterpoint.graphs.nodes.encoders import GCN, thin
 from counterpoint.graphs.nodes.reader import from_data, read_graph, read_npz, stochastic_blocks
 from counterpoint.graphs.nodes.views import drop_edges, drop_probabilities, edge_weights, mask_features
 
@@ -50,6 +50,19 @@ def test_masking_takes_whole_columns(graph):
     zero = (masked == 0).all(0)
     assert torch.equal(masked[:, ~zero], graph.x[:, ~zero])
     assert 0 < zero.sum() < 16
+
+
+def test_sparse_features_give_the_same_vectors_and_masks(graph):
+    x = graph.x * (graph.x > 2.5)
+    assert thin(x).is_sparse
+    assert not thin(graph.x).is_sparse
+    model = GCN(16, [8, 4])
+    torch.testing.assert_close(model(thin(x), graph.edge_index), model(x, graph.edge_index))
+    masked = []
+    for features in (x, thin(x)):
+        torch.manual_seed(3)
+        masked.append(mask_features(features, 0.5))
+    torch.testing.assert_close(masked[1].to_dense(), masked[0])
 
 
 def test_gcn_equals_pyg(graph):
