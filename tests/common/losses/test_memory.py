@@ -91,6 +91,12 @@ def test_mochi_mixes_only_the_hardest(make):
     q = unit(make.z(3, 6))
     best = loss.queue.keys[(q @ loss.queue.keys.T).argmax(1)]
     torch.testing.assert_close(loss.synthesize(q, None), best[:, None].expand(3, 4, 6))
+    # Mixed with the query, the queue's entry keeps at least half of the weight.
+    loss.mixed, loss.mixed_with_query = 0, 50
+    parts = torch.linalg.lstsq(torch.stack([q, best], -1), loss.synthesize(q, None).mT).solution
+    share = parts[:, 0] / parts.sum(1)
+    assert (share >= 0).all()
+    assert 0.4 < share.max() <= 0.5
 
 
 def full_objective(a, b, t):
