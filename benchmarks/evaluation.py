@@ -3,7 +3,12 @@
     OMP_NUM_THREADS=2 python benchmarks/evaluation.py --n 100000 --dim 256
 
 kNN is leave-one-out over all n (n x n scores), retrieval is one-to-one in both directions (n x n scores, one pass).
-The floor is the time a bare matrix product of the same size takes on the same threads, measured in the same process.
+The floor is the CPU time of a bare matrix product of the same size, measured in the same process on the same threads.
+
+Measured so far (one thread of an AMD EPYC core on a busy machine, so CPU time only): retrieval in both directions at
+n = 10 000 took 1.2 s and at n = 20 000 4.7 s of CPU, 22 MB above the 822 MB that imports and data take. The engine's
+top-k costs 10 ns a score at k = 20 and 20 ns at k = 200, where the matrix product alone costs 6.3 ns. The sizes of the
+first line have not been timed on a quiet machine.
 """
 
 import argparse
@@ -34,10 +39,10 @@ def measure(protocol: str, n: int, dim: int) -> dict[str, object]:
     a, b, y = data(n, dim)
     q, k = a[:2048], b[:8192]
     torch.mm(q, k.T)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(4):
         torch.mm(q, k.T)
-    floor = (time.perf_counter() - start) / 4 * n * n / (len(q) * len(k))
+    floor = (time.process_time() - start) / 4 * n * n / (len(q) * len(k))
     base = peak_mb()
     start, cpu = time.perf_counter(), time.process_time()
     if protocol == "retrieval":
@@ -53,7 +58,7 @@ def measure(protocol: str, n: int, dim: int) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "wall_s": round(time.perf_counter() - start, 1),
         "cpu_s": round(time.process_time() - cpu, 1),
-        "matmul_floor_s": round(floor, 1),
+        "matmul_floor_cpu_s": round(floor, 1),
         "peak_mb": round(peak_mb()),
         "peak_before_mb": round(base),
     } | figure
