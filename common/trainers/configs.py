@@ -124,7 +124,7 @@ class TrainConfig:
     num_nodes: int = 1
     """Machines."""
     strategy: str = "auto"
-    """`auto`, `ddp`, `fsdp` or another name that Lightning knows."""
+    """`auto`, or `ddp` (or a variant such as `ddp_find_unused_parameters_true`) for several devices."""
     workers: int = 0
     """Processes that load data, per device; the samples do not depend on their number."""
     on_error: str = "raise"

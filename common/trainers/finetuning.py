@@ -183,7 +183,8 @@ class FinetuneSystem(ContrastiveSystem):
         if config.hidden_dim:
             layers += [nn.Linear(config.width, config.hidden_dim), nn.GELU()]
         self.head = nn.Sequential(*layers, nn.Linear(config.hidden_dim or config.width, outputs))
-        self.balanced = BMC() if config.imbalance == "balanced-mse" else None
+        self.balanced = BMC(noise=0.1) if config.imbalance == "balanced-mse" else None
+        # The noise starts small against the standardised target's spread of 1, as in the paper's label units.
         self.register_buffer("counts", torch.ones(outputs))
         self.register_buffer("known", torch.ones(outputs))
         self.register_buffer("center", torch.zeros(()))
@@ -318,6 +319,11 @@ class FinetuneSystem(ContrastiveSystem):
     @torch.no_grad()
     def predictions(self, dataset: Labelled, collate: Callable) -> tuple[Tensor, Tensor, list[str]]:
         """Head outputs, targets and groups of a split, in order; unreadable samples are left out."""
+        with preserved_rng():
+            seed_all(self.config.train.seed)  # datasets that draw views give the same ones every time
+            return self._predictions(dataset, collate)
+
+    def _predictions(self, dataset: Labelled, collate: Callable) -> tuple[Tensor, Tensor, list[str]]:
         self.eval()
         logits, targets, groups = [], [], []
         size = self.config.train.batch_size

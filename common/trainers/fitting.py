@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from counterpoint.common.data.samplers import SequentialSampler
 from counterpoint.common.errors import InputError
@@ -174,6 +175,12 @@ def _trainer(
     system: ContrastiveSystem, run_dir: Path, callbacks: list[Callback], log: MetricsCsv, validate: bool, state: Any
 ) -> Trainer:
     train = system.config.train
+    if train.strategy != "auto" and not train.strategy.startswith("ddp"):
+        # Backward runs inside training_step, where a sharded root module has not yet hooked its gradients.
+        raise InputError(
+            f"train.strategy {train.strategy!r} is not supported; give auto or ddp, and train.micro_batch_size where "
+            "memory is short"
+        )
     loggers: list[Any] = [log]
     if train.tensorboard:
         purge = None if state is None else system.progress.total_step + 1
@@ -200,5 +207,9 @@ def _trainer(
             deterministic="warn" if train.deterministic else False,
             inference_mode=False,
         )
-    except (ValueError, TypeError) as error:  # Lightning's words for an unknown precision, strategy or accelerator
+    except (
+        ValueError,
+        TypeError,
+        MisconfigurationException,
+    ) as error:  # Lightning's words for an unknown precision, strategy or accelerator
         raise InputError(f"train: {' '.join(str(error).split())}") from error

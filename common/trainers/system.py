@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from counterpoint.common.data.dataset import group_codes
 from counterpoint.common.data.samplers import BatchSampler, ShuffleSampler
-from counterpoint.common.errors import InputError, NonFiniteLossError
+from counterpoint.common.errors import NonFiniteLossError
 from counterpoint.common.metrics import retrieval
 from counterpoint.common.metrics.label_free import rankme
 from counterpoint.common.models.ema import EMATeacher
@@ -241,8 +241,6 @@ class ContrastiveSystem(LightningModule):
             harmonizer = Harmonizer(train.harmonize.shared, gamma)
         model, scaler = self.trainer.model, getattr(self.trainer.precision_plugin, "scaler", None)
         parallel = isinstance(model, DistributedDataParallel)
-        if not parallel and self.trainer.world_size > 1:
-            raise InputError("train.micro_batch_size and train.harmonize need strategy ddp (or one device)")
         with model.no_sync() if parallel else contextlib.nullcontext():
             result = cached_gradients(
                 self,
@@ -283,9 +281,6 @@ class ContrastiveSystem(LightningModule):
                 part.update(self.scheduled.get("ema_momentum"))
 
     def _clip(self, optimizer: torch.optim.Optimizer, limit: float) -> Tensor:
-        model: Any = self.trainer.model
-        if hasattr(model, "clip_grad_norm_"):  # fully sharded: the norm spans the ranks
-            return model.clip_grad_norm_(limit)
         parameters = [p for g in optimizer.param_groups for p in g["params"]]
         return torch.nn.utils.clip_grad_norm_(parameters, limit)
 

@@ -115,7 +115,9 @@ def test_regression_and_multilabel(pretrained, tmp_path):
             replace(regression, imbalance=imbalance, train=replace(regression.train, overwrite=True, max_epochs=6))
         )
         report = json.loads((result.run_dir / "finetune.json").read_text())
-        assert report["test"]["metrics"]["R2"] > 0.3, imbalance
+        # Balanced MSE does not aim at R2 (it spreads predictions towards rare values), but keeps the order.
+        assert report["test"]["metrics"]["spearman"] > 0.5, imbalance
+        assert imbalance != "none" or report["test"]["metrics"]["R2"] > 0.3
     multilabel = config_for(pretrained, tmp_path / "m", task="multilabel", labels=("up", "left"), imbalance="weights")
     report = json.loads((finetune(multilabel).run_dir / "finetune.json").read_text())
     assert report["test"]["metrics"]["auroc"] > 0.6
@@ -147,7 +149,7 @@ def test_smaller_fractions_are_subsets_of_whole_groups(pretrained, tmp_path):
 
 
 def test_resume_equals_the_uninterrupted_run(pretrained, tmp_path):
-    flat = OptimConfig(lr=0.1, schedule=ScheduleConfig(kind="constant"))  # does not know the number of epochs
+    flat = OptimConfig(lr=0.1, schedule=ScheduleConfig(kind="constant", warmup=0))  # does not know the number of epochs
     whole = finetune(config_for(pretrained, tmp_path / "whole", mode="lora", optim=flat))
     half = config_for(pretrained, tmp_path / "half", mode="lora", optim=flat)
     finetune(replace(half, train=replace(half.train, max_epochs=2)))

@@ -163,6 +163,7 @@ def test_configurations_that_cannot_work_are_refused(tmp_path):
     for changes, words in [
         ({"train.precision": "float7"}, "float7"),
         ({"train.monitor": "val/accuracy"}, "val/accuracy.*there are: .*val/loss"),
+        ({"train.strategy": "fsdp"}, "'fsdp' is not supported; give auto or ddp"),
         ({"optim.name": "adamax"}, "adamax.*adamw"),
         ({"optim.schedule.kind": "cosin"}, "cosin"),
         ({"optim.groups": [{"prefix": "tower_c"}]}, "tower_c"),
