@@ -33,7 +33,7 @@ def levels() -> list[tuple[str, ...]]:
         found.append((name,))
         found += [(name, verb) for verb in verbs_of(vertical)]
         found += [(name, "pretrain", entry.name) for entry in vertical.systems]
-        found += [(name, "data", "check"), (name, "data", "split")]
+        found += [(name, "data", "check"), (name, "data", "split"), (name, "data", "curate")]
         found += [(name, "data", "import", importer.name) for importer in vertical.importers]
         found += [(name, "data", action) for action in ("simulate", "preview") if getattr(vertical, action)]
     return found

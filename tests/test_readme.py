@@ -54,3 +54,15 @@ def test_commands_named_in_the_pages_exist():
             assert rest[0] in verbs_of(verticals[name]), f"{page.name}: {name} has no verb {rest[0]}"
             if rest[0] == "pretrain" and not rest[1].startswith("-"):
                 assert rest[1] in {entry.name for entry in verticals[name].systems}
+
+
+def test_the_table_of_verticals_is_complete():
+    """One row per registered vertical, naming its package, its extra and every system."""
+    text = (ROOT / "README.md").read_text()
+    rows = dict(re.findall(r"^\| `counterpoint (\w+)` \|(.*)\|$", text, re.MULTILINE))
+    verticals = {name: load() for name, load in find_verticals().items()}
+    assert set(rows) == set(verticals)
+    for name, vertical in verticals.items():
+        assert f"`{vertical.package.rpartition('.')[2]}`" in rows[name]
+        assert f"| `{vertical.extra}` |" in rows[name]
+        assert set(re.findall(r"`([\w-]+)`", rows[name].rpartition("|")[2])) == {e.name for e in vertical.systems}

@@ -1,4 +1,4 @@
-"""`data import | check | split | simulate | preview`: the field's files in, a checked manifest out."""
+"""`data import | check | split | simulate | preview | curate`: the field's files in, a checked manifest out."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def data(command: Call) -> int:
         "split": ("split by group into train, val and test; store the split with its hash", _split, True),
         "simulate": ("write a synthetic data set", _simulate, vertical.simulate is not None),
         "preview": ("look at samples", _preview, vertical.preview is not None),
+        "curate": ("keep matching pairs, drop near-duplicates, pick by example", _curate, bool(vertical.systems)),
     }
     actions = {name: (summary, run) for name, (summary, run, offered) in actions.items() if offered}
     name = command.argv[0] if command.argv else ""
@@ -69,6 +70,10 @@ def _check(program: str, argv: list[str], vertical: Vertical) -> int:
 
 def _split(program: str, argv: list[str], vertical: Vertical) -> int:
     return call(program, split, argv)
+
+
+def _curate(program: str, argv: list[str], vertical: Vertical) -> int:
+    return call(program, resolve("counterpoint.common.cli.curate:curate_run"), argv)
 
 
 def check(vertical: Vertical, manifest: Path, workers: int = 2) -> Outcome:

@@ -15,7 +15,7 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.trainers.config import override, to_dict
 
-_OWN = ("config", "preset", "resume", "print_config", "json")
+_OWN = ("config", "preset", "resume", "print_config", "json", "run")
 
 
 def pretrain(call: Call) -> int:
@@ -54,7 +54,7 @@ def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
         parser.set_defaults(dict(flatten(start, known={action.dest for action in parser._actions})))
     options = parse(parser, argv)
     if options.print_config:
-        write(parser.dump(_without_own(options), skip_unset=False, skip_validation=True).rstrip())
+        write(parser.dump(without_own(options), skip_unset=False, skip_validation=True).rstrip())
         return 0
     if options.resume is not None:
         given = {word.partition("=")[0] for word in argv if word.startswith("--")}
@@ -80,11 +80,12 @@ def config_parser(program: str, entry: SystemEntry, config_class: type):
     return parser
 
 
-def build_config(parser, options, config_class: type) -> Any:
-    """Instantiate the frozen config dataclass from parsed options."""
-    values = vars(parser.instantiate(options))
+def build_config(parser, options, config_class: type, given: Mapping[str, Any] | None = None) -> Any:
+    """Instantiate the frozen config dataclass from parsed options and `given` fields; others keep their defaults."""
+    values = {**vars(parser.instantiate(options)), **(given or {})}
+    names = [field.name for field in dataclasses.fields(config_class)]
     try:
-        return config_class(**{field.name: values[field.name] for field in dataclasses.fields(config_class)})
+        return config_class(**{name: values[name] for name in names if name in values})
     except ValueError as error:
         raise InputError(str(error)) from error
 
@@ -128,7 +129,8 @@ def _value_of(option: str, argv: list[str]) -> str | None:
     return None
 
 
-def _without_own(options):
+def without_own(options):
+    """The settings alone, without the options that are no settings."""
     options = options.clone()
     for name in _OWN:
         options.pop(name, None)
@@ -138,7 +140,7 @@ def _without_own(options):
 def _fit(entry: SystemEntry, config: Any) -> Outcome:
     from counterpoint.common.trainers import create_system, fit
 
-    return _outcome(fit(create_system(resolve(entry.system), config)))
+    return outcome(fit(create_system(resolve(entry.system), config)))
 
 
 def _continue(run_dir: Path, entry: SystemEntry | None = None) -> Outcome:
@@ -149,10 +151,11 @@ def _continue(run_dir: Path, entry: SystemEntry | None = None) -> Outcome:
     system = empty_system(run_dir)
     if entry is not None and not isinstance(system, resolve(entry.system)):
         raise InputError(f"{run_dir} holds a run of {type(system).__name__}, not of {entry.name}")
-    return _outcome(fit(system, resume=run_dir))
+    return outcome(fit(system, resume=run_dir))
 
 
-def _outcome(result: Any) -> Outcome:
+def outcome(result: Any) -> Outcome:
+    """A training's run folder and last figures."""
     figures = {"run_dir": str(result.run_dir), "metrics": dict(result.metrics)}
     lines = [f"run folder  {result.run_dir}"]
     lines += [f"{name}  {value:.4g}" for name, value in result.metrics.items() if isinstance(value, (int, float))]

@@ -46,15 +46,17 @@ VERBS = {
         Verb("systems", "list the systems with their status, paper and needs", f"{_MODULE}.simple:systems"),
         Verb(
             "data",
-            "bring data in: import, check, split, simulate, preview",
+            "bring data in: import, check, split, simulate, preview, curate",
             f"{_MODULE}.data:data",
             lambda vertical: bool(vertical.importers or vertical.simulate or vertical.data_check),
         ),
         Verb("pretrain", "train a system", f"{_MODULE}.pretrain:pretrain"),
+        Verb("finetune", "labels on top of a checkpoint", f"{_MODULE}.finetune:finetune"),
         Verb("evaluate", "the figures of a checkpoint, with intervals and chance", f"{_MODULE}.evaluate:evaluate"),
         Verb("embed", "embeddings of a split as Parquet", f"{_MODULE}.embed:embed"),
         Verb("search", "nearest neighbours of a sample or of a file, across modalities", f"{_MODULE}.search:search"),
         Verb("report", "one HTML file that shows a run", f"{_MODULE}.report:report"),
+        Verb("export", "the encoder as ONNX, torch.export or safetensors", f"{_MODULE}.export:export"),
     )
 }
 

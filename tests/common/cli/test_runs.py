@@ -16,8 +16,8 @@ def run(toy, cli, trained, monkeypatch):
     monkeypatch.chdir(trained)
     if not (trained / "runs").exists():
         assert cli("toy", "data", "simulate", "--out", "toy")[0] == 0
-        command = ("toy", "pretrain", "toy-pair", "--train.max_epochs", "20", "--train.out", "runs/one", "--json")
-        code, out, err = cli(*command)
+        settings = ("--train.max_epochs", "8", "--optim.lr", "0.05", "--train.out", "runs/one")
+        code, out, err = cli("toy", "pretrain", "toy-pair", *settings, "--json")
         assert code == 0, err
         assert json.loads(out)["run_dir"] == "runs/one"
     return trained / "runs" / "one"
@@ -92,7 +92,7 @@ def test_report_is_one_file_with_the_fields_pictures(run, cli):
     assert code == 0
     page = (run / "report.html").read_text()
     assert str(run / "report.html") in out
-    for part in ("left -&gt; right", "Embedding map", "Collapse monitors", "data:image/png;base64", "max_epochs: 20"):
+    for part in ("left -&gt; right", "Embedding map", "Collapse monitors", "data:image/png;base64", "max_epochs: 8"):
         assert part in page, part
     assert "http" not in page.split("<body", 1)[1].replace("http://www.w3.org", "")
 
@@ -185,3 +185,87 @@ class TestSearch:
         code, _, err = cli("toy", "search", run, *argv)
         assert code == 2
         assert advice in err
+
+
+class TestCurate:
+    def test_drops_the_worst_pairs_and_says_which(self, run, cli, tmp_path):
+        import pandas
+
+        out = tmp_path / "kept.csv"
+        code, text, err = cli("toy", "data", "curate", run, "--out", out, "--split", "test", "--keep", "0.8", "--json")
+        assert code == 0, err
+        assert json.loads(text)["kept"] == 24
+        kept, gone = pandas.read_csv(out), pandas.read_csv(tmp_path / "kept.dropped.csv")
+        assert len(gone) == 6
+        assert not set(kept["id"]) & set(gone["id"])
+        assert gone["reason"].str.startswith("low score").all()
+
+    def test_one_of_each_pair_of_duplicates_stays_and_examples_are_followed(self, run, cli, tmp_path):
+        """The same vectors under two names: ids s0.. and t0.. with equal seeds."""
+        import pandas
+
+        table = pandas.read_csv("toy/manifest.csv")
+        twins = table.assign(id=table["id"].str.replace("s", "t"))
+        pandas.concat([table, twins]).to_csv("twins.csv", index=False)
+        options = ("--manifest", "twins.csv", "--split", "test", "--duplicates", "0.9999")
+        command = ("toy", "data", "curate", run, "--out", tmp_path / "kept.csv", *options)
+        assert json.loads(cli(*command, "--json")[1])["kept"] == 30
+        code, _, err = cli(*command, "--like", "[s12]", "--top", "1", "--json")
+        assert code == 0, err
+        assert pandas.read_csv(tmp_path / "kept.csv")["id"].str[1:].tolist() == ["12"]
+
+    @pytest.mark.parametrize(
+        ("argv", "advice"),
+        [
+            ((), "nothing to do"),
+            (("--keep", "2"), "keep must lie in"),
+            (("--like", "[s12]"), "go together"),
+            (("--like", "[x12]", "--top", "2"), "unknown id 'x12'"),
+            (("--duplicates", "0.9", "--modality", "lfet"), "did you mean 'left'"),
+        ],
+    )
+    def test_mistakes(self, run, cli, tmp_path, argv, advice):
+        command = ("toy", "data", "curate", run, "--out", tmp_path / "kept.csv", "--split", "test")
+        code, _, err = cli(*command, *argv)
+        assert code == 2
+        assert advice in err
+        assert not (tmp_path / "kept.csv").exists()
+
+
+class TestExport:
+    def test_onnx_gives_the_sources_numbers(self, run, cli, tmp_path):
+        code, out, err = cli("toy", "export", run, "--out", tmp_path / "m.onnx", "--modality", "left", "--json")
+        assert code == 0, err
+        figures = json.loads(out)
+        assert figures["outputs"] == ["left_embedding"]
+        assert "left" in figures["inputs"]
+        assert figures["largest_difference"] <= 1e-4
+        assert (tmp_path / "m.onnx").stat().st_size > 0
+
+    def test_a_folder_loads_back(self, run, cli, tmp_path):
+        from counterpoint.common.trainers import from_pretrained, load_run
+
+        assert cli("toy", "export", run, "--out", tmp_path / "m", "--format", "folder")[0] == 0
+        there, here = from_pretrained(tmp_path / "m").state_dict(), load_run(run).state_dict()
+        assert all((there[name] == here[name]).all() for name in here)
+
+    def test_mistakes(self, run, cli, tmp_path):
+        code, _, err = cli("toy", "export", run, "--out", tmp_path / "m.pt2", "--format", "torch", "--modality", "lfet")
+        assert code == 2
+        assert "did you mean 'left'" in err
+
+
+class TestFinetune:
+    def test_labels_on_top(self, run, cli):
+        options = ("--labels", "[side]", "--train.max_epochs", "2", "--train.out", "runs/head", "--train.overwrite")
+        code, out, err = cli("toy", "finetune", run, *options, "--json")
+        assert code == 0, err
+        assert any(name.startswith("test/") for name in json.loads(out)["metrics"])
+
+    def test_mistakes(self, run, cli):
+        assert "which run?" in cli("toy", "finetune")[2]
+        assert "did you mean '--labels'" in cli("toy", "finetune", run, "--lables", "[side]")[2]
+        assert "did you mean" in cli("toy", "finetune", run, "--train.max_epoch", "2")[2]
+        code, _, err = cli("toy", "finetune", run)
+        assert code == 2
+        assert "labels" in err
