@@ -12,6 +12,7 @@ from counterpoint.common.losses.d2f import SoftContrastive
 from counterpoint.common.losses.dcl import DCL, DCLW
 from counterpoint.common.losses.dense import PixelPropagation, PixPro, SlotCon
 from counterpoint.common.losses.dexml import DecoupledSoftmax, MultiLabelSigmoid, MultiLabelSoftmax, SoftTopK
+from counterpoint.common.losses.fastclip import FastCLIP
 from counterpoint.common.losses.gap import CUA, Alignment, CrossUniformity, Uniformity
 from counterpoint.common.losses.gram import GRAM, gram_volume
 from counterpoint.common.losses.hard import HardContrastive, SimpleContrastive
@@ -32,7 +33,8 @@ from counterpoint.common.losses.scale import LogitScale
 from counterpoint.common.losses.sepclr import SepCLR, joint_entropy
 from counterpoint.common.losses.siglip import SigLIP
 from counterpoint.common.losses.simlap import SimLAP
-from counterpoint.common.losses.sogclr import FastCLIP, ISogCLR, SampleState, SogCLR
+from counterpoint.common.losses.sogclr import ISogCLR, SogCLR
+from counterpoint.common.losses.state import SampleState
 from counterpoint.common.losses.supcon import SupCon
 from counterpoint.common.losses.supremix import SupReMix
 from counterpoint.common.losses.swav import SwAV
