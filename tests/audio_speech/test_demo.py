@@ -40,7 +40,10 @@ def test_the_reduced_check_runs_both_arms_on_the_same_pairs(tmp_path, small_data
     assert verdict.claim is AUDIO_SHEET
     runs = [json.loads(line) for line in (tmp_path / f"{AUDIO_SHEET.name}.runs.jsonl").read_text().splitlines()]
     assert {r["arm"] for r in runs} == {"from scratch", "pretrained"}
-    first = (tmp_path / "from-scratch-0" / "metrics.csv").read_text()
-    second = (tmp_path / "pretrained-0" / "metrics.csv").read_text()
-    assert ",sheet," not in first
-    assert ",sheet," in second
+    stages = [
+        list(json.loads((tmp_path / f"{arm}-0" / "environment.json").read_text())["data"])
+        for arm in ("from-scratch", "pretrained")
+    ]
+    assert stages == [["align"], ["sheet", "audio", "align"]]
+    recorded = json.loads((tmp_path / "pretrained-0" / "environment.json").read_text())["data"]
+    assert recorded["align"]["train"]["samples"] < 0.11 * recorded["sheet"]["train"]["samples"] + 1
