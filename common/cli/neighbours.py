@@ -14,7 +14,6 @@ from counterpoint.common.cli.encode import open_split
 from counterpoint.common.cli.simple import table
 from counterpoint.common.cli.suggest import no_such
 from counterpoint.common.cli.vertical import Vertical
-from counterpoint.common.data import collate
 from counterpoint.common.data.embeddings import EmbeddingStore, model_hash
 from counterpoint.common.data.search import search as search_store
 from counterpoint.common.errors import InputError
@@ -132,7 +131,7 @@ class Question:
             raise InputError(f"{file}: no such file")
         sample = resolve(self.vertical.query)(file, source, self.system.config)
         with torch.inference_mode():
-            return sample, self.system.encode(collate([sample]), source)[source].float()
+            return sample, self.system.encode(self.system.collate([sample]), source)[source].float()
 
 
 def neighbours_page(question: Question, found: Neighbours, path: Path) -> Path:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
-from counterpoint.common.data.dataset import group_codes
+from counterpoint.common.data.dataset import collate, group_codes
 from counterpoint.common.data.samplers import BatchSampler, ShuffleSampler
 from counterpoint.common.errors import NonFiniteLossError
 from counterpoint.common.metrics import retrieval
@@ -124,6 +124,10 @@ class ContrastiveSystem(LightningModule):
     def preprocessing(self) -> dict[str, Any]:
         """How raw data become this system's inputs, as plain data; travels with `save_pretrained`."""
         return to_dict(getattr(self.config, "data", {}))
+
+    def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Samples to a batch; a system whose samples do not stack brings its own (and gives it to `Datasets` too)."""
+        return collate(samples)
 
     def stages(self) -> Sequence[Stage]:
         """The training's stages, in order; `self.stage` is the current one."""

@@ -40,8 +40,10 @@ class GraphCL(ContrastiveSystem):
         )
         self.contrast = NTXent(config.temperature)
 
+    collate = staticmethod(collate_molecules)
+
     def datasets(self) -> Datasets:
-        return molecule_datasets(self.config.data, collate_molecules)
+        return molecule_datasets(self.config.data, self.collate)
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         molecules = batch["molecule"]

@@ -65,8 +65,10 @@ class KCL(ContrastiveSystem):
                 self.kmpnn.nodes.weight.copy_(table)
                 self.gcn.embedding.tables[0].weight.copy_(table[: len(self.gcn.embedding.tables[0].weight)])
 
+    collate = staticmethod(collate_molecules)
+
     def datasets(self) -> Datasets:
-        return molecule_datasets(self.config.data, collate_molecules)
+        return molecule_datasets(self.config.data, self.collate)
 
     def batch_sampler(self, dataset: Any, batch_size: int, seed: int) -> BatchSampler:
         if not self.config.similar_batches:
