@@ -144,7 +144,7 @@ class _Block:
         Square blocks make the products compute-bound. A symmetric problem visits the blocks on and above the diagonal.
         """
         q, k, out = self.q, self.k, self.out
-        shape = tile("weights", q.dtype, q.shape[1])
+        shape = tile("mirrored" if self.half else "weights", q.dtype, q.shape[1])
         side = max(128, int(math.sqrt(WEIGHT_BYTES / q.element_size())) // 128 * 128)
         for i in range(0, q.shape[0], side):
             rows = slice(i, min(i + side, q.shape[0]))

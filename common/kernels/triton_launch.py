@@ -59,22 +59,22 @@ class Tile:
 def tile(kind: str, dtype: torch.dtype, dim: int) -> Tile:
     """The tile of a kernel for features of this width.
 
-    "stats" and its square form "triangle", "side", "fused" and "weights": the largest that an H200's compiler keeps in
-    registers (tests/common/kernels/triton_compile.py prints them). Larger tiles ask less of the L2 cache, which limits
-    these kernels before the tensor cores do.
+    "stats" and its square form "triangle", "side", "fused", "weights" and its symmetric form "mirrored": the largest
+    that an H200's compiler keeps in registers (tests/common/kernels/triton_compile.py prints them). Larger tiles ask
+    less of the L2 cache, which limits these kernels before the tensor cores do.
     """
     width = max(16, triton.next_power_of_2(dim))
     whole = kind in ("side", "fused")  # these keep the full feature width at hand
     if INTERPRET:
-        edge = 64 if kind == "weights" else 32
+        edge = 64 if kind in ("weights", "mirrored") else 32
         return Tile(edge, edge, width if whole else min(width, 128), 1, 1)
     if dtype == torch.float32:
         if whole:
-            return Tile(64, 64, width, 8, 1)
+            return Tile(64 if kind == "side" else 32, 64, width, 8, 1)
         return Tile(64, 64, 32, 8, 2)
     if whole:
         return Tile(128, 64, width, 8, 2) if kind == "side" else Tile(64, 64, width, 8, 2)
-    return Tile(128, 256 if kind == "stats" else 128, min(width, 64), 8, 3)
+    return Tile(128, {"stats": 256, "mirrored": 64}.get(kind, 128), min(width, 64), 8, 3)
 
 
 @contextlib.contextmanager
