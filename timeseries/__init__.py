@@ -5,8 +5,14 @@ from counterpoint.common.lazy import lazy_exports
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "BadPairMiner": "counterpoint.timeseries.dbpm",
+        "BadPairMining": "counterpoint.timeseries.mining",
+        "Comet": "counterpoint.timeseries.comet",
+        "DBPM": "counterpoint.timeseries.dbpm",
+        "FrameProjections": "counterpoint.timeseries.frame_projections",
         "Record": "counterpoint.timeseries.record",
         "SignalConfig": "counterpoint.timeseries.configs",
+        "TS2Vec": "counterpoint.timeseries.ts2vec",
         "TS2VecEncoder": "counterpoint.timeseries.encoders",
         "WindowSet": "counterpoint.timeseries.windows",
         "from_tsai": "counterpoint.timeseries.encoders",

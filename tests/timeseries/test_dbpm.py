@@ -11,6 +11,7 @@ from counterpoint.timeseries.augment import permuted, scaled, time_warped
 from counterpoint.timeseries.base import build
 from counterpoint.timeseries.configs import DBPMConfig, DBPMSystemConfig
 from counterpoint.timeseries.dbpm import DBPM, BadPairMiner
+from counterpoint.timeseries.mining import BadPairMining
 from counterpoint.timeseries.simulate import ecg
 from counterpoint.timeseries.splits import split_patients
 
@@ -142,3 +143,37 @@ def test_dbpm_trains_and_its_memory_travels_in_the_run(tmp_path):
     again = load_run(tmp_path / "run", "last")
     torch.testing.assert_close(again.miner.open_total, system.miner.open_total)
     torch.testing.assert_close(again.embed_windows(windows), system.embed_windows(windows))
+
+
+class Plain(DBPM):
+    """An instance-contrastive system that calls its objective and knows nothing of mining."""
+
+    def losses(self, batch, embeddings):
+        return {"nt_xent": self.objective(embeddings["weak"], embeddings["strong"])}
+
+
+def test_plug_in_equals_the_built_in_mining_and_leaves_the_system_as_it_was(tmp_path):
+    windows = split_patients(
+        ecg(patients=6, trials=2, windows=4, length=64), {"train": 0.34, "val": 0.33, "test": 0.33}
+    )
+    mining = DBPMConfig(warmup=1, noisy=0.5, faulty=0.5)
+    common = {
+        "encoder": {"dim": 12, "hidden": 8, "depth": 3}, "projection": 8,
+        "train": {"batch_size": 8, "max_epochs": 3, "tensorboard": False, "accelerator": "cpu", "monitor_every": 0},
+    }  # fmt: skip
+    built_in = override(override(DBPMSystemConfig(mining=mining), common), {"train.out": str(tmp_path / "a")})
+    plain = override(override(DBPMSystemConfig(mining=None), common), {"train.out": str(tmp_path / "b")})
+    expected, system = build(DBPM, built_in, windows), build(Plain, plain, windows)
+    plug_in = BadPairMining(len(windows), mining, epochs=3)
+    fit(expected)
+    fit(system, callbacks=[plug_in])
+    torch.testing.assert_close(system.embed_windows(windows), expected.embed_windows(windows))
+    torch.testing.assert_close(plug_in.miner.total, expected.miner.total)
+    assert plug_in.miner.flags()[0].any()
+    assert "forward" not in vars(system.objective)
+
+
+def test_plug_in_refuses_systems_without_one_objective():
+    system = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="one NTXent objective, found 0"):
+        BadPairMining(4, DBPMConfig(), epochs=2).on_fit_start(None, system)
