@@ -45,8 +45,8 @@ def health(embeddings: Mapping[str, Float[Tensor, "rows dim"]]) -> dict[str, flo
     for embeddings spread over the sphere, 0 when all are equal.
 
     >>> z = torch.randn(4096, 8, generator=torch.Generator().manual_seed(0))
-    >>> {k: round(v, 1) for k, v in health({"z": z}).items()}
-    {'rankme/z': 8.0, 'spread/z': 1.0, 'uniformity/z': -3.0}
+    >>> {k: round(v) for k, v in health({"z": z}).items()}
+    {'rankme/z': 8, 'spread/z': 1, 'uniformity/z': -3}
     """
     result = {}
     unit = {k: normalize(v.double(), dim=-1) for k, v in embeddings.items()}
