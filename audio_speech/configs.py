@@ -260,7 +260,7 @@ class AudioSheetConfig:
             "channels": [12, 24, 48, 48],
             "head_hidden": 128,
             "cca_pairs": 1000,
-            "steps_per_epoch": 50,
+            "steps_per_epoch": 40,
             "data": {"renditions_per_piece": 2, "val_snippets": 200},
             "sheet_stage": {"lr": 1e-3, "batch_size": 64, "max_steps": 20},
             "audio_stage": {"lr": 1e-3, "batch_size": 64, "max_steps": 20},
