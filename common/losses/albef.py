@@ -23,7 +23,8 @@ class ALBEFContrast(Objective):
         L       = (CE(image -> text keys) + CE(text -> image keys)) / 2
 
     With `index` (or `group`) the one-hot part becomes uniform over all keys of the same id, queue included. T learns
-    through the student's logits only. Queues are pushed in training mode.
+    through the student's logits only. Queues are pushed in training mode; with
+    `distributed` the ranks share them, the batch's own keys stay local (as in the official code).
 
     Args:
         dim, queue_size: width (256) and queue length (65536; 0: none).
@@ -53,13 +54,14 @@ class ALBEFContrast(Objective):
         temperature: Temperature | None = None,
         *,
         normalize: bool = True,
+        distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(normalize=normalize, backend=backend)
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
         own = LogitScale(0.07, max_scale=1000.0, min_scale=2.0) if temperature is None else temperature
         self.logit_scale = as_scale(own)
-        self.image_queue = FeatureQueue(queue_size, dim) if queue_size else None
-        self.text_queue = FeatureQueue(queue_size, dim) if queue_size else None
+        self.image_queue = FeatureQueue(queue_size, dim, distributed) if queue_size else None
+        self.text_queue = FeatureQueue(queue_size, dim, distributed) if queue_size else None
 
     def forward(
         self,

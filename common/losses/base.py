@@ -48,11 +48,11 @@ class Objective(nn.Module):
 
     def stats(self, q: Tensor, k: Tensor, **arguments: Any) -> ContrastStats:
         """`contrast_stats` with this objective's backend, over the columns of all ranks when it is distributed."""
-        return contrast_stats(q, k, backend=self.backend, distributed=self.distributed, **_for_rows(q, arguments))
+        return contrast_stats(q, k, backend=self.backend, distributed=self.distributed, **_for_pairs(q, k, arguments))
 
     def local_stats(self, q: Tensor, k: Tensor, **arguments: Any) -> ContrastStats:
         """`contrast_stats` over columns every rank holds already (a queue, prototypes, private negatives)."""
-        return contrast_stats(q, k, backend=self.backend, **_for_rows(q, arguments))
+        return contrast_stats(q, k, backend=self.backend, **_for_pairs(q, k, arguments))
 
     def target(self, q: Tensor, k: Tensor, target: Target) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows"]]:
         """`target_scores`: each row's target-weighted sum of raw scores, and the target's mass."""
@@ -103,9 +103,9 @@ class Objective(nn.Module):
         return ", ".join(f"{k}={v!r}" for k, v in numbers.items() if k not in hidden)
 
 
-def _for_rows(q: Tensor, arguments: dict[str, Any]) -> dict[str, Any]:
-    """No rows: nothing to mask."""
-    if q.shape[-2]:
+def _for_pairs(q: Tensor, k: Tensor, arguments: dict[str, Any]) -> dict[str, Any]:
+    """No rows or no columns (a queue before its first push): nothing to mask."""
+    if q.shape[-2] and k.shape[-2]:
         return arguments
     return {name: value for name, value in arguments.items() if name not in ("exclude", "only")}
 

@@ -23,6 +23,7 @@ class MoCo(Objective):
     `za` are queries, `zb` keys of the momentum encoder (detached here). The queue is part of the loss and of its
     checkpoint; a call in training mode pushes zb after use. With `index` or `group` the queue entries of the same
     sample (from an earlier step) are no negatives. While the queue is empty the loss is 0.
+    With `distributed` the ranks share one queue.
 
     Args:
         dim, size: width and length of the queue (65536 in the paper).
@@ -51,11 +52,12 @@ class MoCo(Objective):
         temperature: Temperature = 0.07,
         *,
         normalize: bool = True,
+        distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(normalize=normalize, backend=backend)
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
         self.logit_scale = as_scale(temperature)
-        self.queue = FeatureQueue(size, dim)
+        self.queue = FeatureQueue(size, dim, distributed)
 
     def forward(
         self,
@@ -122,9 +124,10 @@ class MoCHi(MoCo):
         mixed_with_query: int = 128,
         generator: torch.Generator | None = None,
         normalize: bool = True,
+        distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(dim, size, temperature, normalize=normalize, backend=backend)
+        super().__init__(dim, size, temperature, normalize=normalize, distributed=distributed, backend=backend)
         self.hardest, self.mixed, self.mixed_with_query = hardest, mixed, mixed_with_query
         self.generator = generator
 

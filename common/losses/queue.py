@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from counterpoint.common.losses.state import from_all_ranks
+
 __all__ = ["FeatureQueue"]
 
 
@@ -12,8 +14,8 @@ class FeatureQueue(nn.Module):
 
     `push` replaces the buffers instead of writing into them, so that keys saved for a backward pass stay what they
     were. Until it is full, `keys` and `ids` hold only what was pushed. Ids are the samples' `group` or `index` (-1:
-    unknown, never equal to a row's id), so that a row can leave out keys of its own sample. Across ranks push the same
-    gathered keys everywhere (`counterpoint.common.kernels` merges a queue exactly, whatever its size).
+    unknown, never equal to a row's id), so that a row can leave out keys of its own sample. With
+    `distributed` other than "none" a push takes the keys of all ranks (equally many each): all hold the same queue.
 
     >>> queue = FeatureQueue(4, 2)
     >>> queue.push(torch.ones(3, 2)); queue.push(torch.zeros(3, 2))
@@ -21,8 +23,9 @@ class FeatureQueue(nn.Module):
     [0.0, 0.0, 1.0, 0.0]
     """
 
-    def __init__(self, size: int, dim: int):
+    def __init__(self, size: int, dim: int, distributed: str = "none"):
         super().__init__()
+        self.distributed = distributed
         if size < 1:
             raise ValueError(f"a queue needs size >= 1, got {size}")
         self.size = size
@@ -51,6 +54,8 @@ class FeatureQueue(nn.Module):
         """Append keys (detached); the oldest fall out. A batch larger than the queue leaves its last `size` keys."""
         keys = keys.detach()
         ids = torch.full((len(keys),), -1, device=keys.device) if ids is None else ids
+        if self.distributed != "none":
+            keys, ids = from_all_ranks(keys), from_all_ranks(ids)
         start = int(self._pushed) + max(len(keys) - self.size, 0)
         keys, ids = keys[-self.size :], ids[-self.size :]
         where = (start + torch.arange(len(keys), device=self._keys.device)) % self.size

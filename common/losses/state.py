@@ -36,7 +36,7 @@ class SampleState(nn.Module):
         """Store numbers for these samples, on all ranks."""
         buffer = getattr(self, name)
         if self.distributed != "none":
-            index, values = _from_all_ranks(index), _from_all_ranks(values)
+            index, values = from_all_ranks(index), from_all_ranks(values)
         setattr(self, name, buffer.index_copy(0, index, values.to(buffer)))
 
     @torch.no_grad()
@@ -63,7 +63,8 @@ class SampleState(nn.Module):
         return f"n_samples={self.n_samples}, fields={[name for name, _ in self.named_buffers()]}"
 
 
-def _from_all_ranks(values: Tensor) -> Tensor:
+def from_all_ranks(values: Tensor) -> Tensor:
+    """The rows of all ranks in their order (no gradient; equally many on each)."""
     parts = [torch.empty_like(values) for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather(parts, values.contiguous())
     return torch.cat(parts)

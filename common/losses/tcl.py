@@ -99,9 +99,10 @@ class TCL(ALBEFContrast):
         temperature: Temperature | None = None,
         *,
         normalize: bool = True,
+        distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(dim, queue_size, temperature, normalize=normalize, backend=backend)
+        super().__init__(dim, queue_size, temperature, normalize=normalize, distributed=distributed, backend=backend)
         self.local = LocalMI(self.logit_scale, normalize=normalize, backend=backend)
 
     def forward(

@@ -30,6 +30,7 @@ def cases():
         "SigLIP grouped": (lambda m: losses.SigLIP(distributed=m), 2, {"group": GROUP}),
         "DCL": (lambda m: losses.DCL(0.1, distributed=m), 2, {}),
         "SupCon": (lambda m: losses.SupCon(0.1, distributed=m), 2, {"label": LABEL}),
+        "MoCo": (lambda m: losses.MoCo(DIM, 12, 0.2, distributed=m), 2, {"index": INDEX}),
         "DHEL": (lambda m: losses.DHEL(0.3, distributed=m), 2, {"group": GROUP}),
         "MVDHEL": (lambda m: losses.MVDHEL(0.3, distributed=m), 3, {}),
         "MVInfoNCE": (lambda m: losses.MVInfoNCE(0.3, distributed=m), 3, {}),
@@ -49,7 +50,8 @@ def gradients(loss, views, keywords, passes=2):
         leaves = [v.clone().requires_grad_() for v in views]
         loss.zero_grad()
         loss(*leaves, **keywords).backward()
-    return [leaf.grad for leaf in leaves], [p.grad for p in loss.parameters()], [b.clone() for b in loss.buffers()]
+    rows = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]  # MoCo detaches its keys
+    return rows, [p.grad for p in loss.parameters()], [b.clone() for b in loss.buffers()]
 
 
 def main(rank: int, store: str) -> None:

@@ -49,6 +49,8 @@ def test_moco(make, same_gradients):
 
 def test_moco_pushes_in_training_and_backward_survives_the_push(make):
     loss = MoCo(6, size=8, temperature=0.2).double()
+    assert loss.eval()(make.z(4, 6), make.z(4, 6), index=torch.arange(4)) == 0  # nothing to contrast with yet
+    loss.train()
     q = make.z(4, 6).requires_grad_()
     loss(q, make.z(4, 6))
     value = loss(q, make.z(4, 6))
