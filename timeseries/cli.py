@@ -14,7 +14,7 @@ vertical = Vertical(
     systems=(
         SystemEntry(
             name="ts2vec",
-            status="experimental",
+            status="ready",
             paper="Yue et al., TS2Vec: Towards Universal Representation of Time Series, AAAI 2022",
             summary="a representation per time step from two overlapping crops, contrasted across samples and time",
             needs="unlabelled windows (the embedded ECG generator by default)",
