@@ -65,6 +65,35 @@ def topk_scores(
     return values.reshape(*batch, rows, n), indices.reshape(*batch, rows, n)
 
 
+def _top(value: Tensor, index: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    value, order = torch.topk(value, n, dim=1)
+    return value, torch.gather(index, 1, order)
+
+
+def _above(logits: Tensor, floor: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The logits above each row's floor, pushed to the left, with their columns; None where there are none.
+
+    Once the first tiles have set the floor few columns pass it, and selecting among those is much cheaper than
+    selecting among all. Where many pass, all are returned.
+    """
+    rows, width = logits.shape
+    everything = torch.arange(width, device=logits.device).expand(rows, width)
+    if bool(floor.isneginf().any()):
+        return logits, everything
+    row, column = (logits > floor).nonzero(as_tuple=True)
+    if len(row) == 0:
+        return None
+    count = torch.bincount(row, minlength=rows)
+    most = int(count.max())
+    if 4 * most > width:
+        return logits, everything
+    place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
+    value = logits.new_full((rows, most), -torch.inf)
+    index = torch.full((rows, most), -1, dtype=torch.int64, device=logits.device)
+    value[row, place], index[row, place] = logits[row, column], column
+    return value, index
+
+
 def _strip(
     problem: Problem, b: int, strip: slice, n: int, width: int, noise: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
@@ -84,7 +113,10 @@ def _strip(
             drop = problem.dropped(b, i0, i1, j0, j1, None)
             if drop is not None:
                 logits.masked_fill_(drop, -torch.inf)
-            value, index = torch.topk(logits, min(n, j1 - j0), dim=1)
+            found = _above(logits, best[:, -1:])
+            if found is None:
+                continue
+            value, index = found if found[0].shape[1] <= n else _top(*found, n)
             index = torch.where(value.isneginf(), -1, index + j0)
             value, order = torch.topk(torch.cat([best, value], 1), n, dim=1)
             best, where = value, torch.gather(torch.cat([where, index], 1), 1, order)
