@@ -35,4 +35,5 @@ vertical = Vertical(
     demo=f"{_COMMANDS}:demo",
     gallery="counterpoint.audio_speech.gallery:picture",
     query="counterpoint.audio_speech.gallery:query",
+    checks="counterpoint.audio_speech.fidelity:CHECKS",
 )

@@ -23,7 +23,7 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.trainers import create_system, fit, override
-from counterpoint.common.trainers.reproduce import Claim
+from counterpoint.common.trainers.reproduce import Claim, sample_data
 from counterpoint.graphs.circuits.data import load_circuit
 from counterpoint.graphs.circuits.downstream import (
     DownstreamConfig,
@@ -67,13 +67,13 @@ def _train(cls: Any, config: Any, changes: dict[str, Any], seed: int, graph: Any
 
 
 @cache
-def _task(data: Path, name: str) -> Task:
-    table = read_molecules(data / "graphs" / "molecules" / f"{name}.csv")
+def _task(data: Path | None, name: str) -> Task:
+    table = read_molecules(sample_data(data) / "graphs" / "molecules" / f"{name}.csv")
     return Task.of(name, table.frame["smiles"].tolist(), table.frame[table.tasks[0]].to_numpy(float))
 
 
 @cache
-def _pretrained(data: Path, method: str, seed: int) -> Callable:
+def _pretrained(data: Path | None, method: str, seed: int) -> Callable:
     """SMILES -> vectors of an encoder pretrained on the union of the sets."""
     smiles = sorted({s for name in SETS for s in _task(data, name).smiles})
     with tempfile.TemporaryDirectory() as folder:
@@ -98,10 +98,10 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def molecule_check(name: str, how: str) -> Callable[[Path, str, int], float]:
+def molecule_check(name: str, how: str) -> Callable[[Path | None, str, int], float]:
     """AUROC or RMSE on one set and split of a linear probe on an arm's vectors (or of the forest)."""
 
-    def run(data: Path, arm: str, seed: int) -> float:
+    def run(data: Path | None, arm: str, seed: int) -> float:
         task = _task(data, name)
         split = split_task(task, how, seed)
         predict = ecfp_forest if arm == "ECFP + forest" else probe_arm(_pretrained(data, arm, seed))
@@ -120,10 +120,9 @@ BLOCKS = {
 
 
 @cache
-def _blocks(data: Path) -> dict[str, Any]:
-    graphs = {
-        name: load_circuit({"netlist": path, "id": name}, data / "graphs" / "circuits") for name, path in BLOCKS.items()
-    }
+def _blocks(data: Path | None) -> dict[str, Any]:
+    folder = sample_data(data) / "graphs" / "circuits"
+    graphs = {name: load_circuit({"netlist": path, "id": name}, folder) for name, path in BLOCKS.items()}
     train = graphs["matrix"]
     statistics = Statistics.fit([train])
     coupling = CapacitanceScale.fit(train.coupling_farad)
@@ -132,10 +131,10 @@ def _blocks(data: Path) -> dict[str, Any]:
     return {n: prepare(g, statistics, coupling, ground, None, config.fanout) for n, g in graphs.items()}
 
 
-def coupling_check(figure: str) -> Callable[[Path, str, int], float]:
+def coupling_check(figure: str) -> Callable[[Path | None, str, int], float]:
     """A figure of the coupling labels, mean over the blocks that training never saw."""
 
-    def run(data: Path, arm: str, seed: int) -> float:
+    def run(data: Path | None, arm: str, seed: int) -> float:
         blocks = _blocks(data)
         config = DownstreamConfig.small()
         model = train_coupling([blocks["matrix"]], config, loss=arm.lower(), seed=seed)
@@ -148,7 +147,7 @@ def coupling_check(figure: str) -> Callable[[Path, str, int], float]:
     return run
 
 
-def ground_check(data: Path, arm: str, seed: int) -> float:
+def ground_check(data: Path | None, arm: str, seed: int) -> float:
     """Macro F1 of ground-capacitance classes, mean over the unseen blocks."""
     blocks = _blocks(data)
     model = train_ground([blocks["matrix"]], DownstreamConfig.small(), balanced=arm == "balanced softmax", seed=seed)
@@ -158,11 +157,11 @@ def ground_check(data: Path, arm: str, seed: int) -> float:
 # Nodes -------------------------------------------------------------------------------------------------------------
 
 
-def node_accuracy(name: str) -> Callable[[Path, str, int], float]:
+def node_accuracy(name: str) -> Callable[[Path | None, str, int], float]:
     """Accuracy of a logistic probe on the public split, last epoch; C chosen on the public validation nodes."""
 
-    def run(data: Path, arm: str, seed: int) -> float:
-        graph = read_graph(data / "graphs" / "nodes" / "planetoid" / f"ind.{name}")
+    def run(data: Path | None, arm: str, seed: int) -> float:
+        graph = read_graph(sample_data(data) / "graphs" / "nodes" / "planetoid" / f"ind.{name}")
         cls, config = (GCool, GCoolConfig()) if arm == "gCooL" else (GRACE, GRACEConfig())
         changes = {**_flat(cls.presets["small"]), "train.max_epochs": 100}
         if cls is GCool:
@@ -181,11 +180,11 @@ def node_accuracy(name: str) -> Callable[[Path, str, int], float]:
     return run
 
 
-def cluster_nmi(name: str) -> Callable[[Path, str, int], float]:
+def cluster_nmi(name: str) -> Callable[[Path | None, str, int], float]:
     """NMI of PamC's clusters with the classes, last epoch; or of k-means on the features."""
 
-    def run(data: Path, arm: str, seed: int) -> float:
-        graph = read_graph(data / "graphs" / "nodes" / "npz" / f"{name}.npz")
+    def run(data: Path | None, arm: str, seed: int) -> float:
+        graph = read_graph(sample_data(data) / "graphs" / "nodes" / "npz" / f"{name}.npz")
         if arm == "k-means":
             found = KMeans(graph.n_classes, n_init=20, random_state=seed).fit_predict(graph.x.numpy())
         else:
@@ -199,7 +198,7 @@ def cluster_nmi(name: str) -> Callable[[Path, str, int], float]:
 _KCL, _CIRCUIT = "Fang et al., AAAI 2022", "Shen et al., 2025"
 _UNION = "MoleculeNet; pretrained 2 epochs on the union of 5 sets, test molecules included without labels"
 _SKY = "sky130 SAR ADC: trained on the matrix, tested on clkgen and vcm (2 blocks of one design: very small)"
-CHECKS: dict[str, tuple[Claim, Callable[[Path, str, int], float]]] = {
+CHECKS: dict[str, tuple[Claim, Callable[[Path | None, str, int], float]]] = {
     claim.name: (claim, run)
     for claim, run in (
         *(

@@ -87,4 +87,5 @@ vertical = Vertical(
     demo=f"{_COMMANDS}:demo",
     gallery="counterpoint.graphs.gallery:picture",
     query="counterpoint.graphs.gallery:query",
+    checks="counterpoint.graphs.checks:CHECKS",
 )

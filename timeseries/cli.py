@@ -68,4 +68,5 @@ vertical = Vertical(
     demo=f"{_COMMANDS}:demo",
     gallery="counterpoint.timeseries.gallery:picture",
     query="counterpoint.timeseries.gallery:query",
+    checks="counterpoint.timeseries.checks:CHECKS",
 )

@@ -56,6 +56,12 @@ VERBS = {
         Verb("embed", "embeddings of a split as Parquet", f"{_MODULE}.embed:embed"),
         Verb("search", "nearest neighbours of a sample or of a file, across modalities", f"{_MODULE}.search:search"),
         Verb("report", "one HTML file that shows a run", f"{_MODULE}.report:report"),
+        Verb(
+            "reproduce",
+            "check the papers' claims against their baselines, with seeds and intervals",
+            f"{_MODULE}.reproduce:reproduce",
+            lambda vertical: vertical.checks is not None,
+        ),
         Verb("export", "the encoder as ONNX, torch.export or safetensors", f"{_MODULE}.export:export"),
     )
 }

@@ -159,6 +159,8 @@ class Vertical:
         gallery: `(sample: dict, modality: str) -> common.report.Media`, one sample of a dataset in the field's own
             picture (slice, spectrogram with its sound, sheet music, molecule), for `report` and `search`.
         query: `(file: Path, modality: str, config) -> dict`, a user's file as one sample, for `search --file`.
+        checks: a mapping from the name of a check (`<system>-...`) to its `common.trainers.reproduce.Claim` and
+            `(data: Path | None, arm: str, seed: int) -> float`, for `reproduce`.
 
     >>> Vertical(name="graphs", package="counterpoint.graphs", summary="graphs").systems
     ()
@@ -176,3 +178,4 @@ class Vertical:
     demo: Target | None = None
     gallery: Target | None = None
     query: Target | None = None
+    checks: Target | None = None

@@ -2,11 +2,13 @@
 
 import json
 import re
+from functools import partial
 
 import pytest
 
 from counterpoint.audio_speech.commands import demo
-from counterpoint.audio_speech.fidelity import AUDIO_SHEET, reproduce_audio_sheet
+from counterpoint.audio_speech.fidelity import AUDIO_SHEET, audio_sheet_arm
+from counterpoint.common.trainers.reproduce import reproduce
 
 
 @pytest.mark.slow
@@ -35,7 +37,8 @@ def test_the_reduced_check_runs_both_arms_on_the_same_pairs(tmp_path, small_data
         "data.test_snippets": 24, "train.batch_size": 8, "sheet_stage.batch_size": 8, "audio_stage.batch_size": 8,
         "train.tensorboard": False, "cca_pairs": 64,
     }  # fmt: skip
-    verdict = reproduce_audio_sheet(tmp_path, seeds=(0,), unimodal_steps=1, align_steps=1, changes=changes)
+    arm = partial(audio_sheet_arm, None, unimodal_steps=1, align_steps=1, changes=changes, out=tmp_path)
+    verdict = reproduce(AUDIO_SHEET, arm, seeds=(0,), out=tmp_path)
     assert verdict.verdict == "inconclusive", "one seed decides nothing"
     assert verdict.claim is AUDIO_SHEET
     runs = [json.loads(line) for line in (tmp_path / f"{AUDIO_SHEET.name}.runs.jsonl").read_text().splitlines()]

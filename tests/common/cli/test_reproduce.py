@@ -1,0 +1,72 @@
+"""`reproduce`: checks are listed, chosen by system, judged, stored, and written into a README."""
+
+import json
+
+import pytest
+
+from counterpoint.common.cli import reproduce as module
+from counterpoint.common.cli.vertical import SystemEntry, Vertical
+from counterpoint.common.errors import InputError
+from counterpoint.common.trainers.reproduce import Claim, sample_data
+
+RAN = []
+
+
+def arm(data, arm, seed):
+    RAN.append((arm, seed))
+    return seed + (arm == "method")
+
+
+def with_data(data, arm, seed):
+    sample_data(data)
+    return 0.0
+
+
+CHECKS = {
+    "toy-adds": (Claim("toy-adds", "adding one helps", "plain", "method", "score"), arm),
+    "other-data": (Claim("other-data", "needs data", "plain", "method", "score"), with_data),
+}
+VERTICAL = Vertical(
+    name="toys",
+    package="toys",
+    summary="toys",
+    systems=(SystemEntry("toy", "ready", "nobody", "nothing", "nothing", "m:C", "m:S"),),
+    checks="toys:CHECKS",
+)
+
+
+@pytest.fixture(autouse=True)
+def resolved(monkeypatch):
+    monkeypatch.setattr(module, "resolve", lambda target: CHECKS)
+    monkeypatch.delenv("COUNTERPOINT_DATA", raising=False)
+    RAN.clear()
+
+
+def test_a_system_names_all_of_its_checks_and_finished_runs_stay(tmp_path):
+    done = module.reproduce_run(VERTICAL, "toy", out=tmp_path, seeds=(0, 1, 2))
+    assert done.figures["toy-adds"]["verdict"] == "holds"
+    assert "other-data" not in done.figures
+    assert len(RAN) == 6
+    module.reproduce_run(VERTICAL, "toy-adds", out=tmp_path, seeds=(0, 1, 2))
+    assert len(RAN) == 6
+    assert json.loads((tmp_path / "toys" / "toy-adds.json").read_text())["improvement"]["value"] == 1.0
+
+
+def test_the_row_goes_into_the_readme(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("# Toys\n<!-- fidelity:begin -->\n<!-- fidelity:end -->\n")
+    module.reproduce_run(VERTICAL, "toy", out=tmp_path, seeds=(0, 1, 2), readme=readme)
+    assert "| toy-adds | adding one helps |" in readme.read_text()
+
+
+def test_mistakes_are_named(tmp_path):
+    with pytest.raises(InputError, match="unknown check 'toyy'; did you mean 'toy'"):
+        module.reproduce_run(VERTICAL, "toyy", out=tmp_path)
+    with pytest.raises(InputError, match="set COUNTERPOINT_DATA or give --data"):
+        module.reproduce_run(VERTICAL, "other", out=tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        module.reproduce_run(VERTICAL, "toy", out=tmp_path, data=tmp_path / "gone")
+
+
+def test_list_says_what_would_be_checked():
+    assert module.reproduce_run(VERTICAL, "list").lines[0].startswith("toy-adds: adding one helps")
