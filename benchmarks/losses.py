@@ -1,7 +1,7 @@
 """Train one small encoder with every objective that works on views of one modality, and compare what it learnt.
 
     OMP_NUM_THREADS=1 python benchmarks/losses.py                 # all objectives, 3 seeds, writes benchmarks/losses.md
-    python benchmarks/losses.py --only NTXent DCL --seeds 1 --steps 50 --out /tmp/losses.md
+    python benchmarks/losses.py --only NTXent DCL --seeds 1 --steps 50 --out trial.md
 
 scikit-learn's digits (1797 images of 8 x 8 pixels): 1000 to train on without labels, 497 to test. kNN sees 100 labels;
 the probe chooses its C on 300 more and is then fitted on all 400. Encoder MLP 64-256-256, projector 256-64, Adam 1e-3,

@@ -50,8 +50,8 @@ def evaluate(expression: str, scope: Mapping[str, float]) -> float:
 
     Only arithmetic, numbers with suffixes, names and a few functions are understood: nothing is executed.
 
-    >>> evaluate("'2*wn + 0.5u'", {"wn": 1e-6})
-    2.5e-06
+    >>> evaluate("'2*wn + 0.5'", {"wn": 1.0})
+    2.5
     """
     text = expression.strip().strip("'\"").strip()
     if text.startswith("{") and text.endswith("}"):
