@@ -12,7 +12,7 @@ vertical = Vertical(
     systems=(
         SystemEntry(
             name="audio-sheet",
-            status="ready",
+            status="experimental",
             paper="Carvalho, Washüttl, Widmer, Self-Supervised Contrastive Learning for Robust Audio-Sheet Music "
             "Retrieval Systems, ACM MMSys 2023",
             summary="printed music and sound in one space: find the bars that are heard, and the sound of the bars",
