@@ -1,6 +1,6 @@
 """Speed and memory of the contrast engine beside its peers, forward and backward, in one run.
 
-    python benchmarks/engine.py                     # CPU: about a quarter of an hour, a Markdown table on standard output
+    python benchmarks/engine.py                     # CPU: about a quarter of an hour, Markdown on standard output
     python benchmarks/engine.py --sizes 2048 --quick
     python benchmarks/engine.py --crossover         # where tiles overtake the written-out logits
     python benchmarks/engine.py --device cuda       # a GPU's table (benchmarks/engine_gpu.py)
