@@ -83,19 +83,12 @@ def _pretrained(data: Path | None, method: str, seed: int) -> Callable:
         cls, config = (GraphCL, GraphCLConfig()) if method == "GraphCL" else (KCL, KCLConfig())
         changes: dict[str, Any] = {
             "data.manifest": str(path),
-            **_flat(cls.presets["small"]),
+            **cls.presets["small"],
             "train.max_epochs": EPOCHS,
         }
         if method == "untrained":
             return encoder_of(create_system(cls, override(config, {**changes, "train.seed": seed})))
         return encoder_of(_train(cls, config, changes, seed))
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return out
 
 
 def molecule_check(name: str, how: str) -> Callable[[Path | None, str, int], float]:
@@ -163,7 +156,7 @@ def node_accuracy(name: str) -> Callable[[Path | None, str, int], float]:
     def run(data: Path | None, arm: str, seed: int) -> float:
         graph = read_graph(sample_data(data) / "graphs" / "nodes" / "planetoid" / f"ind.{name}")
         cls, config = (GCool, GCoolConfig()) if arm == "gCooL" else (GRACE, GRACEConfig())
-        changes = {**_flat(cls.presets["small"]), "train.max_epochs": 100}
+        changes = {**cls.presets["small"], "train.max_epochs": 100}
         if cls is GCool:
             changes["communities"] = graph.n_classes
         z = _train(cls, config, changes, seed, graph).node_vectors().numpy()
@@ -188,7 +181,7 @@ def cluster_nmi(name: str) -> Callable[[Path | None, str, int], float]:
         if arm == "k-means":
             found = KMeans(graph.n_classes, n_init=20, random_state=seed).fit_predict(graph.x.numpy())
         else:
-            changes = {**_flat(PamC.presets["small"]), "full": arm == "all nodes as negatives"}
+            changes = {**PamC.presets["small"], "full": arm == "all nodes as negatives"}
             found = _train(PamC, PamCConfig(), changes, seed, graph).assignment().numpy()
         return float(normalized_mutual_info_score(graph.y.numpy(), found))
 

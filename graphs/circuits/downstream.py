@@ -124,7 +124,6 @@ class Prepared:
     links: Tensor
     link_label: Tensor
     ground_label: Tensor
-    n_nets: int
     sampler: NeighborSampler = field(repr=False)
 
 
@@ -140,7 +139,7 @@ def prepare(
         ground_label[known] = ground.to_label(graph.ground_farad[known]).double()
     return Prepared(
         graph.name, kind, edges, statistics.nodes(graph), pretrained, graph.coupling, label, ground_label,
-        len(graph.nets), NeighborSampler(edges, len(kind), fanout, disjoint=disjoint),
+        NeighborSampler(edges, len(kind), fanout, disjoint=disjoint),
     )  # fmt: skip
 
 
