@@ -37,7 +37,7 @@ def embed_run(
         checkpoint: which weights.
         split: train, val or test.
         manifest: embed this manifest instead of the run's own data.
-        columns: sample fields or manifest columns to store beside the vectors, e.g. [label].
+        columns: sample fields or manifest columns to store beside the vectors, e.g. label,piece.
         shard: rows of a shard.
         batch_size: samples encoded at a time.
     """

@@ -39,7 +39,7 @@ def evaluate_run(
         checkpoint: which weights.
         split: train, val or test.
         manifest: evaluate on this manifest instead of the run's own data.
-        protocols: only these protocols, e.g. [retrieval,knn]; one that the data do not allow is then an error.
+        protocols: only these protocols, e.g. retrieval,knn; one that the data do not allow is then an error.
         label: field of the samples that holds their label; needed by probes, neighbours and clustering.
         limit: use only the first samples of each split.
         bootstrap: resamples of the 95 % intervals; groups (patient, piece, scene, ...) are drawn, not rows.

@@ -13,9 +13,10 @@ import textwrap
 from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TextIO
+from typing import Any, TextIO, get_type_hints
 
 from counterpoint.common.cli.suggest import nearest, no_such
+from counterpoint.common.cli.words import Several, arrange
 from counterpoint.common.errors import InputError
 
 
@@ -97,24 +98,14 @@ def option_names(parser) -> list[str]:
 
 def parse(parser, argv: Sequence[str], help_command: str = ""):
     """Parse, or raise an `InputError` of one sentence that names the option, the value and the nearest valid name."""
+    words, typed = arrange(parser, argv)
     try:
-        return parser.parse_args(_with_values(parser, argv))
+        return parser.parse_args(words)
     except ArgumentError as error:
-        raise InputError(_sentence(str(error), parser, help_command or f"{parser.prog} --help")) from error
+        raise InputError(_sentence(str(error), parser, help_command or f"{parser.prog} --help", typed)) from error
 
 
-def _with_values(parser, argv: Sequence[str]) -> list[str]:
-    """`--strict` alone means `--strict true` for a yes-or-no parameter."""
-    switches = [action for action in parser._actions if getattr(action, "_typehint", None) is bool]
-    flags = {name for action in switches for name in action.option_strings}
-    words: list[str] = []
-    for word, following in zip(argv, [*argv[1:], ""]):
-        alone = word in flags and following.lower() not in ("true", "false", "yes", "no")
-        words.append(f"{word}=true" if alone else word)
-    return words
-
-
-def _sentence(message: str, parser, help_command: str) -> str:
+def _sentence(message: str, parser, help_command: str, typed: Mapping[str, str]) -> str:
     options = option_names(parser)
     if match := re.match(r"unrecognized arguments: (.*)", message, re.IGNORECASE | re.DOTALL):
         words = match[1].split()
@@ -127,6 +118,10 @@ def _sentence(message: str, parser, help_command: str) -> str:
         near = nearest(f"--{key}", options)
         return f"unknown setting '{key}'" + (f"; did you mean '{near[2:]}'?" if near else f"; see {help_command}")
     if match := re.match(r'Parser key "(.+?)":\s*(.*)', message, re.DOTALL):
+        option = f"--{match[1]}"
+        if option in typed:
+            action = next(action for action in parser._actions if option in action.option_strings)
+            return Several.of(action._typehint).sentence(option, typed[option])
         detail = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", match[2]).replace("typing.", "")
         detail = re.sub(r"^Expected an? ", "expected ", detail).replace(". Got value:", ", got")
         detail = re.sub(r"^[A-Z](?=[a-z])", lambda capital: capital[0].lower(), detail)
@@ -137,22 +132,38 @@ def _sentence(message: str, parser, help_command: str) -> str:
 def call(program: str, function: Callable[..., Any], argv: Sequence[str], *bound: Any) -> int:
     """Run `function` as a command: its annotated parameters are the options, its docstring the help.
 
-    Parameters without a default are positional, except `out`, which is always `--out`. The first parameters may be
-    given in `bound`. `--json` prints the result's `as_dict()`; otherwise its `lines` are printed.
+    Parameters without a default are positional, except `out`, which is always `--out`; `*names` takes any number of
+    further positionals. The first parameters may be given in `bound`. `--json` prints the result's `as_dict()`;
+    otherwise its `lines` are printed.
     """
     parser = new_parser(program, summary_of(function))
     parameters = list(inspect.signature(function).parameters.values())[len(bound) :]
     first = set(list(inspect.signature(function).parameters)[: len(bound)])
-    plain = {p.name for p in parameters if p.default is p.empty and p.name != "out" and p.kind is not p.VAR_KEYWORD}
-    rest = {p.name for p in parameters} - plain
+    plain = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.name != "out" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
+    more = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
+    rest = {p.name for p in parameters} - set(plain)
     if plain:
         parser.add_function_arguments(function, as_group=False, as_positional=True, skip=first | rest)
-    parser.add_function_arguments(function, as_group=False, skip=first | plain)
+    if more is not None:
+        parser.add_argument(more, nargs="*", type=get_type_hints(function)[more], help=_help_of(function, more))
+    parser.add_function_arguments(function, as_group=False, skip=first | set(plain))
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     namespace = parse(parser, argv)
     values = vars(parser.instantiate(namespace))
     as_json = values.pop("json")
-    return run(partial(function, *bound, **values), as_json)
+    further = values.pop(more) if more is not None else []
+    positional = [values.pop(name) for name in plain]
+    return run(partial(function, *bound, *positional, *further, **values), as_json)
+
+
+def _help_of(function: Callable[..., Any], name: str) -> str:
+    """The docstring's line about a `*name` parameter, which jsonargparse leaves out."""
+    match = re.search(rf"^ *\*{name}: (.+?)\n(?=\s*\w+:|\s*\n|\s*$)", f"{inspect.getdoc(function)}\n", re.M | re.S)
+    return " ".join(match[1].split()) if match else ""
 
 
 def run(function: Callable[[], Any], as_json: bool) -> int:

@@ -33,7 +33,7 @@ def reproduce_run(
     Args:
         check: a check, a system (all of its checks), all, or list.
         out: folder that keeps the finished runs and the verdicts.
-        seeds: one pair of runs for each; fewer than three cannot hold or fail.
+        seeds: one pair of runs for each, as in --seeds 0,1,2; fewer than three cannot hold or fail.
         data: folder of the sample data; COUNTERPOINT_DATA unless given.
         readme: also write the rows into this README's fidelity table.
     """
@@ -49,6 +49,8 @@ def reproduce_run(
     from counterpoint.common.trainers.reproduce import reproduce as judge_claim
     from counterpoint.common.trainers.reproduce import write_table
 
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise InputError("--seeds: give different seeds, as in --seeds 0,1,2")
     folder = data or (Path(os.environ["COUNTERPOINT_DATA"]) if os.environ.get("COUNTERPOINT_DATA") else None)
     if folder is not None and not folder.is_dir():
         raise InputError(f"{folder}: no such folder; --data names the folder of the sample data")

@@ -64,6 +64,9 @@ def test_mistakes_are_named(tmp_path):
         module.reproduce_run(VERTICAL, "toyy", out=tmp_path)
     with pytest.raises(InputError, match="set COUNTERPOINT_DATA or give --data"):
         module.reproduce_run(VERTICAL, "other", out=tmp_path)
+    for seeds in ((), (0, 0, 1)):
+        with pytest.raises(InputError, match="--seeds: give different seeds"):
+            module.reproduce_run(VERTICAL, "toy", out=tmp_path, seeds=seeds)
     with pytest.raises(InputError, match="no such folder"):
         module.reproduce_run(VERTICAL, "toy", out=tmp_path, data=tmp_path / "gone")
 
