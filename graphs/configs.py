@@ -238,11 +238,13 @@ class PamCConfig:
     """Multiplies the cosine."""
     full: bool = False
     """Every node a negative (the loss that meta-nodes approximate), for comparison."""
-    pretrain_epochs: int = 50
-    """Autoencoder epochs before the contrast (the released code loads weights of another project instead)."""
+    pretrain_epochs: int = 30
+    """Autoencoder epochs before the contrast, as in SDCN, whose published weights the released code loads."""
+    pretrain_batch: int = 256
+    """Rows in a batch of the autoencoder."""
     optim: OptimConfig = field(default_factory=lambda: _full_batch(1e-3, 1, 0.0)["optim"])
     train: TrainConfig = field(default_factory=lambda: _full_batch(1e-3, 200)["train"])
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "small": {"widths": (128, 16), "pretrain_epochs": 30, "train": {"max_epochs": 60}},
+        "small": {"widths": (128, 16), "train": {"max_epochs": 60}},
     }

@@ -41,6 +41,19 @@ class OneGraph(torch.utils.data.Dataset):
         }
 
 
+class NodeRows(torch.utils.data.Dataset):
+    """The features of each node as a sample of its own, without the graph: for stages that learn from rows."""
+
+    def __init__(self, graph: NodeGraph):
+        self.graph = graph
+
+    def __len__(self) -> int:
+        return self.graph.n_nodes
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        return {"index": position, "id": str(position), "group": str(position), "x": self.graph.x[position]}
+
+
 class NodeSystem(ContrastiveSystem):
     """A system over one `NodeGraph`, read from `config.data.path` or handed in. Encodes modality `node`."""
 

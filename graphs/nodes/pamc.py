@@ -4,9 +4,12 @@ r"""PamC: clusters an attributed graph; positives are graph neighbours, negative
     L = alpha L_contrast + beta KL(P || Q)
 
 L_contrast: `metanodes.py`; Q: Student-t assignment to trainable centres, P its sharpened target, fixed per epoch.
-First an autoencoder is trained on the features, then the centres start from k-means of its codes.
+First an autoencoder is trained on the features, then the centres start from k-means of its codes. The released code
+loads autoencoder weights that SDCN's authors published; SDCN makes them with Adam over shuffled mini-batches of 256 for
+30 epochs, and so does the first stage here. Its steps count: after as many full-batch steps, a tenth of them, the codes
+hold next to nothing and the meta-node loss empties its clusters (README).
 
-Source: Kulatilleke, Portmann, Chandra, 2022 (arXiv 2209.14067).
+Source: Kulatilleke, Portmann, Chandra, 2022 (arXiv 2209.14067); Bo et al. (SDCN), WWW 2020.
 """
 
 from __future__ import annotations
@@ -21,9 +24,9 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from counterpoint.common.errors import InputError
-from counterpoint.common.trainers import Stage
+from counterpoint.common.trainers import Datasets, Stage
 from counterpoint.graphs.configs import PamCConfig
-from counterpoint.graphs.nodes.base import NodeSystem
+from counterpoint.graphs.nodes.base import NodeRows, NodeSystem
 from counterpoint.graphs.nodes.encoders import times
 from counterpoint.graphs.nodes.metanodes import (
     dec_loss,
@@ -64,8 +67,17 @@ class PamC(NodeSystem):
         contrast = Stage("contrast", trains=("encoder", "centres"))
         if not self.config.pretrain_epochs:
             return (contrast,)
-        pretrain = Stage("autoencoder", trains=("encoder", "decoder"), max_epochs=self.config.pretrain_epochs)
+        pretrain = Stage(
+            "autoencoder",
+            trains=("encoder", "decoder"),
+            max_epochs=self.config.pretrain_epochs,
+            batch_size=min(self.config.pretrain_batch, self.graph.n_nodes),
+        )
         return (pretrain, contrast)
+
+    def datasets(self) -> Datasets:
+        """Rows of features for the autoencoder, then the graph."""
+        return Datasets(NodeRows(self.graph)) if self.stage.name == "autoencoder" else super().datasets()
 
     def on_stage_start(self, stage: Stage) -> None:
         """k-means centres before the contrast begins (a resumed run has them already)."""
@@ -81,17 +93,17 @@ class PamC(NodeSystem):
             self.graph.edge_index, self.graph.n_nodes, self.config.order, sum_orders=self.config.sum_orders
         )
 
-    def represent(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def represent(self, x: Tensor, edge_index: Tensor | None = None) -> Tensor:
         first, *rest = self.encoder
         return nn.Sequential(*rest)(times(x, first.weight) + first.bias)
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {"node": self.represent(batch["x"], batch["edge_index"])}
+        return {"node": self.represent(batch["x"])}
 
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         z = embeddings["node"]
         if self.stage.name == "autoencoder":
-            return {"reconstruction": nn.functional.mse_loss(self.decoder(z), self.graph.x.to(z))}
+            return {"reconstruction": nn.functional.mse_loss(self.decoder(z), batch["x"])}
         q = student_assignment(z, self.centres)
         if self.config.full:
             contrast = full_loss(z, self._positives, self.config.tau)
