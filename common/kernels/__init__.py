@@ -20,6 +20,8 @@ from counterpoint.common.kernels.spec import (
 )
 from counterpoint.common.kernels.targets import target_scores
 from counterpoint.common.kernels.topk import topk_scores
+from counterpoint.common.kernels.twins import twin_loss
+from counterpoint.common.kernels.union import gather_rows, own_rows
 
 __all__ = [
     "Affine",
@@ -36,9 +38,12 @@ __all__ = [
     "contrast_stats",
     "explain",
     "fast_matmul",
+    "gather_rows",
     "merge",
+    "own_rows",
     "pair_sum",
     "sinkhorn",
     "target_scores",
     "topk_scores",
+    "twin_loss",
 ]

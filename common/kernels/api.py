@@ -140,6 +140,8 @@ def _column_positive(problem: Problem, positive: Tensor | None, sharded: bool) -
     if positive is None:
         return None
     batch, scales, rows, width, _ = problem.shape
+    if not rows:
+        return positive.sum(-1, keepdim=True).expand(batch, scales, width)
     if problem.diagonal is not None:
         row = torch.arange(width, device=positive.device) - problem.diagonal
         there = (row >= 0) & (row < rows)

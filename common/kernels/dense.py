@@ -74,6 +74,8 @@ def _along_rows(raw: Tensor, logits: Tensor, keep: Tensor, want_mean: bool) -> t
 def positives(problem: Problem, logits: Float[Tensor, "n s r c"]) -> Float[Tensor, "n s r"] | None:
     if problem.positive is None:
         return None
+    if problem.empty:
+        return logits.sum(-1)
     index = problem.positive[:, None, :, None].expand(-1, logits.shape[1], -1, -1)
     return torch.gather(logits, 3, index.clamp(min=0)).masked_fill(index < 0, 0.0)[..., 0]
 

@@ -27,6 +27,8 @@ def choose(problem: Problem, backend: str, device: torch.device | None = None) -
     """The backend's name for this problem (on `device`, by default its own); "auto" decides by size and device."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if problem.empty:  # nothing to tile
+        return "dense"
     if backend != "auto":
         if backend == "triton" and (reason := refusal(problem)):
             _say(reason)

@@ -212,7 +212,7 @@ def _primitive(
                 f"{tuple(batch)}, got {tuple(mask.idx.shape)}"
             )
         _check_range(idx, width, argument, sharded)
-        return Columns(idx.long().reshape(-1, rows, idx.shape[-1]))
+        return Columns(idx.long().reshape(1 if idx.dim() == 2 else batch.numel(), rows, idx.shape[-1]))
     if isinstance(mask, SameLabel):
         if mask.col_ids is None and width != rows:
             raise ValueError(
@@ -232,7 +232,7 @@ def _ids(ids: Tensor, name: str, batch: torch.Size, length: int, device: torch.d
     if ids.shape not in (torch.Size([length]), batch + (length,)):
         raise ValueError(f"{name} must have length {length}, got shape {tuple(ids.shape)}")
     _check_device(ids, name, device)
-    return ids.reshape(-1, length)
+    return ids.reshape(1 if ids.dim() == 1 else batch.numel(), length)
 
 
 def _as_tuple(masks: object, argument: str) -> tuple[Mask, ...]:

@@ -45,6 +45,8 @@ class _Product(torch.autograd.Function):
         ctx.transposed = transposed
         out = x.new_zeros(k.shape[0] if transposed else q.shape[0], x.shape[1])
         rows, columns = q.shape[0], k.shape[0]
+        if not rows or not columns:
+            return out
         height, width = tile_shape(rows, columns, x.dtype, x.device)
         buffer = x.new_empty(height * width)
         for i in range(0, rows, height):

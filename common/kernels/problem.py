@@ -142,6 +142,11 @@ class Problem:
         return self.scale.dtype
 
     @property
+    def empty(self) -> bool:
+        """No rows or no columns (an empty batch, a queue before its first push): every statistic is that of nothing."""
+        return 0 in self.shape[:4]
+
+    @property
     def masked(self) -> bool:
         return bool(self.exclude or self.only) or self.valid_cols is not None or self.score_floor is not None
 

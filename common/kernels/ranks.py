@@ -13,7 +13,7 @@ from torch import Tensor
 
 from counterpoint.common.kernels.problem import Labels, Problem
 
-__all__ = ["Ranks"]
+__all__ = ["Ranks", "dtype_number"]
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,15 @@ class Ranks:
 
     @classmethod
     def meet(cls, group: Any, problem: Problem) -> "Ranks":
-        """Exchange sizes; ranks that disagree about the problem's form all say so, instead of waiting for ever."""
+        """Exchange the numbers of columns of a problem whose form all ranks must share."""
+        return cls.agree(group, problem.shape[3], problem.q.device, _form(problem))
+
+    @classmethod
+    def agree(cls, group: Any, columns: int, device: torch.device, form: dict[str, int]) -> "Ranks":
+        """Exchange sizes; ranks that disagree about a number in `form` all say so, instead of waiting for ever."""
         if not (dist.is_available() and dist.is_initialized()):
             raise ValueError("distributed contrasts need torch.distributed.init_process_group to have been called")
-        form = _form(problem)
-        mine = torch.tensor([problem.shape[3], *form.values()], device=problem.q.device)
+        mine = torch.tensor([columns, *form.values()], device=device)
         world = dist.get_world_size(group)
         everyone = [torch.empty_like(mine) for _ in range(world)]
         dist.all_gather(everyone, mine, group=group)
@@ -60,6 +64,16 @@ class Ranks:
         """Position of a rank's first column in the union."""
         return sum(self.sizes[:owner])
 
+    @property
+    def own_start(self) -> int:
+        """Position of this rank's first column in the union."""
+        return self.start(self.rank)
+
+    @property
+    def total(self) -> int:
+        """Number of columns of the union."""
+        return sum(self.sizes)
+
     def owner(self, hop: int) -> int:
         """Whose block this rank holds after `hop` hops."""
         return (self.rank - hop) % self.world
@@ -71,6 +85,15 @@ class Ranks:
         return self._exchange(
             [(t, (self.rank + 1) % self.world) for t in tensors],
             [(self._like(t, self.sizes[coming_from]), (self.rank - 1) % self.world) for t in tensors],
+        )
+
+    def pass_back(self, tensors: list[Tensor], belonging_to: int) -> Coming:
+        """Return tensors to the previous rank; receive from the next one those about `belonging_to`'s block."""
+        if self.world == 1:
+            return Coming(tensors, [], [])
+        return self._exchange(
+            [(t, (self.rank - 1) % self.world) for t in tensors],
+            [(self._like(t, self.sizes[belonging_to]), (self.rank + 1) % self.world) for t in tensors],
         )
 
     def gather(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -123,7 +146,7 @@ def _form(problem: Problem) -> dict[str, int]:
         "the leading dimensions": batch,
         "the number of scales": scales,
         "the feature dimension": dim,
-        "the dtype of k": _DTYPES.index(problem.k.dtype) if problem.k.dtype in _DTYPES else -1,
+        "the dtype of k": dtype_number(problem.k.dtype),
         "columns=": problem.columns,
         "mean=": problem.mean,
         "whether col_scale is given": problem.col_scale is not None,
@@ -131,6 +154,11 @@ def _form(problem: Problem) -> dict[str, int]:
         "whether valid_cols is given": problem.valid_cols is not None,
         "the number of SameLabel masks": sum(isinstance(rule, Labels) for rule in rules),
     }
+
+
+def dtype_number(dtype: torch.dtype) -> int:
+    """A dtype as a number that ranks can compare."""
+    return _DTYPES.index(dtype) if dtype in _DTYPES else -1
 
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -36,6 +36,6 @@ def refusal(problem: Problem) -> str | None:
         if isinstance(rule, CsrPairs):
             if torch.compiler.is_compiling():
                 return "the lengths of Pairs' rows are not known while compiling"
-            if int(rule.ptr.diff().amax()) > LONGEST_PAIR_LIST:
+            if rule.ptr.numel() > 1 and int(rule.ptr.diff().amax()) > LONGEST_PAIR_LIST:
                 return f"Pairs lists more than {LONGEST_PAIR_LIST} columns for a row"
     return None

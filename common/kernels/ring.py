@@ -36,7 +36,7 @@ from counterpoint.common.kernels.problem import (
 )
 from counterpoint.common.kernels.ranks import Ranks
 
-__all__ = ["Gather", "Ring", "distributed_backend"]
+__all__ = ["Gather", "Ring", "distributed_backend", "union_parts"]
 
 MODES = ("gather", "ring")
 
@@ -211,6 +211,18 @@ def _with_column_gradients(total: Gradients, problem: Problem, needs_k: bool, ba
 
 def _add_positive(total: RawStats | None, part: RawStats) -> Tensor | None:
     return part.positive if total is None or part.positive is None else total.positive + part.positive
+
+
+def union_parts(problem: Problem, ranks: Ranks, mode: str) -> Iterator[tuple[int, Problem]]:
+    """(first column, local rows against these columns): the union in one piece ("gather") or rank by rank ("ring")."""
+    if mode not in MODES:
+        raise ValueError(f"distributed must be 'none', {' or '.join(map(repr, MODES))}, got {mode!r}")
+    bags = luggage(problem)
+    if mode == "gather":
+        yield 0, united(problem, ranks.gather(bags), ranks)
+        return
+    for _, owner, bag in Ring._turn(ranks, bags):
+        yield ranks.start(owner), against(problem, bag, ranks, owner)
 
 
 # ---- the two backends -----------------------------------------------------------------------------------------------

@@ -40,6 +40,8 @@ def forward(problem: Problem) -> RawStats:
         col_mean=zeros(*col, wanted=p.columns and p.mean),
         col_count=zeros(batch, columns, wanted=p.columns, dtype=torch.int64),
     )
+    if problem.empty:
+        return stats
     one_exp = selfsim.forward if selfsim.applies(problem) else _one_exp
     with products(problem.fast):
         for n in range(batch):
@@ -55,6 +57,8 @@ def forward(problem: Problem) -> RawStats:
 def backward(problem: Problem, saved: RawStats, upstream: Upstream) -> Gradients:
     """Gradients for any upstream derivative of the statistics; `saved` may describe more columns than the problem."""
     p = problem
+    if p.empty:
+        return empty_gradients(p, not p.same)
     shifts = [constant_shifts(saved, n) for n in range(p.q.shape[0])]
     half = selfsim.applies(problem) and None not in shifts
     wants_k = (upstream.needs_k or p.same or p.col_scale is not None) and not half
@@ -70,12 +74,16 @@ def backward(problem: Problem, saved: RawStats, upstream: Upstream) -> Gradients
 
 def pair_sum_forward(problem: Problem, fn: str) -> Float[Tensor, "batch rows"]:
     """sum_j fn(logit_ij), with fn(-logit) at the positive, tile by tile."""
+    if problem.empty:
+        return problem.scale.new_zeros(problem.shape[0], problem.shape[2])
     with products(problem.fast):
         return pairsum.forward(problem, fn)
 
 
 def pair_sum_backward(problem: Problem, fn: str, upstream: Float[Tensor, "batch rows"]) -> Gradients:
     """Gradients of sum_i upstream_i (sum_j fn(logit_ij))."""
+    if problem.empty:
+        return empty_gradients(problem, not problem.same)
     with products(problem.fast):
         out = pairsum.backward(problem, fn, upstream, empty_gradients(problem, True))
     for n in range(problem.q.shape[0]):

@@ -1,11 +1,15 @@
 """`topk_scores`: the best columns of every row, streamed: hard negatives, neighbours, recall, Gumbel sampling."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from counterpoint.common.kernels.flatten import flatten
 from counterpoint.common.kernels.problem import Problem
+from counterpoint.common.kernels.ranks import Ranks
+from counterpoint.common.kernels.ring import union_parts
 from counterpoint.common.kernels.spec import Mask
 
 __all__ = ["topk_scores"]
@@ -24,12 +28,17 @@ def topk_scores(
     valid_cols: Bool[Tensor, "..."] | None = None,
     row_offset: int = 0,
     noise: torch.Generator | None = None,
+    distributed: str = "none",
+    process_group: Any = None,
     tile: tuple[int, int] = (1024, 4096),
 ) -> tuple[Float[Tensor, "..."], Int[Tensor, "..."]]:
     """The n largest scale_i (q_i . k_j) + col_bias_j of every row among the columns kept, largest first; no gradient.
 
     With `noise` (a generator on q's device) Gumbel noise is added to every logit: the n columns are then a sample
     without replacement from softmax_j(logit), and the values are the perturbed logits.
+
+    With `distributed` "gather" or "ring" columns are the union over ranks, as for `contrast_stats`, and the indices
+    count over the union in rank order. "ring" holds two blocks of keys at a time, "gather" all of them.
 
     Returns:
         values [..., R, n] in float32 (float64 for float64 inputs) and indices [..., R, n]; rows that keep fewer than n
@@ -52,17 +61,44 @@ def topk_scores(
         only=only,
         valid_cols=valid_cols,
         row_offset=row_offset,
+        sharded=distributed != "none",
     )
     if has_scales:
         raise ValueError("topk_scores takes one scale: a number or [R]")
+    if distributed == "none":
+        values, indices = _best(problem, n, tile, noise)
+    else:
+        values, indices = _best_of_all_ranks(problem, n, tile, noise, distributed, process_group)
+    rows = problem.shape[2]
+    return values.reshape(*batch, rows, n), indices.reshape(*batch, rows, n)
+
+
+def _best_of_all_ranks(
+    problem: Problem, n: int, tile: tuple[int, int], noise: torch.Generator | None, mode: str, process_group: Any
+) -> tuple[Tensor, Tensor]:
+    ranks = Ranks.meet(process_group, problem)
+    values = indices = None
+    for start, part in union_parts(problem, ranks, mode):
+        value, index = _best(part, n, tile, noise)
+        index = torch.where(index < 0, -1, index + start)
+        if values is not None:
+            value, order = torch.topk(torch.cat([values, value], -1), n, dim=-1)
+            index = torch.gather(torch.cat([indices, index], -1), -1, order)
+        values, indices = value, index
+    return values, indices
+
+
+def _best(
+    problem: Problem, n: int, tile: tuple[int, int], noise: torch.Generator | None
+) -> tuple[Float[Tensor, "batch rows n"], Int[Tensor, "batch rows n"]]:
     count, _, rows, _, _ = problem.shape
-    values = torch.full((count, rows, n), -torch.inf, dtype=problem.dtype, device=q.device)
-    indices = torch.full((count, rows, n), -1, dtype=torch.int64, device=q.device)
+    values = torch.full((count, rows, n), -torch.inf, dtype=problem.dtype, device=problem.q.device)
+    indices = torch.full((count, rows, n), -1, dtype=torch.int64, device=problem.q.device)
     for b in range(count):
         for i in range(0, rows, tile[0]):
             strip = slice(i, min(i + tile[0], rows))
             values[b, strip], indices[b, strip] = _strip(problem, b, strip, n, tile[1], noise)
-    return values.reshape(*batch, rows, n), indices.reshape(*batch, rows, n)
+    return values, indices
 
 
 def _top(value: Tensor, index: Tensor, n: int) -> tuple[Tensor, Tensor]:

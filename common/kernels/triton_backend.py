@@ -12,6 +12,7 @@ import triton
 from jaxtyping import Float
 from torch import Tensor
 
+from counterpoint.common.kernels import tiled
 from counterpoint.common.kernels.problem import Gradients, Problem, RawStats, Upstream
 from counterpoint.common.kernels.refusal import refusal
 from counterpoint.common.kernels.triton_forward import Partial, merge_kernel, positive_kernel, stats_kernel
@@ -51,6 +52,8 @@ class TritonBackend:
         return refusal(problem)
 
     def forward(self, problem: Problem) -> RawStats:
+        if problem.empty:  # no grid to launch
+            return tiled.forward(problem)
         with asked_precision(problem):
             return self._forward(problem)
 
@@ -81,6 +84,8 @@ class TritonBackend:
         return stats
 
     def backward(self, problem: Problem, saved: RawStats, upstream: Upstream) -> Gradients:
+        if problem.empty:
+            return tiled.backward(problem, saved, upstream)
         unit = unit_of(problem, upstream)
         half = symmetric(problem)
         row = side_of(saved.shift, saved.sum, saved.mean, upstream.lse, upstream.mean, unit)
@@ -97,10 +102,14 @@ class TritonBackend:
             return work.gradients(self.deterministic)
 
     def pair_sum_forward(self, problem: Problem, fn: str) -> Float[Tensor, "batch rows"]:
+        if problem.empty:
+            return tiled.pair_sum_forward(problem, fn)
         with asked_precision(problem):
             return pair_sums(problem, fn)
 
     def pair_sum_backward(self, problem: Problem, fn: str, upstream: Float[Tensor, "batch rows"]) -> Gradients:
+        if problem.empty:
+            return tiled.pair_sum_backward(problem, fn, upstream)
         unit = unit_of(problem, Upstream(lse=upstream[:, None]))
         row = Side(shift=None, lse=(upstream[:, None] / unit).contiguous())
         work = Work(problem, row, None, None, unit, half=False, one_exp=False, fn=fn)

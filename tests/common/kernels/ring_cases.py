@@ -14,13 +14,22 @@ import torch
 import torch.distributed as dist
 
 from counterpoint.common.kernels import (
+    Affine,
     Diagonal,
+    Gibbs,
     Index,
+    Mix,
     Pairs,
     SameLabel,
     Self,
+    Uniform,
+    Weighted,
     contrast_stats,
+    gather_rows,
     pair_sum,
+    sinkhorn,
+    target_scores,
+    topk_scores,
 )
 
 ROWS, DIM = 17, 6
@@ -120,7 +129,41 @@ def soft_count(x, at, **how):
     }  # fmt: skip
 
 
-CASES = [clip, everything, batched, large_scale, rows_alone, siglip, soft_count]
+def targets(x, at, **how):
+    """Every target, alone and mixed; column numbers count over the union."""
+    how = {n: v for n, v in how.items() if n != "backend"}
+    e, t = x["batch_q"][0], x["batch_k"].detach()
+    teacher = {"scale": 3.0, "col_bias": x["col_bias"][0].detach(), "valid_cols": VALID[at]}
+    listed = Weighted(NAMED[at], torch.stack([x["row_bias"], x["row_bias"] ** 2], 1))
+    every = {
+        "diagonal": Diagonal(), "index": Index(POSITIVE[at]), "weighted": listed, "uniform": Uniform(),
+        "label": SameLabel(LABELS[at], exclude_self=True), "label of columns": SameLabel(LABELS[at], OTHERS[at]),
+        "affine": Affine(t[0], t[1], 0.3, 0.7), "gibbs": Gibbs(t[0], t[1], **teacher),
+        "plan": Gibbs(t[0], t[1], row_bias=x["row_bias"].detach(), normalized=False, **teacher),
+    }  # fmt: skip
+    every["mix"] = Mix([(0.5, every["gibbs"]), (x["row_bias"], every["label"]), (2.0, every["diagonal"])])
+    found = {name: target_scores(e, x["k"], target, **how) for name, target in every.items()}
+    return {f"{name} {part}": v for name, pair in found.items() for part, v in zip(("score", "mass"), pair)}
+
+
+def nearest(x, at, **how):
+    """The best columns of the union, their keys with gradients, and transport of shards onto shards and prototypes."""
+    how = {n: v for n, v in how.items() if n != "backend"}
+    group = how.get("process_group")
+    exclude = [Self(), SameLabel(LABELS[at])]
+    values, index = topk_scores(x["q"], x["k"], 3, exclude=exclude, valid_cols=VALID[at], **how)
+    keys = gather_rows(x["k"], group) if how else x["k"]
+    near = (x["q"][:, None] * keys[index.clamp_min(0)]).sum(-1).masked_fill(index < 0, 0.0)
+    rows, columns = sinkhorn(x["q"].detach(), x["k"].detach(), epsilon=0.3, iterations=4, **how)
+    onto, prototypes = sinkhorn(x["q"].detach(), world()["k"][:5], epsilon=0.3, iterations=4, columns="shared", **how)
+    return {
+        "values": values[:, 0], "index": index[:, 2].double(), "near": near[:, 0] + near[:, 2],
+        "plan": torch.exp((x["q"] * x["k"]).sum(-1) / 0.3 + rows + columns), "onto": onto,
+        "prototypes": prototypes.sum() + onto * 0,
+    }  # fmt: skip
+
+
+CASES = [clip, everything, batched, large_scale, rows_alone, siglip, soft_count, targets, nearest]
 SHARED = ("scale",)  # parameters every rank holds
 
 

@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.timeout(580)
 CASES = (
-    "clip", "everything", "batched", "large_scale", "rows_alone", "siglip", "soft_count",
+    "clip", "everything", "batched", "large_scale", "rows_alone", "siglip", "soft_count", "targets", "nearest",
     "diagonal_means_the_same_rank", "unequal_rows_and_columns", "data_parallel_averages_to_one_process",
 )  # fmt: skip
 

@@ -382,6 +382,21 @@ def test_refused_problems_fall_back_with_one_reason(caplog):
     assert "float64" in caplog.text
 
 
+@pytest.mark.parametrize("size", [(0, 5), (5, 0)])
+def test_a_block_of_nothing_needs_no_kernel(size):
+    """What a rank without rows, or a ring block without keys, asks for."""
+    q, k = (torch.ones(n, 8) for n in size)
+    problem, _, _ = flatten(q, k, columns=True, mean=True, exclude=Self())
+    backend = TritonBackend()
+    stats = backend.forward(problem)
+    assert stats.lse.isneginf().all()
+    assert stats.col_lse.isneginf().all()
+    grads = backend.backward(problem, stats, Upstream(lse=torch.ones_like(stats.sum)))
+    assert (grads.q.shape, grads.k.shape) == (problem.q.shape, problem.k.shape)
+    assert backend.pair_sum_forward(problem, "softplus").tolist() == [[0.0] * size[0]]
+    assert backend.pair_sum_backward(problem, "softplus", torch.ones(1, size[0])).scale.shape == (1, 1, size[0])
+
+
 @pytest.mark.slow
 def test_autocast_leaves_float32_features_alone(monkeypatch):
     by_blocks(monkeypatch)
