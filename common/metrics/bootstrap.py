@@ -127,11 +127,15 @@ def bootstrap_columns(
     sums = np.stack([np.bincount(codes, column, count) for column in table.T], axis=1)
     order = {name: np.argsort(columns_i, kind="stable") for name, columns_i in zip(names, table.T) if name in medians}
     replicates = np.empty((n, len(names)))
-    for i, weight in enumerate(_group_weights(count, n, np.random.default_rng(seed))):
-        replicates[i] = weight @ sums / (weight @ sizes)
-        for name, by_value in order.items():
-            j = names.index(name)
-            replicates[i, j] = _weighted_median(table[by_value, j], weight[codes[by_value]])
+    ascending = {name: (names.index(name), table[rows, names.index(name)], codes[rows]) for name, rows in order.items()}
+    draws = _group_weights(count, n, np.random.default_rng(seed))
+    for start in range(0, n, 16):  # several replicates in one matrix product: the table is read once for all of them
+        weights = np.stack([weight for _, weight in zip(range(min(16, n - start)), draws)])
+        rows = slice(start, start + len(weights))
+        drawn = weights.astype(np.float64)
+        replicates[rows] = drawn @ sums / (drawn @ sizes)[:, None]
+        for j, values, group in ascending.values():
+            replicates[rows, j] = [_weighted_median(values, weight[group]) for weight in weights]
     values = table.mean(0)
     result = {}
     for j, name in enumerate(names):

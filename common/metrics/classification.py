@@ -186,26 +186,36 @@ def _kappa(matrix: np.ndarray, cost: np.ndarray) -> float:
 
 
 class _Ranked:
-    """Scores sorted once, so that AUROC and average precision under new weights are cumulative sums."""
+    """Scores sorted once, so that AUROC and average precision under new weights are sums over the positive rows.
+
+    Both figures are sums over blocks of tied scores that hold a positive: of its weight times what lies below (AUROC, a
+    tie counting 1/2), and of its weight times the precision at the block's end.
+    """
 
     def __init__(self, scores: np.ndarray, positive: np.ndarray, known: np.ndarray | None = None) -> None:
         rows = np.arange(len(scores)) if known is None else np.flatnonzero(known)
         self.order = rows[np.argsort(-scores[rows], kind="stable")]
-        self.positive = positive[self.order]
         ranked = scores[self.order]
-        self.last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # last row of every block of ties
+        new = np.append(True, ranked[1:] != ranked[:-1])
+        starts = np.flatnonzero(new)
+        ends = np.append(starts[1:], len(ranked))
+        places = np.flatnonzero(positive[self.order])
+        self.positive = self.order[places]
+        blocks, self.first = np.unique((np.cumsum(new) - 1)[places], return_index=True)
+        self.starts, self.ends = starts[blocks], ends[blocks]
 
     def figures(self, weight: Weights) -> tuple[float, float]:
-        w = weight[self.order]
-        hits = np.cumsum(w * self.positive)[self.last]
-        misses = np.cumsum(w * ~self.positive)[self.last]
-        if hits[-1] == 0 or misses[-1] == 0:
+        total = np.zeros(len(self.order) + 1)  # weight of everything above each place
+        np.cumsum(weight[self.order], out=total[1:])
+        step_hits = np.add.reduceat(weight[self.positive], self.first) if len(self.first) else np.zeros(1)
+        hits = np.cumsum(step_hits)
+        if hits[-1] == 0 or total[-1] == hits[-1]:
             return float("nan"), float("nan")
-        step_hits, step_misses = np.diff(hits, prepend=0.0), np.diff(misses, prepend=0.0)
-        # A miss below a hit counts 1, a tie 1/2.
-        auroc = 1 - (step_hits @ (misses - step_misses / 2)) / (hits[-1] * misses[-1])
+        above, upto = total[self.starts] - (hits - step_hits), total[self.ends] - hits  # misses
+        misses = total[-1] - hits[-1]
+        auroc = step_hits @ (misses - (above + upto) / 2) / (hits[-1] * misses)
         with np.errstate(invalid="ignore"):
-            precision = np.nan_to_num(hits / (hits + misses))
+            precision = np.nan_to_num(hits / total[self.ends])
         return float(auroc), float(step_hits @ precision / hits[-1])
 
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from counterpoint.common.kernels import Self, topk_scores
+from counterpoint.common.kernels import topk_scores
 from counterpoint.common.metrics.classification import Scores, score_classes, score_multilabel
 from counterpoint.common.metrics.labels import LabelsLike, encode_labels, one_hot, take
 from counterpoint.common.metrics.result import Result, features
+
+BLOCK = 8192  # queries whose neighbours are held at a time
 
 
 @dataclass(frozen=True)
@@ -78,18 +80,22 @@ def knn(
     if available < 1:
         raise ValueError("kNN needs at least one labelled neighbour")
     ks = sorted({min(k, available) for k in ks})
-    if leave_one_out:
-        columns = torch.as_tensor(known, device=bank.device)
-        scores, neighbours = topk_scores(bank, bank, ks[-1], exclude=Self(), valid_cols=columns)
-        known = np.ones_like(known)  # unlabelled columns are never neighbours, but keep their place
-    else:
-        scores, neighbours = topk_scores(queries, take(bank, known), ks[-1])
-    if query_labels.multilabel:
-        targets = torch.as_tensor(one_hot(bank_labels)[known], device=bank.device)
-        probabilities = multilabel_vote(scores, neighbours, targets, ks, temperature)
-    else:
-        codes = torch.as_tensor(bank_labels.codes[known], device=bank.device)
-        probabilities = class_vote(scores, neighbours, codes, len(bank_labels.classes), ks, temperature)
+    # Where each query itself stands in the bank, so that leaving one out can take it from its neighbours.
+    own = torch.as_tensor(np.where(known, np.cumsum(known) - 1, -1)) if leave_one_out else None
+    bank = take(bank, known)
+    multilabel = query_labels.multilabel
+    truth = one_hot(bank_labels)[known] if multilabel else bank_labels.codes[known]
+    truth = torch.as_tensor(truth, device=bank.device)
+    probabilities = {k: np.zeros((len(queries), len(bank_labels.classes))) for k in ks}
+    for start in range(0, len(queries), BLOCK):
+        rows = slice(start, min(start + BLOCK, len(queries)))
+        scores, neighbours = topk_scores(queries[rows], bank, ks[-1] + int(leave_one_out))
+        if own is not None:
+            scores, neighbours = _without(own[rows].to(bank.device), scores, neighbours)
+        for k in ks:
+            weight = torch.softmax(scores[:, :k].double() / temperature, dim=1)
+            vote = multilabel_vote if multilabel else class_vote
+            probabilities[k][rows] = vote(weight, neighbours[:, :k], truth, len(bank_labels.classes)).cpu().numpy()
     score = score_multilabel if query_labels.multilabel else score_classes
     array = None if groups is None else np.asarray(groups)
     by_k = {k: score(p, query_labels, groups=array, n_boot=n_boot, seed=seed) for k, p in probabilities.items()}
@@ -98,35 +104,32 @@ def knn(
     return KNN(best, by_k, temperature, labelled, leave_one_out, probabilities)
 
 
+def _without(
+    own: Int[Tensor, m], scores: Float[Tensor, "m k_plus_one"], neighbours: Int[Tensor, "m k_plus_one"]
+) -> tuple[Float[Tensor, "m k"], Int[Tensor, "m k"]]:
+    """Take every row's own place out of its neighbours, or the farthest one where it is not among them."""
+    drop = neighbours == own[:, None]
+    drop[:, -1] |= ~drop.any(1)
+    shape = len(scores), scores.shape[1] - 1
+    return scores[~drop].view(shape), neighbours[~drop].view(shape)
+
+
 def class_vote(
-    scores: Float[Tensor, "m k"], neighbours: Tensor, codes: Tensor, classes: int, ks: Sequence[int], temperature: float
-) -> dict[int, np.ndarray]:
-    """Class probabilities [m, classes] for every k from neighbours sorted best first."""
-    names = codes[neighbours.clamp_min(0)].clamp_min(0)
-    out = {}
-    for k in ks:
-        weight = torch.softmax(scores[:, :k].double() / temperature, dim=1)
-        vote = weight.new_zeros(len(scores), classes).scatter_add_(1, names[:, :k], weight)
-        out[k] = vote.cpu().numpy()
-    return out
+    weight: Float[Tensor, "m k"], neighbours: Int[Tensor, "m k"], codes: Int[Tensor, n], classes: int
+) -> Float[Tensor, "m classes"]:
+    """Class probabilities from the weights and codes of the neighbours."""
+    return weight.new_zeros(len(weight), classes).scatter_add_(1, codes[neighbours], weight)
 
 
 def multilabel_vote(
-    scores: Float[Tensor, "m k"],
-    neighbours: Tensor,
-    targets: Float[Tensor, "n classes"],
-    ks: Sequence[int],
-    temperature: float,
-) -> dict[int, np.ndarray]:
+    weight: Float[Tensor, "m k"], neighbours: Int[Tensor, "m k"], targets: Float[Tensor, "n classes"], classes: int
+) -> Float[Tensor, "m classes"]:
     """Weighted mean of the neighbours' labels; a missing label (NaN) of a neighbour leaves its weight to the others."""
-    out = {k: np.zeros((len(scores), targets.shape[1])) for k in ks}
+    out = weight.new_zeros(len(weight), classes)
     known, values = torch.isfinite(targets).double(), torch.nan_to_num(targets)
-    block = max(1, 4_000_000 // (scores.shape[1] * targets.shape[1]))
-    for start in range(0, len(scores), block):
+    block = max(1, 4_000_000 // (weight.shape[1] * classes))
+    for start in range(0, len(weight), block):
         rows = slice(start, start + block)
-        index = neighbours[rows].clamp_min(0)
-        for k in ks:
-            weight = torch.softmax(scores[rows, :k].double() / temperature, dim=1)[:, None]
-            vote, mass = (weight @ table[index[:, :k]] for table in (values, known))
-            out[k][rows] = (vote / mass.clamp_min(1e-12)).squeeze(1).cpu().numpy()
+        vote, mass = (weight[rows, None] @ table[neighbours[rows]] for table in (values, known))
+        out[rows] = (vote / mass.clamp_min(1e-12)).squeeze(1)
     return out

@@ -1,14 +1,16 @@
 """Ranks of relevant items by comparing streamed scores: the scores themselves are never kept.
 
-Ties take the middle rank. With the usual "count the strictly greater ones" a collapsed encoder, whose scores are all
-equal, ranks everything first and looks perfect; with middle ranks it stands in the middle of the pool. Two scores count
-as tied when they differ by less than the rounding error of the dot product that made them, `tie_tolerance`: below that
-their order is an accident of the matrix multiplication's blocking.
+Ties fall at random, and every figure is its expectation over their orders: the rank is the middle one of the tied
+block, and R@k the share of the block within the first k. With the usual "count the strictly greater ones" a collapsed
+encoder, whose scores are all equal, ranks everything first and looks perfect; here every figure of it is exactly what a
+random order gives. Two scores count as tied when they differ by less than the rounding error of the dot product that
+made them, `tie_tolerance`: below that their order is an accident of the matrix multiplication's blocking.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -42,19 +44,54 @@ def score_tiles(
             yield r, c, torch.mm(q[r], k[c].T, out=tile)
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where items stand when ties fall at random: after `above` others, anywhere in a block of `block` tied ones.
+
+    >>> tied = Places(torch.zeros(1).double(), torch.full((1,), 4.0).double())
+    >>> tied.middle.item(), tied.within(1).item(), round(tied.reciprocal.item(), 4)
+    (2.5, 0.25, 0.5208)
+    """
+
+    above: Float[Tensor, "*shape"]
+    block: Float[Tensor, "*shape"]
+
+    @property
+    def middle(self) -> Float[Tensor, "*shape"]:
+        """The expected rank, counted from one."""
+        return self.above + (self.block + 1) / 2
+
+    def within(self, k: int) -> Float[Tensor, "*shape"]:
+        """Probability to stand among the first k."""
+        return torch.minimum((k - self.above).clamp_min(0), self.block) / self.block
+
+    @property
+    def reciprocal(self) -> Float[Tensor, "*shape"]:
+        """Expected 1 / rank: (H(above + block) - H(above)) / block with harmonic numbers H."""
+        mean = (torch.digamma(self.above + self.block + 1) - torch.digamma(self.above + 1)) / self.block
+        return torch.where(self.block == 1, 1 / (self.above + 1), mean)
+
+    def gain(self, k: int) -> Float[Tensor, "*shape"]:
+        """Expected discounted gain 1 / log2(1 + rank) within the first k."""
+        ranks = torch.arange(1, k + 1, dtype=torch.float64, device=self.above.device)
+        upto = torch.nn.functional.pad((1 / torch.log2(1 + ranks)).cumsum(0), (1, 0))
+        first, last = (x.clamp_max(k).long() for x in (self.above, self.above + self.block))
+        return (upto[last] - upto[first]) / self.block
+
+
 def paired_ranks(
     q: Float[Tensor, "n dim"], k: Float[Tensor, "m dim"], target: Int[Tensor, n], *, both: bool = False
-) -> tuple[Float[Tensor, n], Float[Tensor, m] | None]:
-    """Middle rank of key `target[i]` for query i, and with `both` that of query i for its key, in one pass.
+) -> tuple[Places, Places | None]:
+    """Place of key `target[i]` for query i, and with `both` that of query i for its key, in one pass.
 
-    rank = 1 + #{greater} + #{other ties} / 2 = (#{> t + tol} + #{>= t - tol} + 1) / 2, the target being one of the
-    second set. `both` asks for a one-to-one truth: `target` must be a permutation of the keys.
+    above = #{> t + tol}, block = #{>= t - tol} - above, the target being one of the block. `both` asks for a one-to-one
+    truth: `target` must be a permutation of the keys.
     """
     tol = tie_tolerance(q, k)
     t = (q * k[target]).sum(1)
     high, low = (t + tol)[:, None], (t - tol)[:, None]
-    row_count = torch.zeros(len(q), dtype=torch.float64, device=q.device)
-    col_count = torch.zeros(len(k), dtype=torch.float64, device=q.device)
+    row = torch.zeros(2, len(q), dtype=torch.float64, device=q.device)  # strictly above; above or tied
+    col = torch.zeros(2, len(k), dtype=torch.float64, device=q.device)
     if both:
         column_t = torch.empty_like(t).index_copy_(0, target, t)
         column_high, column_low = column_t + tol, column_t - tol
@@ -62,23 +99,23 @@ def paired_ranks(
     for r, c, s in score_tiles(q, k):
         flag = flags[: s.numel()].view_as(s)
         # Comparisons written as 0.0/1.0 into a float tile vectorise; boolean sums run five times slower on CPUs.
-        row_count[r] += torch.gt(s, high[r], out=flag).sum(1)
-        row_count[r] += torch.ge(s, low[r], out=flag).sum(1)
+        row[0, r] += torch.gt(s, high[r], out=flag).sum(1)
+        row[1, r] += torch.ge(s, low[r], out=flag).sum(1)
         if both:
-            col_count[c] += torch.gt(s, column_high[c], out=flag).sum(0)
-            col_count[c] += torch.ge(s, column_low[c], out=flag).sum(0)
-    return (row_count + 1) / 2, (col_count + 1) / 2 if both else None
+            col[0, c] += torch.gt(s, column_high[c], out=flag).sum(0)
+            col[1, c] += torch.ge(s, column_low[c], out=flag).sum(0)
+    return Places(row[0], row[1] - row[0]), Places(col[0], col[1] - col[0]) if both else None
 
 
 class SortedRanks:
-    """Middle ranks of every key for a block of queries, with how many relevant ones stand above: the many-to-many case.
+    """Places of the relevant keys of a block of queries, and how many relevant ones stand above each.
 
-    Attributes (all [rows, pool], columns sorted from best to worst score; masked keys come last):
-        relevant: whether the key is relevant.
-        rank: middle rank of the key among the keys kept.
-        hits: middle count of relevant keys at or above it (1 for the only relevant key).
-        kept: [rows] how many keys were ranked; n_relevant: [rows] how many of them are relevant.
-        first: [rows] expected rank of the first relevant key when ties fall at random.
+    Attributes ([rows, most], relevant keys from best to worst; rows with fewer than `most` are padded):
+        valid: whether there is a key.
+        places: where the key stands among the keys kept.
+        precision: expected share of relevant keys at or above the key; its mean over them is average precision.
+        n_relevant: [rows] how many there are.
+        first: [rows] expected rank of the first relevant key.
     """
 
     def __init__(
@@ -91,22 +128,57 @@ class SortedRanks:
     ) -> None:
         scores = scores if keep is None else scores.masked_fill(~keep, float("-inf"))
         relevant = relevant if keep is None else relevant & keep
-        value, order = scores.sort(dim=1, descending=True)
-        self.relevant = relevant.gather(1, order)
-        m = scores.shape[1]
-        self.kept = torch.full_like(value[:, 0], m) if keep is None else keep.sum(1).to(value.dtype)
-        self.n_relevant = self.relevant.sum(1)
-        # Keys strictly above (score > value + tol) and at or above (score >= value - tol), from the ascending negative.
-        ascending = -value
-        above = torch.searchsorted(ascending, ascending - tol, right=False)
-        upto = torch.searchsorted(ascending, ascending + tol, right=True)
-        upto = torch.minimum(upto, self.kept.long()[:, None])
-        self.rank = (above + upto + 1).double() / 2
-        seen = torch.nn.functional.pad(self.relevant.long().cumsum(1), (1, 0))
-        relevant_above, relevant_upto = seen.gather(1, above), seen.gather(1, upto)
-        self.hits = (relevant_above + relevant_upto + 1).double() / 2
-        # Among b tied keys of which h are relevant the first relevant one is expected at place (b + 1) / (h + 1).
-        best = self.relevant.to(torch.uint8).argmax(1, keepdim=True)
-        block = (upto - above).gather(1, best).double()
-        block_hits = (relevant_upto - relevant_above).gather(1, best).double()
-        self.first = (above.gather(1, best).double() + (block + 1) / (block_hits + 1)).squeeze(1)
+        ascending, order = (-scores).sort(dim=1)
+        kept = torch.full_like(order[:, :1], scores.shape[1]) if keep is None else keep.sum(1, keepdim=True)
+        self.n_relevant = relevant.sum(1)
+        row, column = relevant.gather(1, order).nonzero(as_tuple=True)
+        nth = torch.arange(len(row), device=row.device) - (self.n_relevant.cumsum(0) - self.n_relevant)[row]
+        most = max(int(self.n_relevant.max()), 1)
+        self.valid = torch.arange(most, device=row.device) < self.n_relevant[:, None]
+        value = ascending.new_full((len(scores), most), torch.inf)
+        value[row, nth] = ascending[row, column]
+
+        def counts(among: Tensor) -> tuple[Tensor, Tensor]:
+            """How many stand strictly above (score > value + tol), and how many above or level (>= value - tol)."""
+            return torch.searchsorted(among, value - tol), torch.searchsorted(among, value + tol, right=True)
+
+        above, upto = counts(ascending)
+        upto = torch.minimum(upto, kept)
+        self.places = Places(above.double(), (upto - above).clamp_min(1).double())
+        hits_above, hits_upto = counts(value)
+        hits = (torch.minimum(hits_upto, self.n_relevant[:, None]) - hits_above).clamp_min(1).double()
+        # A key at place j of its block of b, h of them relevant, has (h - 1) (j - 1) / (b - 1) expected hits before it
+        # in the block; over the uniform j this sums with the harmonic numbers of `reciprocal`.
+        rate = (hits - 1) / (self.places.block - 1).clamp_min(1)
+        self.precision = rate + (hits_above + 1 - rate * (self.places.above + 1)) * self.places.reciprocal
+        # The first relevant key of a row stands in a block of b tied ones, h of them relevant.
+        self._above, self._block, self._hits = self.places.above[:, 0], self.places.block[:, 0], hits[:, 0]
+        self.first = self._above + (self._block + 1) / (self._hits + 1)
+
+    def mean(self, values: Float[Tensor, "r most"]) -> Float[Tensor, r]:
+        """Mean over a row's relevant keys; 0 where there is none."""
+        return torch.where(self.valid, values, 0.0).sum(1) / self.n_relevant.clamp_min(1)
+
+    def any_within(self, k: int) -> Float[Tensor, r]:
+        """Probability of a relevant key among the first k: 1 - C(b - t, h) / C(b, h) with t = k - above."""
+        rest = self._block - (k - self._above).clamp_min(0)
+        none = (_log_choose(rest, self._hits) - _log_choose(self._block, self._hits)).exp()
+        return 1 - torch.where(rest < self._hits, 0.0, none)
+
+    def first_reciprocal(self) -> Float[Tensor, r]:
+        """Expected 1 / rank of the first relevant key: P(place j of the block) = C(b - j, h - 1) / C(b, h)."""
+        value = 1 / (self._above + 1)
+        tied = (self._block > 1).nonzero().flatten()
+        if len(tied):
+            a, b, h = (x[tied, None] for x in (self._above, self._block, self._hits))
+            j = torch.arange(1, int(b.max()) + 1, dtype=torch.float64, device=a.device)
+            rest = b - j
+            chance = (_log_choose(rest, h - 1) - _log_choose(b, h)).exp()
+            value[tied] = torch.where(rest >= h - 1, chance / (a + j), 0.0).sum(1)
+        return value
+
+
+def _log_choose(n: Tensor, k: Tensor) -> Tensor:
+    """ln C(n, k); meaningless where n < k, which callers leave out."""
+    n = torch.maximum(n, k)
+    return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from counterpoint.common.metrics.bootstrap import Interval, bootstrap_columns, group_codes
 from counterpoint.common.metrics.chance import chance_levels
-from counterpoint.common.metrics.ranking import SortedRanks, paired_ranks, score_tiles, tie_tolerance
+from counterpoint.common.metrics.ranking import Places, SortedRanks, paired_ranks, score_tiles, tie_tolerance
 from counterpoint.common.metrics.result import Result, features
 
 Truth = Tensor | tuple[object, object] | None
@@ -21,6 +21,10 @@ Truth = Tensor | tuple[object, object] | None
 class RetrievalResult(Result):
     """Retrieval in one direction. Per-query values stay as tensors for intervals and paired comparisons.
 
+    Tied keys fall in random order, and every figure is its expectation over those orders: the rank of a key is the
+    middle one of its tied block, and R@k counts the share of the block within the first k. A collapsed encoder
+    therefore scores exactly at chance in every figure.
+
     Attributes:
         name: direction, for example "audio -> sheet".
         queries, pool: how many queries had at least one relevant key; how many keys each was ranked against.
@@ -29,7 +33,7 @@ class RetrievalResult(Result):
             "NDCG@k"; with several relevant keys also "coverage@k", the share of them found.
         chance: the same figures for a random order of the pool, exact.
         intervals: 95 % bootstrap interval of each metric, over groups.
-        ranks: [queries] rank of the first relevant key, ties in the middle.
+        ranks: [queries] expected rank of the first relevant key: the middle one of the keys tied with it.
         per_query: metric -> [queries] values whose mean is the metric.
         rows: [queries] which rows of the query matrix these are.
     """
@@ -97,11 +101,11 @@ def retrieval(
     >>> both.a_to_b.metrics["R@1"], both.a_to_b.chance["R@1"], both.b_to_a.metrics["median_rank"]
     (1.0, 0.125, 1.0)
 
-    A collapsed encoder stands in the middle of the pool instead of in front of it:
+    A collapsed encoder scores at chance instead of at the top:
 
     >>> flat = retrieval(torch.ones(8, 4), torch.ones(8, 4)).a_to_b
-    >>> flat.metrics["R@1"], flat.metrics["median_rank"], flat.chance["median_rank"]
-    (0.0, 4.5, 4.5)
+    >>> flat.metrics["R@1"], flat.chance["R@1"], flat.metrics["median_rank"], flat.chance["median_rank"]
+    (0.125, 0.125, 4.5, 4.5)
     """
     qa, kb = _pair(qa, kb, normalize)
     options = {"ks": tuple(ks), "n_boot": n_boot, "seed": seed}
@@ -112,8 +116,8 @@ def retrieval(
         assert backward is not None
         groups_b = groups if groups_b is None else groups_b
         return Retrieval(
-            _from_single_ranks(ab, forward, len(kb), groups, **options),
-            _from_single_ranks(ba, backward, len(qa), groups_b, **options),
+            _from_places(ab, forward, len(kb), groups, **options),
+            _from_places(ba, backward, len(qa), groups_b, **options),
         )
     forward_truth, backward_truth = _both_truths(relevant, len(qa), len(kb))
     return Retrieval(
@@ -156,7 +160,7 @@ def rank_queries(
                 raise ValueError("exclude_self needs a truth: without one the only relevant key is the query itself")
         target = torch.arange(len(q), device=q.device) if relevant is None else relevant.to(q.device)
         _check_target(target, len(q), len(k))
-        return _from_single_ranks(name, paired_ranks(q, k, target)[0], len(k), groups, **options)
+        return _from_places(name, paired_ranks(q, k, target)[0], len(k), groups, **options)
     truth = _truth_rows(relevant, len(q), len(k), q.device)
     return _many_to_many(name, q, k, truth, exclude_self, groups, **options)
 
@@ -211,13 +215,14 @@ def _names(labels: object) -> list:
     return labels.tolist() if hasattr(labels, "tolist") else list(labels)  # type: ignore[call-overload]
 
 
-def _from_single_ranks(
-    name: str, ranks: Tensor, pool: int, groups: object | None, *, ks: tuple[int, ...], n_boot: int, seed: int
+def _from_places(
+    name: str, places: Places, pool: int, groups: object | None, *, ks: tuple[int, ...], n_boot: int, seed: int
 ) -> RetrievalResult:
-    ranks = ranks.cpu()
-    per_query = {f"R@{k}": (ranks <= k).double() for k in ks}
-    per_query |= {"MRR": 1 / ranks, "mean_rank": ranks, "mAP": 1 / ranks}
-    per_query |= {f"NDCG@{k}": torch.where(ranks <= k, 1 / torch.log2(1 + ranks), 0.0) for k in ks}
+    places = Places(places.above.cpu(), places.block.cpu())
+    ranks, reciprocal = places.middle, places.reciprocal
+    per_query = {f"R@{k}": places.within(k) for k in ks}
+    per_query |= {"MRR": reciprocal, "mean_rank": ranks, "mAP": reciprocal}
+    per_query |= {f"NDCG@{k}": places.gain(k) for k in ks}
     ones = torch.ones(len(ranks), dtype=torch.int64)
     return _result(name, pool, 0, ranks, per_query, torch.arange(len(ranks)), ones, groups, ks, n_boot, seed)
 
@@ -237,14 +242,11 @@ def _many_to_many(
             keep = torch.ones_like(scores, dtype=torch.bool)
             keep[torch.arange(r.stop - r.start), torch.arange(r.start, r.stop)] = False
         s = SortedRanks(scores, truth(r), keep, tol=tol)
-        n_relevant = s.n_relevant.clamp_min(1).double()
-        values = {"rank": s.first, "MRR": 1 / s.first}
-        values["mAP"] = torch.where(s.relevant, s.hits / s.rank, 0.0).sum(1) / n_relevant
+        values = {"rank": s.first, "MRR": s.first_reciprocal(), "mAP": s.mean(s.precision)}
         for cut in ks:
-            inside = s.relevant & (s.rank <= cut)
-            values[f"R@{cut}"] = (s.first <= cut).double()
-            values[f"coverage@{cut}"] = inside.sum(1) / n_relevant
-            gain = torch.where(inside, 1 / torch.log2(1 + s.rank), 0.0).sum(1)
+            values[f"R@{cut}"] = s.any_within(cut)
+            values[f"coverage@{cut}"] = s.mean(s.places.within(cut))
+            gain = s.mean(s.places.gain(cut)) * s.n_relevant
             values[f"NDCG@{cut}"] = gain / ideal[s.n_relevant.clamp(1, cut)]
         counts.append(s.n_relevant.cpu())
         for key, value in values.items():

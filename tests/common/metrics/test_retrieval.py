@@ -23,19 +23,24 @@ def random(n, dim, seed=0):
     return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed)).double()
 
 
-def test_collapsed_encoder_is_at_chance_and_never_ahead():
+@pytest.mark.parametrize("relevant", [None, (torch.arange(500), torch.arange(500)), (torch.arange(500) // 4,) * 2])
+def test_a_collapsed_encoder_is_exactly_at_chance_in_every_figure(relevant):
+    """Counting only what is strictly greater would give R@5 = 1 here; middle ranks alone 0, below chance."""
     flat = torch.ones(500, 16)
-    one_each = (torch.arange(500), torch.arange(500))
-    for result in (retrieval(flat, flat).a_to_b, retrieval(flat, flat, relevant=one_each).b_to_a):
-        assert result.metrics["R@5"] == 0.0
-        assert result.metrics["median_rank"] == result.chance["median_rank"] == 250.5
+    both = retrieval(flat, flat, relevant=relevant)
+    for result in (both.a_to_b, both.b_to_a):
+        for key, value in result.metrics.items():
+            assert key == "median_rank" or value == pytest.approx(result.chance[key], rel=1e-9), key
+    if relevant is None:
+        assert both.a_to_b.metrics["R@5"] == pytest.approx(0.01)
+        assert both.a_to_b.metrics["median_rank"] == both.a_to_b.chance["median_rank"] == 250.5
 
 
 def test_collapse_hidden_by_rounding_is_still_a_tie():
     base = torch.nn.functional.normalize(torch.randn(1, 257, generator=torch.Generator().manual_seed(0)), dim=1)
     scale = torch.rand(1003, 1, generator=torch.Generator().manual_seed(1)) + 0.5
     result = retrieval(base * scale, base * scale.flip(0)).a_to_b
-    assert result.metrics["R@10"] == 0.0
+    assert result.metrics["R@10"] == pytest.approx(10 / 1003)
     assert result.metrics["median_rank"] == 502.0
 
 
@@ -47,10 +52,10 @@ def test_paired_ranks_equal_scipy_middle_ranks_in_both_directions(n):
     rows, columns = paired_ranks(q, k, target, both=True)
     scores = (q @ k.T).numpy()
     expected = rankdata(-np.round(scores, 9), method="average", axis=1)[np.arange(n), target]
-    np.testing.assert_array_equal(rows.numpy(), expected)
+    np.testing.assert_array_equal(rows.middle.numpy(), expected)
     inverse = torch.empty_like(target).index_copy_(0, target, torch.arange(n)).numpy()
     expected = rankdata(-np.round(scores, 9), method="average", axis=0)[inverse, np.arange(n)]
-    np.testing.assert_array_equal(columns.numpy(), expected)
+    np.testing.assert_array_equal(columns.middle.numpy(), expected)
 
 
 def test_many_to_many_path_equals_the_counting_path_on_one_to_one_truth():
@@ -88,24 +93,47 @@ def test_many_to_many_matches_torchmetrics_without_ties():
             assert float(result.per_query[key][i]) == pytest.approx(float(value), abs=1e-6), key
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(2, 6), st.integers(1, 4), st.integers(0, 10**6))
-def test_tied_figures_equal_brute_force_definitions(pool, dim, seed):
+def figures_of_an_order(relevant, ks):
+    """The figures' definitions for one order of the pool without ties."""
+    ranks = np.flatnonzero(relevant) + 1
+    discount = 1 / np.log2(1 + np.arange(1, len(relevant) + 1))
+    out = {"rank": ranks[0], "MRR": 1 / ranks[0], "mAP": np.mean((np.arange(len(ranks)) + 1) / ranks)}
+    for k in ks:
+        out[f"R@{k}"] = float(ranks[0] <= k)
+        out[f"coverage@{k}"] = np.mean(ranks <= k)
+        out[f"NDCG@{k}"] = discount[:k][relevant[:k]].sum() / discount[: min(k, len(ranks))].sum()
+    return out
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 6), st.integers(1, 3), st.booleans(), st.integers(0, 10**6))
+def test_every_figure_is_its_mean_over_all_orders_of_the_ties(pool, dim, exclude_self, seed):
     g = torch.Generator().manual_seed(seed)
-    q, k = torch.randint(0, 2, (3, dim), generator=g).double(), torch.randint(0, 2, (pool, dim), generator=g).double()
-    truth = torch.rand(3, pool, generator=g) < 0.5
-    truth[0, 0] = True
-    result = rank_queries(q, k, relevant=truth, ks=(1, 2), normalize=False, n_boot=1)
+    q = torch.randint(0, 2, (pool, dim), generator=g).double()
+    k = torch.randint(0, 2, (pool, dim), generator=g).double()
+    truth = torch.rand(pool, pool, generator=g) < 0.5
+    truth[0, 1] = True
+    ks = (1, 2, 4)
+    result = rank_queries(q, k, relevant=truth, ks=ks, normalize=False, n_boot=1, exclude_self=exclude_self)
     scores = q @ k.T
     for row, i in enumerate(result.rows.tolist()):
-        s, t = scores[i].numpy(), truth[i].numpy()
-        # Expected place of the first relevant key over all orders of the tied block: enumerate them.
-        orders = [o for o in itertools.permutations(range(pool)) if all(s[a] >= s[b] for a, b in itertools.pairwise(o))]
-        first = np.mean([min(o.index(j) for j in np.flatnonzero(t)) + 1 for o in orders])
-        assert float(result.ranks[row]) == pytest.approx(first)
-        rank = rankdata(-s, method="average")
-        hits = rankdata(-s[t], method="average")
-        assert float(result.per_query["mAP"][row]) == pytest.approx(float(np.mean(hits / rank[t])))
+        kept = [j for j in range(pool) if not (exclude_self and j == i)]
+        s, t = scores[i, kept].numpy(), truth[i, kept].numpy()
+        orders = [o for o in itertools.permutations(range(len(s))) if all(np.diff(s[list(o)]) <= 0)]
+        figures = [figures_of_an_order(t[list(o)], ks) for o in orders]
+        assert float(result.ranks[row]) == pytest.approx(np.mean([f["rank"] for f in figures]))
+        for key in figures[0].keys() - {"rank"}:
+            mean = np.mean([f[key] for f in figures])
+            assert float(result.per_query[key][row]) == pytest.approx(mean, abs=1e-12), key
+
+
+def test_the_counting_path_agrees_with_the_sorting_path_under_ties():
+    g = torch.Generator().manual_seed(0)
+    q, k = torch.randint(0, 2, (60, 4), generator=g).double(), torch.randint(0, 2, (60, 4), generator=g).double()
+    fast = retrieval(q, k, normalize=False).a_to_b
+    slow = rank_queries(q, k, relevant=(torch.arange(60), torch.arange(60)), normalize=False)
+    for key, values in fast.per_query.items():
+        torch.testing.assert_close(values, slow.per_query[key], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("pool", "p"), [(5, 1), (6, 2), (7, 7), (7, 3)])
