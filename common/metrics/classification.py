@@ -205,7 +205,7 @@ class _Ranked:
         self.starts, self.ends = starts[blocks], ends[blocks]
 
     def figures(self, weight: Weights) -> tuple[float, float]:
-        total = np.zeros(len(self.order) + 1)  # weight of everything above each place
+        total = np.zeros(len(self.order) + 1, weight.dtype)  # weight of everything above each place
         np.cumsum(weight[self.order], out=total[1:])
         step_hits = np.add.reduceat(weight[self.positive], self.first) if len(self.first) else np.zeros(1)
         hits = np.cumsum(step_hits)
@@ -231,7 +231,9 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
 def _macro(curves: list[_Ranked], weight: Weights) -> dict[str, float]:
     if not curves:
         return {}
-    table = np.array([c.figures(weight) for c in curves])
+    # Weights count draws: as integers their cumulative sum is several times faster.
+    counts = weight.astype(np.int64)
+    table = np.array([c.figures(counts) for c in curves])
     return {"auroc": _mean(table[:, 0]), "auprc": _mean(table[:, 1])}
 
 
