@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch_geometric.nn.aggr import Set2Set
 from torch_geometric.utils import scatter, softmax
@@ -93,7 +93,8 @@ class KMPNN(nn.Module):
         h_j      <- GRU(ReLU(m_j), h_j)
 
     W_kind(x) is an MLP of the edge's embedding x (one vector per bond type or relation), hidden `edge_hidden`. The
-    same layer runs `steps` times. Attribute nodes have no in-edges, so they send but do not receive.
+    same layer runs `steps` times. Attribute nodes have no in-edges: they send and do not receive. So one attribute has
+    the same state in every molecule of a batch, and is computed once; only the readout sees it in each molecule.
 
     Args:
         n_nodes: size of the node table (elements and attributes); n_relations: of the element graph.
@@ -121,41 +122,65 @@ class KMPNN(nn.Module):
         self.hidden, self.steps, self.out_dim = hidden, steps, 2 * hidden
 
     def forward(self, batch: MoleculeBatch) -> Float[Tensor, "graphs out"]:
-        n_atoms = len(batch.atoms)
-        ids = torch.cat([batch.atoms[:, 0], batch.attributes])
+        atoms, attributes, copy = self.node_states(batch)
+        h = torch.cat([atoms, attributes[copy]])
         graph = torch.cat([batch.graph, batch.attribute_graph])
-        h = nn.functional.relu(self.project(self.nodes(ids)))
-        bonds = (batch.bonds, batch.bond_features[:, 0], self._matrices(self.bond_network, self.bond_types))
-        attribute, atom = batch.attribute_edges
-        relations = (
-            torch.stack([attribute + n_atoms, atom]), batch.attribute_relation,
-            self._matrices(self.relation_network, self.relations),
-        )  # fmt: skip
-        for _ in range(self.steps):
-            message = self._messages(h, *bonds) + self._messages(h, *relations) + self.bias
-            h = self.gru(nn.functional.relu(message), h)
         order = torch.argsort(graph, stable=True)
         return self.readout(h[order], graph[order], dim_size=batch.n_graphs)
+
+    def node_states(
+        self, batch: MoleculeBatch
+    ) -> tuple[Float[Tensor, "atoms hidden"], Float[Tensor, "distinct hidden"], Int[Tensor, " attributes"]]:
+        """States after the last step: of the atoms, of the batch's distinct attributes, and which of these each
+        attribute node of a molecule is."""
+        distinct, copy = torch.unique(batch.attributes, return_inverse=True)
+        atoms, attributes = (nn.functional.relu(self.project(self.nodes(i))) for i in (batch.atoms[:, 0], distinct))
+        kinds, bond_kind = torch.unique(batch.bond_features[:, 0], return_inverse=True)
+        bonds = (batch.bonds, bond_kind, self._matrices(self.bond_network, self.bond_types)[kinds])
+        # A column for each (attribute, relation) of the batch; `has` says which of them each atom's element has.
+        node, atom = batch.attribute_edges
+        n_relations = self.relations.num_embeddings
+        columns, column = torch.unique(copy[node] * n_relations + batch.attribute_relation, return_inverse=True)
+        has = torch.zeros(len(atoms), len(columns), dtype=torch.bool, device=atoms.device)
+        has[atom, column] = True
+        sender, relation = columns // n_relations, columns % n_relations
+        matrices = self._matrices(self.relation_network, self.relations)[relation]
+        for _ in range(self.steps):
+            sent = (matrices @ attributes[sender][:, :, None])[:, :, 0]
+            message = self._messages(atoms, *bonds) + self._attention(attributes[sender], atoms, has) @ sent + self.bias
+            atoms = self.gru(nn.functional.relu(message), atoms)
+            attributes = self.gru(nn.functional.relu(self.bias).expand_as(attributes), attributes)
+        return atoms, attributes, copy
 
     def _matrices(self, network: nn.Module, table: nn.Embedding) -> Float[Tensor, "kinds hidden hidden"]:
         """W(x) of every edge kind at once: there are few kinds, and many edges of each."""
         return network(table.weight).view(-1, self.hidden, self.hidden)
 
+    def _score(self, senders: Tensor, receivers: Tensor) -> tuple[Tensor, Tensor]:
+        """a . [h_i || h_j] = a_1 . h_i + a_2 . h_j: two products per node instead of one per edge."""
+        left, right = self.attention.weight[0].split(self.hidden)
+        return senders @ left, receivers @ right
+
+    def _attention(
+        self, senders: Float[Tensor, "columns hidden"], atoms: Float[Tensor, "atoms hidden"],
+        has: Bool[Tensor, "atoms columns"],
+    ) -> Float[Tensor, "atoms columns"]:  # fmt: skip
+        """alpha of the relations: few attributes and every atom has several, so the weights are a dense matrix. An atom
+        without any (an unknown or masked element) has weights of zero."""
+        left, right = self._score(senders, atoms)
+        score = nn.functional.leaky_relu(left + right[:, None], 0.2).masked_fill(~has, -torch.inf)
+        top = score.detach().amax(1, keepdim=True).clamp_min(torch.finfo(score.dtype).min)
+        weight = (score - top).exp()
+        return weight / weight.sum(1, keepdim=True).clamp_min(torch.finfo(score.dtype).tiny)
+
     def _messages(
         self, h: Float[Tensor, "nodes hidden"], edges: Int[Tensor, "2 edges"], kind: Int[Tensor, " edges"],
         matrices: Float[Tensor, "kinds hidden hidden"],
     ) -> Float[Tensor, "nodes hidden"]:  # fmt: skip
+        """sum_i alpha_ij W_kind(i, j) h_i over the edges i -> j."""
         source, target = edges
-        # a . [h_i || h_j] = a_1 . h_i + a_2 . h_j: two products per node instead of one per edge.
-        left, right = self.attention.weight[0].split(self.hidden)
-        score = nn.functional.leaky_relu((h @ left)[source] + (h @ right)[target], 0.2)
-        alpha = softmax(score, target, num_nodes=len(h))
-        weighted = alpha[:, None] * h[source]
-        # sum_i alpha_ij W_kind h_i: sum the inputs per (kind, target) first, then one product per kind.
-        out = torch.zeros_like(h)
-        for number, matrix in enumerate(matrices):
-            chosen = kind == number
-            if bool(chosen.any()):
-                summed = torch.zeros_like(h).index_add(0, target[chosen], weighted[chosen])
-                out = out + summed @ matrix.T
-        return out
+        left, right = self._score(h, h)
+        alpha = softmax(nn.functional.leaky_relu(left[source] + right[target], 0.2), target, num_nodes=len(h))
+        # W h of every kind in one product, then each edge picks its own: atoms have few bonds, of few kinds.
+        sent = (h @ matrices.flatten(0, 1).T).view(-1, self.hidden)
+        return torch.zeros_like(h).index_add(0, target, alpha[:, None] * sent[source * len(matrices) + kind])

@@ -59,6 +59,10 @@ class GraphCL(ContrastiveSystem):
         row = torch.where(stats.count > 0, stats.lse - stats.positive, torch.zeros_like(stats.lse))
         return {"graphcl": row.mean()}
 
+    def features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The graph vector of the molecule itself, before the projector, for property predictors."""
+        return {"molecule": self.gcn(batch["molecule"])}
+
     def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
-        """The graph vector of the molecule itself, before the projector."""
+        """The same vector at unit length, for search."""
         return {"molecule": normalize(self.gcn(batch["molecule"]), dim=1)}

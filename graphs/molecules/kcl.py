@@ -28,7 +28,7 @@ from torch.nn.functional import normalize
 
 from counterpoint.common.data.samplers import BatchSampler
 from counterpoint.common.losses import NTXent
-from counterpoint.common.trainers import ContrastiveSystem, Datasets
+from counterpoint.common.trainers import ContrastiveSystem, Datasets, Stage
 from counterpoint.graphs.configs import KCLConfig
 from counterpoint.graphs.molecules.data import collate_molecules, molecule_datasets
 from counterpoint.graphs.molecules.element_kg import ElementGraph, periodic_table_graph, read_triples
@@ -59,11 +59,19 @@ class KCL(ContrastiveSystem):
         if config.freeze_readouts:
             for readout in (self.gcn.readout, self.kmpnn.readout):
                 readout.requires_grad_(False)
-        if config.rotate_epochs:
-            table = train_rotate(self.knowledge, config.node_dim, epochs=config.rotate_epochs, seed=config.train.seed)
-            with torch.no_grad():
-                self.kmpnn.nodes.weight.copy_(table)
-                self.gcn.embedding.tables[0].weight.copy_(table[: len(self.gcn.embedding.tables[0].weight)])
+        self.register_buffer("initialized", torch.tensor(not config.rotate_epochs))
+
+    def on_stage_start(self, stage: Stage) -> None:
+        """RotatE's vectors become the initial tables, once: a loaded, resumed or continued run has them already."""
+        if self.initialized:
+            return
+        config = self.config
+        table = train_rotate(self.knowledge, config.node_dim, epochs=config.rotate_epochs, seed=config.train.seed)
+        elements = self.gcn.embedding.tables[0].weight
+        with torch.no_grad():
+            self.kmpnn.nodes.weight.copy_(table)
+            elements.copy_(table[: len(elements)])
+            self.initialized.fill_(True)
 
     collate = staticmethod(collate_molecules)
 
@@ -86,12 +94,17 @@ class KCL(ContrastiveSystem):
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {"nt_xent": self.contrast(embeddings["molecule"], embeddings["knowledge"])}
 
-    def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
-        """Graph vectors before the projector: what a property predictor uses."""
+    def features(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
+        """Graph vectors before the projector: what a property predictor uses. Their length carries the molecule's size
+        (the readouts sum), so they are not normalised."""
         molecules: MoleculeBatch = batch["molecule"]
         out = {}
         if modality in (None, "molecule"):
-            out["molecule"] = normalize(self.gcn(molecules), dim=1)
+            out["molecule"] = self.gcn(molecules)
         if modality in (None, "knowledge"):
-            out["knowledge"] = normalize(self.kmpnn(with_element_knowledge(molecules, self.knowledge)), dim=1)
+            out["knowledge"] = self.kmpnn(with_element_knowledge(molecules, self.knowledge))
         return out
+
+    def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
+        """The same vectors at unit length, for search."""
+        return {name: normalize(vectors, dim=1) for name, vectors in self.features(batch, modality).items()}

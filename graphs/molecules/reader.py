@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rdkit import Chem, RDLogger
+from rdkit import Chem, RDLogger, rdBase
 from rdkit.Chem import SDMolSupplier
 
 from counterpoint.common.errors import InputError
@@ -19,7 +19,8 @@ ID_NAMES = ("id", "mol_id", "compound_id", "name", "num", "molecule_chembl_id")
 
 def parse_smiles(smiles: str) -> Chem.Mol:
     """The molecule of a SMILES that has been read before; `InputError` when RDKit cannot parse it."""
-    molecule = Chem.MolFromSmiles(smiles)
+    with rdBase.BlockLogs():  # the reader has listed what RDKit warns of
+        molecule = Chem.MolFromSmiles(smiles)
     if molecule is None:
         raise InputError(f"{smiles!r} is no SMILES that RDKit parses; read molecules with read_molecules first")
     return molecule
@@ -167,16 +168,12 @@ class quiet_rdkit:
         self._logger = logging.getLogger("rdkit")
         self._tail = _LogTail()
         self._handler = logging.StreamHandler(self._tail)
-        from rdkit import rdBase
-
         rdBase.LogToPythonLogger()
         self._old = (self._logger.handlers[:], self._logger.propagate)
         self._logger.handlers, self._logger.propagate = [self._handler], False
         return self._tail
 
     def __exit__(self, *_) -> None:
-        from rdkit import rdBase
-
         self._logger.handlers, self._logger.propagate = self._old
         rdBase.LogToCppStreams()
         RDLogger.EnableLog("rdApp.error")

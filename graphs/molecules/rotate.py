@@ -32,14 +32,20 @@ class RotatE(nn.Module):
         self.phases = nn.Parameter(torch.empty(n_relations, dim // 2).uniform_(-math.pi, math.pi))
         self.margin = margin
 
-    def forward(
-        self, head: Int[Tensor, " *n"], relation: Int[Tensor, " *n"], tail: Int[Tensor, " *n"]
-    ) -> Float[Tensor, " *n"]:
-        hr, hi = self.entities[head].chunk(2, -1)
-        tr, ti = self.entities[tail].chunk(2, -1)
-        cos, sin = self.phases[relation].cos(), self.phases[relation].sin()
-        distance = torch.stack([hr * cos - hi * sin - tr, hr * sin + hi * cos - ti]).square().sum(0)
-        return self.margin - distance.clamp_min(1e-12).sqrt().sum(-1)
+    def forward(self, head: Int[Tensor, ...], relation: Int[Tensor, ...], tail: Int[Tensor, ...]) -> Float[Tensor, ...]:
+        """Scores; the three numbers broadcast. |h o r - t| = |h - t o r*|: the smaller side is the one that turns."""
+        h, t = (self.entities[e].unflatten(-1, (2, -1)) for e in (head, tail))
+        if head.numel() <= tail.numel():
+            h = _turn(h, self.phases[relation])
+        else:
+            t = _turn(t, -self.phases[relation])
+        return self.margin - (h - t).square().sum(-2).clamp_min(1e-12).sqrt().sum(-1)
+
+
+def _turn(x: Float[Tensor, "... 2 half"], phase: Float[Tensor, "... half"]) -> Float[Tensor, "... 2 half"]:
+    """Multiply complex coordinates (real row, imaginary row) by e^(i phase)."""
+    cos, sin = phase.cos(), phase.sin()
+    return torch.stack([x[..., 0, :] * cos - x[..., 1, :] * sin, x[..., 0, :] * sin + x[..., 1, :] * cos], -2)
 
 
 def train_rotate(
@@ -66,10 +72,10 @@ def train_rotate(
         corrupt_tail = epoch % 2 == 0
         if corrupt_tail:
             other = torch.randint(1, FIRST_ATTRIBUTE, (len(t), negatives), generator=generator)
-            negative = model(h[:, None].expand_as(other), r[:, None].expand_as(other), other)
+            negative = model(h[:, None], r[:, None], other)
         else:
             other = torch.randint(n_attributes, (len(h), negatives), generator=generator) + FIRST_ATTRIBUTE
-            negative = model(other, r[:, None].expand_as(other), t[:, None].expand_as(other))
+            negative = model(other, r[:, None], t[:, None])
         weight = (adversarial * negative.detach()).softmax(1)
         positive = model(h, r, t)
         loss = -(nn.functional.logsigmoid(positive) + (weight * nn.functional.logsigmoid(-negative)).sum(1)).mean()

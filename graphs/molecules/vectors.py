@@ -9,14 +9,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.trainers import ContrastiveSystem
-from counterpoint.graphs.molecules.data import collate_molecules
-from counterpoint.graphs.molecules.featurize import featurize
+from counterpoint.graphs.molecules.featurize import collate, featurize
 
 
 def encoder_of(
     system: ContrastiveSystem, modality: str = "molecule", batch_size: int = 256
 ) -> Callable[[Sequence[str]], Float[Tensor, "n dim"]]:
-    """A function from SMILES to vectors; the same list is encoded once."""
+    """A function from SMILES to unit vectors, for search; the same list is encoded once."""
+    return _remembering(system, system.encode, modality, batch_size)
+
+
+def features_of(
+    system: ContrastiveSystem, modality: str = "molecule", batch_size: int = 256
+) -> Callable[[Sequence[str]], Float[Tensor, "n dim"]]:
+    """A function from SMILES to the vectors that probes and heads read; the same list is encoded once."""
+    return _remembering(system, system.features, modality, batch_size)
+
+
+def _remembering(system: ContrastiveSystem, encoder: Callable, modality: str, batch_size: int) -> Callable:
     known: dict[tuple[str, ...], Tensor] = {}
 
     @torch.no_grad()
@@ -24,12 +34,9 @@ def encoder_of(
         key = tuple(smiles)
         if key not in known:
             system.eval()
-            samples = [{"molecule": g, "smiles": s} for g, s in zip(featurize(key), key, strict=True)]
-            parts = [
-                system.encode(collate_molecules(samples[i : i + batch_size]), modality)[modality]
-                for i in range(0, len(samples), batch_size)
-            ]
-            known[key] = torch.cat(parts)
+            graphs = featurize(key)
+            parts = [collate(graphs[i : i + batch_size]) for i in range(0, len(graphs), batch_size)]
+            known[key] = torch.cat([encoder({"molecule": part})[modality] for part in parts])
         return known[key]
 
     return encode
