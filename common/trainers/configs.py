@@ -124,7 +124,8 @@ class TrainConfig:
     num_nodes: int = 1
     """Machines."""
     strategy: str = "auto"
-    """`auto`, or `ddp` (or a variant such as `ddp_find_unused_parameters_true`) for several devices."""
+    """`auto`; for several devices `ddp` (or a variant such as `ddp_find_unused_parameters_true`), or `fsdp`, which also
+    shares out weights, gradients and optimiser state."""
     workers: int = 0
     """Processes that load data, per device; the samples do not depend on their number."""
     on_error: str = "raise"

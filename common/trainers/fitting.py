@@ -22,7 +22,16 @@ from counterpoint.common.trainers.keeper import RunKeeper
 from counterpoint.common.trainers.loader import Batches, Datasets, Requests
 from counterpoint.common.trainers.logger import MetricsCsv
 from counterpoint.common.trainers.monitors import CollapseMonitor
-from counterpoint.common.trainers.run import METRICS, RunResult, checkpoint_dir, load_weights, open_run, record_data
+from counterpoint.common.trainers.run import (
+    METRICS,
+    RunResult,
+    checkpoint_dir,
+    load_weights,
+    main_process,
+    open_run,
+    record_data,
+)
+from counterpoint.common.trainers.sharding import ShardedStrategy
 from counterpoint.common.trainers.state import find_checkpoint, preserved_rng, read_state, seed_all
 from counterpoint.common.trainers.system import ContrastiveSystem, Progress, Stage
 
@@ -73,7 +82,7 @@ def fit(
             progress = system.progress
             system.progress = Progress(stage=progress.stage + 1, total_step=progress.total_step)
     last, best = (checkpoint_dir(run_dir, name) for name in ("last", "best"))
-    if not best.exists():
+    if main_process() and not best.exists():
         shutil.copytree(find_checkpoint(last), best)
     if not metrics:
         metrics = dict(read_state(find_checkpoint(last)).get("metrics", {}))
@@ -175,12 +184,10 @@ def _trainer(
     system: ContrastiveSystem, run_dir: Path, callbacks: list[Callback], log: MetricsCsv, validate: bool, state: Any
 ) -> Trainer:
     train = system.config.train
-    if train.strategy != "auto" and not train.strategy.startswith("ddp"):
-        # Backward runs inside training_step, where a sharded root module has not yet hooked its gradients.
-        raise InputError(
-            f"train.strategy {train.strategy!r} is not supported; give auto or ddp, and train.micro_batch_size where "
-            "memory is short"
-        )
+    if train.strategy == "fsdp" and train.precision == "16-mixed":
+        raise InputError("train.precision 16-mixed does not go with train.strategy fsdp; give bf16-mixed")
+    if train.strategy not in ("auto", "fsdp") and not train.strategy.startswith("ddp"):
+        raise InputError(f"train.strategy {train.strategy!r} is not supported; give auto, ddp or fsdp")
     loggers: list[Any] = [log]
     if train.tensorboard:
         purge = None if state is None else system.progress.total_step + 1
@@ -190,7 +197,7 @@ def _trainer(
             accelerator=train.accelerator,
             devices=train.devices,
             num_nodes=train.num_nodes,
-            strategy=train.strategy,
+            strategy=ShardedStrategy() if train.strategy == "fsdp" else train.strategy,
             precision=train.precision,  # type: ignore[arg-type]
             max_epochs=-1,
             max_steps=-1,

@@ -18,6 +18,7 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.trainers.loader import BAD
 from counterpoint.common.trainers.logger import MetricsCsv
 from counterpoint.common.trainers.run import BAD_SAMPLES, checkpoint_dir
+from counterpoint.common.trainers.sharding import load_optimizer
 from counterpoint.common.trainers.state import rng_state, set_rng_state, write_checkpoint
 
 
@@ -64,11 +65,11 @@ class RunKeeper(Callback):
             except ValueError:  # not in the main thread: whoever owns the thread stops it
                 break
         for optimizer, saved in zip(trainer.optimizers, self.carried or []):
-            optimizer.load_state_dict(saved)
+            load_optimizer(optimizer, saved)
         if self.state is None:
             return
         for optimizer, saved in zip(trainer.optimizers, self.state["optimizers"]):
-            optimizer.load_state_dict(saved)
+            load_optimizer(optimizer, saved)
         for name, saved in self.state["schedules"].items():
             if name in system.schedules:
                 system.schedules[name].load_state_dict(saved)

@@ -22,13 +22,15 @@ def decays(name: str, parameter: Tensor) -> bool:
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], config: OptimConfig) -> list[dict[str, Any]]:
     """Optimiser groups by (learning-rate scale, weight decay); each has `lr_scale` and `decay_scale` for the schedules.
 
+    Scalars stand in groups of their own: sharded training keeps them whole, and an optimiser does not mix the kinds.
+
     >>> groups = parameter_groups(nn.Linear(2, 3).named_parameters(), OptimConfig(weight_decay=0.1))
     >>> [(g["names"], g["weight_decay"]) for g in groups]
     [(['weight'], 0.1), (['bias'], 0.0)]
     """
     rules = sorted(config.groups, key=lambda g: -len(g.prefix))
     matched = set()
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
     for name, parameter in named:
         rule = next((r for r in rules if name.startswith(r.prefix)), None)
         if rule is not None:
@@ -38,7 +40,7 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], config: OptimCon
         scale = rule.lr_scale if rule is not None else 1.0
         decay = config.weight_decay if rule is None or rule.weight_decay is None else rule.weight_decay
         decay = decay if decays(name, parameter) else 0.0
-        group = groups.setdefault((scale, decay), {"params": [], "names": []})
+        group = groups.setdefault((scale, decay, parameter.ndim == 0), {"params": [], "names": []})
         group["params"].append(parameter)
         group["names"].append(name)
         group.update(lr=config.lr * scale, weight_decay=decay, lr_scale=scale)

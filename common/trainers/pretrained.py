@@ -13,7 +13,14 @@ from safetensors import SafetensorError
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.trainers.config import from_dict, to_dict
-from counterpoint.common.trainers.run import ENVIRONMENT, create_system, environment, load_weights, system_name
+from counterpoint.common.trainers.run import (
+    ENVIRONMENT,
+    create_system,
+    environment,
+    load_weights,
+    system_class,
+    system_name,
+)
 from counterpoint.common.trainers.state import MODEL, write_model
 
 CONFIG, PREPROCESSING, CARD = "config.json", "preprocessing.json", "README.md"
@@ -79,14 +86,14 @@ def _download(name: str, revision: str | None) -> Path:
 
 
 def _card(system: Any, metrics: Mapping[str, float], notes: str) -> str:
-    doc = (type(system).__doc__ or "").strip().splitlines()
+    doc = (system_class(system).__doc__ or "").strip().splitlines()
     count = sum(p.numel() for p in system.parameters())
     lines = [
         "---",
         "library_name: counterpoint",
         "tags: [contrastive-learning, self-supervised-learning]",
         "---",
-        f"# {type(system).__name__}",
+        f"# {system_class(system).__name__}",
         "",
         doc[0] if doc else "",
         "",

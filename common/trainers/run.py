@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch.distributed.fsdp import FSDPModule
+
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.trainers.config import from_dict, load_yaml, save_yaml, to_dict
@@ -84,7 +86,18 @@ def checkpoint_dir(run_dir: Path, checkpoint: str) -> Path:
 
 def system_name(system: Any) -> str:
     """`module:Class`, as recorded in config.yaml."""
-    return f"{type(system).__module__}:{type(system).__qualname__}"
+    cls = system_class(system)
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def system_class(system: Any) -> type:
+    """The class as written: a sharded system carries one of PyTorch's making in front of it."""
+    return next(c for c in type(system).__mro__ if not issubclass(c, FSDPModule))
+
+
+def main_process() -> bool:
+    """Whether this process is the first of its training."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
 def open_run(system: Any, resume: Path | None) -> tuple[Path, dict[str, Any] | None]:
@@ -92,11 +105,12 @@ def open_run(system: Any, resume: Path | None) -> tuple[Path, dict[str, Any] | N
     train = system.config.train
     if resume is not None:
         folder = find_checkpoint(checkpoint_dir(resume, "last"))
+        if train.precision == "64-true":
+            system.double()  # single precision would round the weights
         load_weights(system, folder)
         return resume, read_state(folder)
-    run_dir = Path(train.out or f"runs/{type(system).__name__}")
-    main = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
-    if not main:
+    run_dir = Path(train.out or f"runs/{system_class(system).__name__}")
+    if not main_process():
         return run_dir, None
     try:
         if (run_dir / CONFIG).exists() and not train.overwrite:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,6 +28,7 @@ from counterpoint.common.trainers.harmonize import Harmonizer
 from counterpoint.common.trainers.loader import Datasets
 from counterpoint.common.trainers.optim import build_optimizer, parameter_groups
 from counterpoint.common.trainers.schedules import Schedule
+from counterpoint.common.trainers.sharding import align_statistics, clip_gradients, settle_gradients
 from counterpoint.common.trainers.state import rng_state, set_rng_state
 from counterpoint.common.trainers.steps import average_gradients, batch_rows, cached_gradients, total_loss
 
@@ -154,6 +155,17 @@ class ContrastiveSystem(LightningModule):
     def after_update(self) -> None:
         """Called after each optimiser step: queues, clamps, per-sample state."""
 
+    def sharded_parts(self) -> Sequence[nn.Module]:
+        """Parts whose weights `train.strategy=fsdp` gathers one at a time; here the entries of every `nn.ModuleList`.
+
+        Such a part is used by calling it alone, never by reaching for its weights. The rest of the system is gathered
+        for the whole of `embed` and `losses`, so anything goes there.
+        """
+        lists = [m for m in self.modules() if isinstance(m, nn.ModuleList)]
+        nested = {id(inner) for outer in lists for entry in outer for inner in entry.modules()}
+        entries = [entry for part in lists if id(part) not in nested for entry in part]
+        return [e for e in entries if not isinstance(e, (nn.ModuleList, nn.ModuleDict, nn.ParameterList))]
+
     # Training --------------------------------------------------------------------------------------------------------
 
     @property
@@ -266,6 +278,7 @@ class ContrastiveSystem(LightningModule):
     def update(self) -> None:
         """Clip, step the optimisers, clear gradients, move the EMA teachers."""
         config = self.optim_config
+        settle_gradients(self)
         found: Any = self.optimizers()
         for optimizer in found if isinstance(found, list) else [found]:
             scaler = getattr(self.trainer.precision_plugin, "scaler", None)
@@ -286,7 +299,7 @@ class ContrastiveSystem(LightningModule):
 
     def _clip(self, optimizer: torch.optim.Optimizer, limit: float) -> Tensor:
         parameters = [p for g in optimizer.param_groups for p in g["params"]]
-        return torch.nn.utils.clip_grad_norm_(parameters, limit)
+        return clip_gradients(parameters, limit)
 
     def _record_step(self, terms: Mapping[str, Tensor]) -> None:
         total = self.total(terms).detach()
@@ -323,6 +336,7 @@ class ContrastiveSystem(LightningModule):
     # Validation ------------------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
+        align_statistics(self)
         self._validation = {"terms": {}, "rows": 0, "embeddings": {}, "rng": rng_state()}
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:

@@ -163,7 +163,8 @@ def test_configurations_that_cannot_work_are_refused(tmp_path):
     for changes, words in [
         ({"train.precision": "float7"}, "float7"),
         ({"train.monitor": "val/accuracy"}, "val/accuracy.*there are: .*val/loss"),
-        ({"train.strategy": "fsdp"}, "'fsdp' is not supported; give auto or ddp"),
+        ({"train.strategy": "zero"}, "'zero' is not supported; give auto, ddp or fsdp"),
+        ({"train.strategy": "fsdp", "train.precision": "16-mixed"}, "16-mixed does not go with .*; give bf16-mixed"),
         ({"optim.name": "adamax"}, "adamax.*adamw"),
         ({"optim.schedule.kind": "cosin"}, "cosin"),
         ({"optim.groups": [{"prefix": "tower_c"}]}, "tower_c"),
