@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 
 from counterpoint.common.cli.suggest import no_such
 from counterpoint.common.cli.vertical import SystemEntry, Vertical
-from counterpoint.common.data import BadSample
+from counterpoint.common.data.encoding import encode_rows as encode_samples
 from counterpoint.common.errors import InputError
-from counterpoint.common.progress import note, track
+from counterpoint.common.progress import note
 from counterpoint.common.trainers import load_run, override
 
 SPLITS = ("train", "val", "test")
@@ -33,6 +32,7 @@ class Encoded:
         ids, groups: of each row.
         labels: of each row, where a label field was asked for.
         left_out: unreadable samples as (id, reason).
+        collate: how samples become batches.
     """
 
     system: Any
@@ -43,6 +43,7 @@ class Encoded:
     groups: list[str]
     labels: Any
     left_out: list[tuple[str, str]]
+    collate: Any = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -92,31 +93,31 @@ def encode_run(
 
 
 def encode_rows(
-    system: Any, dataset: Any, collate: Any, rows: range, batch_size: int = 128, label: str | None = None
+    system: Any,
+    dataset: Any,
+    collate: Any,
+    rows: Sequence[int],
+    batch_size: int = 128,
+    label: str | None = None,
+    change: Callable[[dict, list[int]], dict] | None = None,
 ) -> Encoded:
-    """Encode some rows of a dataset; unreadable ones are left out and listed."""
+    """Encode some rows of a dataset; unreadable ones are left out and listed. `change` is applied to every batch."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    system = system.to(device).eval()
-    loader = DataLoader(Subset(dataset, rows), batch_size=batch_size, collate_fn=list)
-    vectors: dict[str, list[Tensor]] = {}
-    positions, ids, groups, labels, left_out = [], [], [], [], []
-    with torch.inference_mode():
-        for samples in track(loader, "encoding", len(loader)):
-            start = rows[len(ids) + len(left_out)]
-            left_out += [(s.id, s.reason) for s in samples if isinstance(s, BadSample)]
-            good = [(start + i, s) for i, s in enumerate(samples) if not isinstance(s, BadSample)]
-            if not good:
-                continue
-            batch = {name: _to(value, device) for name, value in collate([s for _, s in good]).items()}
-            for name, value in system.encode(batch).items():
-                vectors.setdefault(name, []).append(value.float().cpu())
-            if label is not None:
-                labels += [_label(sample, label) for _, sample in good]
-            positions += [position for position, _ in good]
-            ids += [str(s.get("id", position)) for position, s in good]
-            groups += [str(s.get("group", s.get("id", position))) for position, s in good]
-    together = {name: torch.cat(v) for name, v in vectors.items()}
-    return Encoded(system, dataset, positions, together, ids, groups, _stack(labels), left_out)
+    found = encode_samples(
+        system.to(device).eval(),
+        dataset,
+        rows,
+        facts=lambda position, sample: {} if label is None else {"label": _label(dataset, position, sample, label)},
+        change=change,
+        batch_size=batch_size,
+        collate_fn=collate,
+        device=device,
+        progress="encoding",
+    )
+    labels = _stack(found.facts.get("label", []))
+    return Encoded(
+        system, dataset, found.positions, found.vectors, found.ids, found.groups, labels, found.left_out, collate
+    )
 
 
 def modality_pairs(encoded: Encoded) -> Iterator[tuple[str, str]]:
@@ -134,12 +135,15 @@ def entry_of(vertical: Vertical, system: Any) -> SystemEntry | None:
     return next((entry for entry in vertical.systems if entry.system == name), None)
 
 
-def _label(sample: dict[str, Any], name: str) -> Any:
-    if name not in sample:
-        texts = [key for key, value in sample.items() if not isinstance(value, Tensor) or value.ndim < 2]
-        raise no_such("label field", name, texts)
-    value = sample[name]
-    return value.tolist() if isinstance(value, Tensor) else value
+def _label(dataset: Any, position: int, sample: dict[str, Any], name: str) -> Any:
+    if name in sample:
+        value = sample[name]
+        return value.tolist() if isinstance(value, Tensor) else value
+    manifest = getattr(dataset, "manifest", None)
+    if manifest is not None and name in manifest.frame:
+        return manifest.row(position)[name]
+    texts = [key for key, value in sample.items() if not isinstance(value, Tensor) or value.ndim < 2]
+    raise no_such("label field", name, [*texts, *(() if manifest is None else manifest.frame.columns)])
 
 
 def _stack(labels: list) -> Any:
@@ -147,7 +151,3 @@ def _stack(labels: list) -> Any:
     if not labels:
         return None
     return torch.tensor(labels) if isinstance(labels[0], list) else labels
-
-
-def _to(value: Any, device: str) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value

@@ -26,7 +26,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from counterpoint.common.data.dataset import BadSample, collate
+from counterpoint.common.data.dataset import collate
+from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import track
 
@@ -105,14 +106,14 @@ def embed_to_parquet(
             with _claim(out, i) as mine:
                 if mine and not _part(out, i).exists():
                     rows = range(i * shard_size, min((i + 1) * shard_size, info.samples))
-                    table = _encode_rows(system, dataset, rows, metadata, batch_size, collate_fn, device, info)
+                    table = _table(system, dataset, rows, metadata, batch_size, collate_fn, device, info)
                     _write(table, _part(out, i))
     finally:
         system.train(was_training)
     return EmbeddingStore(out)
 
 
-def _encode_rows(
+def _table(
     system: Any,
     dataset: Any,
     rows: range,
@@ -122,35 +123,24 @@ def _encode_rows(
     device: str | torch.device,
     info: EmbeddingInfo,
 ) -> pa.Table:
-    vectors: dict[str, list[Tensor]] = {}
-    columns: dict[str, list] = {name: [] for name in ("id", "group", "row", *metadata)}
-    left_out = []
-    for start in range(rows.start, rows.stop, batch_size):
-        positions = range(start, min(start + batch_size, rows.stop))
-        samples = [(p, dataset[p]) for p in positions]
-        left_out += [[s.id, s.reason] for _, s in samples if isinstance(s, BadSample)]
-        good = [(p, s) for p, s in samples if not isinstance(s, BadSample)]
-        if not good:
-            continue
-        batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in collate_fn([s for _, s in good]).items()}
-        with torch.inference_mode():
-            for name, value in system.encode(batch).items():
-                vectors.setdefault(name, []).append(value.float().cpu())
-        for position, sample in good:
-            columns["id"].append(str(sample.get("id", position)))
-            columns["group"].append(str(sample.get("group", sample.get("id", position))))
-            columns["row"].append(position)
-            for name in metadata:
-                columns[name].append(_fact(dataset, position, sample, name))
-    table = pa.table(columns)
-    for name, parts in vectors.items():
-        z = torch.cat(parts)
+    found = encode_rows(
+        system,
+        dataset,
+        rows,
+        facts=lambda position, sample: {name: _fact(dataset, position, sample, name) for name in metadata},
+        batch_size=batch_size,
+        collate_fn=collate_fn,
+        device=device,
+    )
+    extra = {name: found.facts.get(name, []) for name in metadata}
+    table = pa.table({"id": found.ids, "group": found.groups, "row": found.positions, **extra})
+    for name, z in found.vectors.items():
         if not torch.isfinite(z).all():
             row = int((~torch.isfinite(z).all(1)).nonzero()[0])
-            raise InputError(f"sample {columns['id'][row]!r}: its {name} embedding holds NaN or infinity")
+            raise InputError(f"sample {found.ids[row]!r}: its {name} embedding holds NaN or infinity")
         flat = pa.array(z.numpy().reshape(-1), pa.float32())
         table = table.append_column(f"vector.{name}", pa.FixedSizeListArray.from_arrays(flat, z.shape[1]))
-    facts = {"model_hash": info.model_hash, "data_hash": info.data_hash, "left_out": json.dumps(left_out)}
+    facts = {"model_hash": info.model_hash, "data_hash": info.data_hash, "left_out": json.dumps(found.left_out)}
     return table.replace_schema_metadata(facts)
 
 
