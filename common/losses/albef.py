@@ -1,5 +1,7 @@
 """ALBEF: image-text contrast with momentum distillation, matching with hard negatives, masked language modelling."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -15,6 +17,17 @@ from counterpoint.common.losses.scale import LogitScale, Temperature, as_scale
 __all__ = ["ALBEFContrast", "hard_negatives", "masked_lm_loss", "matching_loss"]
 
 
+class Side(NamedTuple):
+    """One modality: the student's rows, the momentum features, and the keys rows of the other modality meet."""
+
+    q: Float[Tensor, "batch dim"]
+    momentum: Float[Tensor, "batch dim"]
+    keys: Float[Tensor, "keys dim"]
+    ids: Int[Tensor, "batch"] | None
+    key_ids: Int[Tensor, "keys"] | None
+    first: int  # place of this rank's rows among the keys
+
+
 class ALBEFContrast(Objective):
     """Image-text contrast against momentum features and a queue, with the momentum model's soft targets (ALBEF's ITC).
 
@@ -23,8 +36,8 @@ class ALBEFContrast(Objective):
         L       = (CE(image -> text keys) + CE(text -> image keys)) / 2
 
     With `index` (or `group`) the one-hot part becomes uniform over all keys of the same id, queue included. T learns
-    through the student's logits only. Queues are pushed in training mode; with
-    `distributed` the ranks share them, the batch's own keys stay local (as in the official code).
+    through the student's logits only. Queues are pushed in training mode. With `distributed` the ranks share the queues
+    and the batch's keys are those of all ranks (in the official code each rank sees its own and the queue).
 
     Args:
         dim, queue_size: width (256) and queue length (65536; 0: none).
@@ -75,45 +88,47 @@ class ALBEFContrast(Objective):
         group: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, ""]:
         """Mean over rows and both directions."""
-        ids = index if group is None else group
-        q_i, q_t = self.embed(image, text)
-        m_i, m_t = self.embed(image_momentum.detach(), text_momentum.detach())
-        keys_i, ids_i = self.with_queue(m_i, self.image_queue, ids)
-        keys_t, ids_t = self.with_queue(m_t, self.text_queue, ids)
-        loss = (
-            self.distilled(q_i, m_i, keys_t, alpha, ids, ids_t) + self.distilled(q_t, m_t, keys_i, alpha, ids, ids_i)
-        ) / 2
-        self.push(m_i, m_t, ids)
+        sides = self.sides(image, text, image_momentum, text_momentum, index if group is None else group)
+        loss = (self.across(*sides, alpha) + self.across(*reversed(sides), alpha)) / 2
+        self.push(*sides)
         return loss
 
-    def with_queue(self, keys: Tensor, queue: FeatureQueue | None, ids: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Keys of the batch followed by the queue's, and their ids."""
-        if queue is None or not len(queue):
-            return keys, ids
-        return torch.cat([keys, queue.keys.to(keys.dtype)]), None if ids is None else torch.cat([ids, queue.ids])
+    def sides(
+        self, image: Tensor, text: Tensor, image_momentum: Tensor, text_momentum: Tensor, ids: Tensor | None
+    ) -> tuple[Side, Side]:
+        """Both modalities with their keys: the momentum features of the batch, then the queue."""
+        students = self.embed(image, text)
+        teachers = self.embed(image_momentum.detach(), text_momentum.detach())
+        queues = (self.image_queue, self.text_queue)
+        return tuple(self._side(q, m, queue, ids) for q, m, queue in zip(students, teachers, queues, strict=True))
 
-    def distilled(
-        self, q: Tensor, teacher: Tensor, keys: Tensor, alpha: float, ids: Tensor | None, key_ids: Tensor | None
-    ) -> Float[Tensor, ""]:
-        """Mean cross-entropy of q against keys with the mixed target."""
-        scale = self.logit_scale()
-        stats = self.local_stats(q, keys, scale=scale, positive=Diagonal())
+    def _side(self, q: Tensor, momentum: Tensor, queue: FeatureQueue | None, ids: Tensor | None) -> Side:
+        keys, key_ids, first = self.union(momentum), None if ids is None else self.union(ids), self.own(q).start
+        if queue is not None and len(queue):
+            keys = torch.cat([keys, queue.keys.to(keys.dtype)])
+            key_ids = None if ids is None else torch.cat([key_ids, queue.ids])
+        return Side(q, momentum, keys, ids, key_ids, first)
+
+    def across(self, one: Side, other: Side, alpha: float) -> Float[Tensor, ""]:
+        """Mean cross-entropy of one modality's rows against the other's keys with the mixed target."""
+        scale, q, keys = self.logit_scale(), one.q, other.keys
+        stats = self.local_stats(q, keys, scale=scale, positive=Diagonal(one.first))
         hard = stats.positive
-        if ids is not None:
-            score, mass = self.target(q, keys, SameLabel(ids, key_ids))
+        if one.ids is not None:
+            score, mass = self.local_target(q, keys, SameLabel(one.ids, other.key_ids))
             hard = scale * score / mass
         losses = stats.lse - hard
         if alpha:
             fixed = scale.detach() if isinstance(scale, Tensor) else scale
-            soft, _ = self.target(q, keys, Gibbs(teacher, keys, scale=fixed))
+            soft, _ = self.local_target(q, keys, Gibbs(one.momentum, keys, scale=fixed))
             losses = losses + alpha * (hard - scale * soft)
         return row_mean(losses)
 
-    def push(self, image: Tensor, text: Tensor, ids: Tensor | None) -> None:
+    def push(self, image: Side, text: Side) -> None:
         """Add the momentum features to the queues (training mode)."""
         if self.training and self.image_queue is not None:
-            self.image_queue.push(image, ids)
-            self.text_queue.push(text, ids)
+            self.image_queue.push(image.momentum, image.ids)
+            self.text_queue.push(text.momentum, text.ids)
 
 
 @torch.no_grad()

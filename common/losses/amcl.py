@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from counterpoint.common.kernels import Index, Self, topk_scores
+from counterpoint.common.kernels import Diagonal, Self
 from counterpoint.common.losses.base import Objective, dots, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
 
@@ -53,8 +53,9 @@ class AMCL(Objective):
         hardest: int = 1,
         bounds: tuple[float, float] = (1e-5, 2.0),
         normalize: bool = True,
+        distributed: str = "none",
     ):
-        super().__init__(normalize=normalize)
+        super().__init__(normalize=normalize, distributed=distributed)
         self.phi = nn.Sequential(nn.Linear(dim, hidden or dim), nn.ReLU(), nn.Linear(hidden or dim, dim))
         self.dim, self.beta, self.hardest, self.bounds = dim, beta, hardest, bounds
 
@@ -67,13 +68,14 @@ class AMCL(Objective):
         batch = len(a)
         z, p = torch.cat([a, b]), self.phi(torch.cat([a, b]))
         partner = (torch.arange(2 * batch, device=z.device) + batch) % max(2 * batch, 1)
+        everyone, temper = self.union(z), self.union(p)
         t_pos = self._temperature(p, p[partner])
         loss = -dots(z, z[partner]) / t_pos + self.beta * self._omega(t_pos)
-        if batch > 1:
-            k = min(self.hardest, 2 * batch - 2)
-            _, hard = topk_scores(z, z, k, exclude=[Self(), Index(partner)])
-            t_neg = self._temperature(p[:, None], p[hard])
-            push = (z[:, None] * z[hard]).sum(-1) / t_neg - self.beta * self._omega(t_neg)
+        if len(everyone) > 2:
+            k = min(self.hardest, len(everyone) - 2)
+            _, hard = self.best(z, z, k, exclude=[Self(), Diagonal(batch), Diagonal(-batch)])
+            t_neg = self._temperature(p[:, None], temper[hard])
+            push = (z[:, None] * everyone[hard]).sum(-1) / t_neg - self.beta * self._omega(t_neg)
             loss = loss + push.mean(1)
         return row_mean(loss)
 

@@ -4,10 +4,21 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from counterpoint.common.kernels import ContrastStats, Diagonal, SameLabel, Self, contrast_stats, merge, target_scores
+from counterpoint.common.kernels import (
+    ContrastStats,
+    Diagonal,
+    SameLabel,
+    Self,
+    contrast_stats,
+    gather_rows,
+    merge,
+    own_rows,
+    target_scores,
+    topk_scores,
+)
 from counterpoint.common.kernels.spec import Target
 from counterpoint.common.losses.cards import ObjectiveCard
 
@@ -20,6 +31,8 @@ class Objective(nn.Module):
     Args:
         normalize: divide every embedding by its norm first (`False`: the caller has done so, or wants raw scores).
         distributed: "none" (columns are this process's), "gather" or "ring" (columns are the union over all ranks).
+            The mean stays that of the local rows: averaged over ranks, as DistributedDataParallel averages gradients,
+            it is the loss of the whole batch. Objectives whose rows do not meet lack the argument and need none.
         backend: the engine's backend, "auto" unless a test says otherwise.
 
     Half-precision inputs are computed in float32 and autocast is switched off inside, so that a temperature of 0.01
@@ -48,22 +61,71 @@ class Objective(nn.Module):
 
     def stats(self, q: Tensor, k: Tensor, **arguments: Any) -> ContrastStats:
         """`contrast_stats` with this objective's backend, over the columns of all ranks when it is distributed."""
-        return contrast_stats(q, k, backend=self.backend, distributed=self.distributed, **_for_pairs(q, k, arguments))
+        return contrast_stats(q, k, backend=self.backend, distributed=self.distributed, **arguments)
 
     def local_stats(self, q: Tensor, k: Tensor, **arguments: Any) -> ContrastStats:
         """`contrast_stats` over columns every rank holds already (a queue, prototypes, private negatives)."""
-        return contrast_stats(q, k, backend=self.backend, **_for_pairs(q, k, arguments))
+        return contrast_stats(q, k, backend=self.backend, **arguments)
 
     def target(self, q: Tensor, k: Tensor, target: Target) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows"]]:
-        """`target_scores`: each row's target-weighted sum of raw scores, and the target's mass."""
-        if not len(q):
-            return q.sum(-1), q.sum(-1)
+        """`target_scores`: each row's target-weighted sum of raw scores, and the target's mass; columns as `stats`."""
+        return target_scores(q, k, target, distributed=self.distributed)
+
+    def local_target(self, q: Tensor, k: Tensor, target: Target) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows"]]:
+        """`target_scores` over columns every rank holds already, or over this rank's alone."""
         return target_scores(q, k, target)
+
+    def best(self, q: Tensor, k: Tensor, n: int, **arguments: Any) -> tuple[Tensor, Tensor]:
+        """`topk_scores`, columns as `stats`: values and positions within `union(k)`."""
+        return topk_scores(q, k, n, distributed=self.distributed, **arguments)
+
+    # ---- over ranks: without `distributed` these change nothing ----
+
+    @property
+    def world(self) -> int:
+        """How many ranks share the batch."""
+        return 1 if self.distributed == "none" else torch.distributed.get_world_size()
+
+    def union(self, rows: Shaped[Tensor, "batch *rest"]) -> Shaped[Tensor, "all_rows *rest"]:
+        """The rows of all ranks in rank order; gradients return to their owners."""
+        return rows if self.distributed == "none" else gather_rows(rows)
+
+    def own(self, rows: Shaped[Tensor, "batch *rest"]) -> slice:
+        """Where this rank's rows lie in `union(rows)`."""
+        return slice(0, len(rows)) if self.distributed == "none" else own_rows(rows)
+
+    @property
+    def rank(self) -> int:
+        """This rank's place among those that share the batch."""
+        return 0 if self.distributed == "none" else torch.distributed.get_rank()
+
+    def count(self, rows: Shaped[Tensor, "batch *rest"]) -> int:
+        """How many rows `union(rows)` has."""
+        if self.distributed == "none":
+            return len(rows)
+        return int(self.summed(torch.tensor(len(rows), device=rows.device)))
+
+    def summed(self, value: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+        """The sum of a tensor over ranks, without gradient."""
+        value = value.detach().clone()
+        if self.distributed != "none":
+            torch.distributed.all_reduce(value)
+        return value
+
+    def agreed(self, draw: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+        """One random draw for all ranks: the first one's."""
+        if self.distributed != "none":
+            torch.distributed.broadcast(draw, 0)
+        return draw
+
+    def mean_over(self, total: Float[Tensor, ""], count: int | Tensor) -> Float[Tensor, ""]:
+        """total / count where ranks count differently (tokens, pairs): averaged over ranks it is the mean over all."""
+        everything = self.summed(torch.as_tensor(count, device=total.device))
+        return total * self.world / everything.clamp_min(1)
 
     def sample_ids(self, z: Float[Tensor, "batch dim"]) -> Int[Tensor, "batch"]:
         """Ids that tell the batch's samples apart, on this rank and from those of other ranks."""
-        rank = torch.distributed.get_rank() if self.distributed != "none" else 0
-        return torch.arange(len(z), device=z.device) + (rank << 32)
+        return torch.arange(len(z), device=z.device) + (self.rank << 32)
 
     def two_views(
         self,
@@ -101,13 +163,6 @@ class Objective(nn.Module):
         numbers = {k: v for k, v in vars(self).items() if isinstance(v, int | float | str) and not k.startswith("_")}
         hidden = {"training", "call_super_init", "dump_patches"}
         return ", ".join(f"{k}={v!r}" for k, v in numbers.items() if k not in hidden)
-
-
-def _for_pairs(q: Tensor, k: Tensor, arguments: dict[str, Any]) -> dict[str, Any]:
-    """No rows or no columns (a queue before its first push): nothing to mask."""
-    if q.shape[-2] and k.shape[-2]:
-        return arguments
-    return {name: value for name, value in arguments.items() if name not in ("exclude", "only")}
 
 
 def dots(a: Float[Tensor, "*rows dim"], b: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from counterpoint.common.losses.base import Objective
+
 __all__ = ["BlockStats", "block_stats", "smoothed_cross_entropy"]
 
 
@@ -28,32 +30,46 @@ class BlockStats:
 
 def block_stats(
     score: Callable[[int, int], Float[Tensor, "block columns"]],
-    rows: int,
+    rows: Float[Tensor, "rows *features"],
     *,
     positive: Float[Tensor, "rows"] | None = None,
     block: int = 256,
+    over: Objective | None = None,
 ) -> BlockStats:
     """Statistics of the logits `score(start, stop)` returns for rows start:stop against all columns.
 
-    Row i's positive is column i, read from the logits unless `positive` brings a more precise value (which then
-    replaces the diagonal everywhere, so that both sides of the cross-entropy see one number).
+    `rows` are the rows' features (only their number matters). Row i's positive is column i, read from the logits unless
+    `positive` brings a more precise value (which then replaces the diagonal everywhere, so that both sides of the
+    cross-entropy see one number). With an objective `over` ranks the columns are those of all of them, in rank order
+    (`score` closes over gathered keys), and `columns` are this rank's, over the rows of all.
     """
+
+    count, first = len(rows), 0 if over is None else over.own(rows).start
 
     def one(start: int, stop: int) -> tuple[Tensor, ...]:
         logits = score(start, stop)
         here = torch.arange(stop - start, device=logits.device)
+        paired = here + start + first
         if positive is None:
-            diagonal = logits[here, here + start]
+            diagonal = logits[here, paired]
         else:
             diagonal = positive[start:stop].to(logits.dtype)
-            logits = logits.index_put((here, here + start), diagonal)
+            logits = logits.index_put((here, paired), diagonal)
         return logits.logsumexp(1), logits.mean(1), diagonal, logits.logsumexp(0), logits.sum(0)
 
-    parts = [checkpoint(one, start, min(start + block, rows), use_reentrant=False) for start in range(0, rows, block)]
+    parts = [
+        checkpoint(one, start, min(start + block, count), use_reentrant=False)
+        for start in range(0, max(count, 1), block)
+    ]
     lse, mean, diagonal = (torch.cat([p[i] for p in parts]) for i in range(3))
     column_lse = torch.stack([p[3] for p in parts]).logsumexp(0)
-    column_mean = torch.stack([p[4] for p in parts]).sum(0) / rows
-    return BlockStats(lse, mean, diagonal, BlockStats(column_lse, column_mean, diagonal))
+    column_sum = torch.stack([p[4] for p in parts]).sum(0)
+    everyone = len(column_sum)  # as many rows as columns: they are paired
+    if over is not None:  # every rank knows its rows' part of every column
+        own = slice(first, first + count)
+        column_lse = over.union(column_lse[None]).logsumexp(0)[own]
+        column_sum = over.union(column_sum[None]).sum(0)[own]
+    return BlockStats(lse, mean, diagonal, BlockStats(column_lse, column_sum / max(everyone, 1), diagonal))
 
 
 def smoothed_cross_entropy(stats: BlockStats, label_smoothing: float = 0.0) -> Float[Tensor, "rows"]:

@@ -68,6 +68,6 @@ class CoCa(Objective):
         contrast = self.contrast(image, text, group=group)
         logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         total = F.cross_entropy(logits.flatten(0, 1), caption.flatten(), ignore_index=self.pad_id, reduction="sum")
-        words = total / (caption != self.pad_id).sum().clamp_min(1)
+        words = self.mean_over(total, (caption != self.pad_id).sum())
         self.monitors.update(contrast=contrast.detach(), caption=words.detach())
         return self.contrast_weight * contrast + self.caption_weight * words

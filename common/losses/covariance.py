@@ -21,8 +21,8 @@ class VICReg(Objective):
 
         L = w_i mean (a - b)^2 + w_v/2 sum_views mean_d relu(1 - std_d) + w_c sum_views sum_{d != e} C_de^2 / D
 
-    std_d = sqrt(var_d + eps), var and C unbiased (over B - 1), over this process's batch. One row gives the invariance
-    term alone. Embeddings are raw (`normalize=False`).
+    std_d = sqrt(var_d + eps), var and C unbiased (over B - 1), over the batch of all ranks. One row gives the
+    invariance term alone. Embeddings are raw (`normalize=False`).
 
     Args:
         invariance, variance, covariance: w_i, w_v, w_c (25, 25, 1).
@@ -48,13 +48,14 @@ class VICReg(Objective):
         covariance: float = 1.0,
         eps: float = 1e-4,
         normalize: bool = False,
+        distributed: str = "none",
     ):
-        super().__init__(normalize=normalize)
+        super().__init__(normalize=normalize, distributed=distributed)
         self.invariance, self.variance, self.covariance, self.eps = invariance, variance, covariance, eps
 
     def forward(self, za: Float[Tensor, "batch dim"], zb: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
         """The weighted sum."""
-        a, b = self.embed(za, zb)
+        a, b = (self.union(z) for z in self.embed(za, zb))
         loss = self.invariance * row_mean((a - b).square())
         if len(a) > 1:
             for z in (a, b):
@@ -89,13 +90,13 @@ class BarlowTwins(Objective):
         paper="Barlow Twins 2021", needs="two views", engine="none (dim x dim)", checked="written-out equation"
     )
 
-    def __init__(self, lam: float = 0.0051, *, eps: float = 1e-5, normalize: bool = False):
-        super().__init__(normalize=normalize)
+    def __init__(self, lam: float = 0.0051, *, eps: float = 1e-5, normalize: bool = False, distributed: str = "none"):
+        super().__init__(normalize=normalize, distributed=distributed)
         self.lam, self.eps = lam, eps
 
     def forward(self, za: Float[Tensor, "batch dim"], zb: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
         """One number per batch."""
-        a, b = self.embed(za, zb)
+        a, b = (self.union(z) for z in self.embed(za, zb))
         if len(a) < 2:
             return (a.sum() + b.sum()) * 0
         a, b = ((z - z.mean(0)) / torch.sqrt(z.var(0, unbiased=False) + self.eps) for z in (a, b))
@@ -136,13 +137,14 @@ class WMSE(Objective):
         eps: float = 0.0,
         generator: torch.Generator | None = None,
         normalize: bool = True,
+        distributed: str = "none",
     ):
-        super().__init__(normalize=normalize)
+        super().__init__(normalize=normalize, distributed=distributed)
         self.group_size, self.repeats, self.eps, self.generator = group_size, repeats, eps, generator
 
     def forward(self, za: Float[Tensor, "batch dim"], zb: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
         """Mean over the rows that took part."""
-        a, b = (z.float() if z.dtype in (torch.float16, torch.bfloat16) else z for z in (za, zb))
+        a, b = (self.union(z.float() if z.dtype in (torch.float16, torch.bfloat16) else z) for z in (za, zb))
         size = (self.group_size // 2) or len(a)
         if not len(a):
             return (a.sum() + b.sum()) * 0
@@ -154,7 +156,9 @@ class WMSE(Objective):
         losses = []
         for _ in range(self.repeats):
             order = (
-                permutation(len(a), self.generator, a.device) if size < len(a) else torch.arange(size, device=a.device)
+                self.agreed(permutation(len(a), self.generator, a.device))
+                if size < len(a)
+                else torch.arange(size, device=a.device)
             )
             for start in range(0, len(a) - size + 1, size):
                 rows = order[start : start + size]

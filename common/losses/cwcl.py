@@ -42,8 +42,15 @@ class CWCL(Objective):
         checked="written-out equation; identity weights give CLIP",
     )
 
-    def __init__(self, temperature: Temperature = 0.07, *, normalize: bool = True, backend: str = "auto"):
-        super().__init__(normalize=normalize, backend=backend)
+    def __init__(
+        self,
+        temperature: Temperature = 0.07,
+        *,
+        normalize: bool = True,
+        distributed: str = "none",
+        backend: str = "auto",
+    ):
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
         self.logit_scale = as_scale(temperature)
 
     def forward(

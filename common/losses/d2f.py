@@ -45,9 +45,10 @@ class SoftContrastive(Objective):
         *,
         label_temperature: float = 0.35,
         normalize: bool = True,
+        distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(normalize=normalize, backend=backend)
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
         self.logit_scale, self.label_temperature = as_scale(temperature), label_temperature
 
     def forward(

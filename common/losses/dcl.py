@@ -75,7 +75,7 @@ class DCL(Objective):
 class DCLW(DCL):
     """DCL with a von Mises-Fisher weight that favours hard positives.
 
-        w_i = 2 - B softmax_i(s_{i, i+} / sigma)       (the softmax runs over the batch of this process)
+        w_i = 2 - B softmax_i(s_{i, i+} / sigma)       (the softmax runs over the whole batch, on all ranks)
 
     The weight is not detached, as in the linked code.
 
@@ -104,11 +104,15 @@ class DCLW(DCL):
         sigma: float = 0.5,
         symmetric: bool = True,
         normalize: bool = True,
+        distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(temperature, symmetric=symmetric, normalize=normalize, backend=backend)
+        super().__init__(
+            temperature, symmetric=symmetric, normalize=normalize, distributed=distributed, backend=backend
+        )
         self.sigma = sigma
 
     def positive_weight(self, scores: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """2 - B softmax(scores / sigma)."""
-        return 2 - len(scores) * torch.softmax(scores / self.sigma, 0)
+        everyone = self.union(scores / self.sigma)
+        return 2 - len(everyone) * torch.exp(scores / self.sigma - torch.logsumexp(everyone, 0))

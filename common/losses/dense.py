@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from counterpoint.common.kernels import Gibbs, Index
+from counterpoint.common.kernels import Diagonal, Gibbs
 from counterpoint.common.losses.base import Objective, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
 
@@ -136,9 +136,10 @@ class SlotCon(Objective):
         momentum: float = 0.9,
         predictor: nn.Module | None = None,
         normalize: bool = True,
+        distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(normalize=normalize, backend=backend)
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
         self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, dim), dim=1))
         self.predictor = nn.Identity() if predictor is None else predictor
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
@@ -154,8 +155,6 @@ class SlotCon(Objective):
     ) -> Float[Tensor, ""]:
         """Weighted sum of grouping and slot contrast (each the mean of both ways); parts in `monitors`."""
         s1, s2, t1, t2 = self.embed(student1, student2, teacher1.detach(), teacher2.detach())
-        if not len(s1):
-            return s1.sum() + s2.sum()
         c = F.normalize(self.prototypes.to(s1.dtype), dim=1)
         grouping = (self._group(s1, t2, c) + self._group(s2, t1, c)) / 2
         slots = (self._slots(s1, t2, c) + self._slots(s2, t1, c)) / 2
@@ -168,7 +167,7 @@ class SlotCon(Objective):
         s, t, scale = student.flatten(0, 1), teacher.flatten(0, 1), 1 / self.student_temperature
         bias = -self.centre.to(s.dtype) / self.teacher_temperature
         target = Gibbs(t, c.detach(), scale=1 / self.teacher_temperature, col_bias=bias)
-        score, _ = self.target(s, c, target)
+        score, _ = self.local_target(s, c, target)
         return row_mean(self.local_stats(s, c, scale=scale).lse - scale * score)
 
     def _slots(self, student: Tensor, teacher: Tensor, c: Tensor) -> Float[Tensor, ""]:
@@ -180,9 +179,8 @@ class SlotCon(Objective):
         active = self._active(of_student) & self._active(of_teacher)
         q, k = q[active], k[active]
         # k carries only active slots; a slot's positive is the same prototype of the same image: the same position.
-        here = torch.arange(len(q), device=q.device)
-        stats = self.local_stats(q, k, scale=1 / self.temperature, positive=Index(here))
-        return 2 * self.temperature * row_mean(stats.lse - stats.positive)
+        stats = self.stats(q, k, scale=1 / self.temperature, positive=Diagonal())
+        return 2 * self.temperature * self.mean_over((stats.lse - stats.positive).sum(), len(q))
 
     @staticmethod
     def _active(assignment: Float[Tensor, "batch pixels prototypes"]) -> Tensor:
@@ -191,5 +189,6 @@ class SlotCon(Objective):
 
     @torch.no_grad()
     def _recentre(self, teacher: Tensor, c: Tensor) -> None:
-        mean = c @ teacher.mean(0)
-        self.centre = torch.lerp(self.centre, mean.to(self.centre), 1 - self.momentum)
+        total, count = self.summed(teacher.sum(0)), self.count(teacher)
+        if count:
+            self.centre = torch.lerp(self.centre, (c @ total / count).to(self.centre), 1 - self.momentum)

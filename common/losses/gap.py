@@ -15,11 +15,11 @@ __all__ = ["CUA", "Alignment", "CrossUniformity", "Uniformity"]
 
 def _log_mean_kernel(objective: Objective, a: Tensor, b: Tensor, t: float) -> Float[Tensor, ""]:
     """log mean_{i != j} exp(-t |a_i - b_j|^2); the squared norms enter as a column bias and a row term."""
-    if len(a) < 2:
+    stats = objective.stats(a, b, scale=2 * t, col_bias=-t * b.square().sum(-1), exclude=Self())
+    rows = objective.union(stats.lse - t * a.square().sum(-1))
+    if len(rows) < 2:
         return (a.sum() + b.sum()) * 0
-    stats = objective.local_stats(a, b, scale=2 * t, col_bias=-t * b.square().sum(-1), exclude=Self())
-    rows = stats.lse - t * a.square().sum(-1)
-    return torch.logsumexp(rows, 0) - stats.count.sum().to(rows.dtype).log()
+    return torch.logsumexp(rows, 0) - objective.summed(stats.count.sum()).to(rows.dtype).log()
 
 
 class Alignment(Objective):
@@ -78,8 +78,8 @@ class Uniformity(Objective):
         checked="official numbers (SepCLR)",
     )
 
-    def __init__(self, t: float = 2.0, *, normalize: bool = True, backend: str = "auto"):
-        super().__init__(normalize=normalize, backend=backend)
+    def __init__(self, t: float = 2.0, *, normalize: bool = True, distributed: str = "none", backend: str = "auto"):
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
         self.t = t
 
     def forward(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
@@ -110,8 +110,8 @@ class CrossUniformity(Objective):
         checked="written-out equation; equals Uniformity on identical sets",
     )
 
-    def __init__(self, t: float = 2.0, *, normalize: bool = True, backend: str = "auto"):
-        super().__init__(normalize=normalize, backend=backend)
+    def __init__(self, t: float = 2.0, *, normalize: bool = True, distributed: str = "none", backend: str = "auto"):
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
         self.t = t
 
     def forward(self, za: Float[Tensor, "batch dim"], zb: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
@@ -152,10 +152,11 @@ class CUA(Objective):
         uniform: float = 1.0,
         cross: float = 1.0,
         normalize: bool = True,
+        distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(normalize=normalize, backend=backend)
-        self.contrast = InfoNCE(temperature, normalize=normalize, backend=backend)
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        self.contrast = InfoNCE(temperature, normalize=normalize, distributed=distributed, backend=backend)
         self.align, self.uniform, self.cross = align, uniform, cross
 
     def forward(

@@ -79,8 +79,9 @@ class GRAM(Objective):
         label_smoothing: float = 0.1,
         block: int = 256,
         normalize: bool = True,
+        distributed: str = "none",
     ):
-        super().__init__(normalize=normalize)
+        super().__init__(normalize=normalize, distributed=distributed)
         self.logit_scale = as_scale(temperature)
         self.label_smoothing, self.block = label_smoothing, block
 
@@ -89,16 +90,16 @@ class GRAM(Objective):
         if not others:
             raise ValueError("GRAM needs an anchor and at least one other modality")
         t, *rest = self.embed(anchor, *others)
-        if not len(t):
-            return t.sum()
         scale = self.logit_scale()
         basis, base = _gram_schmidt(*rest)
+        basis, base = [self.union(u) for u in basis], self.union(base)
 
         def score(start: int, stop: int) -> Tensor:
             inside = sum((t[start:stop] @ u.T) ** 2 for u in basis)
             return -scale * base * _safe(1 - inside)
 
-        stats = block_stats(score, len(t), positive=-scale * gram_volume(t, *rest), block=self.block)
+        positive = -scale * gram_volume(t, *rest)
+        stats = block_stats(score, t, positive=positive, block=self.block, over=self)
         rows = smoothed_cross_entropy(stats, self.label_smoothing)
         return (row_mean(rows) + row_mean(smoothed_cross_entropy(stats.columns, self.label_smoothing))) / 2
 

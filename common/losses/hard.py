@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from counterpoint.common.kernels import Index, Self, topk_scores
+from counterpoint.common.kernels import Diagonal, Self
 from counterpoint.common.kernels import Uniform as UniformTarget
 from counterpoint.common.losses.base import Objective, dots, row_mean, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
@@ -48,9 +48,10 @@ class HardContrastive(Objective):
         *,
         keep: float = 0.1,
         normalize: bool = True,
+        distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(normalize=normalize, backend=backend)
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
         if not 0 < keep <= 1:
             raise ValueError(f"keep must lie in (0, 1], got {keep}")
         self.logit_scale, self.keep = as_scale(temperature), keep
@@ -64,16 +65,16 @@ class HardContrastive(Objective):
     ) -> Float[Tensor, ""]:
         """Mean over the 2 B rows."""
         a, b = self.embed(za, zb)
-        z, batch, scale = torch.cat([a, b]), len(a), self.logit_scale()
-        exclude = [Self(), Index((torch.arange(2 * batch, device=z.device) + batch) % max(2 * batch, 1))]
+        z, scale = torch.cat([a, b]), self.logit_scale()
+        exclude = [Self(), Diagonal(len(a)), Diagonal(-len(a))]
         positive = scale * dots(a, b).repeat(2)
-        if batch < 2:
+        negatives = self.count(z) - 2
+        if negatives < 1:
             return row_mean(positive * 0)
-        count = math.ceil(self.keep * (2 * batch - 2))
-        values, _ = topk_scores(z, z, count, exclude=exclude)
+        values, _ = self.best(z, z, math.ceil(self.keep * negatives), exclude=exclude)
         # The floor is lowered by rounding's width: the same score computed twice must pass its own floor.
         floor = values[:, -1] - 1e-6 if z.dtype == torch.float32 else values[:, -1] - 1e-12
-        lse = self.local_stats(z, z, scale=scale, exclude=exclude, score_floor=floor).lse
+        lse = self.stats(z, z, scale=scale, exclude=exclude, score_floor=floor).lse
         return row_mean(softplus_gap(lse, positive))
 
 
@@ -101,8 +102,8 @@ class SimpleContrastive(Objective):
         checked="written-out equation",
     )
 
-    def __init__(self, lam: float = 1.0, *, normalize: bool = True):
-        super().__init__(normalize=normalize)
+    def __init__(self, lam: float = 1.0, *, normalize: bool = True, distributed: str = "none"):
+        super().__init__(normalize=normalize, distributed=distributed)
         self.lam = lam
 
     def forward(
@@ -115,6 +116,5 @@ class SimpleContrastive(Objective):
         """Mean over the 2 B rows."""
         a, b = self.embed(za, zb)
         z, positive = torch.cat([a, b]), dots(a, b).repeat(2)
-        score, mass = self.target(z, z, UniformTarget())
-        everything = len(z) * score / mass if len(z) else score
+        everything = self.count(z) * self.target(z, z, UniformTarget())[0]
         return row_mean(-positive + self.lam * (everything - positive - dots(z, z)))

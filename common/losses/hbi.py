@@ -112,8 +112,9 @@ class HBI(Objective):
         block: int = 32,
         generator: torch.Generator | None = None,
         normalize: bool = True,
+        distributed: str = "none",
     ):
-        super().__init__(normalize=normalize)
+        super().__init__(normalize=normalize, distributed=distributed)
         self.logit_scale, self.weight, self.block = as_scale(temperature), weight, block
         self.exact, self.samples, self.generator = exact, samples, generator
 
@@ -128,25 +129,23 @@ class HBI(Objective):
     ) -> Float[Tensor, ""]:
         """Mean over rows and both directions, plus the interaction term when `student` is given."""
         x, y = self.embed(x, y)
-        if not len(x):
-            return x.sum() + y.sum()
         w_x = x.new_full(x.shape[:2], 1 / x.shape[1]) if x_weight is None else x_weight
         w_y = y.new_full(y.shape[:2], 1 / y.shape[1]) if y_weight is None else y_weight
-        scale = self.logit_scale()
+        scale, all_y, all_w = self.logit_scale(), self.union(y), self.union(w_y)
 
         def score(start: int, stop: int) -> Tensor:
-            tokens = torch.einsum("itd,jud->ijtu", x[start:stop], y)
+            tokens = torch.einsum("itd,jud->ijtu", x[start:stop], all_y)
             forth = (tokens.amax(-1) * w_x[start:stop, None]).sum(-1)
-            return scale * (forth + (tokens.amax(-2) * w_y[None]).sum(-1)) / 2
+            return scale * (forth + (tokens.amax(-2) * all_w[None]).sum(-1)) / 2
 
-        stats = block_stats(score, len(x), block=self.block)
+        stats = block_stats(score, x, block=self.block, over=self)
         loss = (row_mean(smoothed_cross_entropy(stats)) + row_mean(smoothed_cross_entropy(stats.columns))) / 2
         if student is not None:
             own = (x @ y.mT).detach()
             samples = None if own.shape[1] + own.shape[2] <= self.exact else self.samples
             teacher = banzhaf_interaction(own, samples=samples, generator=self.generator)
             interaction = sum(
-                F.kl_div(student.log_softmax(axis), teacher.softmax(axis), reduction="none").sum(axis).mean()
+                row_mean(F.kl_div(student.log_softmax(axis), teacher.softmax(axis), reduction="none").sum(axis))
                 for axis in (1, 2)
             )
             self.monitors["interaction"] = interaction.detach()

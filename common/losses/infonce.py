@@ -94,14 +94,13 @@ class InfoNCE(Objective):
         """One loss per pair.
 
         `targets`: what replaces the one-hot target, as the engine's target objects (a teacher's `Gibbs`, `Weighted`,
-        `SameLabel`, ...): one for both directions, or (a -> b, b -> a); over the batch's columns of this process.
+        `SameLabel`, ...): one for both directions, or (a -> b, b -> a). Over ranks what they say of columns is this
+        rank's, and column numbers count over the union (as for `target_scores`).
         `queue`: further negatives: keys of b, or (keys of a, keys of b).
         """
         a, b = self.embed(za, zb)
         if self.symmetric and len(a) != len(b):
             raise ValueError(f"a symmetric loss needs paired rows, got {len(a)} and {len(b)}")
-        if targets is not None and self.distributed != "none":
-            raise ValueError('soft targets name the columns of one process; use distributed="none"')
         queue_a, queue_b = queue if isinstance(queue, tuple) else (None, queue)
         target_ab, target_ba = targets if isinstance(targets, tuple) else (targets, targets)
         scale = self.logit_scale()
@@ -143,9 +142,8 @@ class InfoNCE(Objective):
         self, q: Tensor, k: Tensor, rows: Tensor | None, group: Tensor | None, queue: FeatureQueue | None
     ) -> Float[Tensor, "batch"]:
         """Mean raw score over the columns of the denominator."""
-        if group is None and self.distributed == "none" and not (queue is not None and len(queue)):
-            score, mass = self.target(q, k, Uniform())
-            return score / mass
+        if group is None and not (queue is not None and len(queue)):
+            return self.target(q, k, Uniform())[0]
         # At scale 0 the softmax is uniform over whatever columns are kept, on all ranks.
         exclude = None if group is None else SameLabel(rows, group)
         flat = self.stats(q, k, scale=0.0, exclude=exclude, mean=True)

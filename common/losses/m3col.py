@@ -21,7 +21,8 @@ class MixCo(Objective):
     Columns use the transposed targets as they are (their mass b_j + 1 - b_{perm^-1(j)} need not be 1), as in the
     official code. A fixed point of perm gets mass 1 on itself (the code loses it).
 
-    Call with mixed [batch, dim], other [batch, dim], perm [batch], mixing [batch]; mix inputs outside, never in place.
+    Call with mixed [batch, dim], other [batch, dim], perm [batch], mixing [batch]; mix inputs outside, never in place,
+    and (with `distributed`) within each rank.
 
     Args:
         temperature: T (0.1).
@@ -41,8 +42,15 @@ class MixCo(Objective):
         checked="official numbers",
     )
 
-    def __init__(self, temperature: Temperature = 0.1, *, normalize: bool = True, backend: str = "auto"):
-        super().__init__(normalize=normalize, backend=backend)
+    def __init__(
+        self,
+        temperature: Temperature = 0.1,
+        *,
+        normalize: bool = True,
+        distributed: str = "none",
+        backend: str = "auto",
+    ):
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
         self.logit_scale = as_scale(temperature)
 
     def forward(
@@ -63,7 +71,7 @@ class MixCo(Objective):
         stats = self.stats(a, b, scale=scale, columns=True)
         total = 0.0
         for side, q, k, target in ((stats, a, b, rows), (stats.columns, b, a, columns)):
-            score, mass = self.target(q, k, target)
+            score, mass = self.local_target(q, k, target)
             total = total + row_mean(mass * side.lse - scale * score) / 2
         return total
 
@@ -101,9 +109,10 @@ class SoftClip(Objective):
         *,
         sharpness: float = 0.125,
         normalize: bool = True,
+        distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(normalize=normalize, backend=backend)
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
         self.logit_scale, self.sharpness = as_scale(temperature), sharpness
 
     def forward(

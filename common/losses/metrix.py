@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from counterpoint.common.kernels import SameLabel, Self, topk_scores
+from counterpoint.common.kernels import SameLabel, Self
 from counterpoint.common.losses.base import Objective, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import beta, noise_for
@@ -58,17 +58,16 @@ class Metrix(Objective):
         hardest: int = 5,
         generator: torch.Generator | None = None,
         normalize: bool = True,
+        distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(normalize=normalize, backend=backend)
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
         self.b, self.g, self.m, self.weight, self.alpha, self.hardest = b, g, m, weight, alpha, hardest
         self.generator = generator
 
     def forward(self, z: Float[Tensor, "batch dim"], label: Int[Tensor, "batch"]) -> Float[Tensor, ""]:
         """Mean over anchors."""
         (z,) = self.embed(z)
-        if not len(z):
-            return z.sum()
         margin = z.new_full((len(z),), self.m)
         same = SameLabel(label)
         pull = self.stats(z, z, scale=-self.b, row_bias=self.b * margin, only=same, exclude=Self())
@@ -85,15 +84,15 @@ class Metrix(Objective):
 
     def mixtures(self, z: Float[Tensor, "batch dim"], label: Int[Tensor, "batch"]) -> tuple[float, Tensor, Tensor]:
         """lam, each anchor's mixtures [batch, hardest, dim], and which of them are real."""
-        ids = label
         with torch.no_grad():
-            lam = float(beta(self.alpha, self.alpha, generator=self.generator).clamp(1e-6, 1 - 1e-6))
+            drawn = beta(self.alpha, self.alpha, generator=self.generator).to(z.device)
+            lam = float(self.agreed(drawn).clamp(1e-6, 1 - 1e-6))
             noise = noise_for(self.generator, z.device)
             # At scale 0 with Gumbel noise the best column is a uniform draw.
-            chosen = topk_scores(z, z, 1, only=SameLabel(ids), exclude=Self(), scale=0.0, noise=noise)[1]
-            hard = topk_scores(z, z, min(self.hardest, len(z)), exclude=SameLabel(ids))[1]
-        real = (chosen >= 0) & (hard >= 0)
-        mix = lam * z[chosen.clamp_min(0)] + (1 - lam) * z[hard.clamp_min(0)]
+            chosen = self.best(z, z, 1, only=SameLabel(label), exclude=Self(), scale=0.0, noise=noise)[1]
+            hard = self.best(z, z, self.hardest, exclude=SameLabel(label))[1]
+        real, everyone = (chosen >= 0) & (hard >= 0), self.union(z)
+        mix = lam * everyone[chosen.clamp_min(0)] + (1 - lam) * everyone[hard.clamp_min(0)]
         return lam, F.normalize(mix, dim=-1), real
 
 

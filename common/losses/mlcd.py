@@ -20,7 +20,8 @@ class MLCD(Objective):
         s = scale (cos - margin for positives, cos for negatives)
 
     Centres are parameters, one per cluster. A share `sampled` of the other centres is drawn per call (PartialFC); all
-    positive centres of the batch take part. Scale 64 and margin 0.3 are common choices, not confirmed for this method.
+    positive centres of the batch take part. With `distributed` every rank holds all centres and the ranks share the
+    draw. Scale 64 and margin 0.3 are common choices, not confirmed for this method.
 
     Call with z [batch, dim], label [batch, positives] (cluster numbers, -1 pads).
 
@@ -55,9 +56,10 @@ class MLCD(Objective):
         sampled: float = 0.1,
         generator: torch.Generator | None = None,
         normalize: bool = True,
+        distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(normalize=normalize, backend=backend)
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
         if not 0 < sampled <= 1:
             raise ValueError(f"sampled must lie in (0, 1], got {sampled}")
         self.centres = nn.Parameter(torch.randn(n_classes, dim) * 0.01)
@@ -69,7 +71,7 @@ class MLCD(Objective):
         real = label >= 0
         positive = (q[:, None] * centres[label.clamp_min(0)]).sum(-1) - self.margin
         pulls = torch.where(real, -self.scale * positive, -torch.inf)
-        kept = self._negatives(label[real])
+        kept = self._negatives(self.union(label[real]))
         lse = self.local_stats(q, centres, scale=self.scale, exclude=Index(label), valid_cols=kept).lse
         pull = torch.logsumexp(F.pad(pulls, (1, 0)), 1)  # the padded zero is the 1 of log(1 + sum)
         return row_mean(F.softplus(lse) + pull)
@@ -78,7 +80,7 @@ class MLCD(Objective):
         if self.sampled == 1:
             return None
         count = len(self.centres)
-        order = uniform(count, generator=self.generator, like=self.centres)
+        order = self.agreed(uniform(count, generator=self.generator, like=self.centres))
         kept = torch.zeros(count, dtype=torch.bool, device=positive.device)
         kept[order.topk(max(1, round(self.sampled * count))).indices] = True
         kept[positive] = True

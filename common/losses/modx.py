@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from counterpoint.common.kernels import Gibbs, topk_scores
+from counterpoint.common.kernels import Gibbs
 from counterpoint.common.losses.base import Objective, dots
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.infonce import InfoNCE
@@ -51,10 +51,11 @@ class ModX(Objective):
         alpha: float = 20.0,
         mean_kl: bool = False,
         normalize: bool = True,
+        distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(normalize=normalize, backend=backend)
-        self.contrast = InfoNCE(temperature, normalize=normalize, backend=backend)
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        self.contrast = InfoNCE(temperature, normalize=normalize, distributed=distributed, backend=backend)
         self.alpha, self.mean_kl = alpha, mean_kl
 
     def forward(
@@ -68,18 +69,17 @@ class ModX(Objective):
         contrast = self.contrast(za, zb)
         a, b = self.embed(za, zb)
         old_a, old_b = self.embed(old_a.detach(), old_b.detach())
-        if not len(a):
-            return contrast
-        new = self.local_stats(a, b, columns=True)
-        old = self.local_stats(old_a, old_b, mean=True, columns=True)
+        new = self.stats(a, b, columns=True)
+        old = self.stats(old_a, old_b, mean=True, columns=True)
         kl, kept = 0.0, []
         sides = ((a, b, old_a, old_b, new, old), (b, a, old_b, old_a, new.columns, old.columns))
         for q, k, old_q, old_k, now, before in sides:
             score, _ = self.target(q, k, Gibbs(old_q, old_k))
             rows = (now.lse - score) - (before.lse - before.mean)
-            best = topk_scores(old_q, old_k, 1)[0][:, 0]
+            best = self.best(old_q, old_k, 1)[0][:, 0]
             right = dots(old_q, old_k) >= best - 1e-6  # a tie counts as right
             kept.append(right)
             kl = kl + torch.where(right, rows, torch.zeros_like(rows)).sum() / 2
         self.monitors["kept"] = torch.cat(kept).float().mean()
-        return contrast + self.alpha * (kl / len(a) if self.mean_kl else kl)
+        # Averaged over ranks, each rank's share of a sum counts once: hence the number of ranks.
+        return contrast + self.alpha * (kl / max(len(a), 1) if self.mean_kl else kl * self.world)

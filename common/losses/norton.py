@@ -52,23 +52,25 @@ class Norton(Objective):
         epsilon: float = 1.0,
         iterations: int = 50,
         normalize: bool = False,
+        distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(normalize=normalize, backend=backend)
-        self.contrast = InfoNCE(temperature, normalize=False, backend=backend)
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        self.contrast = InfoNCE(temperature, normalize=False, distributed=distributed, backend=backend)
         self.beta, self.epsilon, self.iterations = beta, epsilon, iterations
 
     def forward(self, za: Float[Tensor, "batch dim"], zb: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
         """Sum of both directions' means."""
         a, b = self.embed(za, zb)
-        return 2 * self.contrast(a, b, targets=self.targets(a, b)) if len(a) else a.sum() + b.sum()
+        return 2 * self.contrast(a, b, targets=self.targets(a, b))
 
     def targets(self, a: Tensor, b: Tensor) -> tuple[Mix, Mix]:
         """The rectified targets of both directions."""
         scale = self.contrast.logit_scale()
         scale = (scale.detach() if isinstance(scale, Tensor) else scale) / self.epsilon
-        a, b, size = a.detach(), b.detach(), math.log(max(len(a), 1))
-        g, f = sinkhorn(b * scale, a, epsilon=1.0, iterations=self.iterations)
+        a, b = a.detach(), b.detach()
+        size = math.log(max(self.count(a), 1))
+        g, f = sinkhorn(b * scale, a, epsilon=1.0, iterations=self.iterations, distributed=self.distributed)
         plan = Gibbs(a, b, scale=scale, row_bias=f + size, col_bias=g, normalized=False)
         back = Gibbs(b, a, scale=scale, row_bias=g + size, col_bias=f, normalized=False)
         parts = [(1 - self.beta, Diagonal())]
@@ -113,30 +115,32 @@ class NortonParagraph(Objective):
         iterations: int = 50,
         block: int = 16,
         normalize: bool = True,
+        distributed: str = "none",
     ):
-        super().__init__(normalize=normalize)
+        super().__init__(normalize=normalize, distributed=distributed)
         self.logit_scale, self.bucket, self.block = as_scale(temperature), bucket, block
         self.epsilon, self.iterations = epsilon, iterations
 
     def forward(self, clips: Float[Tensor, "batch n dim"], captions: Float[Tensor, "batch m dim"]) -> Float[Tensor, ""]:
         """Mean over rows and both directions."""
         x, y = self.embed(clips, captions)
-        if not len(x):
+        everyone = self.union(y)
+        if not len(everyone):
             return x.sum() + y.sum()
-        flat_x, flat_y, scale = x.flatten(0, 1), y.flatten(0, 1), self.logit_scale()
-        high = topk_scores(flat_x, flat_y, 1)[0].max()
-        low = -topk_scores(-flat_x, flat_y, 1)[0].max()
+        flat_x, flat_y, scale = x.flatten(0, 1), everyone.flatten(0, 1), self.logit_scale()
+        high = self.union(topk_scores(flat_x, flat_y, 1)[0]).max()
+        low = -self.union(topk_scores(-flat_x, flat_y, 1)[0]).max()
         spread = (high - low).clamp_min(1e-6)
         length = min(x.shape[1], y.shape[1])
         matching = (((x[:, :length] * y[:, :length]).sum(-1)).detach().flatten() - low) / spread
-        bucket = torch.quantile(matching, self.bucket, interpolation="lower")
+        bucket = torch.quantile(self.union(matching), self.bucket, interpolation="lower")
 
         def score(start: int, stop: int) -> Tensor:
-            similarity = (torch.einsum("itd,jud->ijtu", x[start:stop], y) - low) / spread
+            similarity = (torch.einsum("itd,jud->ijtu", x[start:stop], everyone) - low) / spread
             plan = bucket_transport(similarity.detach(), bucket, epsilon=self.epsilon, iterations=self.iterations)
             return scale * (plan * similarity).sum((-2, -1))
 
-        stats = block_stats(score, len(x), block=self.block)
+        stats = block_stats(score, x, block=self.block, over=self)
         return (row_mean(smoothed_cross_entropy(stats)) + row_mean(smoothed_cross_entropy(stats.columns))) / 2
 
 

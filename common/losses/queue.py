@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from counterpoint.common.losses.state import from_all_ranks
+from counterpoint.common.kernels import gather_rows
 
 __all__ = ["FeatureQueue"]
 
@@ -15,7 +15,7 @@ class FeatureQueue(nn.Module):
     `push` replaces the buffers instead of writing into them, so that keys saved for a backward pass stay what they
     were. Until it is full, `keys` and `ids` hold only what was pushed. Ids are the samples' `group` or `index` (-1:
     unknown, never equal to a row's id), so that a row can leave out keys of its own sample. With
-    `distributed` other than "none" a push takes the keys of all ranks (equally many each): all hold the same queue.
+    `distributed` other than "none" a push takes the keys of all ranks: all hold the same queue.
 
     >>> queue = FeatureQueue(4, 2)
     >>> queue.push(torch.ones(3, 2)); queue.push(torch.zeros(3, 2))
@@ -55,7 +55,7 @@ class FeatureQueue(nn.Module):
         keys = keys.detach()
         ids = torch.full((len(keys),), -1, device=keys.device) if ids is None else ids
         if self.distributed != "none":
-            keys, ids = from_all_ranks(keys), from_all_ranks(ids)
+            keys, ids = gather_rows(keys), gather_rows(ids)
         start = int(self._pushed) + max(len(keys) - self.size, 0)
         keys, ids = keys[-self.size :], ids[-self.size :]
         where = (start + torch.arange(len(keys), device=self._keys.device)) % self.size

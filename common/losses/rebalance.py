@@ -16,8 +16,8 @@ _CHECKED = "official numbers (CircuitGCL's code)"
 
 
 class _BalancedMSE(Objective):
-    def __init__(self, noise: float, learnable: bool, backend: str = "auto"):
-        super().__init__(normalize=False, backend=backend)
+    def __init__(self, noise: float, learnable: bool, distributed: str = "none", backend: str = "auto"):
+        super().__init__(normalize=False, distributed=distributed, backend=backend)
         if not noise > 0:
             raise ValueError(f"noise (a standard deviation in label units) must be positive, got {noise}")
         self.noise = nn.Parameter(torch.tensor(float(noise)), requires_grad=learnable)
@@ -53,8 +53,10 @@ class BMC(_BalancedMSE):
         checked="written-out numbers and equation (official code is wrong here)",
     )
 
-    def __init__(self, noise: float = 1.0, *, learnable: bool = True, backend: str = "auto"):
-        super().__init__(noise, learnable, backend)
+    def __init__(
+        self, noise: float = 1.0, *, learnable: bool = True, distributed: str = "none", backend: str = "auto"
+    ):
+        super().__init__(noise, learnable, distributed, backend)
 
     def forward(
         self, prediction: Float[Tensor, "batch *dim"], target: Float[Tensor, "batch *dim"]
@@ -62,9 +64,9 @@ class BMC(_BalancedMSE):
         """Mean over rows."""
         p, y = (t.flatten(1) if t.dim() > 1 else t[:, None] for t in self.embed(prediction, target))
         v = self._variance(p)
-        if len(p):  # distances do not change when both are centred; the inner products then do not cancel
-            centre = y.mean(0)
-            p, y = p - centre, y - centre
+        # Distances do not change when both are centred; the inner products then do not cancel.
+        centre = self.summed(y.sum(0)) / max(self.count(y), 1)
+        p, y = p - centre, y - centre
         stats = self.stats(p, y, scale=1 / v, col_bias=-y.square().sum(-1) / (2 * v), positive=Diagonal())
         return 2 * v.detach() * row_mean(stats.lse - stats.positive)
 

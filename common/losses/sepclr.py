@@ -1,7 +1,5 @@
 """SepCLR: what two populations share, and what only the target population has."""
 
-import math
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -9,13 +7,18 @@ from torch import Tensor
 from counterpoint.common.kernels import contrast_stats
 from counterpoint.common.losses.base import Objective, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
-from counterpoint.common.losses.gap import Alignment, Uniformity
+from counterpoint.common.losses.gap import Uniformity
 
 __all__ = ["SepCLR", "joint_entropy"]
 
 
 def joint_entropy(
-    common: Float[Tensor, "batch c"], salient: Float[Tensor, "batch s"], *, width: float = 0.5, backend: str = "auto"
+    common: Float[Tensor, "batch c"],
+    salient: Float[Tensor, "batch s"],
+    *,
+    width: float = 0.5,
+    distributed: str = "none",
+    backend: str = "auto",
 ) -> Float[Tensor, ""]:
     """Kernel estimate of minus the joint entropy of two codes (SepCLR's k-JEM term; minimising it raises the entropy).
 
@@ -29,8 +32,8 @@ def joint_entropy(
     """
     z = torch.cat([common, salient], -1)
     norm = z.square().sum(-1) / (2 * width)
-    stats = contrast_stats(z, z, scale=1 / width, col_bias=-norm, backend=backend)
-    return row_mean(stats.lse - norm - math.log(max(len(z), 1)))
+    stats = contrast_stats(z, z, scale=1 / width, col_bias=-norm, distributed=distributed, backend=backend)
+    return row_mean(stats.lse - norm - stats.count.to(z.dtype).log())
 
 
 class SepCLR(Objective):
@@ -74,12 +77,12 @@ class SepCLR(Objective):
         zero: float = 10.0,
         joint: float = 10.0,
         normalize: bool = True,
+        distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(normalize=normalize, backend=backend)
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
         self.temperature, self.zero, self.joint = temperature, zero, joint
-        self.align = Alignment(temperature, normalize=False)
-        self.unif = Uniformity(1 / (2 * temperature), normalize=False, backend=backend)
+        self.unif = Uniformity(1 / (2 * temperature), normalize=False, distributed=distributed, backend=backend)
 
     def forward(
         self,
@@ -96,10 +99,14 @@ class SepCLR(Objective):
         background = s1[~target]
         masked = torch.where(target[:, None], s1, torch.zeros_like(s1))
         parts = {
-            "common": self.align(c1, c2) + 2 * self.unif(c1),
-            "salient": self.align(s1[target], s2[target]) + 2 * self.unif(masked),
-            "zero": self.zero * self.align(background, torch.zeros_like(background)),
-            "joint": self.joint * joint_entropy(c1, masked, width=self.temperature, backend=self.backend),
+            "common": self._align(c1, c2) + 2 * self.unif(c1),
+            "salient": self._align(s1[target], s2[target]) + 2 * self.unif(masked),
+            "zero": self.zero * self._align(background, torch.zeros_like(background)),
+            "joint": self.joint
+            * joint_entropy(c1, masked, width=self.temperature, distributed=self.distributed, backend=self.backend),
         }
         self.monitors.update({name: value.detach() for name, value in parts.items()})
         return torch.stack(list(parts.values())).sum()
+
+    def _align(self, x: Tensor, y: Tensor) -> Float[Tensor, ""]:
+        return self.mean_over((x - y).square().sum(), len(x)) / (2 * self.temperature)

@@ -24,7 +24,9 @@ class SimLAP(Objective):
 
     The gate belongs to the row, so the score is two products and a division: <g_i^2 z_i, z_k> and <g_i^2, z_k^2>. It is
     no inner product; rows go in blocks. With y' = y it contrasts ordinary classes (the own row is then a positive, as
-    in the official code). A batch without positive pairs gives zero.
+    in the official code). A batch without positive pairs gives zero. With `distributed` samples of all ranks are
+    compared (the official code gathers samples but not their labels); the gates' batch normalisation stays each rank's
+    own unless it is converted to `SyncBatchNorm`, and every rank needs two rows.
 
     Call with z [batch, dim], label [batch], and optionally other [batch] (y'; default: permuted by `generator`).
 
@@ -58,8 +60,9 @@ class SimLAP(Objective):
         hidden: int = 1024,
         block: int = 256,
         generator: torch.Generator | None = None,
+        distributed: str = "none",
     ):
-        super().__init__(normalize=False)
+        super().__init__(normalize=False, distributed=distributed)
         self.classes = nn.Embedding(n_classes, width)
         self.gate = nn.Sequential(
             nn.ReLU(),
@@ -86,21 +89,31 @@ class SimLAP(Objective):
         if other is None:
             other = label[permutation(len(label), self.generator, label.device)]
         gate = self.gate((self.classes(label) + self.classes(other)) / 2).to(z.dtype)
+        everyone, labels = self.union(z), self.union(label)
         parts = [
-            checkpoint(self._block, z, gate, label, other, start, use_reentrant=False)
+            checkpoint(self._block, z, gate, label, other, everyone, labels, start, use_reentrant=False)
             for start in range(0, len(z), self.block)
         ]
         total, pairs = (torch.stack([p[i] for p in parts]).sum(0) for i in range(2))
-        return total / pairs.clamp_min(1)
+        return self.mean_over(total, pairs)
 
-    def _block(self, z: Tensor, gate: Tensor, label: Tensor, other: Tensor, start: int) -> tuple[Tensor, Tensor]:
+    def _block(
+        self,
+        z: Tensor,
+        gate: Tensor,
+        label: Tensor,
+        other: Tensor,
+        everyone: Tensor,
+        labels: Tensor,
+        start: int,
+    ) -> tuple[Tensor, Tensor]:
         rows = slice(start, start + self.block)
         squared = gate[rows].square()
-        norm = (squared @ z.square().T).sqrt().clamp_min(1e-12)
+        norm = (squared @ everyone.square().T).sqrt().clamp_min(1e-12)
         own = (gate[rows] * z[rows]).norm(dim=1, keepdim=True).clamp_min(1e-12)
-        logits = self.logit_scale() * ((squared * z[rows]) @ z.T) / (norm * own)
-        positive = label[None] == other[rows, None]
-        negative = ~positive & (label[None] != label[rows, None])
+        logits = self.logit_scale() * ((squared * z[rows]) @ everyone.T) / (norm * own)
+        positive = labels[None] == other[rows, None]
+        negative = ~positive & (labels[None] != label[rows, None])
         lse = torch.where(negative, logits, -torch.inf).logsumexp(1, keepdim=True)
         terms = F.softplus(torch.where(negative.any(1, keepdim=True), lse - logits, -torch.inf))
         return torch.where(positive, terms, torch.zeros_like(terms)).sum(), positive.sum()

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from counterpoint.common.kernels import gather_rows
+
 __all__ = ["SampleState"]
 
 
@@ -36,7 +38,7 @@ class SampleState(nn.Module):
         """Store numbers for these samples, on all ranks."""
         buffer = getattr(self, name)
         if self.distributed != "none":
-            index, values = from_all_ranks(index), from_all_ranks(values)
+            index, values = gather_rows(index), gather_rows(values)
         setattr(self, name, buffer.index_copy(0, index, values.to(buffer)))
 
     @torch.no_grad()
@@ -61,10 +63,3 @@ class SampleState(nn.Module):
 
     def extra_repr(self) -> str:
         return f"n_samples={self.n_samples}, fields={[name for name, _ in self.named_buffers()]}"
-
-
-def from_all_ranks(values: Tensor) -> Tensor:
-    """The rows of all ranks in their order (no gradient; equally many on each)."""
-    parts = [torch.empty_like(values) for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather(parts, values.contiguous())
-    return torch.cat(parts)

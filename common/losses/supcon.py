@@ -61,10 +61,5 @@ class SupCon(Objective):
         z, label = torch.cat(views), label.repeat(len(views))
         scale = self.logit_scale()
         denominator = self.stats(z, z, scale=scale, exclude=Self())
-        if self.distributed == "none":
-            score, mass = self.target(z, z, SameLabel(label, exclude_self=True))
-        else:
-            # The same sums over the columns of all ranks: at scale 0 the softmax is uniform.
-            alike = self.stats(z, z, scale=0.0, only=SameLabel(label), exclude=Self(), mean=True)
-            score, mass = alike.mean * alike.count, alike.count.to(z.dtype)
+        score, mass = self.target(z, z, SameLabel(label, exclude_self=True))
         return row_mean(denominator.lse - scale * score / mass.clamp_min(1), mass > 0)

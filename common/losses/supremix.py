@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from counterpoint.common.losses.base import Objective, row_mean
+from counterpoint.common.losses.base import Objective, dots, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import beta
 
@@ -52,8 +52,9 @@ class SupReMix(Objective):
         window: float = 5.0,
         generator: torch.Generator | None = None,
         normalize: bool = True,
+        distributed: str = "none",
     ):
-        super().__init__(normalize=normalize)
+        super().__init__(normalize=normalize, distributed=distributed)
         self.temperature, self.beta, self.window, self.generator = temperature, beta, window, generator
 
     def forward(
@@ -62,9 +63,8 @@ class SupReMix(Objective):
         """Mean over the 2 B rows."""
         a, b = self.embed(za, zb)
         z, y = torch.cat([a, b]), target.to(a.dtype).repeat(2)
-        if not len(z):
-            return z.sum()
-        return row_mean(self.row_losses(z, y, self.draw(len(z), z)))
+        mixing = self.agreed(self.draw(self.count(z), z))[self.own(z)]
+        return row_mean(self.row_losses(z, y, mixing))
 
     @torch.no_grad()
     def draw(self, rows: int, like: Tensor) -> Float[Tensor, "rows rows"]:
@@ -72,22 +72,22 @@ class SupReMix(Objective):
         return beta(*self.beta, rows, rows, generator=self.generator).to(like)
 
     def row_losses(
-        self, z: Float[Tensor, "rows dim"], y: Float[Tensor, "rows"], mixing: Float[Tensor, "rows rows"]
+        self, z: Float[Tensor, "rows dim"], y: Float[Tensor, "rows"], mixing: Float[Tensor, "rows all_rows"]
     ) -> Float[Tensor, "rows"]:
         """One loss per anchor, for given mixing weights."""
-        n, t = len(z), self.temperature
+        t, keys, label, first = self.temperature, self.union(z), self.union(y), self.own(z).start
         # These few-hundred-row products are the method's own object: a label weight per pair, mixtures per anchor.
-        s, fixed = z @ z.T / t, z @ z.detach().T / t
-        gap = (y[:, None] - y).abs()
-        own = torch.eye(n, dtype=torch.bool, device=z.device)
+        s, fixed = z @ keys.T / t, z @ keys.detach().T / t
+        gap = (y[:, None] - label).abs()
+        own = torch.arange(first, first + len(z), device=z.device)[:, None] == torch.arange(len(keys), device=z.device)
         real = torch.where(own, -torch.inf, s + torch.log1p(gap))
-        mixed = mixing * fixed.diagonal()[:, None] + (1 - mixing) * fixed
+        mixed = mixing * dots(z, z.detach())[:, None] / t + (1 - mixing) * fixed
         negative = torch.where(gap > 0, mixed + torch.log1p((1 - mixing) * gap), -torch.inf)
-        below = (y < y[:, None]) & (gap < self.window)
-        above = (y > y[:, None]) & (gap < self.window)
+        below = (label < y[:, None]) & (gap < self.window)
+        above = (label > y[:, None]) & (gap < self.window)
         pairs = below[:, :, None] & above[:, None, :]
-        span = (y[None, :] - y[:, None]).clamp_min(1e-9)  # [j, k]: y_k - y_j
-        share = ((y[None, None, :] - y[:, None, None]) / span).clamp(0, 1)
+        span = (label[None, :] - label[:, None]).clamp_min(1e-9)  # [j, k]: y_k - y_j
+        share = ((label[None, None, :] - y[:, None, None]) / span).clamp(0, 1)
         positive = share * fixed[:, :, None] + (1 - share) * fixed[:, None, :]
         hard = torch.where(pairs, positive, -torch.inf).flatten(1)
         lse = torch.logsumexp(torch.cat([real, negative, hard], 1), 1)

@@ -23,7 +23,8 @@ class SwAV(Objective):
         L = mean over assigning crops t of mean over other crops v of mean_i -sum_k Q_ik log softmax_k(z_v . C / T)
 
     Sinkhorn runs in the log domain: exp(1 / 0.05) leaves float16 at once. With `queue_size` the last assigned features
-    of each assigning crop join the balancing (not the loss), re-scored with the current prototypes.
+    of each assigning crop join the balancing (not the loss), re-scored with the current prototypes. With `distributed`
+    the assignments of all ranks' samples are balanced together, and the ranks share the queues.
 
     Args:
         dim, prototypes: width of the embeddings (128) and number of prototypes (3000).
@@ -63,13 +64,16 @@ class SwAV(Objective):
         assign: Sequence[int] = (0, 1),
         queue_size: int = 0,
         normalize: bool = True,
+        distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(normalize=normalize, backend=backend)
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
         self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, dim), dim=1))
         self.logit_scale = as_scale(temperature)
         self.epsilon, self.iterations, self.assign = epsilon, iterations, tuple(assign)
-        self.queues = nn.ModuleList(FeatureQueue(queue_size, dim) for _ in self.assign) if queue_size else None
+        self.queues = (
+            nn.ModuleList(FeatureQueue(queue_size, dim, distributed) for _ in self.assign) if queue_size else None
+        )
         self.use_queue = bool(queue_size)
 
     def forward(self, *crops: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
@@ -77,8 +81,6 @@ class SwAV(Objective):
         if len(crops) < 2 or max(self.assign) >= len(crops):
             raise ValueError(f"SwAV needs at least two crops and those in assign={self.assign}, got {len(crops)}")
         z = self.embed(*crops)
-        if not len(z[0]):
-            return sum(v.sum() for v in z)
         prototypes, scale = F.normalize(self.prototypes.to(z[0].dtype), dim=1), self.logit_scale()
         lse = [self.local_stats(v, prototypes, scale=scale).lse for v in z]
         losses = []
@@ -87,7 +89,7 @@ class SwAV(Objective):
             others = []
             for v in range(len(z)):
                 if v != t:
-                    score, _ = self.target(z[v], prototypes, target)
+                    score, _ = self.local_target(z[v], prototypes, target)
                     others.append(row_mean(lse[v] - scale * score))
             losses.append(torch.stack(others).mean())
         return torch.stack(losses).mean()
@@ -95,8 +97,16 @@ class SwAV(Objective):
     def _assignment(self, place: int, features: Tensor, prototypes: Tensor) -> Gibbs:
         everything = features
         if self.queues is not None and self.use_queue:
-            everything = torch.cat([features, self.queues[place].keys.to(features.dtype)])
-        _, column = sinkhorn(everything, prototypes, epsilon=self.epsilon, iterations=self.iterations)
+            rank = self.rank  # each rank balances its share of the queue
+            everything = torch.cat([features, self.queues[place].keys[rank :: self.world].to(features.dtype)])
+        _, column = sinkhorn(
+            everything,
+            prototypes,
+            epsilon=self.epsilon,
+            iterations=self.iterations,
+            columns="shared",
+            distributed=self.distributed,
+        )
         if self.queues is not None and self.training:
             self.queues[place].push(features)
         # The last half-step makes every sample's row sum to one: a softmax with the prototypes' potentials.

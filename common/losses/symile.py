@@ -66,9 +66,10 @@ class Symile(Objective):
         generator: torch.Generator | None = None,
         chunk: int = 8,
         normalize: bool = True,
+        distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(normalize=normalize, backend=backend)
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
         if negatives not in ("n", "n_squared"):
             raise ValueError(f'negatives must be "n" or "n_squared", got {negatives!r}')
         free = LogitScale(0.07, max_scale=float("inf"), min_scale=0.0) if temperature is None else temperature
@@ -80,27 +81,26 @@ class Symile(Objective):
         if len(views) < 2:
             raise ValueError(f"Symile needs at least two modalities, got {len(views)}")
         z = self.embed(*views)
-        if not len(z[0]):
-            return sum(v.sum() for v in z)
         scale, positive = self.logit_scale(), multilinear(*z)
+        everyone, own = [self.union(v) for v in z], self.own(z[0])
         rows = self._permuted if self.negatives == "n" else self._all_products
         return torch.stack(
-            [row_mean(rows(v, z[:i] + z[i + 1 :], scale, scale * positive)) for i, v in enumerate(z)]
+            [row_mean(rows(v, everyone[:i] + everyone[i + 1 :], own, scale, scale * positive)) for i, v in enumerate(z)]
         ).mean()
 
     def _permuted(
-        self, anchor: Tensor, others: tuple[Tensor, ...], scale: float | Tensor, positive: Tensor
+        self, anchor: Tensor, others: list[Tensor], own: slice, scale: float | Tensor, positive: Tensor
     ) -> Float[Tensor, "batch"]:
         keys = torch.ones_like(anchor)
         for other in others:
-            keys = keys * other[permutation(len(other), self.generator, other.device)]
-        return softplus_gap(self.local_stats(anchor, keys, scale=scale, exclude=Self()).lse, positive)
+            order = self.agreed(permutation(len(other), self.generator, other.device))
+            keys = keys * other[order[own]]
+        return softplus_gap(self.stats(anchor, keys, scale=scale, exclude=Self()).lse, positive)
 
     def _all_products(
-        self, anchor: Tensor, others: tuple[Tensor, ...], scale: float | Tensor, positive: Tensor
+        self, anchor: Tensor, others: list[Tensor], own: slice, scale: float | Tensor, positive: Tensor
     ) -> Float[Tensor, "batch"]:
-        batch = len(anchor)
-        shifts = list(product(range(batch), repeat=len(others) - 1))
+        shifts = list(product(range(max(len(others[0]), 1)), repeat=len(others) - 1))
 
         def lse(anchor: Tensor, scale: float | Tensor, start: int, *others: Tensor) -> Tensor:
             keys = []
@@ -109,9 +109,9 @@ class Symile(Objective):
                 for other, by in zip(others[1:], shift, strict=True):
                     key = key * other.roll(by, 0)
                 keys.append(key)
-            # The unshifted products come first: the true tuple of row i is column i, named so that the 1 of the
-            # cross-entropy is subtracted inside the tile.
-            where = Diagonal() if start == 0 else None
+            # The unshifted products come first: the true tuple of row i is the column at its place among all ranks',
+            # named so that the 1 of the cross-entropy is subtracted inside the tile.
+            where = Diagonal(own.start) if start == 0 else None
             stats = self.local_stats(anchor, torch.cat(keys), scale=scale, positive=where)
             return stats.lse
 

@@ -5,10 +5,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from counterpoint.common.kernels import Diagonal, SameLabel
-from counterpoint.common.losses.albef import ALBEFContrast
+from counterpoint.common.losses.albef import ALBEFContrast, Side
 from counterpoint.common.losses.base import Objective, row_mean, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
-from counterpoint.common.losses.queue import FeatureQueue
 from counterpoint.common.losses.scale import Temperature, as_scale
 
 __all__ = ["TCL", "LocalMI"]
@@ -41,8 +40,15 @@ class LocalMI(Objective):
         checked="written-out equation",
     )
 
-    def __init__(self, temperature: Temperature = 0.07, *, normalize: bool = True, backend: str = "auto"):
-        super().__init__(normalize=normalize, backend=backend)
+    def __init__(
+        self,
+        temperature: Temperature = 0.07,
+        *,
+        normalize: bool = True,
+        distributed: str = "none",
+        backend: str = "auto",
+    ):
+        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
         self.logit_scale = as_scale(temperature)
 
     def forward(
@@ -56,8 +62,8 @@ class LocalMI(Objective):
         x, m = self.embed(tokens, pooled)
         batch, n, _ = x.shape
         mask = torch.ones(batch, n, dtype=torch.bool, device=x.device) if mask is None else mask
-        scale, sample = self.logit_scale(), torch.arange(batch, device=x.device)
-        stats = self.local_stats(
+        scale, sample = self.logit_scale(), self.sample_ids(m)
+        stats = self.stats(
             m,
             x.flatten(0, 1),
             scale=scale,
@@ -65,7 +71,8 @@ class LocalMI(Objective):
             valid_cols=mask.flatten(),
         )
         own = scale * (x * m[:, None]).sum(-1)
-        return row_mean(softplus_gap(stats.lse[:, None].expand_as(own), own)[mask])
+        losses = softplus_gap(stats.lse[:, None].expand_as(own), own)[mask]
+        return self.mean_over(losses.sum(), mask.sum())
 
 
 class TCL(ALBEFContrast):
@@ -103,7 +110,7 @@ class TCL(ALBEFContrast):
         backend: str = "auto",
     ):
         super().__init__(dim, queue_size, temperature, normalize=normalize, distributed=distributed, backend=backend)
-        self.local = LocalMI(self.logit_scale, normalize=normalize, backend=backend)
+        self.local = LocalMI(self.logit_scale, normalize=normalize, distributed=distributed, backend=backend)
 
     def forward(
         self,
@@ -120,26 +127,19 @@ class TCL(ALBEFContrast):
         group: Int[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, ""]:
         """Mean of the six (or four) terms."""
-        ids = index if group is None else group
-        q_i, q_t = self.embed(image, text)
-        m_i, m_t = self.embed(image_momentum.detach(), text_momentum.detach())
-        keys_i, ids_i = self.with_queue(m_i, self.image_queue, ids)
-        keys_t, ids_t = self.with_queue(m_t, self.text_queue, ids)
-        terms = [
-            self.distilled(q_i, m_i, keys_t, alpha, ids, ids_t),
-            self.distilled(q_t, m_t, keys_i, alpha, ids, ids_i),
-            self._within(q_i, m_i, self.image_queue, ids),
-            self._within(q_t, m_t, self.text_queue, ids),
-        ]
+        sides = self.sides(image, text, image_momentum, text_momentum, index if group is None else group)
+        terms = [self.across(*sides, alpha), self.across(*reversed(sides), alpha)]
+        terms += [self._within(side) for side in sides]
         if image_tokens is not None:
             terms.append(self.local(image_tokens, image))
         if text_tokens is not None:
             terms.append(self.local(text_tokens, text, mask=text_mask))
-        self.push(m_i, m_t, ids)
+        self.push(*sides)
         return torch.stack(terms).mean()
 
-    def _within(self, q: Tensor, m: Tensor, queue: FeatureQueue | None, ids: Tensor | None) -> Float[Tensor, ""]:
-        keys, key_ids = self.with_queue(m, queue, ids)
-        exclude = None if ids is None else SameLabel(ids, key_ids)
-        stats = self.local_stats(q, keys, scale=self.logit_scale(), positive=Diagonal(), exclude=exclude)
-        return row_mean(stats.lse - stats.positive if ids is None else softplus_gap(stats.lse, stats.positive))
+    def _within(self, side: Side) -> Float[Tensor, ""]:
+        exclude = None if side.ids is None else SameLabel(side.ids, side.key_ids)
+        stats = self.local_stats(
+            side.q, side.keys, scale=self.logit_scale(), positive=Diagonal(side.first), exclude=exclude
+        )
+        return row_mean(stats.lse - stats.positive if side.ids is None else softplus_gap(stats.lse, stats.positive))

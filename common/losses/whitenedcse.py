@@ -18,7 +18,8 @@ class ShuffledGroupWhitening(nn.Module):
 
     In training the dimensions are shuffled (by `generator`), split into groups, each group is centred and multiplied by
     the inverse square root of its covariance (+ eps), and unshuffled; the gradient passes through the covariance. In
-    evaluation neither batch nor chance plays a part: contiguous groups and running statistics.
+    evaluation neither batch nor chance plays a part: contiguous groups and running statistics. With `distributed` the
+    covariance is that of all ranks' rows and the ranks share the shuffle.
 
     >>> import torch
     >>> layer = ShuffledGroupWhitening(6, groups=2, generator=torch.Generator().manual_seed(0))
@@ -34,11 +35,13 @@ class ShuffledGroupWhitening(nn.Module):
         eps: float = 1e-5,
         momentum: float = 0.1,
         generator: torch.Generator | None = None,
+        distributed: str = "none",
     ):
         super().__init__()
         if dim % groups:
             raise ValueError(f"groups must divide the {dim} dimensions, got {groups}")
         self.dim, self.groups, self.eps, self.momentum, self.generator = dim, groups, eps, momentum, generator
+        self.batch = Objective(distributed=distributed)
         self.register_buffer("running_mean", torch.zeros(dim))
         self.register_buffer("running_covariance", torch.eye(dim))
 
@@ -47,12 +50,13 @@ class ShuffledGroupWhitening(nn.Module):
         if not self.training:
             order = torch.arange(self.dim, device=h.device)
             return self._whiten(h, self.running_mean.to(h), self.running_covariance.to(h), order)
-        mean = h.mean(0)
-        covariance = (h - mean).T @ (h - mean) / len(h)
+        everyone = self.batch.union(h)
+        mean = everyone.mean(0)
+        covariance = (everyone - mean).T @ (everyone - mean) / len(everyone)
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
             self.running_covariance.lerp_(covariance.to(self.running_covariance), self.momentum)
-        return self._whiten(h, mean, covariance, permutation(self.dim, self.generator, h.device))
+        return self._whiten(h, mean, covariance, self.batch.agreed(permutation(self.dim, self.generator, h.device)))
 
     def _whiten(self, h: Tensor, mean: Tensor, covariance: Tensor, order: Tensor) -> Float[Tensor, "batch dim"]:
         groups = order.view(self.groups, -1)
@@ -108,7 +112,7 @@ class WhitenedCSE(Objective):
         backend: str = "auto",
     ):
         super().__init__(normalize=normalize, distributed=distributed, backend=backend)
-        self.whitening = ShuffledGroupWhitening(dim, groups, eps=eps, generator=generator)
+        self.whitening = ShuffledGroupWhitening(dim, groups, eps=eps, generator=generator, distributed=distributed)
         self.contrast = InfoNCE(
             temperature, symmetric=False, normalize=normalize, distributed=distributed, backend=backend
         )
@@ -117,7 +121,7 @@ class WhitenedCSE(Objective):
         """Sum over the views after the first; fewer than two rows (which cannot be whitened) give zero."""
         if len(views) < 2:
             raise ValueError(f"WhitenedCSE needs at least two views, got {len(views)}")
-        if len(views[0]) < 2:
+        if self.count(views[0]) < 2:
             return sum(v.sum() * 0 for v in views)
         wide = [v.float() if v.dtype in (torch.float16, torch.bfloat16) else v for v in views]
         first, *rest = [self.whitening(v) for v in wide]
