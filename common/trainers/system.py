@@ -277,29 +277,26 @@ class ContrastiveSystem(LightningModule):
 
     def update(self) -> None:
         """Clip, step the optimisers, clear gradients, move the EMA teachers."""
-        config = self.optim_config
         settle_gradients(self)
         found: Any = self.optimizers()
         for optimizer in found if isinstance(found, list) else [found]:
-            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-            if config.clip is not None:
-                if scaler is not None:
-                    scaler.unscale_(optimizer.optimizer)
-                self.record({"train/grad_norm": self._clip(optimizer.optimizer, config.clip)})
             optimizer.step()
             optimizer.zero_grad()
         self.update_teachers()
         self.after_update()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip: here, because float16's loss scale has been divided out by now."""
+        limit = self.optim_config.clip
+        if limit is not None:
+            parameters = [p for g in optimizer.param_groups for p in g["params"]]
+            self.record({"train/grad_norm": clip_gradients(parameters, limit)})
 
     def update_teachers(self) -> None:
         """Move the EMA teachers towards their students."""
         for part in self.modules():
             if isinstance(part, EMATeacher):
                 part.update(self.scheduled.get("ema_momentum"))
-
-    def _clip(self, optimizer: torch.optim.Optimizer, limit: float) -> Tensor:
-        parameters = [p for g in optimizer.param_groups for p in g["params"]]
-        return clip_gradients(parameters, limit)
 
     def _record_step(self, terms: Mapping[str, Tensor]) -> None:
         total = self.total(terms).detach()
