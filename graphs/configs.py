@@ -140,7 +140,7 @@ class NodeDataConfig:
     """One attributed graph."""
 
     path: str = ""
-    """A `.npz` file, or `folder/ind.NAME` of a Planetoid set."""
+    """A `.npz` file, a `.pt` file (PyTorch Geometric `Data`), or `folder/ind.NAME` of a Planetoid set."""
 
 
 def _full_batch(lr: float, epochs: int, weight_decay: float = 1e-5) -> dict[str, Any]:

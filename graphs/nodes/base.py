@@ -67,7 +67,7 @@ class NodeSystem(ContrastiveSystem):
     @cached_property
     def graph(self) -> NodeGraph:
         if not self.config.data.path:
-            raise InputError("data.path is not set; give a .npz file or folder/ind.NAME of a Planetoid set")
+            raise InputError("data.path is not set; give a .npz or .pt file, or folder/ind.NAME of a Planetoid set")
         return read_graph(self.config.data.path)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Attributed graphs in: Planetoid files, CSR `.npz`, or any PyTorch Geometric `Data`."""
+"""Attributed graphs in: Planetoid files, `.npz` arrays, any PyTorch Geometric `Data` in memory or saved as `.pt`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from counterpoint.common.errors import InputError
+
+_MASKS = ("train_mask", "val_mask", "test_mask")
 
 
 @dataclass
@@ -46,32 +48,38 @@ def simple_edges(edge_index: Tensor, n_nodes: int) -> Int[Tensor, "2 edges"]:
 
 
 def read_graph(path: str | Path) -> NodeGraph:
-    """Read `name.npz`, or `folder/ind.name` of a Planetoid set (`planetoid/ind.cora`).
+    """Read `name.npz`, `name.pt`, or `folder/ind.name` of a Planetoid set (`planetoid/ind.cora`).
 
     Raises `InputError` naming the file and what is wrong with it.
     """
     path = Path(path)
-    if path.suffix == ".npz":
-        return read_npz(path)
     if path.name.startswith("ind."):
         return read_planetoid(path.parent, path.name[4:])
-    raise InputError(f"{path}: give a .npz file, or folder/ind.NAME of a Planetoid set")
+    readers = {".npz": read_npz, ".pt": read_pt, ".pth": read_pt}
+    if path.suffix not in readers:
+        raise InputError(f"{path}: give a .npz file, a .pt file, or folder/ind.NAME of a Planetoid set")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    return readers[path.suffix](path)
 
 
 def read_npz(path: str | Path) -> NodeGraph:
-    """Adjacency, attributes and labels in CSR parts (`adj_*`, `attr_*`, `labels`), as gnn-benchmark stores them."""
+    """`x`, `edge_index`, and optionally `y` and `train_mask`, `val_mask`, `test_mask`; or adjacency, attributes and
+    labels in CSR parts (`adj_*`, `attr_*`, `labels`), as gnn-benchmark stores them."""
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
     try:
         with np.load(path, allow_pickle=False) as archive:
             parts = {k: archive[k] for k in archive.files}
     except (ValueError, OSError, EOFError, KeyError) as error:
         raise InputError(f"{path}: cannot be read as .npz ({error})") from None
+    if {"x", "edge_index"} <= parts.keys():
+        return _from_parts(parts, path)
     needed = [f"{a}_{b}" for a in ("adj", "attr") for b in ("data", "indices", "indptr", "shape")] + ["labels"]
     missing = [k for k in needed if k not in parts]
     if missing:
-        raise InputError(f"{path}: lacks the array {missing[0]!r}; it holds {', '.join(parts)}")
+        raise InputError(
+            f"{path}: lacks the array {missing[0]!r} (or x and edge_index); it holds {', '.join(parts) or 'nothing'}"
+        )
     adjacency, features = (
         sp.csr_matrix((parts[f"{a}_data"], parts[f"{a}_indices"], parts[f"{a}_indptr"]), shape=parts[f"{a}_shape"])
         for a in ("adj", "attr")
@@ -84,6 +92,77 @@ def read_npz(path: str | Path) -> NodeGraph:
         path.stem, torch.from_numpy(features.toarray()).float(), simple_edges(edges, adjacency.shape[0]),
         torch.from_numpy(parts["labels"].astype(np.int64)), np.full(len(parts["labels"]), "", dtype=object),
     )  # fmt: skip
+
+
+def read_pt(path: str | Path) -> NodeGraph:
+    """A PyTorch Geometric `Data` as `torch.save` wrote it, the processed file of a data set that holds one graph, or a
+    dictionary with `x` and `edge_index`.
+
+    PyTorch's restricted loader reads it: tensors, plain containers and PyTorch Geometric's own data classes, nothing
+    else, and no code of the file runs.
+    """
+    from torch_geometric.data import Data
+    from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
+    from torch_geometric.data.storage import GlobalStorage
+
+    path = Path(path)
+    try:
+        with torch.serialization.safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]):
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+        reason = str(error).strip().splitlines()
+        asked = next((line.partition("GLOBAL")[2].split()[0] for line in reason if "GLOBAL" in line), "")
+        why = f"it asks for {asked}" if asked else (reason or [type(error).__name__])[0]
+        raise InputError(
+            f"{path}: cannot be read as tensors and PyTorch Geometric data alone ({why}); save it anew with "
+            "torch.save({'x': data.x, 'edge_index': data.edge_index, 'y': data.y}, path)"
+        ) from None
+    if isinstance(found, tuple):  # a processed data set: (data, slices, ...)
+        if len(found) > 1 and isinstance(found[1], dict) and any(len(s) > 2 for s in found[1].values()):
+            raise InputError(f"{path}: holds several graphs; save the one to learn from")
+        found = found[0] if found else None
+    if hasattr(found, "to_dict"):
+        found = found.to_dict()
+    if not isinstance(found, dict) or not {"x", "edge_index"} <= found.keys():
+        held = (
+            f"it holds {', '.join(map(str, found))}" if isinstance(found, dict) else f"it is a {type(found).__name__}"
+        )
+        raise InputError(f"{path}: needs x and edge_index; {held or 'it is empty'}")
+    return _from_parts(found, path)
+
+
+def _from_parts(parts: dict[str, Any], path: Path) -> NodeGraph:
+    """Arrays or tensors under PyTorch Geometric's names, checked."""
+    try:
+        known = {k: torch.as_tensor(parts[k]) for k in ("x", "edge_index", "y") if parts.get(k) is not None}
+        known |= {m: torch.as_tensor(parts[m]).bool() for m in _MASKS if parts.get(m) is not None}
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: {error}") from None
+    x, edges, y = known.get("x"), known.get("edge_index"), known.get("y")
+    if x is None or x.dim() != 2:
+        raise InputError(f"{path}: x must be nodes x features, got {None if x is None else tuple(x.shape)}")
+    if edges is None or edges.dim() != 2 or edges.shape[0] != 2:
+        raise InputError(f"{path}: edge_index must be 2 x edges, got {None if edges is None else tuple(edges.shape)}")
+    if edges.is_floating_point() or edges.is_complex():
+        raise InputError(f"{path}: edge_index must hold whole numbers, got {edges.dtype}")
+    x = x.to_dense() if x.layout != torch.strided else x
+    if not torch.isfinite(x).all():
+        raise InputError(f"{path}: x holds NaN or infinity")
+    if y is not None and (y.numel() != len(x) or (y.is_floating_point() and not torch.equal(y, y.round()))):
+        raise InputError(f"{path}: y must hold one class number for each of {len(x)} nodes, got {tuple(y.shape)}")
+    split = np.full(len(x), "", dtype=object)
+    for part, mask in zip(("train", "val", "test"), _MASKS, strict=True):
+        if mask not in known:
+            continue
+        rows = known[mask] if known[mask].dim() == 1 else known[mask][:, 0]  # several splits: the first
+        if len(rows) != len(x):
+            raise InputError(f"{path}: {mask} has {len(rows)} entries for {len(x)} nodes")
+        split[rows.numpy()] = part
+    label = torch.full((len(x),), -1) if y is None else y.reshape(-1).long()
+    try:
+        return NodeGraph(path.stem, x.float(), simple_edges(edges.long(), len(x)), label, split)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 class _PlanetoidUnpickler(pickle.Unpickler):
@@ -156,14 +235,7 @@ def from_data(data: Any, name: str = "graph") -> NodeGraph:
     """Any PyTorch Geometric `Data` with `x`, `edge_index`, and optionally `y` and the three split masks."""
     if data.x is None or data.edge_index is None:
         raise InputError("the Data object needs x and edge_index")
-    n = data.x.shape[0]
-    y = data.y.reshape(-1).long() if data.y is not None else torch.full((n,), -1)
-    split = np.full(n, "", dtype=object)
-    for part in ("train", "val", "test"):
-        mask = getattr(data, f"{part}_mask", None)
-        if mask is not None:
-            split[mask.numpy()] = part
-    return NodeGraph(name, data.x.float(), simple_edges(data.edge_index, n), y, split)
+    return _from_parts(data.to_dict(), Path(name))
 
 
 def stochastic_blocks(

@@ -82,7 +82,7 @@ def test_npz_errors_name_the_file(tmp_path):
     path.write_bytes(b"not a zip")
     with pytest.raises(InputError, match="g.npz: cannot be read"):
         read_npz(path)
-    with pytest.raises(InputError, match="give a .npz file, or folder/ind.NAME"):
+    with pytest.raises(InputError, match="give a .npz file, a .pt file, or folder/ind.NAME"):
         read_graph(tmp_path / "cora")
 
 
@@ -95,6 +95,69 @@ def test_a_planetoid_file_cannot_run_code(tmp_path):
         (tmp_path / f"ind.bad.{part}").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(InputError, match="asks for builtins.exec"):
         read_graph(tmp_path / "ind.bad")
+
+
+def saved(path, content):
+    torch.save(content, path)
+    return read_graph(path)
+
+
+def test_a_saved_graph_is_the_same_in_every_form(tmp_path, graph):
+    """`Data`, the processed file of a one-graph data set, a dictionary, and `.npz` of the same arrays."""
+    mask = torch.arange(100) < 10
+    parts = {"x": graph.x, "edge_index": graph.edge_index, "y": graph.y, "train_mask": mask}
+    data = Data(**parts)
+    slices = {k: torch.tensor([0, v.shape[-1]]) for k, v in parts.items()}
+    np.savez(tmp_path / "n.npz", **{k: v.numpy() for k, v in parts.items()})
+    forms = [
+        saved(tmp_path / "a.pt", data),
+        saved(tmp_path / "b.pt", (data.to_dict(), slices, Data)),
+        saved(tmp_path / "c.pt", parts),
+        read_graph(tmp_path / "n.npz"),
+        from_data(data),
+    ]
+    for found in forms:
+        assert torch.equal(found.x, graph.x)
+        assert torch.equal(found.edge_index, graph.edge_index)
+        assert torch.equal(found.y, graph.y)
+        assert (found.split == "train").sum() == 10
+
+
+def test_a_saved_graph_cannot_run_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (exec, ("raise SystemExit",))
+
+    torch.save({"x": Evil()}, tmp_path / "bad.pt")
+    with pytest.raises(InputError, match=r"bad\.pt: .*asks for exec.*save it anew"):
+        read_graph(tmp_path / "bad.pt")
+    (tmp_path / "worse.pt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(InputError, match=r"worse\.pt: cannot be read"):
+        read_graph(tmp_path / "worse.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"x": None}, "x must be"), ({"edge_index": torch.zeros(3, 2).long()}, "edge_index must be 2 x edges"),
+     ({"edge_index": torch.tensor([[0], [7]])}, "outside 0..2"), ({"edge_index": torch.rand(2, 2)}, "whole numbers"),
+     ({"y": torch.zeros(2)}, "one class number"), ({"y": torch.tensor([0.0, 0.5, 1.0])}, "one class number"),
+     ({"x": torch.full((3, 1), float("nan"))}, "NaN"), ({"train_mask": torch.ones(2)}, "train_mask has 2 entries")],
+)  # fmt: skip
+def test_what_is_wrong_with_a_saved_graph_is_named(tmp_path, change, message):
+    parts = {"x": torch.eye(3), "edge_index": torch.tensor([[0], [1]])}
+    with pytest.raises(InputError, match=rf"g\.pt: .*{message}"):
+        saved(tmp_path / "g.pt", {**parts, **change})
+
+
+def test_files_without_a_graph_say_what_they_hold(tmp_path):
+    with pytest.raises(InputError, match="needs x and edge_index; it holds weight"):
+        saved(tmp_path / "w.pt", {"weight": torch.ones(2)})
+    with pytest.raises(InputError, match="needs x and edge_index; it is a Tensor"):
+        saved(tmp_path / "t.pt", torch.ones(2))
+    with pytest.raises(InputError, match="several graphs"):
+        saved(tmp_path / "s.pt", ({"x": torch.eye(4)}, {"x": torch.tensor([0, 2, 4])}))
+    with pytest.raises(InputError, match="no such file"):
+        read_graph(tmp_path / "none.pt")
 
 
 def test_pyg_data_comes_in_simple_and_undirected():
