@@ -65,10 +65,7 @@ def molecules_to_manifest(
     rejected = tuple(
         Rejected(f"{source}, row {i.row}", f"{i.smiles}: {i.reason}") for i in table.issues if i.action == "dropped"
     )
-    changed = sum(i.action == "kept" for i in table.issues)
-    notes = [f"split: {split}", f"tasks: {', '.join(table.tasks) or 'none'}"]
-    if changed:
-        notes.append(f"{changed} molecule(s) reduced to their largest fragment")
+    notes = [table.summary(), f"split: {split}", f"tasks: {', '.join(table.tasks) or 'none'}"]
     return ImportReport(path, len(frame), rejected, "; ".join(notes))
 
 

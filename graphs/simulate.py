@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from rdkit import Chem
 from rdkit.Chem import Crippen, rdMolDescriptors
 
-from counterpoint.graphs.molecules.reader import quiet_rdkit
+from counterpoint.graphs.molecules.rdkit_log import quiet_rdkit
 
 RINGS = (
     "c1ccccc1", "c1ccncc1", "c1ccsc1", "c1ccoc1", "C1CCCCC1", "C1CCNCC1", "C1CCOCC1", "c1ccc2ccccc2c1",

@@ -53,7 +53,7 @@ def test_isotopes_and_salts_stay_unless_asked(table):
     assert "." in frame.loc["salt", "smiles"]
     reduced = read_molecules(table, salts="largest")
     assert reduced.frame.set_index("id").loc["salt", "smiles"] == "CC(=O)[O-]"
-    assert any(i.action == "kept" and "largest of 2 fragments" in i.reason for i in reduced.issues)
+    assert any(i.action == "changed" and "largest of 2 fragments" in i.reason for i in reduced.issues)
 
 
 def test_duplicates_can_be_averaged(table):
@@ -65,7 +65,7 @@ def test_duplicates_can_be_averaged(table):
     ("options", "words"),
     [({"smiles_column": "Smiles"}, "no column 'Smiles'; its columns are: name, smiles"),
      ({"tasks": ["ic50"]}, "no task column 'ic50'"),
-     ({"tasks": ["comment"]}, "row 1: task comment has 'fine'"),
+     ({"tasks": ["comment"]}, "comment cannot be a task: row 1 has 'fine'"),
      ({"on_error": "raise"}, "row 3: 'C1CC' cannot be parsed"),
      ({"salts": "strip"}, "salts='strip' is unknown; use one of keep, largest")],
 )  # fmt: skip
