@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Int
-from rdkit import Chem, RDLogger
+from rdkit import Chem
 from torch import Tensor
 
 from counterpoint.graphs.molecules.element_kg import FIRST_ATTRIBUTE, ElementGraph
@@ -25,11 +25,27 @@ ATOM_FEATURES = (("atomic number", 119), ("degree", 12), ("charge", 13), ("hydro
                  ("aromatic", 2), ("in ring", 2), ("chirality", 4), ("isotope", 2))  # fmt: skip
 BOND_FEATURES = (("type", 6), ("stereo", 6), ("conjugated", 2), ("in ring", 2))
 BOND_TYPES = ("single", "double", "triple", "aromatic", "dative", "other")
-_BOND_TYPE = {Chem.BondType.SINGLE: 0, Chem.BondType.DOUBLE: 1, Chem.BondType.TRIPLE: 2, Chem.BondType.AROMATIC: 3,
-              Chem.BondType.DATIVE: 4, Chem.BondType.DATIVEONE: 4, Chem.BondType.DATIVEL: 4,
-              Chem.BondType.DATIVER: 4}  # fmt: skip
-_HYBRID = {Chem.HybridizationType.S: 1, Chem.HybridizationType.SP: 2, Chem.HybridizationType.SP2: 3,
-           Chem.HybridizationType.SP3: 4, Chem.HybridizationType.SP3D: 5, Chem.HybridizationType.SP3D2: 6}  # fmt: skip
+_ATOM, _BOND = Chem.Atom, Chem.Bond
+_ATOM_GETTERS = (_ATOM.GetAtomicNum, _ATOM.GetDegree, _ATOM.GetFormalCharge, _ATOM.GetTotalNumHs,
+                 _ATOM.GetHybridization, _ATOM.GetIsAromatic, _ATOM.IsInRing, _ATOM.GetChiralTag,
+                 _ATOM.GetIsotope)  # fmt: skip
+_BOND_GETTERS = (_BOND.GetBeginAtomIdx, _BOND.GetEndAtomIdx, _BOND.GetBondType, _BOND.GetStereo,
+                 _BOND.GetIsConjugated, _BOND.IsInRing)  # fmt: skip
+
+
+def _table(values: dict[int, int], other: int) -> np.ndarray:
+    """RDKit's number of an enum -> our class."""
+    table = np.full(64, other, dtype=np.int16)
+    for rdkit, ours in values.items():
+        table[int(rdkit)] = ours
+    return table
+
+
+_TYPE, _HYBRID = Chem.BondType, Chem.HybridizationType
+_BOND_CLASS = _table({_TYPE.SINGLE: 0, _TYPE.DOUBLE: 1, _TYPE.TRIPLE: 2, _TYPE.AROMATIC: 3, _TYPE.DATIVE: 4,
+                      _TYPE.DATIVEONE: 4, _TYPE.DATIVEL: 4, _TYPE.DATIVER: 4}, other=5)  # fmt: skip
+_HYBRID_CLASS = _table({_HYBRID.S: 1, _HYBRID.SP: 2, _HYBRID.SP2: 3, _HYBRID.SP3: 4, _HYBRID.SP3D: 5,
+                        _HYBRID.SP3D2: 6}, other=0)  # fmt: skip
 
 
 @dataclass
@@ -48,59 +64,48 @@ def molecule_graph(smiles: str) -> MoleculeGraph:
     >>> g.atoms[:, 0].tolist(), g.bonds.tolist()
     ([6, 8], [[0, 1], [1, 0]])
     """
-    return _to_tensors(_features(smiles))
+    return featurize([smiles])[0]
 
 
-def _to_tensors(arrays) -> MoleculeGraph:
-    atoms, bonds, features = (torch.from_numpy(a).long() for a in arrays)
-    return MoleculeGraph(atoms, bonds, features)
+def _features(smiles: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Atoms and bonds of a chunk, joined to few large arrays: what crosses the process border should be few objects.
+
+    One call of RDKit per atom and feature is most of the time, so the loop over atoms is `map`'s, in C, and everything
+    else is done once per chunk.
+    """
+    atoms: list[list[int]] = [[] for _ in _ATOM_GETTERS]
+    bonds: list[list[int]] = [[] for _ in _BOND_GETTERS]
+    sizes = []
+    for text in smiles:
+        molecule = parse_smiles(text)
+        for found, getters, columns in (
+            (list(molecule.GetAtoms()), _ATOM_GETTERS, atoms), (list(molecule.GetBonds()), _BOND_GETTERS, bonds),
+        ):  # fmt: skip
+            for getter, column in zip(getters, columns, strict=True):
+                column.extend(map(getter, found))
+        sizes.append((molecule.GetNumAtoms(), molecule.GetNumBonds()))
+    number, degree, charge, hydrogens, hybrid, aromatic, ring, chirality, isotope = map(_column, atoms)
+    atom_table = np.stack([number, degree.clip(max=11), charge.clip(-6, 6) + 6, hydrogens.clip(max=8),
+                           _HYBRID_CLASS[hybrid], aromatic, ring, chirality.clip(max=3), isotope > 0], 1)  # fmt: skip
+    start, end, kind, stereo, conjugated, bond_ring = map(_column, bonds)
+    both_ways = np.stack([np.stack([start, end], 1).ravel(), np.stack([end, start], 1).ravel()])
+    bond_table = np.stack([_BOND_CLASS[kind], stereo.clip(max=5), conjugated, bond_ring], 1).repeat(2, 0)
+    counts = np.array(sizes, dtype=np.int64).reshape(-1, 2) * (1, 2)
+    return counts, atom_table.astype(np.int16), both_ways, bond_table.astype(np.int16)
 
 
-def _features(smiles: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    molecule = parse_smiles(smiles)
-    atoms = [
-        (
-            a.GetAtomicNum(), min(a.GetDegree(), 11), max(-6, min(a.GetFormalCharge(), 6)) + 6,
-            min(a.GetTotalNumHs(), 8), _HYBRID.get(a.GetHybridization(), 0), a.GetIsAromatic(), a.IsInRing(),
-            min(int(a.GetChiralTag()), 3), a.GetIsotope() > 0,
-        )
-        for a in molecule.GetAtoms()
-    ]  # fmt: skip
-    ends, features = [], []
-    for b in molecule.GetBonds():
-        start, end = b.GetBeginAtomIdx(), b.GetEndAtomIdx()
-        ends += ((start, end), (end, start))
-        row = (_BOND_TYPE.get(b.GetBondType(), 5), min(int(b.GetStereo()), 5), b.GetIsConjugated(), b.IsInRing())
-        features += (row, row)
-    return (
-        np.array(atoms, dtype=np.int16).reshape(-1, len(ATOM_FEATURES)),
-        np.array(ends, dtype=np.int32).reshape(-1, 2).T,
-        np.array(features, dtype=np.int16).reshape(-1, len(BOND_FEATURES)),
-    )
-
-
-def _quiet() -> None:
-    RDLogger.DisableLog("rdApp.*")
-
-
-def _features_of_many(smiles: Sequence[str]):
-    """Features of a chunk, joined to few large arrays: what crosses the process border should be few objects."""
-    parts = [_features(s) for s in smiles]
-    sizes = np.array([(len(a), b.shape[1]) for a, b, _ in parts])
-    return (
-        sizes, np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts], 1),
-        np.concatenate([p[2] for p in parts]),
-    )  # fmt: skip
+def _column(values: list[int]) -> np.ndarray:
+    return np.fromiter(values, np.int32, len(values))
 
 
 def featurize(smiles: Sequence[str], workers: int = 0, chunk: int = 512) -> list[MoleculeGraph]:
     """Graphs of many molecules, in order; `workers` processes share the work (0: this process)."""
     chunks = [smiles[i : i + chunk] for i in range(0, len(smiles), chunk)]
     if workers and len(chunks) > 1:
-        with ProcessPoolExecutor(workers, initializer=_quiet) as pool:
-            parts = list(pool.map(_features_of_many, chunks))
+        with ProcessPoolExecutor(workers) as pool:
+            parts = list(pool.map(_features, chunks))
     else:
-        parts = [_features_of_many(c) for c in chunks]
+        parts = [_features(c) for c in chunks]
     graphs = []
     for sizes, atoms, bonds, features in parts:
         atoms, bonds, features = (torch.from_numpy(x).long() for x in (atoms, bonds, features))

@@ -106,7 +106,7 @@ def test_sdf_properties_are_labels_and_ids(tmp_path, name):
     assert table.frame["id"].tolist() == ["X-0", "X-1", "X-2"]
     assert table.frame["pIC50"].tolist() == [5.5, 6.5, 7.5]
     assert table.left_out == {"CAS": "row 1 has '64-17-5'"}
-    assert "@" not in table.frame["smiles"][2]  # a flat record without wedges has no stereo to read
+    assert table.frame["smiles"].tolist() == ["CCO", "Oc1ccccc1", "C[C@H](N)O"]
 
 
 def test_broken_sdf_records_are_listed_with_their_reason(tmp_path, capfd):
