@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from counterpoint.common.cli.options import call, jsonable
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.cli.vertical import Outcome, Vertical
+from counterpoint.common.errors import InputError
 
 
 def evaluate(command: Call) -> int:
@@ -25,6 +27,9 @@ def evaluate_run(
     manifest: Path | None = None,
     protocols: tuple[str, ...] = (),
     label: str | None = None,
+    against: Path | None = None,
+    corrupt: tuple[str, ...] = (),
+    severities: tuple[float, ...] = (0.25, 0.5, 1.0),
     limit: int | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
@@ -39,23 +44,38 @@ def evaluate_run(
         checkpoint: which weights.
         split: train, val or test.
         manifest: evaluate on this manifest instead of the run's own data.
-        protocols: only these protocols, e.g. retrieval,knn; one that the data do not allow is then an error.
-        label: field of the samples that holds their label; needed by probes, neighbours and clustering.
+        protocols: only these protocols, e.g. retrieval,knn; one that the data do not allow is then an error. Only by
+            name: efficiency (1, 10, 100 % of the labels), missing (a modality is gone), control (shuffled labels).
+        label: field of the samples or column of the manifest that holds their label; needed by probes, neighbours and
+            clustering.
+        against: another run; figures are then also compared with its, sample by sample.
+        corrupt: corruptions of the inputs (noise, hide, cut, quantize) under which the figures are measured again.
+        severities: how strong; noise and quantize in standard deviations of the sample, hide and cut in shares of it.
         limit: use only the first samples of each split.
         bootstrap: resamples of the 95 % intervals; groups (patient, piece, scene, ...) are drawn, not rows.
         seed: seed of everything drawn.
         batch_size: samples encoded at a time.
         out: the JSON file; RUN/evaluation-SPLIT.json unless given.
     """
-    from counterpoint.common.cli.encode import encode_run
-    from counterpoint.common.cli.measure import lines_of, measure
+    from counterpoint.common.cli.measure import comparison_lines, examine, lines_of, not_paired
+    from counterpoint.common.cli.robust import check_corruptions, corrupted
+    from counterpoint.common.metrics import compare_evaluations
 
-    options = {"manifest": manifest, "batch_size": batch_size, "limit": limit, "label": label}
-    encoded = encode_run(run, checkpoint, split, **options)
-    others = {}
-    if label is not None:
-        others = {name: encode_run(run, checkpoint, name, **options) for name in ("train", "val") if name != split}
-    evaluation = measure(vertical, encoded, others, protocols=protocols, n_boot=bootstrap, seed=seed)
+    check_corruptions(corrupt, severities)
+    options = {
+        "manifest": manifest,
+        "protocols": protocols,
+        "label": label,
+        "limit": limit,
+        "batch_size": batch_size,
+        "n_boot": bootstrap,
+        "seed": seed,
+    }
+    seen = examine(vertical, run, checkpoint, split, **options)
+    encoded, evaluation = seen.encoded, seen.evaluation
+    if corrupt:
+        more = corrupted(seen, corrupt, severities, batch_size=batch_size, seed=seed)
+        evaluation = replace(evaluation, results={**evaluation.results, **more})
     target = out or run / f"evaluation-{split}.json"
     figures = {
         "run": str(run),
@@ -66,10 +86,17 @@ def evaluate_run(
         "left_out": [{"id": name, "reason": reason} for name, reason in encoded.left_out],
         **evaluation.as_dict(),
     }
-    write_json(figures, target)
     what = f"{len(encoded)} samples of {split}, {len(set(encoded.groups))} groups"
-    head = f"{type(encoded.system).__name__}, {checkpoint} checkpoint: {what}"
-    return Outcome(figures, (head, "", *lines_of(evaluation), "", f"wrote {target}"), {"evaluation": target})
+    lines = [f"{type(encoded.system).__name__}, {checkpoint} checkpoint: {what}", "", *lines_of(evaluation)]
+    if against is not None:
+        other = examine(vertical, against, checkpoint, split, **options)
+        if reason := not_paired(seen, other):
+            raise InputError(f"--against {against}: {reason}; --manifest gives both the same data")
+        found = compare_evaluations(other.evaluation, evaluation, encoded.groups, n_boot=bootstrap, seed=seed)
+        figures["against"] = {"run": str(against), "differences": [c.as_dict() for c in found]}
+        lines += ["", *comparison_lines(found, str(against), str(run))]
+    write_json(figures, target)
+    return Outcome(figures, (*lines, "", f"wrote {target}"), {"evaluation": target})
 
 
 def write_json(figures: dict, target: Path) -> None:

@@ -1,16 +1,68 @@
-"""Encoded samples to figures, and figures to lines: what `evaluate` and `report` share."""
+"""A run to figures, and figures to lines: what `evaluate` and `report` share."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from counterpoint.common.cli.encode import Encoded, entry_of
+from counterpoint.common.cli.encode import Encoded, encode_run, entry_of
 from counterpoint.common.cli.simple import table
 from counterpoint.common.cli.suggest import no_such
 from counterpoint.common.cli.vertical import Vertical
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
-from counterpoint.common.metrics import PROTOCOLS, Evaluation, Split, evaluate
+from counterpoint.common.metrics import (
+    PROTOCOLS,
+    Calibration,
+    Comparison,
+    Control,
+    CorruptionSweep,
+    Evaluation,
+    MissingModality,
+    Split,
+    evaluate,
+)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A run's split encoded and evaluated; `others` are the splits that probes learn from."""
+
+    encoded: Encoded
+    others: dict[str, Encoded]
+    evaluation: Evaluation
+
+
+def examine(
+    vertical: Vertical,
+    run: Path,
+    checkpoint: str = "best",
+    split: str = "test",
+    *,
+    manifest: Path | None = None,
+    protocols: tuple[str, ...] = (),
+    label: str | None = None,
+    limit: int | None = None,
+    batch_size: int = 128,
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> Examined:
+    """Encode a split of a run (with labels also the splits that probes learn from) and evaluate it."""
+    options = {"manifest": manifest, "batch_size": batch_size, "limit": limit, "label": label}
+    encoded = encode_run(run, checkpoint, split, **options)
+    others = {}
+    if label is not None:
+        others = {name: encode_run(run, checkpoint, name, **options) for name in ("train", "val") if name != split}
+    return Examined(encoded, others, measure(vertical, encoded, others, protocols=protocols, n_boot=n_boot, seed=seed))
+
+
+def not_paired(first: Examined, second: Examined) -> str:
+    """Why two runs cannot be compared sample by sample; empty when they can."""
+    a, b = first.encoded, second.encoded
+    if a.ids == b.ids:
+        return ""
+    shared = len(set(a.ids) & set(b.ids))
+    return f"it was evaluated on other samples ({len(b)}, of which {shared} are among the first run's {len(a)})"
 
 
 def measure(
@@ -68,6 +120,48 @@ def lines_of(evaluation: Evaluation) -> list[str]:
     ]
     if free:
         lines += ["", *table(("label-free", "samples", "dim", "RankMe", "uniformity", "mean cosine"), free)]
+    extras = [line for name, result in evaluation.results.items() for line in _extra_lines(name, result)]
+    lines += ["", *extras] if extras else []
     if evaluation.skipped:
         lines += ["", *(f"not run: {name}: {reason}" for name, reason in evaluation.skipped.items())]
     return lines
+
+
+def comparison_lines(comparisons: list[Comparison], first: str, second: str) -> list[str]:
+    """Paired differences as an aligned table."""
+    rows = [
+        (
+            c.protocol,
+            c.metric,
+            f"{c.first:.3g}",
+            f"{c.second:.3g}",
+            f"{c.difference.value:+.3g}",
+            f"{c.difference.low:+.3g} .. {c.difference.high:+.3g}",
+            f"{c.difference.p_value:.3g}",
+            c.verdict,
+        )
+        for c in comparisons
+    ]
+    head = ("protocol", "metric", "first", "second", "difference", "95 % interval", "p", "second is")
+    return [f"first: {first}; second: {second}; the same samples", *table(head, rows)]
+
+
+def _extra_lines(name: str, result: object) -> list[str]:
+    """Results that are no single figure, in words."""
+    calibration = getattr(result, "calibration", None)
+    if isinstance(calibration, Calibration):
+        said = f"ECE {calibration.ece:.3f}, Brier {calibration.brier:.3f}, log loss {calibration.nll:.3f}"
+        return [f"calibration of {name}: {said}"]
+    if isinstance(result, Control):
+        verdict = "LEAK: shuffled labels score off chance" if result.leak else "shuffled labels score at chance"
+        spread = f"{result.shuffled_mean:.3f} ({result.low:.3f} .. {result.high:.3f}), chance {result.chance:.3f}"
+        return [f"{name}: {verdict}: {spread}; real labels {result.real:.3f}, p = {result.p_value:.3f}"]
+    if isinstance(result, MissingModality):
+        return [f"{name}: " + ", ".join(f"with {kept} {score:.3f}" for kept, score in result.scores.items())]
+    if isinstance(result, CorruptionSweep):
+        lines = [f"{name}: clean {result.clean:.3f}, chance {result.chance:.3f}"]
+        for corruption, scores in result.scores.items():
+            curve = ", ".join(f"{score:.3f} at {s:g}" for s, score in zip(result.severities, scores))
+            lines.append(f"  {corruption}: {curve}; relative drop {result.relative_drop[corruption]:.2f}")
+        return lines
+    return []

@@ -31,14 +31,14 @@ def fill(
     ]
     if rest:
         page.table("Other figures", rest, ("protocol", "metric", "value", "95 %", "chance"))
-    if (series := curves(run)):
+    if series := curves(run):
         page.section("Training")
         for title, lines in series.items():
             page.curves(title, lines)
     page.section("Embedding map")
-    _map(page, encoded)
+    add_map(page, encoded)
     if vertical.gallery is not None:
-        _gallery(page, vertical, encoded, examples, seed)
+        add_gallery(page, vertical, encoded, examples, seed)
     page.section("Collapse monitors")
     for name, result in evaluation.results.items():
         if isinstance(result, LabelFree):
@@ -72,7 +72,9 @@ def curves(run: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
     return found
 
 
-def _map(page: Report, encoded: Encoded) -> None:
+def add_map(page: Report, encoded: Encoded, run: str = "") -> None:
+    """The map of a run's embeddings: all modalities together where they share a space, else one each."""
+    of_run = f"{run}: " if run else ""
     names = list(encoded.vectors)
     dims = {encoded.vectors[name].shape[1] for name in names}
     if len(dims) == 1 and len(names) > 1:
@@ -81,13 +83,14 @@ def _map(page: Report, encoded: Encoded) -> None:
         hover = [f"{name} of {sample}" for name in names for sample in encoded.ids]
         links = [(i, n + i) for i in range(n)] if len(names) == 2 else None
         together = torch.cat([encoded.vectors[name] for name in names])
-        page.embedding_map("All modalities", together, labels, hover, links=links)
+        page.embedding_map(f"{of_run}all modalities" if run else "All modalities", together, labels, hover, links=links)
         return
     for name in names:
-        page.embedding_map(name, encoded.vectors[name], encoded.groups, encoded.ids)
+        page.embedding_map(f"{of_run}{name}", encoded.vectors[name], encoded.groups, encoded.ids)
 
 
-def _gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: int, seed: int) -> None:
+def add_gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: int, seed: int, run: str = "") -> None:
+    """What a run retrieves for queries drawn at random, in the field's own pictures."""
     picture = resolve(vertical.gallery)
     chosen = torch.randperm(len(encoded), generator=torch.Generator().manual_seed(seed))[:examples]
     for pair in modality_pairs(encoded):
@@ -97,6 +100,5 @@ def _gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: int, 
             for query, found in zip(chosen.tolist(), hits.tolist()):
                 media = [replace(picture(encoded.sample(hit), b), correct=hit == query) for hit in found]
                 rows.append(GalleryRow(picture(encoded.sample(query), a), media))
-            page.section(f"Retrieved: {a} -> {b}")
+            page.section(f"{run}: {a} -> {b}" if run else f"Retrieved: {a} -> {b}")
             page.gallery(f"{len(rows)} queries drawn at random, best five of {len(encoded)}", rows)
-

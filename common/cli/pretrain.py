@@ -160,4 +160,3 @@ def outcome(result: Any) -> Outcome:
     lines = [f"run folder  {result.run_dir}"]
     lines += [f"{name}  {value:.4g}" for name, value in result.metrics.items() if isinstance(value, (int, float))]
     return Outcome(figures=figures, lines=tuple(lines))
-

@@ -8,6 +8,7 @@ from typing import Literal
 from counterpoint.common.cli.options import call
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.cli.vertical import Outcome, Vertical
+from counterpoint.common.errors import InputError
 
 
 def report(command: Call) -> int:
@@ -18,37 +19,58 @@ def report(command: Call) -> int:
 def report_run(
     vertical: Vertical,
     run: Path,
+    *others: Path,
     out: Path | None = None,
     checkpoint: Literal["best", "last"] = "best",
     split: str = "test",
+    manifest: Path | None = None,
+    label: str | None = None,
     limit: int | None = 2000,
     examples: int = 6,
+    bootstrap: int = 1000,
     seed: int = 0,
 ) -> Outcome:
     """Write what there is to see of RUN into one HTML file: figures with intervals, curves, an embedding map, retrieved
-    examples, collapse monitors, configuration and environment.
+    examples, collapse monitors, configuration and environment. With several runs, compare them: figures side by side
+    and paired differences from the first run, sample by sample.
 
     Args:
         run: the run's folder.
-        out: the file to write; RUN/report.html unless given.
+        *others: further runs, compared with the first one.
+        out: the file to write; RUN/report.html unless given, RUN/comparison.html for several runs.
         checkpoint: which weights.
         split: train, val or test.
-        limit: use only the first samples of the split; null for all.
+        manifest: show the runs on this manifest instead of each run's own data.
+        label: field of the samples or column of the manifest that holds their label; brings probes and neighbours.
+        limit: use only the first samples of each split; null for all.
         examples: queries in the gallery.
+        bootstrap: resamples of the 95 % intervals.
         seed: seed of the resampling and of the choice of examples.
     """
-    from counterpoint.common.cli.encode import encode_run
-    from counterpoint.common.cli.measure import measure
+    from counterpoint.common.cli.measure import examine
     from counterpoint.common.cli.page import fill
+    from counterpoint.common.cli.side_by_side import fill_comparison, names_of
     from counterpoint.common.report import Report
 
-    encoded = encode_run(run, checkpoint, split, limit=limit)
-    evaluation = measure(vertical, encoded, seed=seed)
-    name = type(encoded.system).__name__
-    page = Report(f"{name}: {run.name}", f"{len(encoded)} samples of {split}, {checkpoint} checkpoint")
-    fill(page, vertical, encoded, evaluation, run, examples=examples, seed=seed)
-    page.reproduce(
-        [f"counterpoint {vertical.name} pretrain --resume {run}", f"counterpoint {vertical.name} report {run}"]
-    )
-    target = page.write(out or run / "report.html")
+    runs = [run, *others]
+    if len({path.resolve() for path in runs}) < len(runs):
+        raise InputError("a run is given twice; a comparison needs different runs")
+    names = names_of(runs)
+    options = {"manifest": manifest, "limit": limit, "label": label}
+    seen = {
+        name: examine(vertical, path, checkpoint, split, n_boot=bootstrap, seed=seed, **options)
+        for name, path in zip(names, runs)
+    }
+    first = seen[names[0]]
+    what = f"{len(first.encoded)} samples of {split}, {checkpoint} checkpoint"
+    if others:
+        page = Report(f"{' and '.join(names)} compared", what)
+        fill_comparison(page, vertical, seen, dict(zip(names, runs)), examples=examples, n_boot=bootstrap, seed=seed)
+    else:
+        page = Report(f"{type(first.encoded.system).__name__}: {names[0]}", what)
+        fill(page, vertical, first.encoded, first.evaluation, run, examples=examples, seed=seed)
+    extra = [f"--{name} {value}" for name, value in (("manifest", manifest), ("label", label)) if value is not None]
+    again = " ".join(["counterpoint", vertical.name, "report", *map(str, runs), f"--split {split}", *extra])
+    page.reproduce([*(f"counterpoint {vertical.name} pretrain --resume {path}" for path in runs), again])
+    target = page.write(out or run / ("comparison.html" if others else "report.html"))
     return Outcome({"report": str(target)}, (f"wrote {target}",), {"report": target})

@@ -67,8 +67,7 @@ VERBS = {
 }
 
 UMBRELLA = {
-    verb.name: verb
-    for verb in (Verb("losses", "list the contrastive objectives", f"{_MODULE}.simple:losses"),)
+    verb.name: verb for verb in (Verb("losses", "list the contrastive objectives", f"{_MODULE}.simple:losses"),)
 }
 
 

@@ -12,8 +12,9 @@ from counterpoint.common.metrics.bootstrap import (
 from counterpoint.common.metrics.calibration import Calibration, calibration, fit_temperature
 from counterpoint.common.metrics.classification import Scores, auroc, score_classes, score_multilabel, score_regression
 from counterpoint.common.metrics.clustering import Clustering, cluster, hungarian_accuracy
+from counterpoint.common.metrics.compare import Comparison, compare_evaluations, lower_is_better
 from counterpoint.common.metrics.control import Control, shuffled_control
-from counterpoint.common.metrics.evaluate import PROTOCOLS, Evaluation, Protocol, Split, evaluate, protocol
+from counterpoint.common.metrics.evaluate import Evaluation, evaluate
 from counterpoint.common.metrics.fewshot import Episodes, LabelEfficiency, few_shot, label_efficiency, simpleshot
 from counterpoint.common.metrics.knn import KNN, knn
 from counterpoint.common.metrics.label_free import (
@@ -37,18 +38,27 @@ from counterpoint.common.metrics.label_free import (
 )
 from counterpoint.common.metrics.labels import LabelSet, encode_labels
 from counterpoint.common.metrics.probe import Probe, logistic_probe, ridge_probe
+from counterpoint.common.metrics.registry import PROTOCOLS, Protocol, Split, protocol
 from counterpoint.common.metrics.result import Result, plain
 from counterpoint.common.metrics.retrieval import Retrieval, RetrievalResult, rank_queries, retrieval
-from counterpoint.common.metrics.robustness import CorruptionSweep, MissingModality, corruption_sweep, missing_modality
+from counterpoint.common.metrics.robustness import (
+    CORRUPTIONS,
+    CorruptionSweep,
+    MissingModality,
+    corruption_sweep,
+    missing_modality,
+)
 from counterpoint.common.metrics.similarity import CCA, cca, cka, layer_grid, mutual_knn
 from counterpoint.common.metrics.zeroshot import prompt_ensemble, zero_shot
 
 __all__ = [
     "CCA",
+    "CORRUPTIONS",
     "KNN",
     "PROTOCOLS",
     "Calibration",
     "Clustering",
+    "Comparison",
     "Control",
     "CorruptionSweep",
     "Episodes",
@@ -76,6 +86,7 @@ __all__ = [
     "cca",
     "cka",
     "cluster",
+    "compare_evaluations",
     "corruption_sweep",
     "covariance_rank",
     "encode_labels",
@@ -90,6 +101,7 @@ __all__ = [
     "layer_grid",
     "lidar",
     "logistic_probe",
+    "lower_is_better",
     "mean_cosine",
     "missing_modality",
     "modality_gap",

@@ -74,7 +74,7 @@ def score_classes(
     cost = len(y) * max(len(curves), 1)
     return _scored(
         figures, len(y), chance, groups, n_boot, seed, cost, int((~keep).sum()), labels.classes, notes,
-        {"correct": (predicted == y).astype(float), "predicted": predicted, "label": y},
+        {"row": np.flatnonzero(keep), "correct": (predicted == y).astype(float), "predicted": predicted, "label": y},
     )  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def score_multilabel(
     cost = len(y) * max(len(curves), 1)
     return _scored(
         figures, len(y), chance, groups, n_boot, seed, cost, int((~keep).sum()), labels.classes, notes,
-        {"correct": right.astype(float)},
+        {"row": np.flatnonzero(keep), "correct": right.astype(float)},
     )  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def score_regression(
 
     constant = np.full(len(y), train_mean)
     chance = figures(np.ones(len(y)), constant, constant) | {"spearman": 0.0}
-    per_row = {"error": np.abs(p - y)}
+    per_row = {"row": np.flatnonzero(keep), "error": np.abs(p - y)}
     return _scored(figures, len(y), chance, groups, n_boot, seed, len(y), int((~keep).sum()), (), [], per_row)
 
 

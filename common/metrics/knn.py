@@ -45,15 +45,17 @@ def knn(
     *,
     ks: Sequence[int] = (1, 5, 20, 200),
     temperature: float = 0.07,
+    leave_one_out: bool | None = None,
     groups: object | None = None,
     n_boot: int = 1000,
     seed: int = 0,
 ) -> KNN:
     r"""Cosine kNN with weights :math:`e^{s/\tau}` renormalised over the first k neighbours of every k.
 
-    Without a test set every training sample is classified by the others (leave one out). Classes are those of train and
-    test together. Every k is capped at the number of neighbours there are. Multi-label matrices average neighbours'
-    labels with the same weights. Neighbours come from the engine's streaming top-k: no score matrix is kept.
+    Without a test set every training sample is classified by the others; `leave_one_out=True` says the same of a test
+    set whose row i is another picture of training row i. Classes are those of train and test together. Every k is
+    capped at the number of neighbours there are. Multi-label matrices average neighbours' labels with the same weights.
+    Neighbours come from the engine's streaming top-k: no score matrix is kept.
 
     Official scripts take one softmax over the largest k and cut it, so that probabilities of smaller k do not sum to
     one; here every k has its own.
@@ -64,8 +66,8 @@ def knn(
 
     Source: the protocol of Wu et al. (instance discrimination, 2018) and Caron et al. (DINO, 2021).
     """
-    leave_one_out = test is None
-    if leave_one_out:
+    leave_one_out = test is None if leave_one_out is None else leave_one_out
+    if test is None:
         bank_labels, query_labels = encode_labels(train_labels, train_labels)
     else:
         bank_labels, query_labels = encode_labels(train_labels, test_labels)
@@ -74,6 +76,8 @@ def knn(
     for name, z, labels in (("train", bank, bank_labels), ("test", queries, query_labels)):
         if len(z) != len(labels.codes):
             raise ValueError(f"{name}: {len(z)} feature rows but {len(labels.codes)} labels")
+    if leave_one_out and len(queries) != len(bank):
+        raise ValueError(f"leaving one out pairs the rows, but there are {len(bank)} and {len(queries)}")
     known = bank_labels.present
     labelled = int(known.sum())
     available = labelled - int(leave_one_out)

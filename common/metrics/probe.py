@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from counterpoint.common.metrics.calibration import Calibration, calibration
 from counterpoint.common.metrics.classification import Scores, score_classes, score_multilabel, score_regression
 from counterpoint.common.metrics.labels import LabelsLike, encode_labels
 from counterpoint.common.metrics.result import Result, features
@@ -30,6 +31,7 @@ class Probe(Result):
         chosen_on: "validation", "5-fold grouped cross-validation", ... or "given".
         grid: penalty -> score it was chosen by (accuracy, mean AUROC for multi-label, R2 for ridge).
         at_edge: the choice lies at the end of the grid, so a wider grid might do better.
+        calibration: whether the test probabilities mean what they say; for one class per sample.
     """
 
     scores: Scores
@@ -41,6 +43,7 @@ class Probe(Result):
     weights: np.ndarray = field(metadata={"json": False})
     bias: np.ndarray = field(metadata={"json": False})
     predictions: np.ndarray = field(metadata={"json": False})
+    calibration: Calibration | None = None
 
 
 def logistic_probe(
@@ -108,7 +111,9 @@ def logistic_probe(
     test_groups = None if groups is None else np.asarray(groups)
     scores = score(p, sets[1], groups=test_groups, n_boot=n_boot, seed=seed)
     edge = len(grid) > 1 and best in (min(grid), max(grid))
-    return Probe(scores, best, chosen_on, grid if splits else {}, edge, len(x), *model.linear(), p)
+    rows = sets[1].present
+    said = None if multilabel else calibration(p[rows], sets[1].codes[rows])
+    return Probe(scores, best, chosen_on, grid if splits else {}, edge, len(x), *model.linear(), p, said)
 
 
 def ridge_probe(

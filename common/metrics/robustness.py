@@ -6,9 +6,48 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from counterpoint.common.metrics.result import Result
 
 Transform = Callable[[object], object]
+
+
+def add_noise(x: Float[Tensor, "*shape"], severity: float, generator: torch.Generator) -> Float[Tensor, "*shape"]:
+    """Gaussian noise of `severity` times the sample's standard deviation."""
+    return x + severity * x.std() * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+
+
+def hide(x: Float[Tensor, "*shape"], severity: float, generator: torch.Generator) -> Float[Tensor, "*shape"]:
+    """Single entries replaced by the sample's mean, each with probability `severity`: lost packets, dead pixels."""
+    return torch.where(torch.rand(x.shape, generator=generator) < severity, x.mean(), x)
+
+
+def cut_out(x: Float[Tensor, "*shape"], severity: float, generator: torch.Generator) -> Float[Tensor, "*shape"]:
+    """One stretch of the longest axis, `severity` of its length, replaced by the sample's mean: a gap in recording."""
+    axis = max(range(x.ndim), key=lambda a: x.shape[a])
+    length = round(severity * x.shape[axis])
+    start = int(torch.randint(x.shape[axis] - length + 1, (), generator=generator))
+    out = x.clone()
+    out.narrow(axis, start, length).fill_(x.mean())
+    return out
+
+
+def quantize(x: Float[Tensor, "*shape"], severity: float, generator: torch.Generator) -> Float[Tensor, "*shape"]:
+    """Rounded to steps of `severity` times the sample's standard deviation: few bits, strong compression."""
+    step = severity * x.std()
+    return (x / step).round() * step if step > 0 else x
+
+
+#: Corruptions of one sample's tensor of any field: (tensor, severity, generator) -> tensor. Severity 0 changes nothing.
+CORRUPTIONS: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
+    "noise": add_noise,
+    "hide": hide,
+    "cut": cut_out,
+    "quantize": quantize,
+}
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,31 @@
-"""Several runs side by side: their figures with intervals, and paired differences where the queries are the same."""
+"""Several runs side by side: their figures with intervals, and paired differences where the samples are the same."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-
-from counterpoint.common.metrics import Interval, RetrievalResult, paired_difference
+from counterpoint.common.metrics import Evaluation, Interval, compare_evaluations, lower_is_better
 from counterpoint.common.report.builder import Report
 from counterpoint.common.report.charts import number
 from counterpoint.common.report.parts import Chip, Strong
 
 Figures = Mapping[str, Interval]
 
-LOWER_IS_BETTER = ("rank", "mae", "rmse", "ece", "nll", "brier", "loss")
+#: Figures that also get an interval plot; the table has them all.
+DRAWN = ("R@1", "R@10", "MRR", "accuracy", "balanced_accuracy", "auroc", "R2", "NMI")
 
 
-def lower_is_better(metric: str) -> bool:
-    """Whether a smaller figure of this name is the better one.
+def compare_figures(
+    page: Report,
+    runs: Mapping[str, Figures],
+    chance: Mapping[str, float | None] | None = None,
+    *,
+    title: str = "",
+    drawn: Sequence[str] | None = None,
+) -> Report:
+    """A table of metric by run with the best value marked, and an interval plot of each metric (of those in `drawn`).
 
-    >>> lower_is_better("median_rank"), lower_is_better("R@10")
-    (True, False)
-    """
-    return any(part in metric.lower() for part in LOWER_IS_BETTER)
-
-
-def compare_figures(page: Report, runs: Mapping[str, Figures], chance: Mapping[str, float] | None = None) -> Report:
-    """A table of metric by run with the best value marked, and one interval plot a metric.
-
-    Overlapping intervals of runs scored on the same samples do not mean "no difference": see `compare_retrieval`.
+    Overlapping intervals of runs scored on the same samples do not mean "no difference": see `compare_runs`.
     """
     metrics = list(dict.fromkeys(m for figures in runs.values() for m in figures))
     rows = []
@@ -36,50 +33,66 @@ def compare_figures(page: Report, runs: Mapping[str, Figures], chance: Mapping[s
         values = {name: figures[metric] for name, figures in runs.items() if metric in figures}
         pick = min if lower_is_better(metric) else max
         best = pick(values, key=lambda name: values[name].value)
+        tied = len({i.value for i in values.values()}) < 2
         cells = []
         for name in runs:
             i = values.get(name)
             said = "" if i is None else f"{number(i.value)} [{number(i.low)}, {number(i.high)}]"
-            cells.append(Strong(said) if name == best and len(values) > 1 else said)
+            cells.append(Strong(said) if name == best and not tied else said)
         rows.append([metric.replace("_", " "), *cells, (chance or {}).get(metric)])
-    page.table("Figures with 95 % intervals; the best of each row is bold", rows, ["metric", *runs, "chance"])
+    head = f"{title}: figures" if title else "Figures"
+    page.table(f"{head} with 95 % intervals; the best of each row is bold", rows, ["metric", *runs, "chance"])
     for metric in metrics:
-        lines = [(name, f[metric].value, f[metric].low, f[metric].high) for name, f in runs.items() if metric in f]
-        page.intervals(metric.replace("_", " "), lines, reference=(chance or {}).get(metric))
+        if drawn is None or metric in drawn:
+            lines = [(name, f[metric].value, f[metric].low, f[metric].high) for name, f in runs.items() if metric in f]
+            name = metric.replace("_", " ")
+            page.intervals(f"{title}: {name}" if title else name, lines, reference=(chance or {}).get(metric))
     return page
 
 
-def compare_retrieval(
+def compare_runs(
     page: Report,
-    runs: Mapping[str, RetrievalResult],
+    runs: Mapping[str, Evaluation],
     *,
+    paired: Mapping[str, str] | None = None,
     groups: Sequence[object] | None = None,
-    metrics: Sequence[str] = ("R@1", "R@10", "MRR", "mean_rank"),
+    n_boot: int = 1000,
+    seed: int = 0,
 ) -> Report:
-    """Retrieval figures of several runs in one direction; runs over the same queries are compared pair by pair.
+    """Every figure of several runs beside each other, then each run against the first one, sample by sample.
 
-    The first run is the reference: every other one is set against it, query by query, with the interval of the mean
-    difference over groups and a sign-flip p-value.
+    Args:
+        runs: name -> its evaluation; the first is the reference.
+        paired: name -> why that run was measured on other samples than the first, so that it cannot be paired.
+        groups: resampling unit of each test sample of the first run.
     """
-    first_name, first = next(iter(runs.items()))
-    figures = {name: {m: r.intervals[m] for m in metrics if m in r.intervals} for name, r in runs.items()}
-    compare_figures(page, figures, first.chance)
+    by_protocol: dict[str, dict[str, dict[str, Interval]]] = {}
+    chance: dict[str, dict[str, float | None]] = {}
+    for name, evaluation in runs.items():
+        for protocol, metric, interval, level in evaluation.figures():
+            by_protocol.setdefault(protocol, {n: {} for n in runs})[name][metric] = interval
+            chance.setdefault(protocol, {}).setdefault(metric, level)
+    (reference, first), *others = runs.items()
+    page.section(f"Against {reference}")
+    page.text(
+        f"Each run minus {reference} on the same samples, with the interval of the mean difference over groups and the "
+        "p-value of a sign-flip test. Intervals of two runs may overlap although the difference is clear: what makes a "
+        "sample hard for one makes it hard for the other. The p-values are not corrected for the number of rows."
+    )
     rows = []
-    for name, other in list(runs.items())[1:]:
-        same = other.pool == first.pool and torch.equal(other.rows, first.rows)
-        for metric in metrics:
-            if metric not in first.per_query or metric not in other.per_query:
-                continue
-            if not same:
-                rows.append([name, metric.replace("_", " "), "", "", "different queries or pool: not paired"])
-                break
-            d = paired_difference(first.per_query[metric], other.per_query[metric], groups)
-            gain = -d.value if lower_is_better(metric) else d.value
-            clear = d.low > 0 or d.high < 0
-            word = Chip(("better" if gain > 0 else "worse") if clear else "inconclusive")
+    for name, other in others:
+        if reason := (paired or {}).get(name):
+            page.text(f"{name} is not paired: {reason}.")
+            continue
+        for c in compare_evaluations(first, other, groups, n_boot=n_boot, seed=seed):
+            d = c.difference
             spread = f"{number(d.value)} [{number(d.low)}, {number(d.high)}]"
-            rows.append([name, metric.replace("_", " "), spread, d.p_value, word])
+            metric = c.metric.replace("_", " ")
+            rows.append([name, c.protocol, metric, c.first, c.second, spread, d.p_value, Chip(c.verdict)])
     if rows:
-        title = f"Difference from {first_name}, query by query"
-        page.table(title, rows, ["run", "metric", "difference [95 %]", "p", "verdict"])
+        columns = ["run", "protocol", "metric", reference, "run's", "difference [95 %]", "p", "verdict"]
+        page.table(f"Difference from {reference}, sample by sample", rows, columns)
+    page.section("Figures side by side")
+    for protocol, figures in by_protocol.items():
+        compare_figures(page, figures, chance[protocol], title=protocol, drawn=DRAWN)
     return page

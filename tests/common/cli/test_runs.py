@@ -97,6 +97,112 @@ def test_report_is_one_file_with_the_fields_pictures(run, cli):
     assert "http" not in page.split("<body", 1)[1].replace("http://www.w3.org", "")
 
 
+@pytest.fixture
+def another(run, cli, trained):
+    """A second run of the same system on the same data, trained much less."""
+    if not (trained / "runs" / "two").exists():
+        settings = ("--train.max_epochs", "1", "--optim.lr", "0.0001", "--train.out", "runs/two")
+        code, _, err = cli("toy", "pretrain", "toy-pair", *settings, "--json")
+        assert code == 0, err
+    return trained / "runs" / "two"
+
+
+class TestTwoRuns:
+    def test_evaluation_against_another_run_is_paired(self, run, another, cli, tmp_path):
+        out = ("--out", tmp_path / "e.json")
+        code, text, err = cli("toy", "evaluate", run, "--against", another, "--json", *out)
+        assert code == 0, err
+        found = {(d["protocol"], d["metric"]): d for d in json.loads(text)["against"]["differences"]}
+        way = found["retrieval left -> right (pool 30)", "MRR"]
+        assert way["verdict"] == "better"
+        assert way["difference"]["groups"] == 10
+        assert way["difference"]["value"] == pytest.approx(way["second"] - way["first"])
+        assert found["retrieval left -> right (pool 30)", "mean_rank"]["difference"]["value"] < 0
+        itself = json.loads(cli("toy", "evaluate", run, "--against", run, "--json", *out)[1])["against"]["differences"]
+        assert {d["verdict"] for d in itself} == {"inconclusive"}
+        assert "second is" in cli("toy", "evaluate", run, "--against", another, *out)[1]
+
+    def test_one_page_compares_them(self, run, another, cli, tmp_path):
+        out = tmp_path / "both.html"
+        code, text, err = cli("toy", "report", run, another, "--out", out, "--examples", "1", "--bootstrap", "100")
+        assert code == 0, err
+        assert str(out) in text
+        page = out.read_text()
+        for part in ("one and two compared", "Settings that differ", "optim.lr", "Against one", "worse</span>"):
+            assert part in page, part
+        for part in ("one: left -&gt; right", "two: left -&gt; right", "two: config.yaml", "one: all modalities"):
+            assert part in page, part
+        assert f"counterpoint toy report {run} {another} --split test" in page
+
+    def test_without_a_name_it_goes_beside_the_first_and_leaves_its_own_report_alone(self, run, another, cli):
+        assert cli("toy", "report", another, run, "--examples", "0", "--bootstrap", "10")[0] == 0
+        assert (another / "comparison.html").is_file()
+
+    @pytest.mark.parametrize(
+        ("argv", "advice"),
+        [
+            (("report", "{run}", "{run}"), "a run is given twice"),
+            (("report", "{run}", "nowhere"), "nowhere"),
+            (("evaluate", "{run}", "--against", "nowhere"), "nowhere"),
+        ],
+    )
+    def test_mistakes(self, run, cli, argv, advice):
+        code, _, err = cli("toy", *(word.format(run=run) for word in argv))
+        assert code == 2
+        assert advice in err
+
+
+class TestRobustness:
+    def figures(self, cli, *argv):
+        code, out, err = cli("toy", "evaluate", *argv, "--json")
+        assert code == 0, err
+        return json.loads(out)["results"]
+
+    def test_noise_that_drowns_the_input_leaves_chance_and_none_changes_nothing(self, run, cli, tmp_path):
+        out = ("--out", tmp_path / "e.json", "--bootstrap", "10")
+        sweep = ("--corrupt", "noise,quantize", "--severities", "0", "100")
+        found = self.figures(cli, run, *sweep, *out)["corrupted left, R@10"]
+        assert found["chance"] == pytest.approx(1 / 3)
+        for scores in found["scores"].values():
+            assert scores[0] == found["clean"] > 0.8
+            assert scores[1] == pytest.approx(1 / 3, abs=0.2)
+        # Quantized to one step every input is the same, and a constant encoder is exactly at chance one way.
+        assert found["scores"]["quantize"][1] == pytest.approx(1 / 3, abs=0.05)
+        again = self.figures(cli, run, *sweep, *out, "--batch_size", "7")["corrupted left, R@10"]
+        assert again == found
+
+    def test_labels_make_the_figure_an_accuracy(self, run, cli, tmp_path):
+        out = ("--out", tmp_path / "e.json", "--bootstrap", "10")
+        found = self.figures(cli, run, "--label", "side", "--corrupt", "noise", "--severities", "100", *out)
+        sweep = found["corrupted right, kNN balanced accuracy"]
+        assert sweep["chance"] == 0.5
+        assert sweep["clean"] > 0.7
+        assert sweep["scores"]["noise"][0] == pytest.approx(0.5, abs=0.2)
+
+    def test_a_missing_modality_calibration_and_the_shuffled_control(self, run, cli, tmp_path):
+        options = ("--label", "side", "--protocols", "missing,probe,control", "--out", tmp_path / "e.json")
+        found = self.figures(cli, run, *options, "--bootstrap", "10")
+        assert set(found["missing of left, right"]["scores"]) == {"left+right", "left", "right"}
+        assert found["control of left"]["leak"] is False
+        assert 0 <= found["logreg of left"]["calibration"]["ece"] < 0.5
+        _, text, _ = cli("toy", "evaluate", run, *options)
+        for line in ("calibration of logreg of left: ECE", "shuffled labels score at chance", "with left+right"):
+            assert line in text, line
+
+    @pytest.mark.parametrize(
+        ("argv", "advice"),
+        [
+            (("--corrupt", "noize"), "did you mean 'noise'"),
+            (("--corrupt", "noise", "--severities", "-1"), "at least 0"),
+            (("--corrupt", "cut", "--severities", "2"), "at most 1"),
+        ],
+    )
+    def test_mistakes(self, run, cli, argv, advice):
+        code, _, err = cli("toy", "evaluate", run, *argv)
+        assert code == 2
+        assert advice in err
+
+
 def test_resume_needs_only_the_folder(run, cli):
     """A finished run resumed does nothing more and says the same."""
     code, out, err = cli("toy", "pretrain", "--resume", run, "--json")

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from counterpoint.common.metrics import Interval, label_free, retrieval
-from counterpoint.common.report import Chip, GalleryRow, Media, Report, compare_figures, compare_retrieval
+from counterpoint.common.metrics import Interval, Split, evaluate, label_free, retrieval
+from counterpoint.common.report import Chip, GalleryRow, Media, Report, compare_figures, compare_runs
 from counterpoint.common.report.charts import interval_chart, line_chart, ticks
 from counterpoint.common.report.embedding_map import embedding_map, project
 from counterpoint.common.report.media import audio_uri, image_uri, wav_bytes
@@ -88,15 +88,31 @@ def test_page_is_well_formed_and_loads_nothing():
     assert "default-src 'none'" in html
 
 
-def test_paired_comparison_finds_a_gain_that_intervals_hide():
+def noisy_runs(levels, n=300, protocols="retrieval"):
     g = torch.Generator().manual_seed(0)
-    a, noise = torch.randn(300, 8, generator=g), torch.randn(300, 8, generator=g)
-    runs = {f"noise {s}": retrieval(a, a + s * noise, n_boot=50).a_to_b for s in (1.0, 0.9)}
-    html = compare_retrieval(Report("x"), runs, metrics=("MRR", "mean_rank")).html()
+    a, noise = torch.randn(n, 8, generator=g), torch.randn(n, 8, generator=g)
+    return {f"noise {s}": evaluate(Split({"a": a, "b": a + s * noise}), protocols=protocols, n_boot=50) for s in levels}
+
+
+def test_runs_on_the_same_samples_are_compared_one_by_one():
+    runs = noisy_runs((1.0, 0.9))
+    html = compare_runs(Report("x"), runs, n_boot=200).html()
     check(html)
-    assert html.count("better</span>") == 2
-    other = retrieval(a[:50], a[:50], n_boot=5).a_to_b
-    assert "not paired" in compare_retrieval(Report("x"), runs | {"few": other}).html()
+    assert html.count("better</span>") >= 4  # less noise: MRR and mean rank, both ways
+    assert "worse</span>" not in html
+    assert "Against noise 1.0" in html
+    back = compare_runs(Report("x"), dict(reversed(runs.items())), n_boot=200).html()
+    assert "better</span>" not in back
+    twin = compare_runs(Report("x"), {"one": runs["noise 1.0"], "two": runs["noise 1.0"]}, n_boot=20).html()
+    assert twin.count("inconclusive</span>") == html.count("</span></td></tr>")
+
+
+def test_runs_on_other_samples_say_that_they_are_not_paired():
+    runs = {**noisy_runs((1.0,)), "few": noisy_runs((0.5,), n=50)["noise 0.5"]}
+    html = compare_runs(Report("x"), runs, paired={"few": "it was evaluated on other samples"}, n_boot=20).html()
+    assert "few is not paired: it was evaluated on other samples." in html
+    assert "better</span>" not in html
+    assert "a -&gt; b (pool 50): figures" in html
 
 
 def test_best_of_each_row_is_bold_by_the_direction_of_the_metric():

@@ -1,0 +1,185 @@
+"""The protocols, each a function of `Context`: what `evaluate` runs by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from counterpoint.common.metrics.clustering import cluster
+from counterpoint.common.metrics.control import shuffled_control
+from counterpoint.common.metrics.fewshot import few_shot, label_efficiency, simpleshot
+from counterpoint.common.metrics.knn import knn
+from counterpoint.common.metrics.label_free import label_free
+from counterpoint.common.metrics.labels import encode_labels
+from counterpoint.common.metrics.probe import logistic_probe, ridge_probe
+from counterpoint.common.metrics.registry import Context, Split, protocol
+from counterpoint.common.metrics.result import Result, features
+from counterpoint.common.metrics.retrieval import retrieval
+from counterpoint.common.metrics.robustness import missing_modality
+from counterpoint.common.metrics.similarity import cka, mutual_knn
+
+
+def _key(name: str, modality: str) -> str:
+    return f"{name} of {modality}" if modality else name
+
+
+def _each(c: Context, name: str, run: Callable[[str, Tensor], Result]) -> dict[str, Result]:
+    return {_key(name, m): run(m, z) for m, z in c.test.modalities.items()}
+
+
+@protocol("labelfree")
+def _labelfree(c: Context) -> dict[str, Result]:
+    """RankMe, LiDAR, alpha-ReQ, uniformity, spread of each modality."""
+    views = c.test.views or {}
+    labels = None
+    if c.task == "classification":
+        coded = encode_labels(c.test.labels)[0]
+        labels = torch.as_tensor(coded.codes) if coded.present.all() else None
+    return _each(c, "labelfree", lambda m, z: label_free(z, views=views.get(m), labels=labels, seed=c.seed))
+
+
+@protocol("retrieval", "pairs")
+def _retrieval(c: Context) -> dict[str, Result]:
+    """Cross-modal retrieval in both directions for every pair of modalities."""
+    found: dict[str, Result] = {}
+    names = list(c.test.modalities)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            x, y = c.test.modalities[a], c.test.modalities[b]
+            if x.shape[1] != y.shape[1]:
+                continue  # not one space
+            options = {"ks": c.ks, "groups": c.test.groups, "n_boot": c.n_boot, "seed": c.seed}
+            both = retrieval(x, y, names=(a, b), **options)
+            found |= {f"retrieval {w.name} (pool {w.pool})": w for w in (both.a_to_b, both.b_to_a)}
+    return found
+
+
+@dataclass(frozen=True)
+class Alignment(Result):
+    """Likeness of two modalities' representations of the same samples."""
+
+    cka: float
+    mutual_knn: float
+    k: int
+    chance_mutual_knn: float
+
+
+@protocol("alignment", "pairs")
+def _alignment(c: Context) -> dict[str, Result]:
+    """Debiased CKA and mutual nearest neighbours of every pair of modalities."""
+    names, n = list(c.test.modalities), c.test.rows
+    k = min(10, n - 1)
+    return {
+        f"alignment {a} ~ {b}": Alignment(
+            cka(c.test.modalities[a], c.test.modalities[b]),
+            mutual_knn(c.test.modalities[a], c.test.modalities[b], k=k),
+            k,
+            k / (n - 1),
+        )
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+    }
+
+
+@protocol("knn", "labels", "no regression")
+def _knn(c: Context) -> dict[str, Result]:
+    """Cosine kNN; leave-one-out on the test split when there is no training split."""
+    options = {"groups": c.test.groups, "n_boot": c.n_boot, "seed": c.seed}
+    if c.train is None or c.train.labels is None:
+        return _each(c, "knn", lambda m, z: knn(z, c.test.labels, **options))
+    bank = c.train
+    return _each(c, "knn", lambda m, z: knn(bank.modalities[m], bank.labels, z, c.test.labels, **options))
+
+
+@protocol("probe", "labels", "train")
+def _probe(c: Context) -> dict[str, Result]:
+    """Logistic probe (ridge for regression) that chooses its own penalty."""
+    assert c.train is not None
+    train, fit = c.train, ridge_probe if c.task == "regression" else logistic_probe
+    target = "val_targets" if c.task == "regression" else "val_labels"
+
+    def run(m: str, z: Tensor) -> Result:
+        extra = {} if c.val is None or c.val.labels is None else {"val": c.val.modalities[m], target: c.val.labels}
+        return fit(
+            train.modalities[m], train.labels, z, c.test.labels,
+            groups=c.test.groups, train_groups=train.groups, n_boot=c.n_boot, seed=c.seed, **extra,
+        )  # fmt: skip
+
+    return _each(c, "ridge" if c.task == "regression" else "logreg", run)
+
+
+@protocol("simpleshot", "classes", "train")
+def _simpleshot(c: Context) -> dict[str, Result]:
+    """Nearest class mean after centring."""
+    train, options = c.train, {"groups": c.test.groups, "n_boot": c.n_boot, "seed": c.seed}
+    assert train is not None
+    return _each(
+        c, "simpleshot", lambda m, z: simpleshot(train.modalities[m], train.labels, z, c.test.labels, **options)
+    )
+
+
+@protocol("fewshot", "classes")
+def _fewshot(c: Context) -> dict[str, Result]:
+    """5-shot episodes over all classes of the test split."""
+    options = {"episodes": 200, "seed": c.seed, "groups": c.test.groups}
+    return _each(c, "fewshot", lambda m, z: few_shot(z, c.test.labels, n_query=10, **options))
+
+
+@protocol("cluster", "classes")
+def _cluster(c: Context) -> dict[str, Result]:
+    """k-means against the classes."""
+    seeds = (c.seed, c.seed + 1, c.seed + 2)
+    return _each(c, "cluster", lambda m, z: cluster(z, c.test.labels, seeds=seeds))
+
+
+@protocol("efficiency", "classes", "train")
+def _efficiency(c: Context) -> dict[str, Result]:
+    """Balanced accuracy of a probe at 1, 10 and 100 % of the labels."""
+    train = c.train
+    assert train is not None
+    return _each(
+        c, "efficiency",
+        lambda m, z: label_efficiency(train.modalities[m], train.labels, z, c.test.labels, train_groups=train.groups),
+    )  # fmt: skip
+
+
+@protocol("missing", "pairs", "classes")
+def _missing(c: Context) -> dict[str, Result]:
+    """kNN over all modalities together when some are missing at test time."""
+    bank = c.test if c.train is None or c.train.labels is None else c.train
+    names = [m for m in c.test.modalities if m in bank.modalities]
+
+    def joined(split: Split, kept: frozenset[str]) -> Tensor:
+        """The normalised modalities side by side, zeros where one is missing."""
+        parts = [features(m, split.modalities[m], normalize=True) for m in names]
+        return torch.cat([z if m in kept else torch.zeros_like(z) for m, z in zip(names, parts)], dim=1)
+
+    def score(kept: frozenset[str]) -> float:
+        known = joined(bank, frozenset(names))
+        if bank is c.test:
+            # Every sample, with what is left of it, among the others, which are whole.
+            z, labels = joined(c.test, kept), c.test.labels
+            return knn(known, labels, z, labels, ks=(5,), n_boot=1, leave_one_out=True).best.metrics[
+                "balanced_accuracy"
+            ]
+        found = knn(known, bank.labels, joined(c.test, kept), c.test.labels, ks=(5,), n_boot=1)
+        return found.best.metrics["balanced_accuracy"]
+
+    return {f"missing of {', '.join(names)}": missing_modality(score, names)}
+
+
+@protocol("control", "classes")
+def _control(c: Context) -> dict[str, Result]:
+    """Leave-one-out kNN on shuffled labels: chance, or there is a leak."""
+    chance = 1 / len(encode_labels(c.test.labels)[0].classes)
+
+    def run(_: str, z: Tensor) -> Result:
+        def score(labels: list) -> float:
+            return knn(z, labels, ks=(5,), n_boot=1).best.metrics["balanced_accuracy"]
+
+        return shuffled_control(score, c.test.labels, chance=chance, groups=c.test.groups, seed=c.seed)
+
+    return _each(c, "control", run)

@@ -1,0 +1,123 @@
+"""Paired comparison of two encoders: what is paired with what, and which way the verdict points."""
+
+import numpy as np
+import pytest
+import torch
+
+from counterpoint.common import metrics as m
+
+
+def gaussian(n, dim, seed=0):
+    return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed)).double()
+
+
+X, Y = gaussian(300, 8), torch.arange(300) % 3
+SIGNAL = X + 2 * torch.eye(8).double()[Y]
+
+
+def evaluations(protocol, labels=Y, **options):
+    """A weak and a strong encoder of the same samples."""
+    groups = np.arange(150) // 2
+    found = []
+    for z in (X, SIGNAL):
+        test, train = m.Split(z[:150], labels[:150], groups), m.Split(z[150:], labels[150:])
+        found.append(m.evaluate(test, train, protocols=protocol, n_boot=20, **options))
+    return found, groups
+
+
+@pytest.mark.parametrize(
+    ("protocol", "name", "metric"),
+    [
+        ("knn", "knn", "accuracy (k = 20)"),
+        ("probe", "logreg", "accuracy"),
+        ("simpleshot", "simpleshot", "accuracy"),
+    ],
+)
+def test_differences_are_those_of_the_figures_and_paired_by_group(protocol, name, metric):
+    (weak, strong), groups = evaluations(protocol)
+    (found,) = m.compare_evaluations(weak, strong, groups, n_boot=200)
+    assert (found.protocol, found.metric, found.verdict) == (name, metric, "better")
+    assert found.difference.value == pytest.approx(found.second - found.first)
+    assert found.difference.groups == 75
+    (back,) = m.compare_evaluations(strong, weak, groups, n_boot=200)
+    assert back.verdict == "worse"
+    assert back.difference.value == pytest.approx(-found.difference.value)
+
+
+def test_a_smaller_error_is_better():
+    target = (X[:, 0] + 0.1 * gaussian(300, 1, 3)[:, 0]).numpy()
+    runs = []
+    for z in (gaussian(300, 4, 9), X):
+        runs.append(
+            m.evaluate(m.Split(z[:150], target[:150]), m.Split(z[150:], target[150:]), protocols="probe", n_boot=9)
+        )
+    (found,) = m.compare_evaluations(*runs)
+    assert (found.metric, found.verdict) == ("MAE", "better")
+    assert found.difference.value < 0
+
+
+def test_unlabelled_samples_keep_every_row_with_its_group():
+    """Rows without a label are left out of the accuracy; the others must still meet their own group."""
+    labels = [None if i % 5 == 0 else int(y) for i, y in enumerate(Y)]
+    (weak, strong), groups = evaluations("knn", labels)
+    (found,) = m.compare_evaluations(weak, strong, groups, n_boot=50)
+    assert found.difference.n == 120
+    assert found.difference.groups == len({g for i, g in enumerate(groups) if i % 5})
+
+
+def test_other_samples_are_refused():
+    (weak, _), _ = evaluations("knn")
+    other = m.evaluate(m.Split(X[:40], Y[:40]), protocols="knn", n_boot=5)
+    with pytest.raises(ValueError, match="same samples: 150 and 40"):
+        m.compare_evaluations(weak, other)
+
+
+class TestCorruptions:
+    x = gaussian(200, 64, 1).float() * 3 + 5
+
+    def rng(self):
+        return torch.Generator().manual_seed(0)
+
+    @pytest.mark.parametrize("name", m.CORRUPTIONS)
+    def test_nothing_changes_at_zero_and_shape_and_input_stay(self, name):
+        before = self.x.clone()
+        assert torch.equal(m.CORRUPTIONS[name](self.x, 0.0, self.rng()), self.x)
+        hard = m.CORRUPTIONS[name](self.x, 0.5, self.rng())
+        assert hard.shape == self.x.shape
+        assert not torch.equal(hard, self.x)
+        assert torch.equal(before, self.x)
+        assert torch.equal(hard, m.CORRUPTIONS[name](self.x, 0.5, self.rng()))
+
+    def test_severity_means_what_it_says(self):
+        noise = m.CORRUPTIONS["noise"](self.x, 0.5, self.rng()) - self.x
+        assert float(noise.std() / self.x.std()) == pytest.approx(0.5, rel=0.02)
+        hidden = m.CORRUPTIONS["hide"](self.x, 0.3, self.rng()) == self.x.mean()
+        assert float(hidden.float().mean()) == pytest.approx(0.3, abs=0.02)
+        gap = (m.CORRUPTIONS["cut"](self.x, 0.25, self.rng()) == self.x.mean()).all(1)
+        assert int(gap.sum()) == 50
+        assert int((gap[1:] != gap[:-1]).sum()) <= 2  # one stretch
+        steps = m.CORRUPTIONS["quantize"](self.x, 0.5, self.rng()) / (0.5 * self.x.std())
+        torch.testing.assert_close(steps, steps.round(), atol=1e-4, rtol=0)
+
+
+class TestMissing:
+    def test_what_is_missing_cannot_help(self):
+        """One modality tells the class, the other is noise: without the first the figure falls to chance."""
+        tells, noise = SIGNAL + 4 * torch.eye(8).double()[Y], gaussian(300, 8, 5)
+        train = m.Split({"a": tells[150:], "b": noise[150:]}, Y[150:])
+        test = m.Split({"a": tells[:150], "b": noise[:150]}, Y[:150])
+        for bank in (train, None):
+            (found,) = m.evaluate(test, bank, protocols="missing").results.values()
+            assert found.scores["a"] > 0.9
+            assert found.scores["b"] == pytest.approx(1 / 3, abs=0.13)
+            assert found.drop_without["a"] > 0.4
+
+    def test_each_sample_is_left_out_of_its_own_neighbours(self):
+        z = {"a": gaussian(120, 6, 1), "b": gaussian(120, 6, 2)}
+        (found,) = m.evaluate(m.Split(z, torch.arange(120) % 2), protocols="missing").results.values()
+        assert all(abs(score - 0.5) < 0.2 for score in found.scores.values())
+
+
+def test_leaving_one_out_of_another_picture_needs_paired_rows():
+    with pytest.raises(ValueError, match="there are 150 and 10"):
+        m.knn(X[:150], Y[:150], X[:10], Y[:10], leave_one_out=True)
