@@ -38,6 +38,7 @@ vertical = Vertical(
             needs="SPICE netlists, with extracted capacitors, SPEF or DSPF for the labels; extra graphs",
             config=f"{_CONFIGS}:CircuitGCLConfig",
             system="counterpoint.graphs.circuits.circuitgcl:CircuitGCL",
+            protocols="counterpoint.graphs.circuits.transfer:protocols",
         ),
         SystemEntry(
             name="gcool",

@@ -25,6 +25,7 @@ from torch_geometric.nn import ClusterGCNConv
 
 from counterpoint.common.trainers import ContrastiveSystem, Datasets, OptimConfig, ParamGroup
 from counterpoint.graphs.circuits.data import circuit_datasets
+from counterpoint.graphs.circuits.graph import CircuitGraph
 from counterpoint.graphs.circuits.scattering import aggregate, alignment_loss, scattering_loss
 from counterpoint.graphs.configs import CircuitGCLConfig
 
@@ -96,3 +97,7 @@ class CircuitGCL(ContrastiveSystem):
         """Representations of a whole graph at once (inference)."""
         self.eval()
         return self.online(kind, edge_index)
+
+    def vectors(self, graph: CircuitGraph) -> Tensor:
+        """Representations of a circuit's nodes (nets, devices, pins) for a downstream model."""
+        return self.node_vectors(*graph.homogeneous())

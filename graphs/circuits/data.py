@@ -76,9 +76,13 @@ class NodeSeeds(torch.utils.data.Dataset):
         return len(self.joined.kind)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        return {"index": int(position), "id": str(position), "group": self.joined.names[self.joined.circuit[position]]}
+        group = self.joined.names[self.joined.circuit[position]]
+        return {"index": int(position), "id": str(position), "group": group, "of": self}
 
-    def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    @staticmethod
+    def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The samples' neighbourhoods in the circuits they come from."""
+        self: NodeSeeds = samples[0]["of"]
         seeds = torch.tensor([s["index"] for s in samples])
         generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         sub: Subgraph = self.sampler.sample(seeds, generator=generator)
@@ -93,12 +97,17 @@ class NodeSeeds(torch.utils.data.Dataset):
 
 
 def circuit_datasets(config: CircuitDataConfig, fanout: Sequence[int]) -> Datasets:
-    """Training circuits (split `train`, or all without a split) as node seeds."""
+    """Training circuits (split `train`, or all without a split) as node seeds, and the test circuits likewise."""
     if not config.manifest:
         raise InputError("data.manifest is not set; make one with `counterpoint graphs data import circuits`")
     manifest = Manifest.load(config.manifest)
     split = manifest.frame.get("split")
-    if split is not None and (split == "train").any():
-        manifest = manifest.select(split="train")
-    seeds = NodeSeeds(JoinedCircuits.of(load_circuits(manifest, config.power)), fanout)
-    return Datasets(seeds, collate=seeds.collate)
+
+    def seeds(part: str) -> NodeSeeds:
+        return NodeSeeds(JoinedCircuits.of(load_circuits(manifest.select(split=part), config.power)), fanout)
+
+    if split is None or not (split == "train").any():
+        everything = JoinedCircuits.of(load_circuits(manifest, config.power))
+        return Datasets(NodeSeeds(everything, fanout), collate=NodeSeeds.collate)
+    test = seeds("test") if (split == "test").any() else None
+    return Datasets(seeds("train"), test=test, collate=NodeSeeds.collate)

@@ -19,11 +19,11 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 from torch_geometric.nn import SAGEConv
 
-from counterpoint.common.losses import BMC, BNI, GAI, BalancedSoftmax
+from counterpoint.common.losses import BMC, BNI, GAI, BalancedSoftmax, label_density_weights
 from counterpoint.graphs.circuits.graph import CapacitanceScale, CircuitGraph
 from counterpoint.graphs.sampler import NeighborSampler, sample_links, seeded_batches
 
-LOSSES = ("mse", "gai", "bmc", "bni")
+LOSSES = ("mse", "gai", "bmc", "bni", "lds")
 CLASS_EDGES = (0.2, 0.4, 0.6, 0.8)
 
 
@@ -143,10 +143,28 @@ def prepare(
     )  # fmt: skip
 
 
+class DensityWeighted(nn.Module):
+    """Squared error weighted by one over the smoothed density of the label among `labels` (LDS)."""
+
+    def __init__(self, labels: Float[Tensor, " samples"]):
+        super().__init__()
+        order = labels.argsort()
+        self.register_buffer("labels", labels[order])
+        self.register_buffer("weights", label_density_weights(labels)[order])
+
+    def forward(self, prediction: Float[Tensor, " batch"], target: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+        """Mean over rows; a target between two labels has the weight of the larger."""
+        place = torch.searchsorted(self.labels, target.contiguous()).clamp_max(len(self.labels) - 1)
+        return (self.weights[place] * (prediction - target).square()).mean()
+
+
 def balanced_loss(name: str, labels: Tensor, sigma: float, components: int, seed: int) -> nn.Module:
-    """`mse`, or a balanced mean squared error: GAI (Gaussian mixture), BMC (batch), BNI (buckets of the labels)."""
+    """`mse`; a balanced mean squared error: GAI (Gaussian mixture), BMC (batch), BNI (buckets of the labels); or `lds`,
+    weights by label density."""
     if name == "mse":
         return nn.MSELoss()
+    if name == "lds":
+        return DensityWeighted(labels)
     if name == "bmc":
         return BMC(sigma, learnable=False)
     if name == "gai":

@@ -12,6 +12,8 @@ from counterpoint.common.trainers.config import override
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
 from counterpoint.graphs.circuits.data import JoinedCircuits, NodeSeeds, load_circuits
 from counterpoint.graphs.circuits.downstream import (
+    LOSSES,
+    DensityWeighted,
     DownstreamConfig,
     Statistics,
     ground_figures,
@@ -22,6 +24,7 @@ from counterpoint.graphs.circuits.downstream import (
     train_ground,
 )
 from counterpoint.graphs.circuits.graph import CapacitanceScale
+from counterpoint.graphs.circuits.transfer import Transfer, protocols
 from counterpoint.graphs.configs import CircuitDataConfig, CircuitGCLConfig
 
 
@@ -69,14 +72,17 @@ def test_seed_batches_repeat_with_the_generator(manifest):
 
 def small(manifest, out):
     config = override(CircuitGCLConfig(), CircuitGCLConfig.presets["small"])
-    train = replace(config.train, out=str(out), batch_size=128, max_epochs=4, tensorboard=False, monitor_every=0)
-    return replace(config, data=CircuitDataConfig(manifest=str(manifest)), train=train, dim=16)
+    train = replace(config.train, out=str(out), batch_size=512, max_epochs=3, tensorboard=False, monitor_every=0)
+    return replace(config, data=CircuitDataConfig(manifest=str(manifest)), train=train, dim=16, fanout=(4, 4))
 
 
 def test_scattering_spreads_the_target_and_only_train_circuits_are_seen(manifest, tmp_path):
-    system = CircuitGCL(small(manifest, tmp_path / "run"))
-    assert system.datasets().train.joined.names == ["chain0", "chain1"]
-    joined = system.datasets().train.joined
+    config = small(manifest, tmp_path / "run")
+    system = CircuitGCL(replace(config, optim=replace(config.optim, lr=1e-2)))
+    datasets = system.datasets()
+    assert datasets.train.joined.names == ["chain0", "chain1"]
+    assert datasets.test.joined.names == ["chain2"]
+    joined = datasets.train.joined
 
     def spread(model):
         u = torch.nn.functional.normalize(model.eval().target(joined.kind, joined.edge_index), dim=1)
@@ -118,7 +124,7 @@ def prepared(manifest):
     return [prepare(g, statistics, coupling, ground, None, (4, 4)) for g in graphs]
 
 
-@pytest.mark.parametrize("loss", ["mse", "gai", "bmc", "bni"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_coupling_regression_transfers_to_an_unseen_circuit(prepared, loss):
     """The capacitance follows the drivers' widths, which the statistics hold: R2 well above a constant's 0."""
     config = replace(DownstreamConfig.small(), epochs=25, lr=5e-3, batch_size=64)
@@ -156,3 +162,52 @@ def test_rarest_fifth_is_the_one_with_fewest_pairs():
     label = torch.tensor([0.05] * 10 + [0.9] * 2)
     figures = regression_figures(torch.zeros(12), label)
     assert figures["MAE of the rarest fifth"] == pytest.approx(0.9)
+
+
+def test_rare_labels_weigh_more_in_lds():
+    labels = torch.cat([torch.full((90,), 0.2), torch.full((10,), 0.9)])
+    loss = DensityWeighted(labels)
+    common, rare = (loss(torch.tensor([y - 0.1]), torch.tensor([y])).item() for y in (0.2, 0.9))
+    assert rare / common == pytest.approx(9.0, rel=1e-3)
+    assert loss(labels - 0.1, labels).item() == pytest.approx(0.01, rel=1e-3), "weights must average to one"
+
+
+def test_transfer_fits_on_training_circuits_alone(manifest):
+    """Ten times the capacitance in the test circuit changes its labels, and nothing that was fitted."""
+    graphs = load_circuits(Manifest.load(manifest))
+    before = Transfer.of(graphs[:2], graphs[2:], DownstreamConfig.small())
+    graphs[2].coupling_farad = graphs[2].coupling_farad * 10
+    after = Transfer.of(graphs[:2], graphs[2:], DownstreamConfig.small())
+    assert after.coupling == before.coupling
+    assert torch.equal(after.train[0].statistics, before.train[0].statistics)
+    assert after.test[0].link_label.mean() > before.test[0].link_label.mean()
+
+
+def test_pretrained_vectors_reach_the_downstream_models(manifest):
+    """Vectors that give the label away lower the error; the same models without them cannot know it."""
+    graphs = load_circuits(Manifest.load(manifest))
+
+    def telling(graph):
+        vectors = torch.zeros(sum(graph.n_nodes.values()), 1)
+        size = torch.zeros(len(graph.nets), dtype=torch.float64)
+        for ends in graph.coupling:
+            size.index_add_(0, ends, graph.coupling_farad.log10() + 15)
+        vectors[: len(graph.nets), 0] = size
+        return vectors
+
+    config = replace(DownstreamConfig.small(), epochs=15, fanout=(4, 4))
+    for g in graphs:  # without widths the statistics say nothing
+        g.device_x = torch.zeros_like(g.device_x)
+    found = []
+    for vectors in (None, telling):
+        transfer = Transfer.of(graphs[:2], graphs[2:], config, vectors)
+        found.append(transfer.coupling_figures(transfer.coupling_model(seed=0))["chain2"]["MAE"])
+    assert found[1] < 0.8 * found[0]
+
+
+def test_evaluate_compares_with_and_without_pretraining(manifest, tmp_path):
+    system = CircuitGCL(small(manifest, tmp_path))
+    found = protocols(system, None, {})
+    assert set(found) == {"coupling of chain2, with the run's vectors", "coupling of chain2, statistics alone"}
+    for scores in found.values():
+        assert scores.intervals["MAE"].low < scores.intervals["MAE"].value < scores.intervals["MAE"].high
