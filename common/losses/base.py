@@ -159,10 +159,13 @@ class Objective(nn.Module):
         return rows_a, rows_b
 
     def extra_repr(self) -> str:
-        """The settings a reader of a log wants to see."""
-        numbers = {k: v for k, v in vars(self).items() if isinstance(v, int | float | str) and not k.startswith("_")}
+        """The settings a reader of a log wants to see; of the objective's own tensors the value or the shape."""
+        plain = {k: v for k, v in vars(self).items() if isinstance(v, int | float | str | tuple)}
         hidden = {"training", "call_super_init", "dump_patches"}
-        return ", ".join(f"{k}={v!r}" for k, v in numbers.items() if k not in hidden)
+        shown = {k: repr(v) for k, v in plain.items() if not k.startswith("_") and k not in hidden}
+        for name, t in (*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)):
+            shown[name] = f"{t.item():.4g}" if t.dim() == 0 else str(list(t.shape))
+        return ", ".join(f"{k}={v}" for k, v in shown.items())
 
 
 def dots(a: Float[Tensor, "*rows dim"], b: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:

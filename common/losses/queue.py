@@ -64,4 +64,4 @@ class FeatureQueue(nn.Module):
         self._pushed = torch.tensor(start + len(keys), device=self._pushed.device)
 
     def extra_repr(self) -> str:
-        return f"size={self.size}, filled={self.filled}"
+        return f"size={self.size}, dim={self._keys.shape[1]}, filled={self.filled}"

@@ -53,9 +53,7 @@ class BMC(_BalancedMSE):
         checked="written-out numbers and equation (official code is wrong here)",
     )
 
-    def __init__(
-        self, noise: float = 1.0, *, learnable: bool = True, distributed: str = "none", backend: str = "auto"
-    ):
+    def __init__(self, noise: float = 1.0, *, learnable: bool = True, distributed: str = "none", backend: str = "auto"):
         super().__init__(noise, learnable, distributed, backend)
 
     def forward(

@@ -1,6 +1,8 @@
 """What every objective promises, whatever its equation: order, empty batches, precision, registry, README."""
 
 import copy
+import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -209,10 +211,55 @@ def test_half_precision_under_autocast_computes_in_float32(name):
     half = tuple(z.bfloat16() if torch.is_tensor(z) and z.is_floating_point() else z for z in arguments)
     single = tuple(z.float() if torch.is_tensor(z) and z.is_floating_point() else z for z in half)
     keywords = {k: v.float() if v.is_floating_point() else v for k, v in keywords.items()}
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = build(name, torch.float32)(*half, **keywords)
+
+    def outcome(arguments, autocast):
+        loss = build(name, torch.float32)
+        leaves = [z.detach().requires_grad_() if torch.is_tensor(z) and z.is_floating_point() else z for z in arguments]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            value = loss(*leaves, **keywords)
+        value.backward()
+        return [value.detach(), *(z.grad.float() for z in leaves if torch.is_tensor(z) and z.grad is not None)]
+
+    value, *grads = outcome(half, True)
+    inside, outside = outcome(single, True), outcome(single, False)
     assert value.dtype == torch.float32
-    torch.testing.assert_close(value, build(name, torch.float32)(*single, **keywords), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(value, outside[0], rtol=1e-5, atol=1e-5)
+    for grad, exact in zip(grads, outside[1:], strict=True):  # a gradient of bfloat16 rows is rounded to bfloat16
+        torch.testing.assert_close(grad, exact, rtol=2**-7, atol=2**-8 * float(exact.abs().max()))
+    for one, other in zip(inside, outside, strict=True):  # float32 rows: autocast changes nothing at all
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+
+
+# Constructor arguments that are seen in something else than their name: a tensor's shape, a layer, a queue.
+SEEN_IN = {
+    "queue_size": "size=", "n_classes": "centres=[9,", "counts": "log_counts=[6]", "weights": "log_weights=[2]",
+    "learnable": "noise=", "learnable_bias": "bias=", "n_samples": "SampleState(n_samples=20",
+}  # fmt: skip
+SEEN_OTHERWISE = {
+    "SimLAP": {
+        "n_classes": "Embedding(10, 4)",
+        "dim": "out_features=6",
+        "width": "Embedding(10, 4)",
+        "hidden": "Linear",
+    },
+    "AMCL": {"hidden": "Linear(in_features=6"},
+    "MLCD": {"dim": "centres=[9, 6]"},
+    "SlotCon": {"dim": "prototypes=[3, 6]", "predictor": "Identity"},
+    "SwAV": {"dim": "prototypes=[4, 6]", "queue_size": "use_queue=False"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_every_setting_is_printed(name):
+    """A log that holds `repr(loss)` says with what it was trained."""
+    loss = build(name)
+    shown, seen = repr(loss), {**SEEN_IN, **SEEN_OTHERWISE.get(name, {})}
+    left_off = {"self", "generator", "decay_epochs"}  # no numbers, or off
+    for argument in set(inspect.signature(type(loss).__init__).parameters) - left_off:
+        assert seen.get(argument, f"{argument}=") in shown, f"{argument} is missing in {shown}"
+    if "temperature" in inspect.signature(type(loss).__init__).parameters:
+        own = getattr(loss, "logit_scale", getattr(getattr(loss, "contrast", None), "logit_scale", loss))
+        assert re.search(rf"temperature={own.temperature:.4g}\b", shown)
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
