@@ -92,6 +92,8 @@ def add_map(page: Report, encoded: Encoded, run: str = "") -> None:
 def add_gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: int, seed: int, run: str = "") -> None:
     """What a run retrieves for queries drawn at random, in the field's own pictures."""
     picture = resolve(vertical.gallery)
+    if run:
+        page.section(f"Retrieved by {run}")
     chosen = torch.randperm(len(encoded), generator=torch.Generator().manual_seed(seed))[:examples]
     for pair in modality_pairs(encoded):
         for a, b in (pair, pair[::-1]):
@@ -100,5 +102,7 @@ def add_gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: in
             for query, found in zip(chosen.tolist(), hits.tolist()):
                 media = [replace(picture(encoded.sample(hit), b), correct=hit == query) for hit in found]
                 rows.append(GalleryRow(picture(encoded.sample(query), a), media))
-            page.section(f"{run}: {a} -> {b}" if run else f"Retrieved: {a} -> {b}")
-            page.gallery(f"{len(rows)} queries drawn at random, best five of {len(encoded)}", rows)
+            what = f"{len(rows)} queries drawn at random, best five of {len(encoded)}"
+            if not run:
+                page.section(f"Retrieved: {a} → {b}")
+            page.gallery(f"{a} → {b}: {what}" if run else what, rows)

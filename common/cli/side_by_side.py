@@ -96,7 +96,7 @@ def settings(folder: Path) -> dict[str, Any]:
             if isinstance(value, Mapping):
                 walk(value, f"{prefix}{key}.")
             else:
-                flat[f"{prefix}{key}"] = value
+                flat[f"{prefix}{key}".removeprefix("config.")] = value
 
     walk(content or {}, "")
     return flat

@@ -39,9 +39,9 @@ class Comparison(Result):
 
     @property
     def verdict(self) -> str:
-        """What the interval says of the second one: "better", "worse" or "inconclusive"."""
+        """What is said of the second one: "better" or "worse" where the interval and the sign-flip test agree."""
         d = self.difference
-        if not (d.low > 0 or d.high < 0):
+        if not (d.low > 0 or d.high < 0) or d.p_value > 1 - d.level:
             return "inconclusive"
         return "better" if (d.value < 0) == lower_is_better(self.metric) else "worse"
 
@@ -74,7 +74,7 @@ def compare_evaluations(
     >>> g = torch.Generator().manual_seed(0)
     >>> a, noise = torch.randn(100, 8, generator=g), torch.randn(100, 8, generator=g)
     >>> runs = [evaluate(Split({"x": a, "y": a + s * noise}), protocols="retrieval", n_boot=9) for s in (2.0, 0.5)]
-    >>> [c.verdict for c in compare_evaluations(*runs) if c.metric == "MRR"]
+    >>> [c.verdict for c in compare_evaluations(*runs, n_boot=100) if c.metric == "MRR"]
     ['better', 'better']
     """
     if first.samples["test"] != second.samples["test"]:

@@ -76,23 +76,28 @@ def compare_runs(
     page.section(f"Against {reference}")
     page.text(
         f"Each run minus {reference} on the same samples, with the interval of the mean difference over groups and the "
-        "p-value of a sign-flip test. Intervals of two runs may overlap although the difference is clear: what makes a "
-        "sample hard for one makes it hard for the other. The p-values are not corrected for the number of rows."
+        "p-value of a sign-flip test; better or worse is said where the two agree. Intervals of two runs may overlap "
+        "although the difference is clear: what makes a sample hard for one makes it hard for the other. The p-values "
+        "are not corrected for the number of rows."
     )
-    rows = []
     for name, other in others:
         if reason := (paired or {}).get(name):
             page.text(f"{name} is not paired: {reason}.")
             continue
+        tables: dict[str, list[list[object]]] = {}
         for c in compare_evaluations(first, other, groups, n_boot=n_boot, seed=seed):
             d = c.difference
             spread = f"{number(d.value)} [{number(d.low)}, {number(d.high)}]"
-            metric = c.metric.replace("_", " ")
-            rows.append([name, c.protocol, metric, c.first, c.second, spread, d.p_value, Chip(c.verdict)])
-    if rows:
-        columns = ["run", "protocol", "metric", reference, "run's", "difference [95 %]", "p", "verdict"]
-        page.table(f"Difference from {reference}, sample by sample", rows, columns)
+            row = [c.metric.replace("_", " "), Chip(c.verdict), spread, d.p_value, c.first, c.second]
+            tables.setdefault(c.protocol, []).append(row)
+        for protocol, rows in tables.items():
+            columns = ["metric", f"{name} is", "difference [95 %]", "p", reference, name]
+            page.table(f"{name} against {reference}: {_arrow(protocol)}", rows, columns)
     page.section("Figures side by side")
     for protocol, figures in by_protocol.items():
-        compare_figures(page, figures, chance[protocol], title=protocol, drawn=DRAWN)
+        compare_figures(page, figures, chance[protocol], title=_arrow(protocol), drawn=DRAWN)
     return page
+
+
+def _arrow(protocol: str) -> str:
+    return protocol.replace("->", "→")

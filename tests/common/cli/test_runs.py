@@ -92,7 +92,13 @@ def test_report_is_one_file_with_the_fields_pictures(run, cli):
     assert code == 0
     page = (run / "report.html").read_text()
     assert str(run / "report.html") in out
-    for part in ("left -&gt; right", "Embedding map", "Collapse monitors", "data:image/png;base64", "max_epochs: 8"):
+    for part in (
+        "Retrieved: left → right",
+        "Embedding map",
+        "Collapse monitors",
+        "data:image/png;base64",
+        "max_epochs: 8",
+    ):
         assert part in page, part
     assert "http" not in page.split("<body", 1)[1].replace("http://www.w3.org", "")
 
@@ -128,9 +134,21 @@ class TestTwoRuns:
         assert code == 0, err
         assert str(out) in text
         page = out.read_text()
-        for part in ("one and two compared", "Settings that differ", "optim.lr", "Against one", "worse</span>"):
+        for part in (
+            "one and two compared",
+            "Settings that differ",
+            ">optim.lr<",
+            "two against one: retrieval left → right",
+            "worse</span>",
+        ):
             assert part in page, part
-        for part in ("one: left -&gt; right", "two: left -&gt; right", "two: config.yaml", "one: all modalities"):
+        for part in (
+            "Retrieved by one",
+            "left → right: 1 queries",
+            "two: config.yaml",
+            "one: all modalities",
+            "two is",
+        ):
             assert part in page, part
         assert f"counterpoint toy report {run} {another} --split test" in page
 

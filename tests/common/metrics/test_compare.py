@@ -51,7 +51,7 @@ def test_a_smaller_error_is_better():
         runs.append(
             m.evaluate(m.Split(z[:150], target[:150]), m.Split(z[150:], target[150:]), protocols="probe", n_boot=9)
         )
-    (found,) = m.compare_evaluations(*runs)
+    (found,) = m.compare_evaluations(*runs, n_boot=100)
     assert (found.metric, found.verdict) == ("MAE", "better")
     assert found.difference.value < 0
 
@@ -63,6 +63,16 @@ def test_unlabelled_samples_keep_every_row_with_its_group():
     (found,) = m.compare_evaluations(weak, strong, groups, n_boot=50)
     assert found.difference.n == 120
     assert found.difference.groups == len({g for i, g in enumerate(groups) if i % 5})
+
+
+def test_nothing_is_called_better_on_three_groups():
+    """With three groups no sign-flip test can reach 5 %, however clear the interval of the bootstrap looks."""
+    d = m.paired_difference(np.zeros(9), np.full(9, 0.5), np.arange(9) // 3)
+    assert d.low > 0
+    assert m.Comparison("p", "R@1", 0.0, 0.5, d).verdict == "inconclusive"
+    many = m.paired_difference(np.zeros(9), np.full(9, 0.5))
+    assert m.Comparison("p", "R@1", 0.0, 0.5, many).verdict == "better"
+    assert m.Comparison("p", "mean_rank", 0.0, 0.5, many).verdict == "worse"
 
 
 def test_other_samples_are_refused():

@@ -10,18 +10,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from counterpoint.common.report import Report, compare_runs
+
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = [
     pytest.mark.skipif(CHROME is None, reason="no Chromium or Chrome on the PATH to draw the report with"),
 ]
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
+@pytest.fixture(scope="module", params=["one run", "several runs"])
+def page(request, tmp_path_factory):
     spec = importlib.util.spec_from_file_location("report_example", Path(__file__).with_name("test_report.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.full_report().write(tmp_path_factory.mktemp("report") / "report.html")
+    if request.param == "one run":
+        report = module.full_report()
+    else:
+        report = compare_runs(Report("Runs compared"), module.noisy_runs((1.0, 0.9, 0.5)), n_boot=50)
+    return report.write(tmp_path_factory.mktemp("report") / "report.html")
 
 
 def browse(page, *arguments, theme="light"):
@@ -58,3 +64,22 @@ def test_phone_width_has_no_sideways_scroll(page):
     script = "<script>document.documentElement.dataset.wide=document.documentElement.scrollWidth-innerWidth</script>"
     probe.write_text(page.read_text().replace("</body>", script + "</body>"))
     assert 'data-wide="0"' in browse(probe, "--window-size=500,900", "--dump-dom")
+
+
+def test_tab_reaches_every_control_in_reading_order_and_enter_sorts(page):
+    """What a keyboard reaches: links, buttons, scrolling tables; a heading's button sorts its column both ways."""
+    probe = page.with_name("keys.html")
+    script = """<script>addEventListener('load', () => {
+      const all = [...document.querySelectorAll('a[href], button, input, [tabindex="0"], summary, audio')]
+        .filter(e => e.checkVisibility());
+      const deaf = all.filter(e => { e.focus(); return document.activeElement !== e; });
+      const head = document.querySelector('th.num button'), th = head.closest('th');
+      const column = [...th.parentNode.children].indexOf(th);
+      const read = () => [...th.closest('table').tBodies[0].rows].map(r => +r.cells[column].dataset.v).join();
+      head.click(); const once = read(); head.click();
+      const numbers = once.split(',').map(Number), sorted = [...numbers].sort((a, b) => a - b);
+      document.documentElement.dataset.keys = [all.length > 5, deaf.length, all[0].className,
+        once === sorted.join() || once === sorted.reverse().join(), th.getAttribute('aria-sort') !== 'none'].join(' ');
+    })</script>"""
+    probe.write_text(page.read_text().replace("</body>", script + "</body>"))
+    assert 'data-keys="true 0 skip true true"' in browse(probe, "--dump-dom")
