@@ -74,6 +74,21 @@ class SignalSystem(ContrastiveSystem):
             raise InputError(f"modality {modality!r} is unknown; this system has signal")
         return {"signal": self.represent(batch["x"])}
 
+    def features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What heads and probes stand on: `represent`."""
+        return {"signal": self.represent(batch["x"])}
+
+    def dense_features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The representation of every time step, where the system has one (`represent_steps`)."""
+        steps = getattr(self, "represent_steps", None)
+        return super().dense_features(batch) if steps is None else {"signal": steps(batch["x"])}
+
+    def before_finetune(self) -> None:
+        """Averaged weights are what is evaluated, so they are the ones that train on."""
+        average = getattr(self, "average", None)
+        if average is not None:
+            self.encoder = average.module.requires_grad_(True)
+
     @torch.no_grad()
     def embed_windows(self, windows: WindowSet, batch_size: int = 256) -> Float[Tensor, "windows dim"]:
         """Evaluation embeddings of many windows, in evaluation mode; the mode is put back afterwards."""

@@ -1,6 +1,7 @@
 """Network parts that several verticals use."""
 
+from counterpoint.common.models.concat import ConcatEncoder
 from counterpoint.common.models.ema import EMATeacher
 from counterpoint.common.models.projector import Projector
 
-__all__ = ["EMATeacher", "Projector"]
+__all__ = ["ConcatEncoder", "EMATeacher", "Projector"]

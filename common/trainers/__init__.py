@@ -23,6 +23,7 @@ _EXPORTS = {
     "RunResult": f"{_BASE}.run",
     "Schedule": f"{_BASE}.schedules",
     "Stage": f"{_BASE}.system",
+    "Task": f"{_BASE}.tasks",
     "cached_gradients": f"{_BASE}.steps",
     "create_system": f"{_BASE}.run",
     "empty_system": f"{_BASE}.run",
@@ -32,6 +33,7 @@ _EXPORTS = {
     "fit": f"{_BASE}.fitting",
     "from_pretrained": f"{_BASE}.pretrained",
     "load_run": f"{_BASE}.run",
+    "multistage": f"{_BASE}.multistage",
     "save_pretrained": f"{_BASE}.pretrained",
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from counterpoint.common.trainers.configs import OptimConfig, TrainConfig
 
-TASKS = ("classification", "multilabel", "regression")
+TASKS = ("classification", "multilabel", "regression", "dense")
 MODES = ("frozen", "full", "layerwise", "lora")
 IMBALANCE = ("none", "weights", "balanced-softmax", "balanced-mse")
 
@@ -25,9 +25,10 @@ class FinetuneConfig:
     checkpoint: str = "best"
     """Which of its checkpoints: `best` or `last`."""
     labels: tuple[str, ...] = ()
-    """Label column of the manifest (or key of the sample); several columns of 0 and 1 for `multilabel`."""
+    """Label column of the manifest (or key of the sample); several columns of 0 and 1 for `multilabel`; for `dense` the
+    key of an integer tensor, one class per time step, token, pixel or voxel, -1 where unknown."""
     task: str = "classification"
-    """`classification`, `multilabel` or `regression`."""
+    """`classification`, `multilabel`, `regression`, `dense`, or `module:Class` of your own `Task`."""
     mode: str = "frozen"
     """What is trained below the head: nothing (`frozen`), `full`, `layerwise` (rates fall with depth) or `lora`."""
     modality: str = ""
@@ -43,7 +44,7 @@ class FinetuneConfig:
     dropout: float = 0.0
     """Dropout before the head."""
     imbalance: str = "none"
-    """`none`, `weights` (inverse frequency), `balanced-softmax` (classification), `balanced-mse` (regression)."""
+    """`none`, `weights` (inverse frequency), `balanced-softmax` (classes), `balanced-mse` (regression)."""
     fraction: float = 1.0
     """Share of the labelled training groups that is used; smaller shares are subsets of larger ones."""
     calibrate: bool = True
@@ -57,6 +58,6 @@ class FinetuneConfig:
     base: dict[str, Any] = field(default_factory=dict)
     """The pretrained system and its configuration; filled in, so that the run stands on its own."""
     classes: tuple[str, ...] = ()
-    """Class names; filled in from the training labels."""
+    """Class names; filled in from the training labels (`dense` reads every training sample unless they are given)."""
     width: int = 0
     """Width of the representation; filled in."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -71,7 +72,7 @@ def fit(
     system.progress = Progress(**state["progress"]) if state else Progress()
     stages = list(system.stages())
     metrics: dict[str, float] = {}
-    with preserved_rng():
+    with preserved_rng(), _preserved_determinism():
         while system.progress.stage < len(stages):
             stage = stages[system.progress.stage]
             final = system.progress.stage + 1 == len(stages)
@@ -153,19 +154,43 @@ def _run_stage(
     return keeper
 
 
+_HINTS = (
+    "does not have many workers",  # train.workers is the user's choice, and the samples do not depend on it
+    "in eval mode at the start",  # frozen teachers and encoders
+    "`isinstance.treespec",
+    "LeafSpec",
+    "have no `val_dataloader`",  # no validation split: the run says so by having no val/ figures
+    "sync_dist=True",  # figures are reduced over processes before they are logged
+    "GPU available but not used",  # train.accelerator=cpu was asked for
+)
+
+
 @contextlib.contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Lightning's hints about loaders, hubs and frozen teachers do not concern our users."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    """Lightning speaks of its own settings, which are ours to make; torch's and the data's warnings pass."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            for text in ("does not have many workers", "in eval mode at the start", "`isinstance.treespec", "LeafSpec"):
+            for text in _HINTS:
                 warnings.filterwarnings("ignore", f".*{text}.*")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _preserved_determinism() -> Iterator[None]:
+    """`train.deterministic` is a setting of the whole process: put it back."""
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
 
 
 def _batch_size(stage: Stage, train: Any, datasets: Datasets) -> int:

@@ -56,15 +56,18 @@ class SeededBatches(Dataset):
     def _sample(self, position: int, seed: int, positions: list[int], bad: list[BadSample]) -> dict[str, Any]:
         seed_all(seed, devices=False)
         sample = self.dataset[position]
+        if not isinstance(sample, BadSample):
+            return sample
         groups = getattr(self.dataset, "groups", None)
         taken = set() if groups is None else {groups[p] for p in positions}
+        every = 0 if groups is None else len(set(groups))
         rng = np.random.default_rng(seed)
         for _ in range(1000):
             if not isinstance(sample, BadSample):
                 return sample
             bad.append(sample)
             other = int(rng.integers(len(self.dataset)))
-            if groups is None or len(taken) == len(set(groups)) or groups[other] not in taken:
+            if groups is None or len(taken) == every or groups[other] not in taken:
                 seed_all(seed, devices=False)
                 sample = self.dataset[other]
                 if groups is not None and not isinstance(sample, BadSample):

@@ -68,6 +68,18 @@ def shard(system: Any, mesh: DeviceMesh) -> None:
         register_fsdp_forward_method(system, name)
 
 
+def list_entries(system: nn.Module) -> list[nn.Module]:
+    """The modules that stand in an `nn.ModuleList`, outermost lists only.
+
+    >>> [type(m).__name__ for m in list_entries(nn.Sequential(nn.ModuleList([nn.Linear(1, 1), nn.ReLU()])))]
+    ['Linear', 'ReLU']
+    """
+    lists = [m for m in system.modules() if isinstance(m, nn.ModuleList)]
+    nested = {id(inner) for outer in lists for entry in outer for inner in entry.modules()}
+    entries = [entry for part in lists if id(part) not in nested for entry in part]
+    return [e for e in entries if not isinstance(e, (nn.ModuleList, nn.ModuleDict, nn.ParameterList))]
+
+
 def sharded_modules(system: nn.Module) -> list[Any]:
     """The parts that hold distributed parameters; none where nothing is sharded."""
     return [m for m in system.modules() if isinstance(m, FSDPModule)]

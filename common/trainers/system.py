@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from counterpoint.common.data.dataset import collate, group_codes
 from counterpoint.common.data.samplers import BatchSampler, ShuffleSampler
-from counterpoint.common.errors import NonFiniteLossError
+from counterpoint.common.errors import InputError, NonFiniteLossError
 from counterpoint.common.metrics import retrieval
 from counterpoint.common.metrics.label_free import rankme
 from counterpoint.common.models.ema import EMATeacher
@@ -28,7 +28,7 @@ from counterpoint.common.trainers.harmonize import Harmonizer
 from counterpoint.common.trainers.loader import Datasets
 from counterpoint.common.trainers.optim import build_optimizer, parameter_groups
 from counterpoint.common.trainers.schedules import Schedule
-from counterpoint.common.trainers.sharding import align_statistics, clip_gradients, settle_gradients
+from counterpoint.common.trainers.sharding import align_statistics, clip_gradients, list_entries, settle_gradients
 from counterpoint.common.trainers.state import rng_state, set_rng_state
 from counterpoint.common.trainers.steps import average_gradients, batch_rows, cached_gradients, total_loss
 
@@ -122,6 +122,13 @@ class ContrastiveSystem(LightningModule):
         """
         return self.embed(batch)
 
+    def dense_features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Representations of every place of a sample, [batch, *places, width], for dense tasks (see `Dense`)."""
+        raise InputError(f"{type(self).__name__} has no features per place: task=dense needs dense_features()")
+
+    def before_finetune(self) -> None:
+        """Called before a head is put on: a system that evaluates averaged weights makes them the ones that train."""
+
     def preprocessing(self) -> dict[str, Any]:
         """How raw data become this system's inputs, as plain data; travels with `save_pretrained`."""
         return to_dict(getattr(self.config, "data", {}))
@@ -161,10 +168,7 @@ class ContrastiveSystem(LightningModule):
         Such a part is used by calling it alone, never by reaching for its weights. The rest of the system is gathered
         for the whole of `embed` and `losses`, so anything goes there.
         """
-        lists = [m for m in self.modules() if isinstance(m, nn.ModuleList)]
-        nested = {id(inner) for outer in lists for entry in outer for inner in entry.modules()}
-        entries = [entry for part in lists if id(part) not in nested for entry in part]
-        return [e for e in entries if not isinstance(e, (nn.ModuleList, nn.ModuleDict, nn.ParameterList))]
+        return list_entries(self)
 
     # Training --------------------------------------------------------------------------------------------------------
 
@@ -178,10 +182,11 @@ class ContrastiveSystem(LightningModule):
         self.stage, self.total_steps = stage, total_steps
         if self._frozen is None:
             self._frozen = {n for n, p in self.named_parameters() if not p.requires_grad}
+        named = dict(self.named_parameters())
         for prefix in stage.trains:
-            if not any(n.startswith(prefix) for n, _ in self.named_parameters()):
+            if not any(name.startswith(prefix) for name in named):
                 raise ValueError(f"stage {stage.name!r}: no parameter's name starts with {prefix!r}")
-        for name, parameter in self.named_parameters():
+        for name, parameter in named.items():
             parameter.requires_grad_(name not in self._frozen and (not stage.trains or name.startswith(stage.trains)))
         config = self.optim_config
         self.schedules = {"lr": Schedule.from_config(config.schedule, config.lr, total_steps)}
@@ -315,8 +320,7 @@ class ContrastiveSystem(LightningModule):
 
     def take_records(self, due: bool) -> dict[str, float]:
         """This step's numbers, averaged over ranks when they are due; every rank calls this."""
-        records, self._records = self._records, {}
-        readings, self._readings = self._readings, {}
+        records, readings, self._records, self._readings = self._records, self._readings, {}, {}
         if not due or not records:
             return readings
         values = torch.stack([torch.as_tensor(v, dtype=torch.float64).to(self.device) for v in records.values()])
@@ -343,22 +347,24 @@ class ContrastiveSystem(LightningModule):
         kept["rows"] += n
         for name, term in self.losses(batch, embeddings).items():
             kept["terms"][name] = kept["terms"].get(name, 0.0) + float(term) * n
-        for name, value in embeddings.items():
-            if value.ndim == 2:
-                kept["embeddings"].setdefault(name, []).append(value.detach().float().cpu())
+        for name, value in self.validation_rows(batch, embeddings).items():
+            kept["embeddings"].setdefault(name, []).append(value.detach().cpu())
+
+    def validation_rows(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What `validation_metrics` needs of a batch, one row per sample; here the embeddings that are vectors."""
+        return {k: v.float() for k, v in embeddings.items() if v.ndim == 2}
 
     def on_validation_epoch_end(self) -> None:
         kept = self._validation
-        sums = torch.tensor([*kept["terms"].values(), float(kept["rows"])], dtype=torch.float64)
         parts = {k: torch.cat(v) for k, v in kept["embeddings"].items()}
+        sums = torch.tensor([*kept["terms"].values(), float(kept["rows"])], dtype=torch.float64)
         if self.trainer.world_size > 1:
             sums = sums.to(self.device)
             parts = {k: self.gather_rows(v) for k, v in parts.items()}
             dist.all_reduce(sums)
         means = dict(zip(kept["terms"], (sums[:-1] / sums[-1]).tolist()))
-        results = {f"val/{k}": v for k, v in means.items()}
-        results["val/loss"] = sum(self.loss_weights.get(k, 1.0) * v for k, v in means.items())
-        results.update(self.validation_metrics(parts))
+        total = sum(self.loss_weights.get(k, 1.0) * v for k, v in means.items())
+        results = {**{f"val/{k}": v for k, v in means.items()}, "val/loss": total, **self.validation_metrics(parts)}
         set_rng_state(kept["rng"])
         self._validation = {}
         self.record_reading(results)

@@ -80,6 +80,38 @@ def test_fit_leaves_the_global_generators_alone(tmp_path):
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_fit_leaves_the_process_as_deterministic_as_it_was(tmp_path):
+    seen = []
+
+    class Watching(Tiny):
+        def after_update(self):
+            super().after_update()
+            seen.append(torch.are_deterministic_algorithms_enabled())
+
+    before = torch.are_deterministic_algorithms_enabled()
+    fit(create_system(Watching, override(TinyConfig(), {"train.out": str(tmp_path / "run"), "train.max_steps": 2})))
+    assert seen == [True, True]
+    assert torch.are_deterministic_algorithms_enabled() == before
+
+
+def test_a_quiet_run_says_nothing_and_the_users_own_warnings_pass(tmp_path, capfd):
+    class Unvalidated(Tiny):
+        def datasets(self):
+            return Datasets(Pairs(48, 0))
+
+        def training_step(self, batch, batch_idx):
+            warnings.warn("the microphone of s7 clips", UserWarning, stacklevel=1)
+            return super().training_step(batch, batch_idx)
+
+    config = override(TinyConfig(), {"train.out": str(tmp_path / "run"), "train.max_epochs": 1})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = fit(create_system(Unvalidated, config))
+    assert {str(w.message) for w in caught} == {"the microphone of s7 clips"}
+    assert not capfd.readouterr().err
+    assert result.best.exists()  # without a validation, the last is the best
+
+
 def test_stages_train_their_parts_only(tmp_path):
     class Frozen(Tiny):
         def stages(self):
