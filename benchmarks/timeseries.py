@@ -2,7 +2,8 @@
 
     python benchmarks/timeseries.py day                         read and window 24 h of 3-lead 250 Hz ECG (16 and 212)
     python benchmarks/timeseries.py steps [--repeats 5]         TS2Vec and COMET training steps at the papers' sizes
-    python benchmarks/timeseries.py steps --peer ts2vec=PATH    the same beside an official TS2Vec checkout (figures)
+    python benchmarks/timeseries.py steps --peer ts2vec=PATH --peer comet=PATH
+                                                                the same beside official checkouts, in turn
 
 Times are CPU seconds of one thread (OMP_NUM_THREADS=1 is set); ratios within one run are what counts.
 """
@@ -73,15 +74,26 @@ def day() -> None:
             subprocess.run([sys.executable, __file__, "--read", str(header)], check=True)
 
 
-def timed(step, repeats: int) -> float:
-    """Median CPU seconds of a step after one warm-up."""
-    step()
-    figures = []
-    for _ in range(repeats):
-        start = time.process_time()
-        step()
-        figures.append(time.process_time() - start)
-    return sorted(figures)[len(figures) // 2]
+def side_by_side(runs: dict, repeats: int) -> dict[str, list[float]]:
+    """CPU seconds of one step of each, in turn, `repeats` times after a warm-up, so that all meet the same machine."""
+    figures = {name: [] for name in runs}
+    for repeat in range(repeats + 1):
+        for name, step in runs.items():
+            start = time.process_time()
+            step(repeat)
+            figures[name].append(time.process_time() - start)
+    return {name: values[1:] for name, values in figures.items()}
+
+
+def table(title: str, figures: dict[str, list[float]]) -> None:
+    """Medians, and the median of the ratios to the first one taken in the same round."""
+    ours = next(iter(figures.values()))
+    middle = len(ours) // 2
+    print(title)
+    for name, values in figures.items():
+        ratios = sorted(v / o for v, o in zip(values, ours))
+        spread = f"{ratios[middle]:.2f}x ({ratios[0]:.2f}-{ratios[-1]:.2f})"
+        print(f"  {name:<34} {sorted(values)[middle]:.3f} s   {spread} of ours", flush=True)
 
 
 def our_step(name: str, batch: int, length: int, channels: int, **changes):
@@ -107,8 +119,9 @@ def our_step(name: str, batch: int, length: int, channels: int, **changes):
     samples = [dataset[i] for i in range(batch)]
     optimizer = torch.optim.AdamW(system.encoder.parameters(), lr=1e-3)
 
-    def step():
-        data = system.collate(samples)
+    def step(seed):
+        torch.manual_seed(seed)
+        data = draw(system.collate(samples), seed, length)
         loss = system.total(system.losses(data, system.embed(data)))
         optimizer.zero_grad()
         loss.backward()
@@ -118,84 +131,79 @@ def our_step(name: str, batch: int, length: int, channels: int, **changes):
     return step
 
 
-def eight_passes(batch: int, length: int, channels: int):
-    """COMET as the official loop computes it: eight encoder passes, logits as full matrices."""
+def crops(seed: int, length: int) -> tuple[int, int, int, int]:
+    """TS2Vec's crop of one step, the same for both sides: far left, left, right, far right."""
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    overlap = generator.integers(2, length + 1)
+    left = generator.integers(length - overlap + 1)
+    right = left + overlap
+    return tuple(map(int, (generator.integers(left + 1), left, right, generator.integers(right, length + 1))))
+
+
+def draw(data: dict, seed: int, length: int) -> dict:
+    """The batch with that crop in place of its own (COMET's has none)."""
     import torch
-    import torch.nn.functional as F
 
-    from counterpoint.timeseries.encoders import TS2VecEncoder, timestamp_mask
-
-    torch.manual_seed(0)
-    encoder = TS2VecEncoder(channels)
-    average = [p.detach().clone() for p in encoder.parameters()]
-    optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
-    x = torch.randn(batch, length, channels)
-    ids = {"patient": torch.arange(batch) // 8, "trial": torch.arange(batch) // 4}
-
-    def dense_pair(z):
-        scores = z @ z.transpose(1, 2)
-        rows = scores.shape[-1]
-        scores = scores.masked_fill(torch.eye(rows, dtype=torch.bool), -torch.inf)
-        twin = (torch.arange(rows) + rows // 2) % rows
-        return -F.log_softmax(scores, -1)[:, torch.arange(rows), twin].mean()
-
-    def pooled(a, b, axis):
-        total, scales = 0.0, 0
-        while a.shape[1] > 1:
-            total = total + dense_pair(torch.cat([a, b], 0).transpose(0, 1) if axis == 0 else torch.cat([a, b], 1))
-            a, b = (F.max_pool1d(z.transpose(1, 2), 2).transpose(1, 2) for z in (a, b))
-            scales += 1
-        return total / scales
-
-    def by_id(a, b, codes):
-        a, b = (F.normalize(F.normalize(z, dim=1).flatten(1), dim=1) for z in (a, b))
-        s = a @ b.T / 0.1
-        same = codes[:, None] == codes[None]
-        row, column = s - s.logsumexp(1, keepdim=True), s - s.logsumexp(0, keepdim=True)
-        return -(row[same.triu(1)].mean() + column[same.tril(-1)].mean()) / 2
-
-    def step():
-        loss = 0.0
-        for level in ("patient", "trial", "sample", "observation"):
-            kind = "all_true" if level in ids else "continuous"
-            a, b = (encoder(x, timestamp_mask(kind, batch, length)) for _ in range(2))
-            loss = loss + 0.25 * (by_id(a, b, ids[level]) if level in ids else pooled(a, b, int(level != "sample")))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        for kept, p in zip(average, encoder.parameters()):
-            kept.lerp_(p.detach(), 0.1)
-
-    return step
+    if "far_left" not in data:
+        return data
+    names = ("far_left", "left", "right", "far_right")
+    return {**data, **{k: torch.tensor(v) for k, v in zip(names, crops(seed, length))},
+            "offset": torch.zeros_like(data["offset"])}  # fmt: skip
 
 
-def peer_ts2vec(path: Path, batch: int, length: int, channels: int):
-    """One step of an official TS2Vec checkout (its TSEncoder and hierarchical loss, its own cropping)."""
+def official(path: str, package: str):
+    """The modules `models.encoder` and `models.losses` of an official checkout, under a name of their own."""
+    folder = Path(path) / "models"
+    if not (folder / "encoder.py").is_file():
+        raise SystemExit(f"--peer: {path} has no models/encoder.py; give the root of the official checkout")
+    spec = importlib.util.spec_from_file_location(
+        package, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[package] = module
+    spec.loader.exec_module(module)
+    return importlib.import_module(f"{package}.encoder"), importlib.import_module(f"{package}.losses")
+
+
+def peer(name: str, path: str, batch: int, length: int, channels: int):
+    """One step of an official checkout: its encoder, its losses, its averaged model, the order of its own loop."""
     import numpy as np
     import torch
 
-    sys.path.insert(0, str(path))
-    spec = importlib.util.find_spec("models.encoder")
-    if spec is None:
-        raise SystemExit(f"--peer: {path} has no models/encoder.py; give the root of a TS2Vec checkout")
-    from models.encoder import TSEncoder
-    from models.losses import hierarchical_contrastive_loss
-
-    encoder = TSEncoder(input_dims=channels, output_dims=320)
+    encoders, losses = official(path, f"peer_{name}")
+    encoder = encoders.TSEncoder(input_dims=channels, output_dims=320)
     average = torch.optim.swa_utils.AveragedModel(encoder)
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3)
     x = torch.randn(batch, length, channels)
+    patient, trial = torch.arange(batch) // 8 * 1.0, torch.arange(batch) // 4 * 1.0
 
-    def step():
-        crop = np.random.randint(2, length + 1)
-        left = np.random.randint(length - crop + 1)
-        right = left + crop
-        far_left, far_right = np.random.randint(left + 1), np.random.randint(right, length + 1)
-        first = encoder(x[:, far_left:right])[:, -crop:]
-        second = encoder(x[:, left:far_right])[:, :crop]
-        loss = hierarchical_contrastive_loss(first, second, temporal_unit=0)
+    def ts2vec(seed):
+        far_left, left, right, far_right = crops(seed, length)
+        first = encoder(x[:, far_left:right].clone())[:, left - right :]
+        second = encoder(x[:, left:far_right].clone())[:, : right - left]
+        return losses.hierarchical_contrastive_loss(first, second, temporal_unit=0)
+
+    def comet(seed):
+        terms = []
+        for mask, loss, ids, pooled in (
+            ("all_true", losses.patient_contrastive_loss, patient, False),
+            ("all_true", losses.trial_contrastive_loss, trial, False),
+            ("continuous", losses.sample_contrastive_loss, None, True),
+            ("continuous", losses.observation_contrastive_loss, None, True),
+        ):
+            views = [encoder(x, mask=mask) for _ in range(2)]
+            terms.append(losses.contrastive_loss(*views, loss, id=ids, hierarchical=pooled, factor=0.25))
+        return sum(terms)
+
+    objective = {"ts2vec": ts2vec, "comet": comet}[name]
+
+    def step(seed):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
         optimizer.zero_grad()
-        loss.backward()
+        objective(seed).backward()
         optimizer.step()
         average.update_parameters(encoder)
 
@@ -203,25 +211,24 @@ def peer_ts2vec(path: Path, batch: int, length: int, channels: int):
 
 
 def steps(repeats: int, batch: int, peers: list[str]) -> None:
-    """Median CPU seconds per training step at equal sizes."""
-    import numpy as np
+    """CPU seconds per training step at equal sizes, beside the official code where a checkout is given."""
     import torch
 
-    given = dict(peer.split("=", 1) for peer in peers)
+    given = dict(peer.partition("=")[::2] for peer in peers)
+    if set(given) - {"ts2vec", "comet"}:
+        raise SystemExit(f"--peer: {', '.join(given)}; known are ts2vec=PATH and comet=PATH")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    size = {"batch": 8, "length": 150, "channels": 1}
     torch.manual_seed(0)
-    print(f"TS2Vec {size}: ours {timed(our_step('ts2vec', **size), repeats):.3f} s", flush=True)
-    if "ts2vec" in given:
-        np.random.seed(0)
-        print(f"TS2Vec {size}: peer {timed(peer_ts2vec(Path(given['ts2vec']), **size), repeats):.3f} s", flush=True)
+    for size in ({"batch": 8, "length": 150, "channels": 1}, {"batch": 32, "length": 256, "channels": 12}):
+        runs = {"ours": our_step("ts2vec", **size)}
+        if "ts2vec" in given:
+            runs["official code"] = peer("ts2vec", given["ts2vec"], **size)
+        table(f"TS2Vec {size}, {repeats} rounds", side_by_side(runs, repeats))
     size = {"batch": batch, "length": 256, "channels": 16}
-    plain = timed(eight_passes(**size), repeats)
-    separate = timed(our_step("comet", **size), repeats)
-    shared = timed(our_step("comet", **size, views="shared"), repeats)
-    print(f"COMET {size}: eight passes with full matrices {plain:.3f} s; ours {separate:.3f} s "
-          f"({plain / separate:.2f}x, same result); ours with shared views {shared:.3f} s ({plain / shared:.2f}x, "
-          "same expected gradient)")  # fmt: skip
+    runs = {"ours": our_step("comet", **size), "ours, views=shared": our_step("comet", views="shared", **size)}
+    if "comet" in given:
+        runs["official code"] = peer("comet", given["comet"], **size)
+    table(f"COMET {size}, {repeats} rounds", side_by_side(runs, repeats))
 
 
 def main() -> None:
@@ -230,7 +237,9 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=["day", "steps"], default="day")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batch", type=int, default=32, help="windows in a COMET step (the paper's is 256)")
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PATH", help="official checkout (ts2vec)")
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="NAME=PATH", help="official checkout: ts2vec=PATH, comet=PATH"
+    )
     parser.add_argument("--read", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.read:

@@ -30,7 +30,7 @@ from counterpoint.timeseries.averaging import AveragedWeights
 from counterpoint.timeseries.base import SignalSystem
 from counterpoint.timeseries.configs import CometConfig
 from counterpoint.timeseries.encoders import TS2VecEncoder, pool_series, timestamp_mask
-from counterpoint.timeseries.objectives import hierarchical, id_loss, instance_loss, temporal_loss
+from counterpoint.timeseries.objectives import hierarchical, id_loss
 from counterpoint.timeseries.windows import WindowSet
 
 LEVELS = ("patient", "trial", "sample", "observation")
@@ -128,7 +128,8 @@ class Comet(SignalSystem):
             if level in ("patient", "trial"):
                 terms[level] = id_loss(z1, z2, batch[level].to(z1.device), self.config.temperature)
             else:
-                terms[level] = hierarchical(instance_loss if level == "sample" else temporal_loss, z1, z2)
+                kind = "instance" if level == "sample" else "temporal"
+                terms[level] = hierarchical(z1, z2, **{kind: 1.0})
         return terms
 
     def represent(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch dim"]:

@@ -11,7 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from counterpoint.common.errors import InputError
+from counterpoint.timeseries.layers import Dropout, SameConv
 
+WHOLE = slice(None)
 MASKS = ("binomial", "continuous", "all_true", "mask_last")
 
 
@@ -48,25 +50,6 @@ def timestamp_mask(
     return keep.to(device)
 
 
-class SameConv(nn.Conv1d):
-    """Dilated convolution that keeps the length. A dilation of at least the length leaves only the middle tap.
-
-    The side taps then meet nothing but padding, so the convolution IS the pointwise one of its middle tap: computed
-    so, with the same result to rounding and a third of the work.
-    """
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, dilation: int):
-        if kernel % 2 == 0:
-            raise ValueError(f"SameConv: kernel must be odd, got {kernel}")
-        super().__init__(inputs, outputs, kernel, padding=dilation * (kernel // 2), dilation=dilation)
-
-    def forward(self, x: Float[Tensor, "batch inputs time"]) -> Float[Tensor, "batch outputs time"]:
-        if self.dilation[0] >= x.shape[-1]:
-            middle = self.kernel_size[0] // 2
-            return F.conv1d(x, self.weight[:, :, middle : middle + 1], self.bias)
-        return super().forward(x)
-
-
 class ConvBlock(nn.Module):
     """x + conv(gelu(conv(gelu(x)))), with a pointwise shortcut where the width changes or `last` is set."""
 
@@ -74,9 +57,9 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.conv1 = SameConv(inputs, outputs, kernel, dilation)
         self.conv2 = SameConv(outputs, outputs, kernel, dilation)
-        self.shortcut = nn.Conv1d(inputs, outputs, 1) if inputs != outputs or last else nn.Identity()
+        self.shortcut = SameConv(inputs, outputs, 1) if inputs != outputs or last else nn.Identity()
 
-    def forward(self, x: Float[Tensor, "batch inputs time"]) -> Float[Tensor, "batch outputs time"]:
+    def forward(self, x: Float[Tensor, "batch time inputs"]) -> Float[Tensor, "batch time outputs"]:
         return self.conv2(F.gelu(self.conv1(F.gelu(x)))) + self.shortcut(x)
 
 
@@ -109,26 +92,37 @@ class TS2VecEncoder(nn.Module):
         self.blocks = nn.Sequential(
             *(ConvBlock(widths[i], widths[i + 1], kernel, 2**i, last=i == depth) for i in range(depth + 1))
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def project(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch time hidden"]:
         """The input layer: the part that all passes over one batch share; NaN steps come out as 0."""
         bad = torch.isnan(x).any(-1, keepdim=True)
         return self.input(x.nan_to_num()).masked_fill(bad, 0.0)
 
-    def blocks_only(self, h: Float[Tensor, "batch time hidden"]) -> Float[Tensor, "batch time dim"]:
-        """The residual blocks without the dropout behind them: no randomness, so equal inputs may share one pass."""
-        return self.blocks(h.transpose(1, 2)).transpose(1, 2)
+    def blocks_only(
+        self, h: Float[Tensor, "batch time hidden"], steps: slice = WHOLE
+    ) -> Float[Tensor, "batch steps dim"]:
+        """The residual blocks without the dropout behind them: no randomness, so equal inputs may share one pass.
 
-    def latent(self, h: Float[Tensor, "batch time hidden"]) -> Float[Tensor, "batch time dim"]:
+        Only the given `steps` come out. When the last block's dilation exceeds the window, its side taps meet padding
+        alone and it acts on each step by itself: the other steps then never enter it.
+        """
+        if steps == WHOLE or self.blocks[-1].conv1.dilation[0] < h.shape[1]:
+            return self.blocks(h)[:, steps]
+        return self.blocks[-1](self.blocks[:-1](h)[:, steps])
+
+    def latent(self, h: Float[Tensor, "batch time hidden"], steps: slice = WHOLE) -> Float[Tensor, "batch steps dim"]:
         """The blocks and the dropout, from (masked) latent timestamps."""
-        return self.dropout(self.blocks_only(h))
+        return self.dropout(self.blocks_only(h, steps))
 
     def forward(
-        self, x: Float[Tensor, "batch time channels"], keep: Bool[Tensor, "batch time"] | None = None
-    ) -> Float[Tensor, "batch time dim"]:
+        self,
+        x: Float[Tensor, "batch time channels"],
+        keep: Bool[Tensor, "batch time"] | None = None,
+        steps: slice = WHOLE,
+    ) -> Float[Tensor, "batch steps dim"]:
         h = self.project(x)
-        return self.latent(h if keep is None else h * keep[..., None])
+        return self.latent(h if keep is None else h * keep[..., None], steps)
 
 
 def pool_series(z: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch dim"]:

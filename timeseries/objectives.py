@@ -9,20 +9,14 @@ Wang et al., "Contrast Everything: A Hierarchical Contrastive Framework for Medi
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from counterpoint.common.kernels import Index, Self, contrast_stats
-
-
-def _two_views(z: Float[Tensor, "batch twice dim"], backend: str) -> Float[Tensor, ""]:
-    """Cross-entropy of each row against its twin half a length away, among all other rows of its batch entry."""
-    rows = z.shape[1]
-    twin = (torch.arange(rows, device=z.device) + rows // 2) % rows
-    stats = contrast_stats(z, z, positive=Index(twin), exclude=Self(), backend=backend)
-    return (stats.lse - stats.positive).mean()
+from counterpoint.common.kernels import SameLabel, contrast_stats, target_scores
+from counterpoint.common.kernels.twins import twin_loss
 
 
 def instance_loss(
@@ -38,9 +32,7 @@ def instance_loss(
     >>> bool(instance_loss(z, z) < 1e-6)
     True
     """
-    if z1.shape[0] == 1:
-        return (z1.sum() + z2.sum()) * 0.0
-    return _two_views(torch.cat([z1, z2], 0).transpose(0, 1), backend)
+    return _instance(torch.stack([z1, z2], 1), backend)
 
 
 def temporal_loss(
@@ -50,13 +42,65 @@ def temporal_loss(
 
     Same form as `instance_loss` with time and sample exchanged; one time step has loss 0.
     """
-    if z1.shape[1] == 1:
-        return (z1.sum() + z2.sum()) * 0.0
-    return _two_views(torch.cat([z1, z2], 1), backend)
+    return _temporal(torch.stack([z1, z2], 1), backend)
 
 
-def _halve(z: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch half dim"]:
-    return F.max_pool1d(z.transpose(1, 2), 2).transpose(1, 2)
+def _instance(z: Float[Tensor, "batch 2 time dim"], backend: str) -> Float[Tensor, ""]:
+    return twin_loss(z.flatten(0, 1).transpose(0, 1), neighbors=True, backend=backend)
+
+
+def _temporal(z: Float[Tensor, "batch 2 time dim"], backend: str) -> Float[Tensor, ""]:
+    return twin_loss(z.flatten(1, 2), backend=backend)
+
+
+class _Halve(torch.autograd.Function):
+    """Maximum of neighbouring steps; the gradient goes to the first of two equal ones, as pooling does it."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        steps = z.shape[-2] // 2 * 2
+        first, second = z[..., 0:steps:2, :], z[..., 1:steps:2, :]
+        ctx.save_for_backward(second > first)
+        ctx.shape = z.shape
+        return torch.maximum(first, second)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (later,) = ctx.saved_tensors
+        steps = ctx.shape[-2] // 2 * 2
+        out = gradient.new_empty(ctx.shape)
+        out[..., steps:, :] = 0
+        second = out[..., 1:steps:2, :]
+        torch.mul(gradient, later, out=second)
+        torch.sub(gradient, second, out=out[..., 0:steps:2, :])
+        return out
+
+
+def hierarchical(
+    z1: Float[Tensor, "batch time dim"],
+    z2: Float[Tensor, "batch time dim"],
+    instance: float = 0.0,
+    temporal: float = 0.0,
+    temporal_unit: int = 0,
+    last: bool = False,
+    backend: str = "auto",
+) -> Float[Tensor, ""]:
+    """Weighted instance and temporal terms, averaged over time scales max-pooled by 2 while more than one step is left.
+
+    `instance=1` is COMET's sample level, `temporal=1` its observation level. The temporal term starts at scale
+    `temporal_unit`. `last` adds the scale of one step, which has the instance term alone.
+    """
+    z, total, scales = torch.stack([z1, z2], 1), 0.0, 0
+    while z.shape[2] > 1 or (last and not scales) or (last and z.shape[2] == 1):
+        if instance:
+            total = total + instance * _instance(z, backend)
+        if temporal and scales >= temporal_unit and z.shape[2] > 1:
+            total = total + temporal * _temporal(z, backend)
+        scales += 1
+        if z.shape[2] == 1:
+            break
+        z = _Halve.apply(z)
+    return total / scales if isinstance(total, Tensor) else z.sum() * 0.0
 
 
 def ts2vec_loss(
@@ -68,28 +112,36 @@ def ts2vec_loss(
 ) -> Float[Tensor, ""]:
     """TS2Vec's hierarchical loss: alpha instance + (1 - alpha) temporal, averaged over max-pooled scales down to T = 1.
 
-    The temporal term starts at scale `temporal_unit`; the last scale (one step) has the instance term alone. The sum
-    stands at full precision (the official code accumulates in float32 whatever the input).
+    The last scale (one step) has the instance term alone. The sum stands at full precision (the official code
+    accumulates in float32 whatever the input).
     """
-    total, scales = (z1.sum() + z2.sum()) * 0.0, 0
-    while z1.shape[1] > 1:
-        total = total + alpha * instance_loss(z1, z2, backend)
-        if scales >= temporal_unit:
-            total = total + (1 - alpha) * temporal_loss(z1, z2, backend)
-        scales += 1
-        z1, z2 = _halve(z1), _halve(z2)
-    return (total + alpha * instance_loss(z1, z2, backend)) / (scales + 1)
+    return hierarchical(z1, z2, alpha, 1 - alpha, temporal_unit, last=True, backend=backend)
 
 
-def hierarchical(
-    loss, z1: Float[Tensor, "batch time dim"], z2: Float[Tensor, "batch time dim"], backend: str = "auto"
-) -> Float[Tensor, ""]:
-    """COMET's averaging of `loss` over max-pooled scales while more than one step is left (T = 1 is left out)."""
-    total, scales = (z1.sum() + z2.sum()) * 0.0, 0
-    while z1.shape[1] > 1:
-        total, scales = total + loss(z1, z2, backend), scales + 1
-        z1, z2 = _halve(z1), _halve(z2)
-    return total / max(scales, 1)
+class _UnitFeatures(torch.autograd.Function):
+    """z / (norm over time * sqrt(features)), sample by sample: each stays in the processor's cache.
+
+    After the first division every feature that is not zero throughout has norm 1, so the norm of the flattened sample
+    is the square root of their number, a constant: dividing by it needs no gradient of its own.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(z, dim=1, keepdim=True)
+        features = (norm > 0).sum(2, keepdim=True).clamp(min=1).to(z.dtype)
+        norm = norm.clamp_min(1e-12)
+        unit = z / (norm * features.sqrt())
+        ctx.save_for_backward(unit, norm, features)
+        return unit.flatten(1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        unit, norm, features = ctx.saved_tensors
+        out = torch.empty_like(unit)
+        for g, u, n, count, o in zip(gradient.view_as(unit), unit, norm, features, out):
+            radial = (g * u).sum(0, keepdim=True).mul_(count)
+            torch.addcmul(g, u, radial, value=-1, out=o).div_(n * count.sqrt())
+        return out
 
 
 def id_loss(
@@ -108,32 +160,19 @@ def id_loss(
     norm over TIME, as the official code does (its normalization runs over dimension 1). Without any pair of equal ids
     the loss is 0.
 
-    The score sums over pairs are computed from running sums within each id, linear in the batch: no pair list.
+    Both triangles hold equally many pairs, so the scores enter as one sum over all pairs of equal ids, which is linear
+    in the batch; the log-sum-exp of a row counts once for every later sample with its id.
     """
-    a = F.normalize(F.normalize(z1, dim=1).flatten(1), dim=-1)
-    b = F.normalize(F.normalize(z2, dim=1).flatten(1), dim=-1)
-    stats = contrast_stats(a, b, scale=1 / temperature, columns=True, backend=backend)
     order = torch.argsort(ids, stable=True)
     _, sizes = torch.unique_consecutive(ids[order], return_counts=True)
-    place = torch.arange(len(ids), device=ids.device) - torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
-    size = torch.repeat_interleave(sizes, sizes)
     # In sorted order, `place` earlier and `size - 1 - place` later samples share the id (the sort is stable).
-    later = (size - 1 - place).to(a.dtype)
+    place = torch.arange(len(ids), device=ids.device) - torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
+    later = (torch.repeat_interleave(sizes, sizes) - 1 - place).to(z1.dtype)
     pairs = later.sum()
     if pairs == 0:
         return (z1.sum() + z2.sum()) * 0.0
-    a, b = a[order], b[order]
-    upper = (later * stats.lse[order]).sum() - _earlier_scores(a, b, sizes) / temperature
-    lower = (later * stats.columns.lse[order]).sum() - _earlier_scores(b, a, sizes) / temperature
-    return (upper + lower) / (2 * pairs)
-
-
-def _earlier_scores(
-    x: Float[Tensor, "batch dim"], y: Float[Tensor, "batch dim"], sizes: Int[Tensor, " ids"]
-) -> Float[Tensor, ""]:
-    """sum over i before j with one id of x_i . y_j, rows sorted by id: each y_j meets the running sum of earlier x."""
-    total = x.new_zeros(())
-    for xs, ys in zip(x.split(sizes.tolist()), y.split(sizes.tolist())):
-        if len(xs) > 1:
-            total = total + (xs.cumsum(0)[:-1] * ys[1:]).sum()
-    return total
+    a, b = _UnitFeatures.apply(z1), _UnitFeatures.apply(z2)
+    stats = contrast_stats(a, b, scale=1 / temperature, columns=True, backend=backend)
+    score, _ = target_scores(a, b, SameLabel(ids, exclude_self=True))
+    lse = (later * (stats.lse + stats.columns.lse)[order]).sum()
+    return (lse - score.sum() / temperature) / (2 * pairs)

@@ -103,13 +103,13 @@ class TS2Vec(SignalSystem):
         first = _take(x, offset + far_left, right - far_left)
         second = _take(x, offset + left, far_right - left)
         return {
-            "first": self._view(first)[:, left - far_left :],
-            "second": self._view(second)[:, : right - left],
+            "first": self._view(first, slice(left - far_left, None)),
+            "second": self._view(second, slice(0, right - left)),
         }
 
-    def _view(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch time dim"]:
+    def _view(self, x: Float[Tensor, "batch time channels"], steps: slice) -> Float[Tensor, "batch steps dim"]:
         keep = timestamp_mask(self.config.mask, x.shape[0], x.shape[1], device=x.device) if self.training else None
-        return self.encoder(x, keep)
+        return self.encoder(x, keep, steps)
 
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         config = self.config

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from counterpoint.common.errors import InputError
-from counterpoint.timeseries.encoders import SameConv, TS2VecEncoder, from_tsai, pool_series, timestamp_mask
+from counterpoint.timeseries.encoders import TS2VecEncoder, from_tsai, pool_series, timestamp_mask
+from counterpoint.timeseries.layers import SameConv
 
 
 def small(**changes):
@@ -27,8 +28,8 @@ def test_full_size_has_the_official_number_of_parameters():
 def test_wide_dilation_shortcut_equals_the_padded_convolution(dilation):
     torch.manual_seed(0)
     conv = SameConv(5, 7, 3, dilation).double()
-    x = torch.randn(2, 5, 10, dtype=torch.float64, requires_grad=True)
-    plain = F.conv1d(x, conv.weight, conv.bias, padding=dilation, dilation=dilation)
+    x = torch.randn(2, 10, 5, dtype=torch.float64, requires_grad=True)
+    plain = F.conv1d(x.mT, conv.weight, conv.bias, padding=dilation, dilation=dilation).mT
     torch.testing.assert_close(conv(x), plain)
     ours = torch.autograd.grad(conv(x).square().sum(), [x, conv.weight])
     theirs = torch.autograd.grad(plain.square().sum(), [x, conv.weight])
