@@ -6,6 +6,7 @@ import pytest
 
 from counterpoint.common.errors import InputError
 from counterpoint.timeseries.readers import read_edf, read_numpy, read_record, read_table, read_ucr, read_wfdb
+from counterpoint.timeseries.windows import WindowSet
 
 wfdb = pytest.importorskip("wfdb")
 edfio = pytest.importorskip("edfio")
@@ -140,14 +141,66 @@ def test_edf_errors_name_file_and_remedy(tmp_path):
     (tmp_path / "text.edf").write_text("not a recording " * 40)
     with pytest.raises(InputError, match=r"text\.edf: not an EDF file"):
         read_edf(tmp_path / "text.edf")
-    # The last data record starts 3 s late.
-    gap = (
-        data.replace(b"EDF+C", b"EDF+D", 1)
-        .replace(b"+9\x14\x14", b"+12\x14\x14")
-        .replace(b"+12\x14\x14\x00", b"+12\x14\x14")
+
+
+def write_discontinuous(path, onsets, rates=(50.0, 10.0)):
+    """An EDF+D written byte by byte: one-second data records that begin at the given times."""
+    labels = [f"ch{i}" for i in range(len(rates))] + ["EDF Annotations"]
+    counts = [int(rate) for rate in rates] + [16]
+    count = len(labels)
+
+    def fields(values, width):
+        return b"".join(str(v).ljust(width).encode() for v in values)
+
+    head = (
+        fields(["0"], 8) + fields(["X X X X", "Startdate 01-JAN-2020 X X X"], 80) + fields(["01.01.20", "00.00.00"], 8)
     )
-    (tmp_path / "d.edf").write_bytes(gap)
-    with pytest.raises(InputError, match=r"d\.edf: discontinuous EDF\+D; save its continuous pieces"):
+    head += fields([256 * (count + 1)], 8) + fields(["EDF+D"], 44) + fields([len(onsets), 1], 8) + fields([count], 4)
+    head += fields(labels, 16) + fields([""] * count, 80) + fields(["uV"] * count, 8)
+    head += fields([-3276.8] * count, 8) + fields([3276.7] * count, 8) + fields([-32768] * count, 8)
+    head += fields([32767] * count, 8) + fields([""] * count, 80) + fields(counts, 8) + fields([""] * count, 32)
+    body, taken = b"", [0] * len(rates)
+    for i, onset in enumerate(onsets):
+        for j, samples in enumerate(counts[:-1]):
+            body += np.arange(taken[j], taken[j] + samples).astype("<i2").tobytes()
+            taken[j] += samples
+        event = b"+2.5\x14spike\x14\x00" if i == 0 else b""
+        body += (f"+{onset}\x14\x14\x00".encode() + event).ljust(32, b"\0")
+    path.write_bytes(head + body)
+
+
+def test_discontinuous_edf_keeps_its_gaps(tmp_path):
+    write_discontinuous(tmp_path / "d.edf", [0, 1, 4.5, 5.5])
+    record = read_edf(tmp_path / "d.edf")
+    for channel, rate in zip(record.channels, (50, 10)):
+        assert len(channel.data) == 6.5 * rate
+        gap = np.isnan(channel.data)
+        assert np.flatnonzero(gap).tolist() == list(range(2 * rate, int(4.5 * rate)))
+        # The samples count up by one digital step of 0.1 uV, in their order, on both sides of the gap.
+        np.testing.assert_allclose(channel.data[~gap], 0.1 * np.arange(4 * rate), atol=1e-3)
+    assert record.annotations.label == ("spike",)
+    assert record.annotations.onset[0] == 2.5
+    x, _ = record.array(50.0)
+    windows = WindowSet.build([x], 50, 25, [{"id": "d"}], 50.0)
+    for window in windows.stack():
+        steps = np.diff(window[:, 0])
+        assert np.nanmax(steps) < 0.11  # no window holds the two sides of the gap as neighbours
+
+
+def test_discontinuous_edf_errors_name_the_data_record(tmp_path):
+    write_discontinuous(tmp_path / "d.edf", [0, 1, 1.5])
+    with pytest.raises(InputError, match=r"d\.edf, data record 3: begins at 1\.5 s, before .* ends at 2 s"):
+        read_edf(tmp_path / "d.edf")
+    write_discontinuous(tmp_path / "d.edf", [0, 1, 30 * 86400])
+    with pytest.raises(InputError, match=r"d\.edf: its data records lie 30 days apart; save the pieces"):
+        read_edf(tmp_path / "d.edf")
+    write_discontinuous(tmp_path / "d.edf", [0, 2])
+    data = (tmp_path / "d.edf").read_bytes()
+    (tmp_path / "d.edf").write_bytes(data.replace(b"+2\x14", b"x2\x14"))
+    with pytest.raises(InputError, match=r"d\.edf, data record 2: no time of its own|d\.edf: not a readable EDF"):
+        read_edf(tmp_path / "d.edf")
+    (tmp_path / "d.edf").write_bytes(data[:-100])
+    with pytest.raises(InputError, match=r"d\.edf: truncated, holds 1 of the 2"):
         read_edf(tmp_path / "d.edf")
 
 
