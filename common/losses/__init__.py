@@ -20,7 +20,7 @@ from counterpoint.common.losses.hbi import HBI, banzhaf_interaction, coalition_v
 from counterpoint.common.losses.hcl import HCL, CrossModalHCL
 from counterpoint.common.losses.infonce import InfoNCE
 from counterpoint.common.losses.m3col import MixCo, SoftClip
-from counterpoint.common.losses.metrix import Metrix, mixed_margin
+from counterpoint.common.losses.metrix import Metrix, contrastive_margin, mixed_margin
 from counterpoint.common.losses.mlcd import MLCD
 from counterpoint.common.losses.moco import MoCHi, MoCo
 from counterpoint.common.losses.modx import ModX
@@ -113,6 +113,7 @@ __all__ = [
     "banzhaf_interaction",
     "bucket_transport",
     "coalition_value",
+    "contrastive_margin",
     "gram_volume",
     "hard_negatives",
     "joint_entropy",

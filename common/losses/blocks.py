@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from counterpoint.common.losses.base import Objective
+from counterpoint.common.losses.base import Objective, row_mean
 
-__all__ = ["BlockStats", "block_stats", "smoothed_cross_entropy"]
+__all__ = ["BlockStats", "block_stats", "symmetric_cross_entropy"]
 
 
 @dataclass
@@ -72,6 +72,7 @@ def block_stats(
     return BlockStats(lse, mean, diagonal, BlockStats(column_lse, column_sum / max(everyone, 1), diagonal))
 
 
-def smoothed_cross_entropy(stats: BlockStats, label_smoothing: float = 0.0) -> Float[Tensor, "rows"]:
-    """lse - (1 - e) positive - e mean, per row."""
-    return stats.lse - (1 - label_smoothing) * stats.positive - label_smoothing * stats.mean
+def symmetric_cross_entropy(stats: BlockStats, label_smoothing: float = 0.0) -> Float[Tensor, ""]:
+    """The mean over rows and over columns of lse - (1 - e) positive - e mean, averaged."""
+    sides = [s.lse - (1 - label_smoothing) * s.positive - label_smoothing * s.mean for s in (stats, stats.columns)]
+    return (row_mean(sides[0]) + row_mean(sides[1])) / 2

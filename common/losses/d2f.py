@@ -1,18 +1,20 @@
 """Dialog2Flow: soft contrastive learning from the similarity of label texts."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from counterpoint.common.kernels import Gibbs, SameLabel
-from counterpoint.common.losses.base import Objective, row_mean
+from counterpoint.common.kernels import Gibbs, Mix, SameLabel
+from counterpoint.common.losses.base import row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
-from counterpoint.common.losses.scale import Temperature, as_scale
+from counterpoint.common.losses.infonce import InfoNCE
+from counterpoint.common.losses.scale import Temperature
 
 __all__ = ["SoftContrastive"]
 
 
-class SoftContrastive(Objective):
+class SoftContrastive(InfoNCE):
     """Labels are positives as far as their texts mean the same (Dialog2Flow's soft contrastive loss).
 
         t_ij = softmax_j(cos(l_i, l_j) / T'),     L = (CE(a -> b, t) + CE(b -> a, t)) / 2
@@ -48,8 +50,8 @@ class SoftContrastive(Objective):
         distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
-        self.logit_scale, self.label_temperature = as_scale(temperature), label_temperature
+        super().__init__(temperature, normalize=normalize, distributed=distributed, backend=backend)
+        self.label_temperature = label_temperature
 
     def forward(
         self,
@@ -62,16 +64,10 @@ class SoftContrastive(Objective):
         """Mean over rows and both directions."""
         if (label_embedding is None) == (label is None):
             raise ValueError("give either label_embedding (soft targets) or label (hard targets)")
-        a, b = self.embed(za, zb)
         if label is None:
-            e = torch.nn.functional.normalize(label_embedding.detach().to(a.dtype), dim=-1)
-            target = Gibbs(e, e, scale=1 / self.label_temperature)
+            e = F.normalize(label_embedding.detach().to(torch.promote_types(za.dtype, torch.float32)), dim=-1)
+            targets = Gibbs(e, e, scale=1 / self.label_temperature)
         else:
-            target = SameLabel(label)
-        scale = self.logit_scale()
-        stats = self.stats(a, b, scale=scale, columns=True)
-        total = 0.0
-        for side, q, k in ((stats, a, b), (stats.columns, b, a)):
-            score, mass = self.target(q, k, target)
-            total = total + row_mean(side.lse - scale * score / mass) / 2
-        return total
+            _, alike = self.target(za.detach(), za.detach(), SameLabel(label))
+            targets = Mix([(1 / alike, SameLabel(label))])
+        return row_mean(self.row_losses(za, zb, targets=targets))

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from counterpoint.common.losses.base import Objective, row_mean
-from counterpoint.common.losses.blocks import block_stats, smoothed_cross_entropy
+from counterpoint.common.losses.base import Objective
+from counterpoint.common.losses.blocks import block_stats, symmetric_cross_entropy
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
 
@@ -100,8 +100,7 @@ class GRAM(Objective):
 
         positive = -scale * gram_volume(t, *rest)
         stats = block_stats(score, t, positive=positive, block=self.block, over=self)
-        rows = smoothed_cross_entropy(stats, self.label_smoothing)
-        return (row_mean(rows) + row_mean(smoothed_cross_entropy(stats.columns, self.label_smoothing))) / 2
+        return symmetric_cross_entropy(stats, self.label_smoothing)
 
 
 def _safe(radicand: Tensor) -> Tensor:

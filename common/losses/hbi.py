@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from counterpoint.common.losses.base import Objective, row_mean
-from counterpoint.common.losses.blocks import block_stats, smoothed_cross_entropy
+from counterpoint.common.losses.blocks import block_stats, symmetric_cross_entropy
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import uniform
 from counterpoint.common.losses.scale import Temperature, as_scale
@@ -139,7 +139,7 @@ class HBI(Objective):
             return scale * (forth + (tokens.amax(-2) * all_w[None]).sum(-1)) / 2
 
         stats = block_stats(score, x, block=self.block, over=self)
-        loss = (row_mean(smoothed_cross_entropy(stats)) + row_mean(smoothed_cross_entropy(stats.columns))) / 2
+        loss = symmetric_cross_entropy(stats)
         if student is not None:
             own = (x @ y.mT).detach()
             samples = None if own.shape[1] + own.shape[2] <= self.exact else self.samples

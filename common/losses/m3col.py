@@ -5,14 +5,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from counterpoint.common.kernels import Gibbs, Weighted
-from counterpoint.common.losses.base import Objective, row_mean
+from counterpoint.common.losses.base import row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
-from counterpoint.common.losses.scale import Temperature, as_scale
+from counterpoint.common.losses.infonce import InfoNCE
+from counterpoint.common.losses.scale import Temperature
 
 __all__ = ["MixCo", "SoftClip"]
 
 
-class MixCo(Objective):
+class MixCo(InfoNCE):
     """Mixed rows should find both of their sources in the other modality (M3CoL's MixCo term).
 
         row i (embedding of b_i x_i + (1 - b_i) x_perm(i)):  target b_i at column i, 1 - b_i at column perm(i)
@@ -50,8 +51,7 @@ class MixCo(Objective):
         distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
-        self.logit_scale = as_scale(temperature)
+        super().__init__(temperature, normalize=normalize, distributed=distributed, backend=backend)
 
     def forward(
         self,
@@ -62,21 +62,15 @@ class MixCo(Objective):
         mixing: Float[Tensor, "batch"],
     ) -> Float[Tensor, ""]:
         """Mean over rows and columns."""
-        a, b = self.embed(mixed, other)
-        here, mixing, scale = torch.arange(len(a), device=a.device), mixing.to(a.dtype), self.logit_scale()
-        mixing = torch.where(perm == here, 1.0, mixing)
-        back = torch.argsort(perm)
-        rows = Weighted(torch.stack([here, perm], 1), torch.stack([mixing, 1 - mixing], 1))
-        columns = Weighted(torch.stack([here, back], 1), torch.stack([mixing, 1 - mixing[back]], 1))
-        stats = self.stats(a, b, scale=scale, columns=True)
-        total = 0.0
-        for side, q, k, target in ((stats, a, b, rows), (stats.columns, b, a, columns)):
-            score, mass = self.local_target(q, k, target)
-            total = total + row_mean(mass * side.lse - scale * score) / 2
-        return total
+        here = torch.arange(len(mixed), device=mixed.device)
+        mixing = torch.where(perm == here, 1.0, mixing.to(torch.promote_types(mixed.dtype, torch.float32)))
+        back, first = torch.argsort(perm), self.own(mixed).start
+        rows = Weighted(first + torch.stack([here, perm], 1), torch.stack([mixing, 1 - mixing], 1))
+        columns = Weighted(first + torch.stack([here, back], 1), torch.stack([mixing, 1 - mixing[back]], 1))
+        return row_mean(self.row_losses(mixed, other, targets=(rows, columns)))
 
 
-class SoftClip(Objective):
+class SoftClip(InfoNCE):
     """CLIP with targets from one modality's own similarities (M3CoL's later phase).
 
         t_ij = softmax_j(y_i . y_j / sharpness),   L = (CE(rows, t) + CE(columns, t)) / 2
@@ -112,8 +106,8 @@ class SoftClip(Objective):
         distributed: str = "none",
         backend: str = "auto",
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
-        self.logit_scale, self.sharpness = as_scale(temperature), sharpness
+        super().__init__(temperature, normalize=normalize, distributed=distributed, backend=backend)
+        self.sharpness = sharpness
 
     def forward(
         self,
@@ -123,12 +117,5 @@ class SoftClip(Objective):
         teacher: Float[Tensor, "batch features"] | None = None,
     ) -> Float[Tensor, ""]:
         """Mean over rows and columns."""
-        a, b = self.embed(za, zb)
-        y = b.detach() if teacher is None else self.embed(teacher.detach())[0]
-        target, scale = Gibbs(y, y, scale=1 / self.sharpness), self.logit_scale()
-        stats = self.stats(a, b, scale=scale, columns=True)
-        total = 0.0
-        for side, q, k in ((stats, a, b), (stats.columns, b, a)):
-            score, _ = self.target(q, k, target)
-            total = total + row_mean(side.lse - scale * score) / 2
-        return total
+        y = self.embed((zb if teacher is None else teacher).detach())[0]
+        return row_mean(self.row_losses(za, zb, targets=Gibbs(y, y, scale=1 / self.sharpness)))

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.kernels import Diagonal, Gibbs, Mix, sinkhorn, topk_scores
-from counterpoint.common.losses.base import Objective, row_mean
-from counterpoint.common.losses.blocks import block_stats, smoothed_cross_entropy
+from counterpoint.common.losses.base import Objective
+from counterpoint.common.losses.blocks import block_stats, symmetric_cross_entropy
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.infonce import InfoNCE
 from counterpoint.common.losses.scale import Temperature, as_scale
@@ -140,8 +140,7 @@ class NortonParagraph(Objective):
             plan = bucket_transport(similarity.detach(), bucket, epsilon=self.epsilon, iterations=self.iterations)
             return scale * (plan * similarity).sum((-2, -1))
 
-        stats = block_stats(score, x, block=self.block, over=self)
-        return (row_mean(smoothed_cross_entropy(stats)) + row_mean(smoothed_cross_entropy(stats.columns))) / 2
+        return symmetric_cross_entropy(block_stats(score, x, block=self.block, over=self))
 
 
 @torch.no_grad()

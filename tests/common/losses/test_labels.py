@@ -22,6 +22,7 @@ from counterpoint.common.losses import (
     SupReMix,
     VICReg,
     WhitenedCSE,
+    contrastive_margin,
     label_density_weights,
     mixed_margin,
 )
@@ -154,6 +155,26 @@ def test_mixed_margin(make):
     near = (0.5 - d).clamp_min(0)
     wanted = 0.3 * d.mean() + 0.7 * near.sum() / max((near > 0).sum().item(), 1)
     torch.testing.assert_close(mixed_margin(a, v, 0.3), wanted)
+
+
+def test_contrastive_margin_is_a_mean_over_its_nonzero_terms(make, same_gradients):
+    label = torch.tensor([0, 1, 0, 2, 1, 0, 2])
+
+    def written(z):
+        z, pull, push = unit(z), [], []
+        for i, j in itertools.permutations(range(7), 2):
+            d = (z[i] - z[j]).norm()
+            if label[i] == label[j]:
+                pull.append(d)
+            elif d < 1.2:
+                push.append(1.2 - d)
+        return torch.stack(pull).mean() + torch.stack(push).mean()
+
+    same_gradients(lambda z: contrastive_margin(z, label, 1.2, block=3), written, make.z(7, 3))
+    twins = torch.ones(2, 3).requires_grad_()
+    contrastive_margin(twins, torch.zeros(2, dtype=torch.int64)).backward()
+    assert torch.isfinite(twins.grad).all()  # a distance of zero has no direction
+    assert contrastive_margin(twins[:0], torch.zeros(0, dtype=torch.int64)).item() == 0
 
 
 def test_supremix(make, same_gradients):
