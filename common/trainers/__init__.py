@@ -33,7 +33,7 @@ _EXPORTS = {
     "fit": f"{_BASE}.fitting",
     "from_pretrained": f"{_BASE}.pretrained",
     "load_run": f"{_BASE}.run",
-    "multistage": f"{_BASE}.multistage",
+    "multistage": f"{_BASE}.staging",
     "save_pretrained": f"{_BASE}.pretrained",
 }
 

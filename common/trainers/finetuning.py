@@ -96,12 +96,12 @@ def create_finetune(config: FinetuneConfig) -> FinetuneSystem:
     base.stage = list(base.stages())[-1]
     datasets = base.datasets()
     config = replace(config, classes=task(config).classes(datasets.train))
-    modality = config.modality or base.modalities[0]
     sample = next(
         s for s in map(datasets.train.__getitem__, range(len(datasets.train))) if not isinstance(s, BadSample)
     )
     with torch.no_grad(), preserved_rng():
         features = task(config).features(base.eval(), datasets.collate([sample]))
+    modality = config.modality or next((m for m in base.modalities if m in features), next(iter(features)))
     if modality not in features:
         raise InputError(f"modality {modality!r} is not one of {', '.join(features)}")
     width = features[modality].shape[-1]

@@ -176,7 +176,8 @@ class RunKeeper(Callback):
             known = ", ".join(sorted(k for k in self.metrics if k.startswith("val/")))
             raise InputError(f"train.monitor {train.monitor!r} is not measured; there are: {known}")
         sign = -1.0 if train.monitor_mode == "max" else 1.0
-        if self.best is None or (math.isfinite(value) and sign * value < sign * self.best):
+        first = self.best is None or not math.isfinite(self.best)
+        if math.isfinite(value) and (first or sign * value < sign * self.best):
             self.best, self.stale = value, 0
             if self.keep_best:
                 self.save(trainer, system, "best")

@@ -168,4 +168,7 @@ def record_data(run_dir: Path, stage: str, datasets: Any) -> None:
             manifest = getattr(dataset, "manifest", None)
             record[split] = {"samples": len(dataset), "hash": getattr(manifest, "hash", None)}
     known.setdefault("data", {})[stage] = record
-    file.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    try:
+        file.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written ({error.strerror or error})") from error
