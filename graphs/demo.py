@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
@@ -19,21 +20,15 @@ from counterpoint.common.progress import note
 from counterpoint.common.report import GalleryRow, Media, Report
 from counterpoint.common.trainers import create_system, fit, load_run, override
 from counterpoint.graphs.circuits.data import load_circuits
-from counterpoint.graphs.circuits.downstream import (
-    DownstreamConfig,
-    Statistics,
-    predict_coupling,
-    prepare,
-    regression_figures,
-    train_coupling,
-)
+from counterpoint.graphs.circuits.downstream import DownstreamConfig, predict_coupling, regression_figures
 from counterpoint.graphs.circuits.graph import CapacitanceScale
+from counterpoint.graphs.circuits.transfer import Transfer
 from counterpoint.graphs.configs import KCLConfig
 from counterpoint.graphs.gallery import circuit_drawing, depiction
 from counterpoint.graphs.importers import circuits_to_manifest, molecules_to_manifest, simulate_to_manifest
 from counterpoint.graphs.molecules.kcl import KCL
-from counterpoint.graphs.molecules.properties import Row, Task, ecfp_forest, probe_arm, property_table
-from counterpoint.graphs.molecules.vectors import encoder_of
+from counterpoint.graphs.molecules.properties import Row, Task, ecfp_forest, from_scratch, probe_arm, property_table
+from counterpoint.graphs.molecules.vectors import encoder_of, features_of
 
 SEEDS = (0, 1, 2)
 
@@ -75,15 +70,19 @@ def _molecules(out: Path, data: Path | None, seed: int, epochs: int, page: Repor
     changes |= {"train.overwrite": True, "train.max_epochs": epochs or 4, "train.validate_every_epochs": 100}
     config = override(override(KCLConfig(), KCLConfig.presets["small"]), changes)
     system = create_system(KCL, config)
-    untrained = encoder_of(create_system(KCL, config))
+    untrained = create_system(KCL, config)
     note(f"training KCL on the {(manifest.frame['split'] == 'train').sum()} molecules of the training split, no labels")
     run = fit(system)
-    encode = encoder_of(load_run(run.run_dir, "last"))
+    trained = load_run(run.run_dir, "last")
     note("probing properties on random and scaffold splits")
     frame = manifest.frame
     task = Task.of(task_name, frame["smiles"].tolist(), frame[task_name].to_numpy(float))
-    arms = {"KCL, linear probe": probe_arm(encode), "same encoder, untrained": probe_arm(untrained),
-            "ECFP4 + random forest": ecfp_forest}  # fmt: skip
+    arms = {
+        "KCL, linear probe": probe_arm(features_of(trained)),
+        "same encoder, untrained": probe_arm(features_of(untrained)),
+        "same encoder, from scratch": from_scratch(lambda: copy.deepcopy(untrained.gcn), epochs=20, patience=5),
+        "ECFP4 + random forest": ecfp_forest,
+    }
     rows = property_table([task], arms, seeds=SEEDS)
     page.section("Molecules: what the representation knows", imported.note)
     if imported.rejected:
@@ -95,7 +94,7 @@ def _molecules(out: Path, data: Path | None, seed: int, epochs: int, page: Repor
         "may test molecules that it has seen. ECFP with a forest is a strong baseline and is often ahead."
     )
     smiles = frame["smiles"].tolist()
-    vectors = encode(smiles)
+    vectors = encoder_of(trained)(smiles)
     _similar(page, smiles, frame["id"].tolist(), vectors, seed)
     page.monitors("molecule", label_free(vectors))
     labels = ["unknown" if np.isnan(v) else f"{task_name} = {v:g}" for v in frame[task_name].to_numpy(float)]
@@ -138,33 +137,31 @@ def _circuits(out: Path, data: Path | None, seed: int, page: Report, figures: di
     split = table.frame["split"].tolist()
     train = [g for g, s in zip(graphs, split, strict=True) if s == "train"]
     test = next(g for g, s in zip(graphs, split, strict=True) if s == "test")
-    scale = CapacitanceScale.fit(torch.cat([g.coupling_farad for g in train]))
-    statistics = Statistics.fit(train)
-    config = DownstreamConfig.small()
-    parts = {g.name: prepare(g, statistics, scale, None, None, config.fanout) for g in (*train, test)}
+    transfer = Transfer.of(train, [test], DownstreamConfig.small())
     note(f"coupling capacitances: training on {', '.join(g.name for g in train)}, testing on {test.name}")
-    model = train_coupling([parts[g.name] for g in train], config, loss="gai", seed=seed)
-    predicted = predict_coupling(model, parts[test.name], config)
-    label = parts[test.name].link_label
+    model = transfer.coupling_model("gai", seed)
+    predicted = predict_coupling(model, transfer.test[0], transfer.config)
+    label = transfer.test[0].link_label
     found = regression_figures(predicted, label)
-    constant = regression_figures(
-        torch.full_like(label, float(torch.cat([parts[g.name].link_label for g in train]).mean())), label
-    )
+    mean = torch.cat([p.link_label for p in transfer.train]).mean()
+    constant = regression_figures(mean.expand_as(label), label)
     page.section(f"A circuit that training never saw: {test.name}", f"trained on {', '.join(g.name for g in train)}")
     counts = ", ".join(f"{v} {k}s" for k, v in test.n_nodes.items())
     page.figure("Nets (dots), devices (squares), extracted couplings (red)", circuit_drawing(test), counts)
-    farad = scale.to_farad(predicted)
     page.figure(
         "Predicted against extracted coupling capacitance",
-        _scatter(test.coupling_farad, farad),
-        "labels are log10 of the capacitance over the training circuits' range",
+        _scatter(test.coupling_farad, transfer.coupling.to_farad(predicted), transfer.coupling),
+        "labels are log10 of the capacitance over the training circuits' range; what lies outside is drawn at its edge",
     )
     page.table(
         "On the label scale 0..1",
         [[k, round(v, 4), round(constant[k], 4)] for k, v in found.items()],
         ["figure", "model", "training mean"],
     )
-    page.text("One circuit to train and one to test: this shows the path, not a transfer result.")
+    page.text(
+        "One circuit to train on and one to test: this shows the path, not a transfer result."
+        + (" Here the model knows next to nothing beyond the training mean." if found["R2"] < 0.1 else "")
+    )
     figures["circuits"] = {"train": [g.name for g in train], "test": test.name, "model": found, "constant": constant}
     return [
         f"  coupling capacitance on {test.name} (never seen): MAE {found['MAE']:.3f} on the 0..1 label scale, "
@@ -172,15 +169,15 @@ def _circuits(out: Path, data: Path | None, seed: int, page: Report, figures: di
     ]
 
 
-def _scatter(extracted: torch.Tensor, predicted: torch.Tensor) -> str:
+def _scatter(extracted: torch.Tensor, predicted: torch.Tensor, scale: CapacitanceScale) -> str:
     import io
 
     import matplotlib.pyplot as plt
 
     figure, axis = plt.subplots(figsize=(4.6, 4.2))
-    axis.loglog(extracted * 1e15, predicted * 1e15, ".", alpha=0.6)
-    low = float(min(extracted.min(), predicted.min())) * 1e15
-    high = float(max(extracted.max(), predicted.max())) * 1e15
+    low, high = scale.low * 1e15, scale.high * 1e15
+    extracted, predicted = ((farad * 1e15).clamp(low, high) for farad in (extracted, predicted))
+    axis.loglog(extracted, predicted, ".", alpha=0.6)
     axis.plot([low, high], [low, high], color="gray", linewidth=0.8)
     axis.set_xlabel("extracted, fF")
     axis.set_ylabel("predicted, fF")

@@ -84,6 +84,8 @@ def _top_cell(netlist: Netlist, top: str | None) -> Cell:
     if netlist.cells[""].elements:
         return netlist.cells[""]
     tops = netlist.tops()
+    if not tops:
+        raise InputError(f"{netlist.path}: every cell is part of another one, in a circle; name the top with top=")
     if len(tops) != 1:
         raise InputError(f"{netlist.path}: {len(tops)} cells could be the top ({', '.join(tops)}); name one with top=")
     return netlist.cells[tops[0].lower()]

@@ -66,7 +66,7 @@ def read_spef(path: str | Path) -> Parasitics:
     """
     path = Path(path)
     out = Parasitics(str(path), path.stem)
-    units = {"C_UNIT": 1e-12, "R_UNIT": 1.0}
+    units = {"R_UNIT": 1.0}
     names: dict[str, str] = {}
     net_of_node: dict[str, str] = {}
     couplings: list[tuple[int, str, str, float]] = []
@@ -75,7 +75,9 @@ def read_spef(path: str | Path) -> Parasitics:
 
     def expand(token: str) -> str:
         head, sep, tail = token.partition(delimiter)
-        if head.startswith("*") and head in names:
+        if re.fullmatch(r"\*\d+", head):
+            if head not in names:
+                raise NetlistError(path, line, f"{head} is not in the *NAME_MAP")
             head = names[head]
         return head + sep + tail
 
@@ -104,6 +106,8 @@ def read_spef(path: str | Path) -> Parasitics:
                 raise NetlistError(path, line, f"*D_NET begins inside net {net!r} of line {net_line}: *END is missing")
             if len(words) < 3:
                 raise NetlistError(path, line, "*D_NET needs a net and its total capacitance")
+            if "C_UNIT" not in units:
+                raise NetlistError(path, line, "*D_NET comes before any *C_UNIT, so capacitances have no unit")
             net, net_line, section = expand(words[1]), line, "D_NET"
             if net in out.total:
                 raise NetlistError(path, line, f"net {net!r} is described twice")

@@ -124,7 +124,12 @@ def _parse_file(path: Path, netlist: Netlist, seen: tuple[Path, ...]) -> None:
         elif line == 1 and (head[0].lower() not in "rclmqdxjvi" or len(card.split()) < 4):
             continue  # a deck's first line is its title; a bare list of cards has a whole card there
         elif head[0].lower() in _ELEMENT:
-            stack[-1].elements.append(_element(path, line, card))
+            try:
+                stack[-1].elements.append(_element(path, line, card))
+            except NetlistError:
+                if line > 1:
+                    raise
+                netlist.notes += (f"line 1 is taken as the title: {card}",)  # "My inverter, first version"
         else:
             raise NetlistError(path, line, f"{head!r} starts no known SPICE card; expected a device, X or a dot card")
     if len(stack) > 1:

@@ -54,6 +54,8 @@ def test_spef_units_names_and_couplings_once(tmp_path):
     ("old", "new", "line", "words"),
     [
         ("*C_UNIT 1 FF", "*C_UNIT 1 XF", 5, "is not one of FF, PF"),
+        ("*C_UNIT 1 FF", "*T_UNIT 1 PS", 11, "before any *C_UNIT"),
+        ("*2 data[0]\n", "", 17, "*2 is not in the *NAME_MAP"),
         ("2 *7:A 0.5", "2 *7:A half", 17, "'half' is not a number"),
         ("2 *7:A 0.5", "2 *7:A", 17, "3 or 4 fields"),
         ("*RES\n1 *1 *7:A 0.2\n*END", "*RES", 20, "*END is missing"),

@@ -115,6 +115,26 @@ def test_recursion_is_refused(tmp_path):
         flatten(read_spice(path))
 
 
+def test_a_circle_of_cells_has_no_top(tmp_path):
+    path = tmp_path / "r.sp"
+    path.write_text(".subckt a x y\nX1 x y b\n.ends\n.subckt b x y\nX1 x y a\n.ends\n")
+    with pytest.raises(ValueError, match="in a circle"):
+        flatten(read_spice(path))
+
+
+def test_a_title_may_begin_with_the_letter_of_a_device(tmp_path):
+    """ "My ..." is no MOSFET in line 1; the same words further down are an error."""
+    cards = "M1 out in vdd vdd pch w=1u l=0.1u\nC1 out in 1f\n.end\n"
+    path = tmp_path / "t.sp"
+    path.write_text("My inverter, version two\n" + cards)
+    netlist = read_spice(path)
+    assert len(flatten(netlist).devices) == 1
+    assert "taken as the title" in netlist.notes[0]
+    path.write_text("* title\nMy inverter, version two\n" + cards)
+    with pytest.raises(ValueError, match="line 2: My needs"):
+        read_spice(path)
+
+
 def test_several_tops_ask_for_a_name(tmp_path):
     path = write(tmp_path, ".subckt a p\nR1 p 0 1\n.ends\n.subckt b p\nR1 p 0 1\n.ends\n")
     with pytest.raises(ValueError, match=r"2 cells could be the top \(a, b\)"):
