@@ -80,11 +80,14 @@ def picture(sample: dict[str, Any], modality: str) -> Media:
 
 
 def query(file: Path, modality: str, config: Any) -> dict[str, Any]:
-    """A user's molecule file as one sample: its first molecule."""
+    """A user's file of one molecule as a sample."""
     from counterpoint.graphs.molecules.featurize import molecule_graph
     from counterpoint.graphs.molecules.reader import read_molecules
 
-    row = read_molecules(file).frame.iloc[0]
+    frame = read_molecules(file).frame
+    if len(frame) > 1:
+        raise InputError(f"{file}: holds {len(frame)} molecules; a query is one molecule")
+    row = frame.iloc[0]
     smiles = str(row["smiles"])
     return {
         "index": 0,

@@ -78,12 +78,14 @@ def _features(smiles: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray
     sizes = []
     for text in smiles:
         molecule = parse_smiles(text)
+        n_atoms, n_bonds = molecule.GetNumAtoms(), molecule.GetNumBonds()
         for found, getters, columns in (
-            (list(molecule.GetAtoms()), _ATOM_GETTERS, atoms), (list(molecule.GetBonds()), _BOND_GETTERS, bonds),
-        ):  # fmt: skip
+            (list(map(molecule.GetAtomWithIdx, range(n_atoms))), _ATOM_GETTERS, atoms),
+            (list(map(molecule.GetBondWithIdx, range(n_bonds))), _BOND_GETTERS, bonds),
+        ):
             for getter, column in zip(getters, columns, strict=True):
                 column.extend(map(getter, found))
-        sizes.append((molecule.GetNumAtoms(), molecule.GetNumBonds()))
+        sizes.append((n_atoms, n_bonds))
     number, degree, charge, hydrogens, hybrid, aromatic, ring, chirality, isotope = map(_column, atoms)
     atom_table = np.stack([number, degree.clip(max=11), charge.clip(-6, 6) + 6, hydrogens.clip(max=8),
                            _HYBRID_CLASS[hybrid], aromatic, ring, chirality.clip(max=3), isotope > 0], 1)  # fmt: skip

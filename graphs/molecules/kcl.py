@@ -106,5 +106,7 @@ class KCL(ContrastiveSystem):
         return out
 
     def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
-        """The same vectors at unit length, for search."""
-        return {name: normalize(vectors, dim=1) for name, vectors in self.features(batch, modality).items()}
+        """The same vectors at unit length, for search and evaluation: the molecule's, unless `knowledge` is asked for.
+        Training aligns the two views behind the projector only, so that one is never searched with the other."""
+        found = self.features(batch, modality or "molecule")
+        return {name: normalize(vectors, dim=1) for name, vectors in found.items()}

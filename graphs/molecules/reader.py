@@ -143,7 +143,8 @@ def read_molecules(
             smiles = Chem.MolToSmiles(molecule)
             rows.append({"id": record.id, "smiles": smiles, "row": record.row, **record.labels})
     if not rows:
-        raise InputError(f"{path}: none of its {len(issues)} row(s) holds a molecule that can be parsed")
+        first = f"; row {issues[0].row}: {issues[0].smiles!r} {issues[0].reason}" if issues else ""
+        raise InputError(f"{path}: none of its {len(issues)} row(s) holds a molecule that can be parsed{first}")
     frame = _merge_duplicates(pd.DataFrame(rows), raw.tasks, duplicates, issues)
     issues.sort(key=lambda i: i.row)
     return MoleculeTable(frame.reset_index(drop=True), raw.tasks, issues, raw.left_out)

@@ -54,6 +54,38 @@ def test_kmpnn_messages_equal_the_equation_edge_by_edge(knowledge):
     torch.testing.assert_close(model._messages(h, edges, kind, matrices), expected)
 
 
+def test_kmpnn_states_equal_the_equations_node_by_node(knowledge):
+    """Attribute nodes of each molecule written out one by one, as the paper's figure has them; `[Na+]` has no bond, `*`
+    no attribute."""
+    model = make("kmpnn", knowledge)
+    with torch.no_grad():
+        model.bias.normal_()
+    batch = batch_of(["CC#N", "[Na+].O", "*C"], knowledge)
+    n, ids = len(batch.atoms), [*batch.atoms[:, 0].tolist(), *batch.attributes.tolist()]
+    node, atom = batch.attribute_edges.tolist()
+    edges = {
+        "bond": list(zip(*batch.bonds.tolist(), batch.bond_features[:, 0].tolist(), strict=True)),
+        "relation": [(n + i, j, r) for i, j, r in zip(node, atom, batch.attribute_relation.tolist(), strict=True)],
+    }
+    assert len(ids) > n + len(set(ids[n:]))  # shared attributes are nodes of their own in each molecule
+    tables = {"bond": (model.bond_network, model.bond_types), "relation": (model.relation_network, model.relations)}
+    h = torch.relu(model.project(model.nodes(torch.tensor(ids))))
+    for _ in range(model.steps):
+        message = model.bias.expand(len(ids), -1).clone()
+        for kind, (network, table) in tables.items():
+            for j in range(len(ids)):
+                incoming = [(i, x) for i, target, x in edges[kind] if target == j]
+                if incoming:
+                    scores = [model.attention(torch.cat([h[i], h[j]])) for i, _ in incoming]
+                    alphas = torch.nn.functional.leaky_relu(torch.cat(scores), 0.2).softmax(0)
+                    for alpha, (i, x) in zip(alphas, incoming, strict=True):
+                        w = network(table(torch.tensor(x))).view(model.hidden, model.hidden)
+                        message[j] = message[j] + alpha * w @ h[i]
+        h = model.gru(torch.relu(message), h)
+    atoms, attributes, copy = model.node_states(batch)
+    torch.testing.assert_close(torch.cat([atoms, attributes[copy]]), h)
+
+
 def test_element_attributes_reach_the_molecule(knowledge):
     """Changing the table row of an attribute that carbon has changes ethanol and not argon."""
     model = make("kmpnn", knowledge)

@@ -1,12 +1,20 @@
 """RotatE learns the element graph; batches hold similar molecules."""
 
 import numpy as np
+import pytest
 import torch
 from rdkit import DataStructs
+from rdkit.ML.Cluster.Butina import ClusterData
 
 from counterpoint.graphs.molecules.element_kg import FIRST_ATTRIBUTE, periodic_table_graph
 from counterpoint.graphs.molecules.rotate import RotatE, train_rotate
-from counterpoint.graphs.molecules.similar import OrderedBatchSampler, butina_order, morgan_fingerprints
+from counterpoint.graphs.molecules.similar import (
+    OrderedBatchSampler,
+    butina_clusters,
+    butina_order,
+    fingerprint_matrix,
+    morgan_fingerprints,
+)
 
 
 def test_the_score_is_the_complex_rotation():
@@ -17,6 +25,16 @@ def test_the_score_is_the_complex_rotation():
     r = torch.exp(1j * model.phases[1])
     expected = 6.0 - (h * r - t).abs().sum()
     torch.testing.assert_close(model(torch.tensor([0]), torch.tensor([1]), torch.tensor([3]))[0], expected)
+
+
+def test_turning_back_the_tail_scores_as_turning_the_head():
+    """|r| = 1: many heads against one tail cost no more than one head against many tails."""
+    torch.manual_seed(0)
+    model = RotatE(6, 2, 8).double()
+    heads, one = torch.arange(5)[None], torch.tensor([[1]])
+    broadcast = model(heads, one, one + 4)
+    each = [model(heads[:, i : i + 1], one, one + 4) for i in range(5)]
+    torch.testing.assert_close(broadcast, torch.cat(each, 1))
 
 
 def test_training_is_deterministic_and_brings_elements_of_a_group_together():
@@ -49,6 +67,20 @@ def test_butina_order_keeps_families_together():
 
     similar = within(OrderedBatchSampler(order, 5).batches(0))
     assert similar > 2 * within(np.random.default_rng(0).permutation(20).reshape(4, 5))
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.6, 0.85])
+def test_clusters_are_rdkits(threshold):
+    mixed = [*ALCOHOLS, *RINGS, "c1ccncc1", "c1ccc2ccccc2c1", "CCO", "CCO", "[Na+]"]
+    bits = fingerprint_matrix(mixed, bits=1024)
+    prints = morgan_fingerprints(mixed)
+    distances = [
+        1 - s for i in range(1, len(prints)) for s in DataStructs.BulkTanimotoSimilarity(prints[i], prints[:i])
+    ]
+    expected = ClusterData(distances, len(prints), threshold, isDistData=True, reordering=True)
+    found = butina_clusters(bits, threshold)
+    assert [c[0] for c in expected] == [c[0] for c in found]
+    assert [sorted(c) for c in expected] == [sorted(c.tolist()) for c in found]
 
 
 def test_epochs_shuffle_batches_not_members():

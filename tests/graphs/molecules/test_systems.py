@@ -8,13 +8,16 @@ import torch
 from rdkit import Chem, RDLogger
 
 from counterpoint.common.data.manifest import Manifest
-from counterpoint.common.trainers import fit, load_run
+from counterpoint.common.trainers import Stage, fit, load_run
 from counterpoint.common.trainers.config import override
+from counterpoint.common.trainers.finetune_config import FinetuneConfig
+from counterpoint.common.trainers.finetuning import create_finetune
 from counterpoint.graphs.configs import GraphCLConfig, KCLConfig, MoleculeDataConfig
 from counterpoint.graphs.molecules.data import MoleculeDataset, collate_molecules
 from counterpoint.graphs.molecules.featurize import collate, molecule_graph
 from counterpoint.graphs.molecules.graphcl import GraphCL
 from counterpoint.graphs.molecules.kcl import KCL
+from counterpoint.graphs.molecules.rotate import train_rotate
 from counterpoint.graphs.molecules.views import augment
 
 RDLogger.DisableLog("rdApp.*")
@@ -91,6 +94,54 @@ def test_readouts_are_trained_unless_frozen(manifest, tmp_path):
         readouts = [p for n, p in system.named_parameters() if ".readout." in n]
         assert readouts
         assert all(p.requires_grad is not frozen for p in readouts)
+
+
+def first_batch(manifest, n=8):
+    dataset = MoleculeDataset(Manifest.load(manifest))
+    return collate_molecules([dataset[i] for i in range(n)])
+
+
+def test_rotate_fills_the_tables_once_when_training_starts(manifest, tmp_path):
+    """Building or loading a system trains nothing; starting does, and never again on weights that have been loaded."""
+    system = KCL(configuration(KCLConfig, manifest, tmp_path, rotate_epochs=2))
+    assert not system.initialized
+    system.on_stage_start(Stage())
+    table = train_rotate(system.knowledge, system.config.node_dim, epochs=2, seed=system.config.train.seed)
+    assert torch.equal(system.kmpnn.nodes.weight, table)
+    assert torch.equal(system.gcn.embedding.tables[0].weight, table[:119])
+    loaded = KCL(system.config)
+    loaded.load_state_dict({k: v + 1 if v.is_floating_point() else v for k, v in system.state_dict().items()})
+    loaded.on_stage_start(Stage())
+    assert torch.equal(loaded.kmpnn.nodes.weight, table + 1)
+
+
+@pytest.mark.parametrize(("system", "config"), [(KCL, KCLConfig), (GraphCL, GraphCLConfig)])
+def test_heads_read_the_graph_vector_before_the_projector(system, config, manifest, tmp_path):
+    """Its length holds the molecule's size; search uses its direction, and never one view to search the other."""
+    extra = {"rotate_epochs": 0} if config is KCLConfig else {}
+    built = system(configuration(config, manifest, tmp_path, **extra)).eval()
+    batch = first_batch(manifest)
+    with torch.no_grad():
+        features, encoded = built.features(batch), built.encode(batch)
+        torch.testing.assert_close(features["molecule"], built.gcn(batch["molecule"]))
+    assert list(encoded) == ["molecule"]
+    torch.testing.assert_close(encoded["molecule"], torch.nn.functional.normalize(features["molecule"], dim=1))
+    assert not torch.allclose(features["molecule"].norm(dim=1), torch.ones(8))
+
+
+@pytest.mark.parametrize("system", ["kcl", "graphcl"])
+def test_finetuning_stands_on_the_molecule(system, manifest, tmp_path):
+    cls, config = (KCL, KCLConfig) if system == "kcl" else (GraphCL, GraphCLConfig)
+    extra = {"rotate_epochs": 0} if cls is KCL else {}
+    run = fit(cls(configuration(config, manifest, tmp_path / "run", **extra)))
+    frame = Manifest.load(manifest).frame.assign(oxygen=lambda f: f["smiles"].str.count("O").astype(float))
+    Manifest(frame).save(tmp_path / "labelled.csv")
+    tuned = create_finetune(
+        FinetuneConfig(run=str(run.run_dir), checkpoint="last", labels=("oxygen",), task="regression",
+                       data={"data.manifest": str(tmp_path / "labelled.csv")})
+    )  # fmt: skip
+    assert tuned.config.modality == "molecule"
+    assert tuned.config.width == tuned.base.gcn.out_dim
 
 
 @pytest.mark.parametrize(("system", "config"), [(KCL, KCLConfig), (GraphCL, GraphCLConfig)])
