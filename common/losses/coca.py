@@ -21,7 +21,7 @@ class CoCa(Objective):
     Padding tokens (`pad_id`) carry no loss. Captions without a single token give zero for the second term.
 
     Args:
-        contrast_weight, caption_weight: 1 and 2 (the paper's values from memory).
+        contrast_weight, caption_weight: 1 and 2 (our reading of the paper).
         pad_id: 0 in the open_clip port.
         temperature: of the contrastive term.
 

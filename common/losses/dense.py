@@ -43,7 +43,7 @@ class PixPro(Objective):
     [batch, h, w, 2] (positions of the cells in the original image) and cell1, cell2 [batch] (cell diagonals).
 
     Args:
-        threshold: 0.7 (the paper's value from memory).
+        threshold: 0.7 (our reading of the paper; the code's function has 0.5).
 
     Source: Xie et al. 2021.
 
@@ -108,7 +108,7 @@ class SlotCon(Objective):
         weight: 0.5. momentum: of the centre, 0.9.
         predictor: applied to the student's slots (default: none).
 
-    Source: Wen et al. 2022; numeric defaults from memory, and where A comes from is our reading.
+    Source: Wen et al. 2022; the numeric defaults and where A comes from are our reading.
 
     >>> import torch
     >>> _ = torch.manual_seed(0)

@@ -92,10 +92,10 @@ class MoCHi(MoCo):
         l_i as MoCo, with all h and h' added to the denominator (detached)
 
     n_i, n_j are drawn from the query's `hardest` queue entries. The private negatives join the queue's log-sum-exp
-    exactly. Start it after a warm-up (the paper does): `mixed = mixed_with_query = 0` is MoCo.
+    exactly. Start it after a warm-up (the paper's way, as we read it): `mixed = mixed_with_query = 0` is MoCo.
 
     Args:
-        hardest, mixed, mixed_with_query: N, s, s' (paper, from memory: 1024, up to 1024, 128, queue 16384).
+        hardest, mixed, mixed_with_query: N, s, s' (1024, up to 1024, 128, queue 16384: our reading of the paper).
         generator: source of a, b and the pairs.
 
     Source: Kalantidis et al. 2020; the equations were read in an unofficial implementation (our reading).
