@@ -1,8 +1,10 @@
 """Speed and memory of the graphs vertical, ratios in one run.
 
-    OMP_NUM_THREADS=1 python benchmarks/graphs.py                       (two minutes; needs the graphs extra)
+    OMP_NUM_THREADS=1 python benchmarks/graphs.py            (minutes on a quiet machine; needs the graphs extra)
     ... --pamc PATH --gcool PATH     official checkouts of gayanku/PAMC and lblaoke/gCooL, timed beside ours
-    ... --write benchmarks/graphs.md
+    ... --chemprop PATH              folder of an unpacked chemprop wheel, likewise
+    ... --parts nodes sampling       only these of: molecules, kcl, nodes, large, scaling, sampling
+    ... --write benchmarks/graphs.md replaces these parts there and keeps the others
 
 Times are CPU seconds of one thread, best of several. Graphs and molecules are synthetic unless COUNTERPOINT_DATA names
 the sample data. Extra memory is the growth of a fresh process's peak, with the inputs already loaded.
@@ -33,12 +35,31 @@ from counterpoint.graphs.nodes.reader import NodeGraph, stochastic_blocks
 
 warnings.filterwarnings("ignore")
 torch.set_num_threads(1)
-LINES: list[str] = []
+HEAD = """# Graphs: speed and memory
+
+`OMP_NUM_THREADS=1 python benchmarks/graphs.py`: CPU seconds of one thread."""
+PAGE: dict[str, list[str]] = {}
 
 
 def say(line: str) -> None:
-    LINES.append(line)
+    """Print a line of the page; a heading begins a section."""
+    if line.startswith("\n## "):
+        PAGE[line.strip()] = []
+    else:
+        PAGE[list(PAGE)[-1]].append(line)
     print(line, flush=True)
+
+
+def write(path: Path) -> None:
+    """Put the measured sections into the page at `path`; those that were not measured now stay."""
+    sections: dict[str, str] = {}
+    if path.is_file():
+        for block in path.read_text(encoding="utf-8").split("\n## ")[1:]:
+            heading, _, body = block.partition("\n")
+            sections[f"## {heading}"] = body.strip("\n")
+    sections |= {heading: "\n".join(lines).strip("\n") for heading, lines in PAGE.items()}
+    text = "\n\n".join([HEAD, *(f"{heading}\n\n{body}" for heading, body in sections.items())])
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def best(function, repeat: int = 3) -> float:
@@ -68,22 +89,51 @@ def smiles_list(n: int) -> tuple[list[str], str]:
     return [str(m["smiles"]) for m in molecules(n)], "synthetic molecules"
 
 
-def featurizing(n: int) -> None:
+def chemprop_featurizer(folder: str):
+    """chemprop's featurizer from an unpacked wheel; what its packages import for other purposes is stubbed."""
+    from unittest.mock import MagicMock
+
+    from rdkit import Chem
+
+    sys.path.append(folder)
+    while True:
+        try:
+            from chemprop.featurizers.molgraph.molecule import SimpleMoleculeMolGraphFeaturizer
+
+            break
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("chemprop"):
+                raise
+            sys.modules[error.name] = MagicMock()
+            for name in [m for m in sys.modules if m.startswith("chemprop")]:
+                del sys.modules[name]
+    make = SimpleMoleculeMolGraphFeaturizer()
+    return lambda smiles: make(Chem.MolFromSmiles(smiles))
+
+
+def featurizing(n: int, chemprop: str | None) -> None:
     from torch_geometric.utils import from_smiles
 
     from counterpoint.graphs.molecules.featurize import featurize
 
     smiles, source = smiles_list(n)
     some = smiles[: n // 10]
-    ours, theirs = best(lambda: featurize(some), 1), best(lambda: [from_smiles(s) for s in some], 1)
+    rivals = {"PyG `from_smiles`": from_smiles}
+    if chemprop:
+        rivals["chemprop `SimpleMoleculeMolGraphFeaturizer`"] = chemprop_featurizer(chemprop)
+    ours = best(lambda: featurize(some), 2)
+    theirs = {name: best(lambda make=make: [make(s) for s in some], 2) for name, make in rivals.items()}
     start = time.perf_counter()
     featurize(smiles, workers=2)
     wall = time.perf_counter() - start
     say(f"\n## Featurizing ({source})\n")
     say("| | molecules per second |\n|---|---|")
-    say(f"| PyG `from_smiles`, one process | {len(some) / theirs:.0f} |")
-    say(f"| ours, one process | {len(some) / ours:.0f} ({theirs / ours:.2f}x) |")
-    say(f"| ours, {n} molecules, 2 worker processes (wall) | {n / wall:.0f} ({theirs * n / len(some) / wall:.2f}x) |")
+    for name, seconds in theirs.items():
+        say(f"| {name}, one process | {len(some) / seconds:.0f} |")
+    ratios = ", ".join(f"{seconds / ours:.2f}x {name}" for name, seconds in theirs.items())
+    say(f"| ours, one process | {len(some) / ours:.0f} ({ratios}) |")
+    ratios = ", ".join(f"{seconds * n / len(some) / wall:.2f}x {name}" for name, seconds in theirs.items())
+    say(f"| ours, {n} molecules, 2 worker processes (wall) | {n / wall:.0f} ({ratios}) |")
 
 
 def kcl_step() -> None:
@@ -265,10 +315,7 @@ def scaling() -> None:
             if (kind == "full" and n > 30_000) or (kind == "dense" and n > 10_000):
                 cells.append("not run")
                 continue
-            command = [sys.executable, __file__, "--case", kind, str(n)]
-            found = json.loads(
-                subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
-            )
+            found = in_process(kind, n)
             memory[kind, n] = found["extra_mb"]
             if kind == "meta":
                 seconds[n] = found["seconds"]
@@ -292,25 +339,72 @@ def sampling() -> None:
     say(f"{1000 * seconds:.0f} ms a batch (target: at most 100 ms)")
 
 
+def large_graph() -> None:
+    """Full-graph steps of the systems that are linear in the nodes, on 100 000 nodes, each in a process of its own."""
+    say("\n## Full-graph training steps, synthetic blocks of 100 000 nodes (about 20 edges a node, 64 features)\n")
+    say("| | s a step | extra memory, MB |\n|---|---|---|")
+    for name in ("pamc", "bgrl"):
+        found = in_process("step", name)
+        say(f"| {name} | {found['seconds']:.1f} | {found['extra_mb']:.0f} |")
+
+
+def step_case(name: str) -> None:
+    """Time and extra peak memory of one step on the large graph, the second of two; prints JSON."""
+    from counterpoint.graphs.configs import BGRLConfig
+    from counterpoint.graphs.nodes.bgrl import BGRL
+    from counterpoint.graphs.nodes.pamc import PamC
+
+    graph = stochastic_blocks([10_000] * 10, 18 / 10_000, 2 / 90_000, dim=64)
+    if name == "pamc":
+        system = PamC(override(PamCConfig(), {"order": 1}), graph)
+        system.stage = replace(system.stage, name="contrast")
+        with torch.no_grad():
+            system.centres.normal_()
+    else:
+        system = BGRL(BGRLConfig(), graph)
+    step = step_of(system, graph)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step()
+    start = time.process_time()
+    step()
+    seconds = time.process_time() - start
+    extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(json.dumps({"seconds": seconds, "extra_mb": extra}))
+
+
+def in_process(kind: str, value: str | int) -> dict[str, float]:
+    """One case in a fresh process."""
+    command = [sys.executable, __file__, "--case", kind, str(value)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pamc", help="checkout of gayanku/PAMC")
     parser.add_argument("--gcool", help="checkout of lblaoke/gCooL")
+    parser.add_argument("--chemprop", help="folder of an unpacked chemprop wheel")
     parser.add_argument("--molecules", type=int, default=50_000)
     parser.add_argument("--write", type=Path)
     parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
+    parts = {
+        "molecules": lambda: featurizing(options.molecules, options.chemprop),
+        "kcl": kcl_step,
+        "nodes": lambda: node_steps(options.pamc, options.gcool),
+        "large": large_graph,
+        "scaling": scaling,
+        "sampling": sampling,
+    }
+    parser.add_argument("--parts", nargs="+", choices=list(parts), default=list(parts))
     options = parser.parse_args()
     if options.case:
-        scaling_case(options.case[0], int(options.case[1]))
+        kind, value = options.case
+        step_case(value) if kind == "step" else scaling_case(kind, int(value))
         return
-    say("# Graphs: speed and memory\n\n`OMP_NUM_THREADS=1 python benchmarks/graphs.py`: CPU seconds of one thread.")
-    featurizing(options.molecules)
-    kcl_step()
-    node_steps(options.pamc, options.gcool)
-    scaling()
-    sampling()
-    if options.write:
-        options.write.write_text("\n".join(LINES) + "\n", encoding="utf-8")
+    print(HEAD)
+    for name in options.parts:
+        parts[name]()
+        if options.write:
+            write(options.write)
 
 
 if __name__ == "__main__":
