@@ -1,5 +1,6 @@
 """Labels on top of a pretrained encoder: what moves, what is recorded, what is measured."""
 
+import csv
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -89,6 +90,29 @@ def test_what_moves_in_each_mode(pretrained, tmp_path, mode):
     assert report["test"]["n"] == 41 - 1  # one sample has no label
     assert report["test"]["metrics"]["balanced_accuracy"] > report["test"]["chance"]["balanced_accuracy"] + 0.15
     assert set(report["test"]["ece"]) == {"uncalibrated", "calibrated"}
+
+
+def test_a_frozen_encoder_has_no_dropout_while_its_head_is_trained(pretrained, tmp_path):
+    system = create_finetune(config_for(pretrained, tmp_path / "run", dropout=0.5)).train()
+    batch = system.datasets().collate([system.datasets().train[i] for i in range(8)])
+    assert torch.equal(system.features(batch)["a"], system.features(batch)["a"])
+    assert not torch.equal(system.embed(batch)["logits"], system.embed(batch)["logits"])  # the head's own
+    moving = create_finetune(config_for(pretrained, tmp_path / "run", mode="full")).train()
+    assert not torch.equal(moving.features(batch)["a"], moving.features(batch)["a"])
+
+
+def test_early_stopping_goes_by_the_validation_and_the_best_is_tested(pretrained, tmp_path):
+    config = config_for(pretrained, tmp_path / "run", mode="full", optim=OptimConfig(lr=0.5))
+    train = replace(config.train, max_epochs=30, patience=2, monitor="val/balanced_accuracy", monitor_mode="max")
+    result = finetune(replace(config, train=train))
+    with (result.run_dir / "metrics.csv").open() as handle:
+        rows = csv.DictReader(handle)
+        scores = [float(r["val/balanced_accuracy"]) for r in rows if r["val/balanced_accuracy"]]
+    assert len(scores) < 30
+    best = int(np.argmax(scores))
+    assert len(scores) == best + 1 + 2
+    report = json.loads((result.run_dir / "finetune.json").read_text())
+    assert report["val"]["metrics"]["balanced_accuracy"] == pytest.approx(scores[best], abs=0.1)  # views are redrawn
 
 
 def test_layerwise_rates_fall_with_depth(pretrained, tmp_path):

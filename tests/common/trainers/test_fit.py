@@ -1,7 +1,9 @@
 """What a training leaves behind, and how it refuses."""
 
 import csv
+import itertools
 import json
+import math
 import os
 import warnings
 from dataclasses import replace
@@ -13,7 +15,17 @@ from tiny_system import Pairs, Tiny, TinyConfig
 
 from counterpoint.common.data import BadSample
 from counterpoint.common.errors import CollapseWarning, InputError, NonFiniteLossError
-from counterpoint.common.trainers import ContrastiveSystem, Datasets, Stage, create_system, fit, load_run, override
+from counterpoint.common.trainers import (
+    ContrastiveSystem,
+    Datasets,
+    Schedule,
+    ScheduleConfig,
+    Stage,
+    create_system,
+    fit,
+    load_run,
+    override,
+)
 
 
 def tiny(out: Path, **changes) -> Tiny:
@@ -64,6 +76,94 @@ def test_best_is_the_best_validation_and_patience_stops(tmp_path):
     last = json.loads((tmp_path / "run/checkpoints/last/state.json").read_text())
     assert (best["best"], best["progress"]["total_step"]) == (1.0, 12)
     assert last["progress"]["epoch"] == 4  # two epochs without improvement
+
+
+def test_patience_goes_on_counting_after_a_resume(tmp_path):
+    class Scripted(Tiny):
+        dies = True
+
+        def validation_metrics(self, embeddings):
+            return {"val/scripted": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0][self.progress.epoch]}
+
+        def after_update(self):
+            super().after_update()
+            if self.dies and self.progress.total_step == 13:
+                raise KeyError("power cut")
+
+    options = {"train.max_epochs": 6, "train.monitor": "val/scripted", "train.patience": 2, "train.monitor_every": 0}
+    config = override(TinyConfig(), {**options, "train.out": str(tmp_path / "run")})
+    with pytest.raises(KeyError, match="power cut"):
+        fit(create_system(Scripted, config))
+    again = create_system(Scripted, config)
+    again.dies = False
+    fit(again, resume=tmp_path / "run")
+    last = json.loads((tmp_path / "run/checkpoints/last/state.json").read_text())
+    assert last["progress"]["epoch"] == 3  # one epoch without improvement before the cut, one after it
+
+
+def test_a_first_validation_without_a_number_is_not_the_best(tmp_path):
+    values = iter([float("nan"), 2.0, 1.0, float("nan")])
+
+    class Scripted(Tiny):
+        def validation_metrics(self, embeddings):
+            return {"val/scripted": next(values)}
+
+    config = {"train.max_epochs": 4, "train.monitor": "val/scripted", "train.out": str(tmp_path / "run")}
+    fit(create_system(Scripted, override(TinyConfig(), config)))
+    best = json.loads((tmp_path / "run/checkpoints/best/state.json").read_text())
+    assert (best["best"], best["progress"]["total_step"]) == (1.0, 18)
+
+
+def test_one_kind_of_schedule_for_rate_decay_momentum_and_temperature(tmp_path):
+    seen = []
+
+    class Scheduled(Tiny):
+        def schedule_configs(self):
+            return {"temperature": (ScheduleConfig(kind="cosine", warmup=0, final=0.5), 0.2)}
+
+        def named_schedules(self, total):
+            momentum = Schedule("cosine", peak=0.9, end=1.0, total=total)
+            return {**super().named_schedules(total), "ema_momentum": momentum}
+
+        def losses(self, batch, embeddings):
+            if self.training:
+                group = self.optimizers(use_pl_optimizer=False).param_groups[0]
+                seen.append((group["lr"], group["weight_decay"], dict(self.scheduled)))
+                self.before = self.teacher.module[0].weight.clone()
+            return super().losses(batch, embeddings)
+
+        def after_update(self):
+            super().after_update()
+            moved = self.before.lerp(self.tower_b[0].weight, 1 - self.scheduled["ema_momentum"])
+            torch.testing.assert_close(self.teacher.module[0].weight, moved)
+
+    decay = {"kind": "cosine", "warmup": 0.0, "final": 10.0}
+    options = {"train.max_epochs": 1, "optim.weight_decay": 0.01, "optim.weight_decay_schedule": decay}
+    config = override(TinyConfig(), {"train.out": str(tmp_path / "run"), **options})
+    fit(create_system(Scheduled, config))
+    half = [(1 - math.cos(math.pi * n / 6)) / 2 for n in range(6)]  # how far a cosine has come
+    assert [s["temperature"] for *_, s in seen] == pytest.approx([0.2 - 0.1 * h for h in half])
+    assert [s["ema_momentum"] for *_, s in seen] == pytest.approx([0.9 + 0.1 * h for h in half])
+    assert [w for _, w, _ in seen] == pytest.approx([0.01 + 0.09 * h for h in half])
+    assert [r for r, *_ in seen] == pytest.approx([s["lr"] for *_, s in seen])
+
+
+def test_every_visit_of_a_sample_draws_new_noise(tmp_path):
+    views = {}
+
+    class Watching(Tiny):
+        def embed(self, batch):
+            if self.training:
+                for i, a in zip(batch["index"].tolist(), batch["a"]):
+                    views.setdefault(i, []).append(a.clone())
+            return super().embed(batch)
+
+    options = {"train.max_epochs": 3, "train.out": str(tmp_path / "run"), "train.monitor_every": 0}
+    fit(create_system(Watching, override(TinyConfig(), options)))
+    assert len(views) == 48
+    for seen in views.values():
+        assert len(seen) == 3
+        assert not any(torch.equal(a, b) for a, b in itertools.combinations(seen, 2))
 
 
 def test_training_does_not_depend_on_validation(tmp_path):
