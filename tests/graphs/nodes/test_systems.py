@@ -56,6 +56,22 @@ def test_pamc_clusters_better_than_its_autoencoder_alone(tmp_path):
     assert scores[0] > scores[1]
 
 
+def test_pamc_pretrains_its_autoencoder_on_mini_batches_of_rows(tmp_path):
+    """An epoch over 180 nodes in batches of 50 is four steps, not one; the contrast sees the whole graph."""
+    graph = blocks()
+    config = override(PamCConfig(), {**PamCConfig.presets["small"], "pretrain_batch": 50, "pretrain_epochs": 1})
+    model = PamC(replace(config, train=replace(config.train, out=str(tmp_path / "run"), max_epochs=1)), graph)
+    assert model.stages()[0].batch_size == 50
+    model.stage = model.stages()[0]
+    rows = model.datasets()
+    assert len(rows.train) == 180
+    batch = rows.collate([rows.train[i] for i in (3, 7)])
+    assert torch.equal(batch["x"], graph.x[[3, 7]])
+    assert model.losses(batch, model.embed(batch)).keys() == {"reconstruction"}
+    model.stage = model.stages()[1]
+    assert len(model.datasets().train) == 1
+
+
 def test_deca_prefers_planted_blocks_to_random_ones_but_one_community_to_both():
     """Where the mean degree exceeds the balance term's range, which is almost always, DeCA's optimum is one community:
     it needs the node term beside it, and a fade-out. (Four blocks with 0.3 inside and 0.02 between.)"""
