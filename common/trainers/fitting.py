@@ -54,6 +54,8 @@ def fit(
             the annealing; weights and optimiser) at the constant rate, without warm-up: continual pretraining on the
             next data set.
 
+    With `train.strategy=fsdp` the system stays distributed over the processes afterwards; `load_run` gives a whole one.
+
     SIGTERM and Ctrl-C write a checkpoint after the running step and exit (143, 130). The global random generators are
     put back at the end.
 
