@@ -25,6 +25,8 @@ class CACR(Objective):
         alpha, beta: weights of the two terms (1).
         t_plus, t_minus: sharpness of the two conditional distributions (1, 1).
 
+    Raises `ValueError` for fewer than two views.
+
     Source: Zheng et al. 2021; the code of the small-scale experiments (the ImageNet code detaches the weights).
 
     >>> import torch

@@ -26,6 +26,8 @@ class SoftContrastive(InfoNCE):
         temperature: T (0.05).
         label_temperature: T' (0.35 in the class, 0.25 in the training configuration).
 
+    Raises `ValueError` unless exactly one of `label_embedding` and `label` is given.
+
     Source: Burdisso et al. 2024.
 
     >>> import torch

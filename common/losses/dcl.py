@@ -80,7 +80,8 @@ class DCLW(DCL):
     The weight is not detached, as in the linked code.
 
     Args:
-        sigma: width of the weighting, 0.5 in the paper.
+        sigma: width of the weighting (0.5 in the linked code).
+        temperature, symmetric: as `DCL`.
 
     Source: Yeh et al. 2021.
 

@@ -146,6 +146,8 @@ class SoftTopK(_MultiLabel):
         temperature: T (0.05).
         steps: Newton steps at most; they end when a t_i moves by less than 1e-11 (float64) or 1e-5.
 
+    Raises `ValueError` for a K that is not below the number of labels.
+
     Source: Gupta et al. 2023 (bisection with 32 passes there).
 
     >>> import torch

@@ -54,8 +54,11 @@ class GRAM(Objective):
     Args:
         temperature: T; learnable in the paper (`LogitScale(0.07)`).
         label_smoothing: 0.1 in the official code.
+        block: rows whose volumes are in memory at a time.
 
     Call with the anchor modality first. Embeddings must be unit vectors (`normalize=True` makes them so).
+
+    Raises `ValueError` without a second modality.
 
     Source: Cicchetti et al. 2024 (the matching loss that accompanies it is `counterpoint.common.losses.albef`).
 

@@ -27,6 +27,8 @@ class HardContrastive(Objective):
         temperature: T or a `LogitScale` (0.3).
         keep: share of negatives kept, rounded up to at least one.
 
+    Raises `ValueError` for a `keep` outside (0, 1].
+
     Source: Wang and Liu 2021, "Understanding the Behaviour of Contrastive Loss".
 
     >>> import torch

@@ -86,6 +86,7 @@ class HBI(Objective):
     Args:
         weight: of the interaction term (1).
         exact, samples, generator: how the teacher is computed.
+        block: rows whose token similarities are in memory at a time.
 
     Source: Jin et al. 2023; the teacher is a correct estimator instead of the released one.
 

@@ -29,7 +29,11 @@ class HCL(Objective):
         tau_plus: assumed probability of a false negative (0.1).
         beta: hardness (1.0).
 
-    Embeddings must be unit vectors: the clamp relies on scores >= -1. Source: Robinson et al. 2020, Chuang et al. 2020.
+    Embeddings must be unit vectors: the clamp relies on scores >= -1.
+
+    Raises `ValueError` for a `tau_plus` outside [0, 1).
+
+    Source: Robinson et al. 2020, Chuang et al. 2020.
 
     >>> import torch
     >>> z = torch.eye(4)

@@ -36,6 +36,8 @@ class InfoNCE(Objective):
     Call with za [batch, dim], zb [batch, dim]. One-directional only: zb may hold further columns behind the batch's
     (mined hard negatives); `group` then has one id per column. A single row without other columns has loss 0.
 
+    Raises `ValueError` for a `label_smoothing` outside [0, 1) and for unpaired rows where it is symmetric.
+
     Source: van den Oord et al. 2018; Radford et al. 2021; Jia et al. 2021 (label smoothing 0.1).
 
     >>> import torch

@@ -31,6 +31,8 @@ class MLCD(Objective):
         sampled: share of centres drawn as negatives (0.1).
         generator: source of the draw.
 
+    Raises `ValueError` for a `sampled` outside (0, 1].
+
     Source: An et al. 2024 (8 nearest of 1M k-means centres per image).
 
     >>> import torch

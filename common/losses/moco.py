@@ -96,6 +96,7 @@ class MoCHi(MoCo):
 
     Args:
         hardest, mixed, mixed_with_query: N, s, s' (1024, up to 1024, 128, queue 16384: our reading of the paper).
+        dim, size, temperature: as `MoCo`.
         generator: source of a, b and the pairs.
 
     Source: Kalantidis et al. 2020; the equations were read in an unofficial implementation (our reading).

@@ -88,7 +88,7 @@ class NortonParagraph(Objective):
     plan, so the scores are computed for blocks of rows.
 
     Call with clips, captions [batch, n, dim]. Args: scale (learnable temperature), bucket 0.3, epsilon 0.1, iterations
-    50.
+    50, block (rows of plans in memory at a time).
 
     Source: Lin et al. 2024; the published loss runs on 8 clips with weight 0.1. Our reading where the code was not run.
 

@@ -85,6 +85,12 @@ class MultiViewNTXent(NTXent):
         pairs:    L = mean_{v < w} NTXent(z_v, z_w)
         average:  L = mean_v NTXent(z_v, mean_{w != v} z_w)     (the mean is not renormalised, as in the official code)
 
+    Args:
+        temperature: T or a `LogitScale` (0.5).
+        average: each view against the mean of the others, instead of view pairs.
+
+    Raises `ValueError` for fewer than two views.
+
     Source: the pairwise and averaging baselines of "A Principled Framework for Multi-View Contrastive Learning", 2025.
 
     >>> import torch

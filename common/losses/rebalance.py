@@ -36,7 +36,7 @@ class BMC(_BalancedMSE):
     cross-entropy, which is another quantity.)
 
     Args:
-        noise: standard deviation of the label noise, in label units; learnable by default, as in the paper.
+        noise: standard deviation of the label noise, in label units; `learnable` by default, as in the paper.
 
     Call with prediction, target [batch] or [batch, dim]. Source: Ren et al. 2022.
 
@@ -76,7 +76,7 @@ class GAI(_BalancedMSE):
 
     Args:
         means, variances, weights: mixture fitted to the training labels (8 components there), [components] each.
-        noise: standard deviation of the label noise, in label units.
+        noise: standard deviation of the label noise, in label units; `learnable` by default.
 
     Source: Ren et al. 2022.
 
@@ -119,7 +119,7 @@ class BNI(_BalancedMSE):
 
     Args:
         centres, weights: bucket centres and their label frequencies, [buckets].
-        noise: standard deviation of the label noise, in label units.
+        noise: standard deviation of the label noise, in label units; `learnable` by default.
 
     Source: Ren et al. 2022.
 

@@ -31,7 +31,8 @@ class SimLAP(Objective):
     Call with z [batch, dim], label [batch], and optionally other [batch] (y'; default: permuted by `generator`).
 
     Args:
-        n_classes, dim: of the gate network (class embeddings of 512, hidden 1024).
+        n_classes, dim, width, hidden: of the gate network (class embeddings of 512, hidden 1024).
+        block: rows in memory at a time.
         temperature: T (0.1).
 
     Source: authors' training script (arXiv 2410.18200). Its classifier on detached features is the caller's.

@@ -33,6 +33,8 @@ class SogCLR(Objective):
         relative: keep u of exp(h / T), as the paper; `False` keeps u of exp(s / T), as the unimodal official code does
             (not the same estimator when gamma < 1, because s_{i, i+} changes between visits).
 
+    Raises `ValueError` for a `gamma` outside (0, 1].
+
     Source: Yuan et al. 2022. The bimodal official code lacks the division by B - 1 and averages the two sides, so that
     its gradient is (B - 1) / 2 times this one.
 
@@ -178,7 +180,9 @@ class ISogCLR(SogCLR):
         rho, eta, beta, bounds: 0.3, 0.01, 0.9, (0.05, 0.7) for two views; the paper's code uses rho 6 and bounds
             (0.005, 0.05) for image-text.
 
-    Source: Qiu et al. 2023. Other arguments as `SogCLR`.
+        temperature, gamma, decay_epochs, bimodal, relative: as `SogCLR` (`temperature` is where every T_i starts).
+
+    Source: Qiu et al. 2023.
 
     >>> import torch
     >>> loss = ISogCLR(n_samples=10)

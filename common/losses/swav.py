@@ -36,6 +36,8 @@ class SwAV(Objective):
     values, without the radial gradient. The paper freezes them for the first 313 iterations:
     `loss.prototypes.requires_grad_(False)`.
 
+    Raises `ValueError` for fewer than two crops, or when `assign` names one that is missing.
+
     Source: Caron et al. 2020.
 
     >>> import torch

@@ -42,6 +42,8 @@ class Symile(Objective):
         negatives: "n" or "n_squared".
         generator: source of the permutations in "n" mode.
 
+    Raises `ValueError` for fewer than two modalities or another word for `negatives`.
+
     Source: Saporta et al. 2024.
 
     >>> import torch

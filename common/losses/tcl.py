@@ -84,7 +84,10 @@ class TCL(ALBEFContrast):
     image's from a second augmentation) and queue. local: `LocalMI` of each modality; left out (and the divisor with it)
     when no tokens are given.
 
-    Source: Yang et al. 2022. Arguments as `ALBEFContrast`.
+    Args:
+        dim, queue_size, temperature: as `ALBEFContrast`.
+
+    Source: Yang et al. 2022.
 
     >>> import torch
     >>> loss, z = TCL(dim=4, queue_size=0, temperature=1.0), torch.eye(4)

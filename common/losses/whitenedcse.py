@@ -82,6 +82,9 @@ class WhitenedCSE(Objective):
     Args:
         dim, groups: 768, 128.
         temperature: T (0.05).
+        eps: added to the groups' covariance.
+
+    Raises `ValueError` for fewer than two views, and where `groups` does not divide `dim`.
 
     Source: Zhuo et al. 2023.
 

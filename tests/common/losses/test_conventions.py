@@ -159,6 +159,21 @@ def test_every_objective_is_registered_exported_and_tested():
         assert ">>>" in (getattr(losses, entry.name).__doc__ or ""), f"{entry.name} has no example"
 
 
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_docstrings_give_equation_arguments_errors_and_source(name):
+    objective = getattr(losses, name)
+    text, code = inspect.getdoc(objective), inspect.getsource(objective)
+    assert re.search(r"^    \S.* = ", text, re.MULTILINE) or "Equations as" in text
+    assert "Source" in text
+    everywhere = {"self", "normalize", "distributed", "backend", "generator"}
+    assert [
+        a
+        for a in inspect.signature(objective.__init__).parameters
+        if a not in everywhere | set(re.findall(r"\w+", text))
+    ] == []
+    assert ("raise ValueError" in code) <= ("aises" in text)
+
+
 def test_the_readme_table_is_the_registry():
     readme = (Path(losses.__file__).parent / "README.md").read_text()
     assert objectives_table() in readme
