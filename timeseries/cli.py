@@ -24,7 +24,7 @@ vertical = Vertical(
         ),
         SystemEntry(
             name="comet",
-            status="experimental",
+            status="ready",
             paper="Wang et al., Contrast Everything: A Hierarchical Contrastive Framework for Medical Time-Series, "
             "NeurIPS 2023",
             summary="contrast at the levels of patient, trial, sample and observation, for diagnosis with few labels",
@@ -46,7 +46,7 @@ vertical = Vertical(
         ),
         SystemEntry(
             name="dbpm",
-            status="experimental",
+            status="ready",
             paper="Lan et al., Towards Enhancing Time Series Contrastive Learning: A Dynamic Bad Pair Mining "
             "Approach, ICLR 2024",
             summary="weak-strong instance contrast that finds noisy and faulty positive pairs and weights them down",

@@ -1,6 +1,6 @@
 """Signal conditioning with scipy: resampling, zero-phase filters, channel checks, and normalization by level.
 
-scipy.signal is imported where it is used: with its dependencies it takes 65 MB, which reading and windowing do not need.
+scipy.signal is imported where it is used: with its dependencies it takes 65 MB that reading and windowing do without.
 """
 
 from __future__ import annotations
