@@ -41,6 +41,8 @@ class ElementGraph:
 
     @classmethod
     def from_triples(cls, triples: list[tuple[str, str, str]], source: str) -> ElementGraph:
+        """Number attributes and relations in the order of their first triple; a triple that is repeated counts once."""
+        triples = list(dict.fromkeys(triples))
         attributes = tuple(dict.fromkeys(t[0] for t in triples))
         relations = tuple(dict.fromkeys(t[1] for t in triples))
         number = {a: i for i, a in enumerate(attributes)}
