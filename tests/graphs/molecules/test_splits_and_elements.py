@@ -78,5 +78,5 @@ def test_kcl_triples_have_their_published_counts(data_dir):
         1640,
         17,
         107,
-    )  # the file holds 1643 lines, three of them twice
+    )
     assert len(np.unique(kg.triples[:, 2])) == 118
