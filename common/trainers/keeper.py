@@ -176,8 +176,7 @@ class RunKeeper(Callback):
             known = ", ".join(sorted(k for k in self.metrics if k.startswith("val/")))
             raise InputError(f"train.monitor {train.monitor!r} is not measured; there are: {known}")
         sign = -1.0 if train.monitor_mode == "max" else 1.0
-        first = self.best is None or not math.isfinite(self.best)
-        if math.isfinite(value) and (first or sign * value < sign * self.best):
+        if math.isfinite(value) and (self.best is None or sign * value < sign * self.best):
             self.best, self.stale = value, 0
             if self.keep_best:
                 self.save(trainer, system, "best")
