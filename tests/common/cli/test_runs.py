@@ -128,6 +128,20 @@ class TestTwoRuns:
         assert {d["verdict"] for d in itself} == {"inconclusive"}
         assert "second is" in cli("toy", "evaluate", run, "--against", another, *out)[1]
 
+    def test_other_samples_are_not_paired_even_when_they_are_as_many(self, run):
+        from dataclasses import replace
+
+        from counterpoint.common.cli.encode import encode_run
+        from counterpoint.common.cli.measure import Examined, not_paired
+
+        encoded = encode_run(run)
+        one = Examined(encoded, {}, None)
+        assert not_paired(one, Examined(replace(encoded), {}, None)) == ""
+        other = Examined(replace(encoded, ids=[*encoded.ids[1:], "new"]), {}, None)
+        assert (
+            not_paired(one, other) == "it was evaluated on other samples (30, of which 29 are among the first run's 30)"
+        )
+
     def test_one_page_compares_them(self, run, another, cli, tmp_path):
         out = tmp_path / "both.html"
         code, text, err = cli("toy", "report", run, another, "--out", out, "--examples", "1", "--bootstrap", "100")

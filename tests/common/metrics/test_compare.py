@@ -131,3 +131,41 @@ class TestMissing:
 def test_leaving_one_out_of_another_picture_needs_paired_rows():
     with pytest.raises(ValueError, match="there are 150 and 10"):
         m.knn(X[:150], Y[:150], X[:10], Y[:10], leave_one_out=True)
+
+
+def test_leaving_out_takes_the_sample_itself_and_nobody_else():
+    """Partly labelled: an unlabelled sample stands in no bank, so all of its nearest labelled neighbours count."""
+    z = torch.tensor([[1.0, 0.0], [0.99, 0.1], [0.9, 0.3], [0.0, 1.0], [0.1, 0.99]])
+    result = m.knn(z, ["a", "b", None, "c", "c"], ks=(1,), n_boot=1)
+    assert result.probabilities[1].argmax(1).tolist() == [1, 0, 1, 2, 2]
+
+
+def test_missing_labels_of_neighbours_leave_their_weight_to_the_others():
+    z = torch.eye(4).repeat(3, 1)
+    labels = np.array([[1.0, 0.0]] * 4 + [[np.nan, 1.0]] * 4 + [[1.0, 1.0]] * 4)
+    result = m.knn(z, labels, torch.eye(4), np.array([[1.0, 1.0]] * 4), ks=(3,), n_boot=1)
+    np.testing.assert_allclose(result.probabilities[3], [[1.0, 2 / 3]] * 4)
+
+
+def test_the_probe_reports_the_calibration_of_its_own_test_predictions():
+    y = Y.clone()
+    probe = m.logistic_probe(SIGNAL[:150], y[:150], SIGNAL[150:], y[150:], c_grid=(1.0,), n_boot=1)
+    assert probe.calibration == m.calibration(probe.predictions, y[150:].numpy())
+    holes = [None if i % 3 == 0 else int(c) for i, c in enumerate(y[150:])]
+    probe = m.logistic_probe(SIGNAL[:150], y[:150], SIGNAL[150:], holes, c_grid=(1.0,), n_boot=1)
+    kept = np.array([i for i in range(150) if i % 3])
+    assert probe.calibration == m.calibration(probe.predictions[kept], y[150:].numpy()[kept])
+
+
+def test_a_permutation_p_value_is_never_zero():
+    assert m.paired_difference(np.zeros(50), np.ones(50), n=99).p_value == 1 / 100
+
+
+def test_relative_drop_is_a_share_of_what_stood_above_chance():
+    sweep = m.corruption_sweep(
+        lambda change: 0.9 if change is None else change(None),
+        {"fog": lambda _, s: 0.9 - 0.4 * s},
+        [0.5, 1.0],
+        chance=0.5,
+    )
+    assert sweep.relative_drop["fog"] == pytest.approx((0.2 + 0.4) / 2 / 0.4)
