@@ -46,9 +46,9 @@ def test_nodes_edges_and_pins(graph):
 def test_labels_sum_parallel_capacitors_and_ground_ones(graph):
     a, b = sorted((graph.nets.index("in"), graph.nets.index("mid")))
     assert graph.coupling.T.tolist() == [[a, b]]
-    assert graph.coupling_farad.tolist() == pytest.approx([0.75e-15])
+    assert graph.coupling_farad.tolist() == pytest.approx([0.75e-15], rel=1e-6, abs=0)
     ground = dict(zip(graph.nets, graph.ground_farad.tolist(), strict=True))
-    assert ground == pytest.approx({"in": 0.0, "mid": 2e-15, "out": 1e-15})
+    assert ground == pytest.approx({"in": 0.0, "mid": 2e-15, "out": 1e-15}, rel=1e-6, abs=0)
     assert graph.report["zero or negative capacitors dropped"] == 1
     assert graph.report["capacitors between power nets dropped"] == 1
 
@@ -85,7 +85,7 @@ def test_spef_parasitics_replace_the_netlists(tmp_path):
     spef = Parasitics("x", "pair", ground={"out": 3e-15}, coupling={("in", "out"): 4e-15})
     graph = build_graph(flatten(read_spice(path)), spef)
     assert graph.coupling_farad.tolist() == [4e-15]
-    assert graph.ground_farad.sum().item() == pytest.approx(3e-15)
+    assert graph.ground_farad.sum().item() == pytest.approx(3e-15, rel=1e-6, abs=0)
 
 
 def test_scale_is_fitted_on_training_values_and_inverts():

@@ -1,4 +1,7 @@
-"""SPEF and DSPF in: units, name map, couplings counted once, errors with lines."""
+"""SPEF and DSPF in: units, name map, couplings counted once, errors with lines.
+
+`pytest.approx` allows 1e-12 by default, a thousand times a femtofarad: hence `rel=1e-6, abs=0`.
+"""
 
 import pytest
 
@@ -41,13 +44,13 @@ def test_spef_units_names_and_couplings_once(tmp_path):
     path.write_text(SPEF)
     parasitics = read_spef(path)
     assert parasitics.design == "toy"
-    assert parasitics.ground == pytest.approx({"clk": 1.5e-15, "data[0]": 0.25e-15})
-    assert parasitics.coupling == pytest.approx({("clk", "data[0]"): 2e-15})
+    assert parasitics.ground == pytest.approx({"clk": 1.5e-15, "data[0]": 0.25e-15}, rel=1e-6, abs=0)
+    assert parasitics.coupling == pytest.approx({("clk", "data[0]"): 2e-15}, rel=1e-6, abs=0)
     assert parasitics.resistance["clk"] == pytest.approx(200.0)
     assert parasitics.pins == {"clk": ["u1:A"], "data[0]": ["u1:Y"]}
     for net in parasitics.nets:
         coupled = sum(c for pair, c in parasitics.coupling.items() if net in pair)
-        assert parasitics.ground[net] + coupled == pytest.approx(parasitics.total[net])
+        assert parasitics.ground[net] + coupled == pytest.approx(parasitics.total[net], rel=1e-6, abs=0)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +73,12 @@ def test_spef_errors_name_the_line(tmp_path, old, new, line, words):
         read_spef(path)
     assert f"bad.spef, line {line}: " in str(error.value)
     assert words in str(error.value)
+
+
+def test_a_capacitor_between_two_nodes_of_one_net_is_no_coupling(tmp_path):
+    path = tmp_path / "own.spef"
+    path.write_text(SPEF.replace("3 *1:5 *2:3 2.0", "3 *1:5 *2:3 2.0\n4 *1:5 *1:6 9.0"))
+    assert read_spef(path).coupling == pytest.approx({("clk", "data[0]"): 2e-15}, rel=1e-6, abs=0)
 
 
 def test_truncated_spef_says_so(tmp_path):
@@ -104,8 +113,8 @@ def test_dspf_ground_coupling_and_resistance(tmp_path):
     path = tmp_path / "toy.spf"
     path.write_text(DSPF)
     parasitics = read_dspf(path)
-    assert parasitics.ground == pytest.approx({"in": 0.5e-15, "out": 0.25e-15})
-    assert parasitics.coupling == pytest.approx({("in", "out"): 1e-15})
+    assert parasitics.ground == pytest.approx({"in": 0.5e-15, "out": 0.25e-15}, rel=1e-6, abs=0)
+    assert parasitics.coupling == pytest.approx({("in", "out"): 1e-15}, rel=1e-6, abs=0)
     assert parasitics.resistance["in"] == pytest.approx(30.0)
     assert parasitics.pins == {"in": ["M1:g"]}
 

@@ -23,7 +23,7 @@ def write(tmp_path: Path, text: str) -> Path:
      ("3m", 3e-3), ("100F", 1e-13), ("1mil", 25.4e-6), (".5u", 5e-7), ("-2.5pF", -2.5e-12)],
 )  # fmt: skip
 def test_numbers(text, value):
-    assert parse_number(text) == pytest.approx(value, rel=1e-12)
+    assert parse_number(text) == pytest.approx(value, rel=1e-12, abs=0)
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0.1, 1e3))
@@ -64,7 +64,7 @@ C1 a y 12.5fF
     assert dict(devices["Xa/M1"].pins) == {"d": "n", "g": "a", "s": "Xa/mid", "b": "vss"}
     assert dict(devices["Xb/M2"].pins)["s"] == "vdd!"
     assert {d.kind for d in flat.devices} == {"nmos", "pmos"}
-    assert flat.capacitors == [("a", "y", pytest.approx(12.5e-15))]
+    assert flat.capacitors == [("a", "y", pytest.approx(12.5e-15, rel=1e-6, abs=0))]
     assert sorted(r[2] for r in flat.resistors) == [100.0, 100.0]
 
 
@@ -77,7 +77,7 @@ def test_magic_transistors_written_as_x_and_subnodes(tmp_path):
     flat = flatten(read_spice(path))
     assert [d.kind for d in flat.devices] == ["nmos", "pmos"]
     assert dict(flat.devices[0].pins) == {"d": "out", "g": "in", "s": "VSS", "b": "VSS"}
-    assert flat.capacitors == [("out", "in", pytest.approx(0.5e-15))]
+    assert flat.capacitors == [("out", "in", pytest.approx(0.5e-15, rel=1e-6, abs=0))]
     assert "out.t1" in flatten(read_spice(path), merge_subnodes=False).nets
 
 
