@@ -22,6 +22,7 @@ def depiction(smiles: str, width: int = 240, height: int = 180) -> str:
     from counterpoint.graphs.molecules.reader import parse_smiles
 
     drawer = rdMolDraw2D.MolDraw2DSVG(width, height)
+    drawer.drawOptions().fixedBondLength = 28  # pixels: small molecules are not blown up
     rdMolDraw2D.PrepareAndDrawMolecule(drawer, parse_smiles(smiles))
     drawer.FinishDrawing()
     svg = drawer.GetDrawingText()

@@ -69,3 +69,16 @@ def test_attributes_are_one_per_molecule_and_point_at_the_right_atoms():
         assert sorted(pairs) == sorted(map(tuple, knowledge.of_element[z].tolist()))
     per_molecule = torch.stack([batch.attribute_graph, batch.attributes])
     assert torch.unique(per_molecule, dim=1).shape == per_molecule.shape
+
+
+def test_each_feature_is_the_atoms_and_the_bonds_own():
+    """Columns in the order of ATOM_FEATURES and BOND_FEATURES; both directions of a bond carry its features."""
+    graph = molecule_graph("[13CH2]=C[O-]")
+    # number, degree, charge + 6, hydrogens, hybridization (sp2 = 3), aromatic, in ring, chirality, isotope
+    assert graph.atoms.tolist() == [
+        [6, 1, 6, 2, 3, 0, 0, 0, 1],
+        [6, 2, 6, 1, 3, 0, 0, 0, 0],
+        [8, 1, 5, 0, 3, 0, 0, 0, 0],
+    ]
+    assert graph.bonds.tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
+    assert graph.bond_features.tolist() == [[1, 0, 1, 0], [1, 0, 1, 0], [0, 0, 1, 0], [0, 0, 1, 0]]
