@@ -17,7 +17,8 @@ X2 out mid VSS VSS sky130_fd_pr__nfet_01v8 w=0.42 l=0.15
 X3 out mid VDD VDD sky130_fd_pr__pfet_01v8 w=1 l=0.15
 C0 in mid 0.5fF
 C1 mid in 0.25fF
-C2 mid VSS 2fF
+C2 mid VSS 1.5fF
+C6 VDD mid 0.5fF
 C3 out VDD 1fF
 C4 out in 0.00fF
 C5 VDD VSS 9fF
