@@ -47,6 +47,13 @@ def test_moco(make, same_gradients):
     same_gradients(lambda q: loss(q, k, index=index), lambda q: written(q, keep), q)
 
 
+def test_moco_keys_belong_to_the_momentum_encoder(make):
+    loss, k = MoCo(4, 6).double(), make.z(5, 4).requires_grad_()
+    loss.queue.push(make.unit(6, 4))
+    loss(make.z(5, 4).requires_grad_(), k).backward()
+    assert k.grad is None
+
+
 def test_moco_pushes_in_training_and_backward_survives_the_push(make):
     loss = MoCo(6, size=8, temperature=0.2).double()
     assert loss.eval()(make.z(4, 6), make.z(4, 6), index=torch.arange(4)) == 0  # nothing to contrast with yet
