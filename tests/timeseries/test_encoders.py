@@ -94,8 +94,23 @@ def test_importing_the_vertical_and_its_systems_does_not_import_tsai_or_fastai()
 def test_tsai_architectures_by_name():
     with pytest.raises(InputError, match="'GPT' is not offered; choose one of InceptionTime"):
         from_tsai("GPT")
-    pytest.importorskip("tsai")
-    assert from_tsai("InceptionTime", 3, 4)(torch.zeros(2, 3, 50)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "options", "shape"),
+    [
+        ("InceptionTime", (3, 4), {}, (2, 4)),
+        ("PatchTST", (3, None, 96), {"pred_dim": 20}, (2, 3, 20)),
+        ("MiniRocketFeatures", (3, 96), {}, (2, 9996)),
+    ],
+)
+def test_tsai_forward_passes(name, arguments, options, shape):
+    pytest.importorskip("tsai", reason="tsai is an optional package (pip install tsai)")
+    encoder = from_tsai(name, *arguments, **options)
+    x = torch.randn(2, 3, 96)
+    if hasattr(encoder, "fit"):  # MiniRocket draws its biases from training windows
+        encoder.fit(x)
+    assert encoder(x).squeeze(-1).shape == shape
 
 
 def test_a_broken_torchvision_is_named_with_the_remedy(monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from counterpoint.timeseries.objectives import (
+    _Halve,
     hierarchical,
     id_loss,
     instance_loss,
@@ -90,3 +91,14 @@ def test_temporal_unit_delays_the_temporal_term():
     late = ts2vec_loss(z1, z2, temporal_unit=1)
     scales = 4  # T = 8, 4, 2, 1
     assert (ts2vec_loss(z1, z2) - late).item() == pytest.approx(0.5 * temporal_loss(z1, z2).item() / scales, rel=1e-9)
+
+
+@pytest.mark.parametrize("time", [4, 5])
+def test_halving_is_max_pooling_ties_and_odd_ends_included(time):
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randint(0, 3, (2, 2, time, 6), generator=generator).double().requires_grad_()
+    pooled = torch.nn.functional.max_pool1d(z.flatten(0, 1).mT, 2).mT.unflatten(0, (2, 2))
+    halved = _Halve.apply(z)
+    assert torch.equal(halved, pooled)
+    upstream = torch.randn(halved.shape, dtype=torch.float64, generator=generator)
+    assert torch.equal(*(torch.autograd.grad(y, z, upstream)[0] for y in (halved, pooled)))
