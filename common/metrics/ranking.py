@@ -129,7 +129,6 @@ class SortedRanks:
         scores = scores if keep is None else scores.masked_fill(~keep, float("-inf"))
         relevant = relevant if keep is None else relevant & keep
         ascending, order = (-scores).sort(dim=1)
-        kept = torch.full_like(order[:, :1], scores.shape[1]) if keep is None else keep.sum(1, keepdim=True)
         self.n_relevant = relevant.sum(1)
         row, column = relevant.gather(1, order).nonzero(as_tuple=True)
         nth = torch.arange(len(row), device=row.device) - (self.n_relevant.cumsum(0) - self.n_relevant)[row]
@@ -143,10 +142,9 @@ class SortedRanks:
             return torch.searchsorted(among, value - tol), torch.searchsorted(among, value + tol, right=True)
 
         above, upto = counts(ascending)
-        upto = torch.minimum(upto, kept)
         self.places = Places(above.double(), (upto - above).clamp_min(1).double())
         hits_above, hits_upto = counts(value)
-        hits = (torch.minimum(hits_upto, self.n_relevant[:, None]) - hits_above).clamp_min(1).double()
+        hits = (hits_upto - hits_above).clamp_min(1).double()
         # A key at place j of its block of b, h of them relevant, has (h - 1) (j - 1) / (b - 1) expected hits before it
         # in the block; over the uniform j this sums with the harmonic numbers of `reciprocal`.
         rate = (hits - 1) / (self.places.block - 1).clamp_min(1)
