@@ -7,8 +7,8 @@
   views moves both, also the mean of the correlations within each strength. A run that only pulls positives together
   must read a RankMe near 1. The same runs give kNN at the encoder minus kNN at the projector, by view strength.
 - plato: in a CCA subspace of 300 anchors the halves of a digit, seen by two frozen random encoders, find each
-  other better than by an affine map of the whole space (Escaping Plato's Cave, 2025). Ridge and the number of components
-  are chosen on validation pairs for both arms.
+  other better than by an affine map of the whole space (Escaping Plato's Cave, 2025). Ridge and the number of
+  components are chosen on validation pairs for both arms.
 - curation: with 30 % of the pairs shuffled, the cosine of an encoder trained on all of them tells the wrong pairs from
   the right ones, and training again on the best 70 % finds more of the held-out pairs (the LAION workflow).
 """

@@ -22,7 +22,8 @@ def write(folder, name, text):
     [("a.csv", TABLE), ("windows.csv", TABLE.replace("\n", "\r\n")), ("bom.csv", "\ufeff" + TABLE),
      ("semicolon.csv", TABLE.replace(",", ";")), ("a.tsv", TABLE.replace(",", "\t")),
      ("tabs.csv", TABLE.replace(",", "\t")),
-     ("a.txt", TABLE), ("a.csv.gz", gzip.compress(TABLE.encode(), mtime=0)), ("blank lines.csv", TABLE.replace("\n", "\n\n"))],
+     ("a.txt", TABLE), ("a.csv.gz", gzip.compress(TABLE.encode(), mtime=0)),
+     ("blank lines.csv", TABLE.replace("\n", "\n\n"))],
 )  # fmt: skip
 def test_the_same_table_in_every_dress(tmp_path, name, text):
     table = read_molecules(write(tmp_path, name, text))
