@@ -24,9 +24,13 @@ def random(n, dim, seed=0):
 
 
 @pytest.mark.parametrize("relevant", [None, (torch.arange(500), torch.arange(500)), (torch.arange(500) // 4,) * 2])
-def test_a_collapsed_encoder_is_exactly_at_chance_in_every_figure(relevant):
-    """Counting only what is strictly greater would give R@5 = 1 here; middle ranks alone 0, below chance."""
-    flat = torch.ones(500, 16)
+@pytest.mark.parametrize("level", [1.0, 0.0])
+def test_a_collapsed_encoder_is_exactly_at_chance_in_every_figure(relevant, level):
+    """Counting only what is strictly greater would give R@5 = 1 here; middle ranks alone 0, below chance.
+
+    At level 0 the tolerance of ties is 0 too: only "at or above" still finds the block.
+    """
+    flat = torch.full((500, 16), level)
     both = retrieval(flat, flat, relevant=relevant)
     for result in (both.a_to_b, both.b_to_a):
         for key, value in result.metrics.items():
