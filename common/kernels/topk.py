@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from counterpoint.common.kernels import selfsim
 from counterpoint.common.kernels.flatten import flatten
 from counterpoint.common.kernels.problem import Problem
 from counterpoint.common.kernels.ranks import Ranks
@@ -94,29 +95,97 @@ def _best(
     count, _, rows, _, _ = problem.shape
     values = torch.full((count, rows, n), -torch.inf, dtype=problem.dtype, device=problem.q.device)
     indices = torch.full((count, rows, n), -1, dtype=torch.int64, device=problem.q.device)
+    mirrored = noise is None and selfsim.applies(problem)
     for b in range(count):
+        if mirrored:
+            _triangle(problem, b, tile[1], values[b], indices[b])
+            continue
         for i in range(0, rows, tile[0]):
             strip = slice(i, min(i + tile[0], rows))
-            values[b, strip], indices[b, strip] = _strip(problem, b, strip, n, tile[1], noise)
-    return values, indices
+            _strip(problem, b, strip, tile[1], noise, values[b, strip], indices[b, strip])
+    values, order = values.sort(dim=-1, descending=True)
+    return values, torch.gather(indices, -1, order)
+
+
+def _triangle(
+    problem: Problem, b: int, width: int, best: Float[Tensor, "rows n"], where: Int[Tensor, "rows n"]
+) -> None:
+    """The best columns of a self-similarity: every tile of the upper triangle serves its rows and its columns."""
+    rows = problem.shape[2]
+    with torch.autocast(problem.q.device.type, enabled=False):
+        z = problem.q[b].to(problem.dtype)
+        scaled = z * problem.scale[b, 0, :, None]
+        for i0 in range(0, rows, width):
+            own = slice(i0, min(i0 + width, rows))
+            for j0 in range(i0, rows, width):
+                other = slice(j0, min(j0 + width, rows))
+                logits = scaled[own] @ z[other].mT
+                drop = problem.dropped(b, own.start, own.stop, other.start, other.stop, None)
+                if drop is not None:
+                    logits.masked_fill_(drop, -torch.inf)
+                _update(best[own], where[own], logits, j0)
+                if j0 > i0:
+                    _update(best[other], where[other], logits.mT, i0)
+
+
+def _strip(
+    problem: Problem, b: int, strip: slice, width: int, noise: torch.Generator | None, best: Tensor, where: Tensor
+) -> None:
+    i0, i1 = strip.start, strip.stop
+    columns = problem.k.shape[1]
+    with torch.autocast(problem.q.device.type, enabled=False):
+        q = problem.q[b, strip].to(problem.dtype) * problem.scale[b, 0, strip, None]
+        for j0 in range(0, columns, width):
+            j1 = min(j0 + width, columns)
+            logits = q @ problem.k[b, j0:j1].to(problem.dtype).mT
+            if problem.col_bias is not None:
+                logits += problem.col_bias[b, 0, j0:j1]
+            if noise is not None:
+                logits -= torch.empty_like(logits).exponential_(generator=noise).log_()
+            drop = problem.dropped(b, i0, i1, j0, j1, None)
+            if drop is not None:
+                logits.masked_fill_(drop, -torch.inf)
+            _update(best, where, logits, j0)
+
+
+def _update(
+    best: Float[Tensor, "rows n"], where: Int[Tensor, "rows n"], logits: Float[Tensor, "rows width"], start: int
+) -> None:
+    """Let the logits of columns start, start + 1, ... into the best so far, in place and in no order."""
+    found = _above(logits, best.amin(1))
+    if found is None:
+        return
+    n = best.shape[1]
+    value, index = found if found[0].shape[1] <= n else _top(*found, n)
+    index = torch.where(value.isneginf(), -1, index + start)
+    value, index = _top(torch.cat([best, value], 1), torch.cat([where, index], 1), n)
+    best.copy_(value)
+    where.copy_(index)
 
 
 def _top(value: Tensor, index: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    value, order = torch.topk(value, n, dim=1)
+    value, order = torch.topk(value, n, dim=1, sorted=False)
     return value, torch.gather(index, 1, order)
 
 
-def _above(logits: Tensor, floor: Tensor) -> tuple[Tensor, Tensor] | None:
+def _above(
+    logits: Float[Tensor, "rows width"], floor: Float[Tensor, "rows"]
+) -> tuple[Float[Tensor, "rows some"], Int[Tensor, "rows some"]] | None:
     """The logits above each row's floor, pushed to the left, with their columns; None where there are none.
 
     Once the first tiles have set the floor few columns pass it, and selecting among those is much cheaper than
-    selecting among all. Where many pass, all are returned.
+    selecting among all. Where many pass, all are returned. A transposed tile is read in its own order.
     """
     rows, width = logits.shape
     everything = torch.arange(width, device=logits.device).expand(rows, width)
     if bool(floor.isneginf().any()):
         return logits, everything
-    row, column = (logits > floor).nonzero(as_tuple=True)
+    if logits.is_contiguous():
+        row, column = (logits > floor[:, None]).nonzero(as_tuple=True)
+    else:
+        column, row = (logits.mT > floor).nonzero(as_tuple=True)
+        row, order = row.sort(stable=True)
+        column = column[order]
     if len(row) == 0:
         return None
     count = torch.bincount(row, minlength=rows)
@@ -128,32 +197,3 @@ def _above(logits: Tensor, floor: Tensor) -> tuple[Tensor, Tensor] | None:
     index = torch.full((rows, most), -1, dtype=torch.int64, device=logits.device)
     value[row, place], index[row, place] = logits[row, column], column
     return value, index
-
-
-def _strip(
-    problem: Problem, b: int, strip: slice, n: int, width: int, noise: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    i0, i1 = strip.start, strip.stop
-    columns = problem.k.shape[1]
-    with torch.autocast(problem.q.device.type, enabled=False):
-        q = problem.q[b, strip].to(problem.dtype) * problem.scale[b, 0, strip, None]
-        best = q.new_full((i1 - i0, n), -torch.inf)
-        where = torch.full((i1 - i0, n), -1, dtype=torch.int64, device=q.device)
-        for j0 in range(0, columns, width):
-            j1 = min(j0 + width, columns)
-            logits = q @ problem.k[b, j0:j1].to(problem.dtype).mT
-            if problem.col_bias is not None:
-                logits += problem.col_bias[b, 0, j0:j1]
-            if noise is not None:
-                logits -= torch.empty_like(logits).exponential_(generator=noise).log_()
-            drop = problem.dropped(b, i0, i1, j0, j1, None)
-            if drop is not None:
-                logits.masked_fill_(drop, -torch.inf)
-            found = _above(logits, best[:, -1:])
-            if found is None:
-                continue
-            value, index = found if found[0].shape[1] <= n else _top(*found, n)
-            index = torch.where(value.isneginf(), -1, index + j0)
-            value, order = torch.topk(torch.cat([best, value], 1), n, dim=1)
-            best, where = value, torch.gather(torch.cat([where, index], 1), 1, order)
-    return best, where

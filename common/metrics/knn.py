@@ -16,6 +16,7 @@ from counterpoint.common.metrics.labels import LabelsLike, encode_labels, one_ho
 from counterpoint.common.metrics.result import Result, features
 
 BLOCK = 8192  # queries whose neighbours are held at a time
+AT_ONCE = 32_000_000  # neighbours of all rows of a set that may be held together (12 bytes each)
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,13 @@ def knn(
     truth = one_hot(bank_labels)[known] if multilabel else bank_labels.codes[known]
     truth = torch.as_tensor(truth, device=bank.device)
     probabilities = {k: np.zeros((len(queries), len(bank_labels.classes))) for k in ks}
-    for start in range(0, len(queries), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(queries)))
-        scores, neighbours = topk_scores(queries[rows], bank, ks[-1] + int(leave_one_out))
+    held = ks[-1] + int(leave_one_out)
+    # One call over a whole set against itself takes half the products: a tile serves its rows and its columns.
+    itself = test is None and bool(known.all()) and len(bank) * held <= AT_ONCE
+    block = len(bank) if itself else BLOCK
+    for start in range(0, len(queries), block):
+        rows = slice(start, min(start + block, len(queries)))
+        scores, neighbours = topk_scores(bank if itself else queries[rows], bank, held)
         if own is not None:
             scores, neighbours = _without(own[rows].to(bank.device), scores, neighbours)
         for k in ks:

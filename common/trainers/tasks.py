@@ -280,7 +280,13 @@ class Dense(Task):
         name = self.config.labels[0]
         if name not in sample:
             raise InputError(f"no label {name!r} in the samples; there are: {', '.join(sample)}")
-        target = torch.as_tensor(sample[name])
+        try:
+            target = torch.as_tensor(sample[name])
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"sample {sample.get('id', '?')}: label {name!r} is {sample[name]!r}; a dense task needs "
+                "a class number at every place (-1: unknown)"
+            ) from error
         if self.config.classes and target.numel() and int(target.max()) >= self.outputs:
             where, worst = sample.get("id", "?"), int(target.max())
             raise InputError(f"sample {where}: {name} holds class {worst}, beyond the {self.outputs} known")

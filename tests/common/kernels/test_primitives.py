@@ -100,6 +100,30 @@ def test_topk_finds_the_largest_scores_kept(features, tile):
     assert indices.tolist() == where.tolist()
 
 
+@pytest.mark.parametrize("masks", [{}, {"exclude": Self()}, {"only": SameLabel(torch.arange(300) % 3)}])
+@pytest.mark.parametrize("width", [7, 64, 512])
+def test_topk_of_a_set_against_itself_needs_only_the_upper_triangle(masks, width):
+    z = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    found = topk_scores(z, z, 9, scale=3.0, tile=(50, width), **masks)
+    whole = topk_scores(z, z.clone(), 9, scale=3.0, tile=(50, width), **_named(masks))
+    torch.testing.assert_close(found, whole, rtol=1e-6, atol=1e-5)
+    scores = 3 * z @ z.T
+    if "exclude" in masks:
+        scores.fill_diagonal_(-torch.inf)
+    if "only" in masks:
+        label = torch.arange(300) % 3
+        scores = scores.masked_fill(label[:, None] != label, -torch.inf)
+    assert found[1].tolist() == scores.topk(9, 1).indices.tolist()
+
+
+def _named(masks):
+    """The same masks for keys that are another tensor, whose labels must be given."""
+    if "only" not in masks:
+        return masks
+    label = masks["only"].row_ids
+    return {"only": SameLabel(label, label.clone())}
+
+
 def test_topk_marks_missing_columns(features):
     q, k = (t.detach() for t in features)
     values, indices = topk_scores(q, k, 3, only=Index(torch.tensor([[0, 1], [2, -1], [-1, -1], [4, 5], [6, 6]])))
