@@ -24,7 +24,7 @@ vertical = Vertical(
         ),
         SystemEntry(
             name="comet",
-            status="ready",
+            status="experimental",
             paper="Wang et al., Contrast Everything: A Hierarchical Contrastive Framework for Medical Time-Series, "
             "NeurIPS 2023",
             summary="contrast at the levels of patient, trial, sample and observation, for diagnosis with few labels",
