@@ -3,6 +3,7 @@
 from counterpoint.common.kernels.api import ContrastStats, contrast_stats
 from counterpoint.common.kernels.explain import explain
 from counterpoint.common.kernels.merge import merge
+from counterpoint.common.kernels.oneway import one_way_loss
 from counterpoint.common.kernels.pairs import pair_sum
 from counterpoint.common.kernels.precision import fast_matmul
 from counterpoint.common.kernels.sinkhorn import sinkhorn
@@ -40,6 +41,7 @@ __all__ = [
     "fast_matmul",
     "gather_rows",
     "merge",
+    "one_way_loss",
     "own_rows",
     "pair_sum",
     "sinkhorn",
