@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from counterpoint.common.kernels import Diagonal, Index, contrast_stats
+from counterpoint.common.kernels import Index, contrast_stats, one_way_loss
 
 
 def community_assignment(
@@ -43,8 +43,7 @@ def node_loss(h1: Float[Tensor, "nodes dim"], h2: Float[Tensor, "nodes dim"], te
 
     One direction, as the official code computes it. Both views are normalized here.
     """
-    stats = contrast_stats(normalize(h1, dim=1), normalize(h2, dim=1), scale=1 / temperature, positive=Diagonal())
-    return (stats.lse - stats.positive).mean()
+    return one_way_loss(normalize(h1, dim=1) / temperature, normalize(h2, dim=1))
 
 
 def community_centroids(

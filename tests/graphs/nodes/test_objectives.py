@@ -79,6 +79,16 @@ def test_dec_equals_the_official_code():
     close(dec_loss(q, target_distribution(q)), ORACLES["pamc/DEC KL(P||Q) q=softmax(z1[:,:3]) batchmean"])
 
 
+def test_gcool_node_term_has_the_gradient_of_the_full_similarity_matrix():
+    h1, h2 = (normalize(torch.randn(40, 6, dtype=torch.float64), dim=1).requires_grad_() for _ in range(2))
+    similarity = (normalize(h1, dim=1) @ normalize(h2, dim=1).T / 0.4).exp()
+    dense = (similarity.sum(1).log() - similarity.diag().log()).mean()
+    ours = node_loss(h1, h2, 0.4)
+    close(ours, dense.item())
+    for found, expected in zip(torch.autograd.grad(ours, (h1, h2)), torch.autograd.grad(dense, (h1, h2)), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-13)
+
+
 def test_gcool_terms_equal_the_official_code():
     h1, h2 = normalize(Z1, dim=1), normalize(Z2, dim=1)
     close(node_loss(h1, h2, 0.4), ORACLES["gcool h=normalize(z) tau=.4 node"])
