@@ -88,5 +88,6 @@ vertical = Vertical(
     demo=f"{_COMMANDS}:demo",
     gallery="counterpoint.graphs.gallery:picture",
     query="counterpoint.graphs.gallery:query",
+    text="counterpoint.graphs.gallery:query_text",
     checks="counterpoint.graphs.checks:CHECKS",
 )

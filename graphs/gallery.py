@@ -82,21 +82,33 @@ def picture(sample: dict[str, Any], modality: str) -> Media:
 
 def query(file: Path, modality: str, config: Any) -> dict[str, Any]:
     """A user's file of one molecule as a sample."""
-    from counterpoint.graphs.molecules.featurize import molecule_graph
     from counterpoint.graphs.molecules.reader import read_molecules
 
     frame = read_molecules(file).frame
     if len(frame) > 1:
         raise InputError(f"{file}: holds {len(frame)} molecules; a query is one molecule")
-    row = frame.iloc[0]
-    smiles = str(row["smiles"])
-    return {
-        "index": 0,
-        "id": str(row["id"]),
-        "group": str(row["id"]),
-        "smiles": smiles,
-        "molecule": molecule_graph(smiles),
-    }
+    return _sample(str(frame["id"].iloc[0]), str(frame["smiles"].iloc[0]))
+
+
+def query_text(text: str, modality: str, config: Any) -> dict[str, Any]:
+    """A SMILES string as a sample.
+
+    >>> query_text("OCC", "molecule", None)["smiles"]
+    'CCO'
+    """
+    from rdkit import Chem, rdBase
+
+    with rdBase.BlockLogs():
+        molecule = Chem.MolFromSmiles(text)
+    if molecule is None or not molecule.GetNumAtoms():
+        raise InputError(f"{text!r} is not a SMILES string that RDKit can parse")
+    return _sample(text, Chem.MolToSmiles(molecule))
+
+
+def _sample(name: str, smiles: str) -> dict[str, Any]:
+    from counterpoint.graphs.molecules.featurize import molecule_graph
+
+    return {"index": 0, "id": name, "group": name, "smiles": smiles, "molecule": molecule_graph(smiles)}
 
 
 def preview_page(manifest: Path, out: Path, n: int) -> Outcome:

@@ -27,6 +27,8 @@ def evaluate_run(
     manifest: Path | None = None,
     protocols: tuple[str, ...] = (),
     label: str | None = None,
+    prompts: Path | None = None,
+    described_in: str | None = None,
     against: Path | None = None,
     corrupt: tuple[str, ...] = (),
     severities: tuple[float, ...] = (0.25, 0.5, 1.0),
@@ -48,6 +50,9 @@ def evaluate_run(
             name: efficiency (1, 10, 100 % of the labels), missing (a modality is gone), control (shuffled labels).
         label: field of the samples or column of the manifest that holds their label; needed by probes, neighbours and
             clustering.
+        prompts: JSON or YAML file that maps each class to descriptions of it (files beside it, or texts); they are
+            encoded and averaged, and samples are classified by the nearest class without any training (zeroshot).
+        described_in: modality of the descriptions; the system's first one unless given.
         against: another run; figures are then also compared with its, sample by sample.
         corrupt: corruptions of the inputs (noise, hide, cut, quantize) under which the figures are measured again.
         severities: how strong; noise and quantize in standard deviations of the sample, hide and cut in shares of it.
@@ -66,6 +71,8 @@ def evaluate_run(
         "manifest": manifest,
         "protocols": protocols,
         "label": label,
+        "prompts": prompts,
+        "described_in": described_in,
         "limit": limit,
         "batch_size": batch_size,
         "n_boot": bootstrap,

@@ -5,10 +5,13 @@ Exit codes: 0 done; 1 a fault of ours, with its traceback; 2 a usage or input er
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.util
 import os
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from counterpoint.common.cli.discover import find_verticals
@@ -35,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     if script.startswith("counterpoint-"):
         argv.insert(0, script.removeprefix("counterpoint-"))
     try:
-        return _dispatch(program, argv)
+        with _warnings_for_people():
+            return _dispatch(program, argv)
     except InputError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
@@ -54,6 +58,21 @@ def main(argv: list[str] | None = None) -> int:
         if sentence is None:
             raise
         return _refuse(sentence)
+
+
+@contextlib.contextmanager
+def _warnings_for_people() -> Iterator[None]:
+    """Warnings as one line each, without source; libraries' notes to programmers stay away unless asked for (-W)."""
+
+    def show(message: Warning | str, *_: object) -> None:
+        write(f"counterpoint: warning: {' '.join(str(message).split())}", sys.stderr)
+
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+                warnings.simplefilter("ignore", category)
+            warnings.showwarning = show
+        yield
 
 
 def _dispatch(program: str, argv: list[str]) -> int:

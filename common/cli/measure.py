@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import Tensor
+
 from counterpoint.common.cli.encode import Encoded, encode_run, entry_of
+from counterpoint.common.cli.queries import encode_prompts
 from counterpoint.common.cli.simple import table
 from counterpoint.common.cli.suggest import no_such
 from counterpoint.common.cli.vertical import Vertical
@@ -42,18 +46,26 @@ def examine(
     manifest: Path | None = None,
     protocols: tuple[str, ...] = (),
     label: str | None = None,
+    prompts: Path | None = None,
+    described_in: str | None = None,
     limit: int | None = None,
     batch_size: int = 128,
     n_boot: int = 1000,
     seed: int = 0,
 ) -> Examined:
     """Encode a split of a run (with labels also the splits that probes learn from) and evaluate it."""
+    if prompts is not None and label is None:
+        raise InputError("--prompts describes classes; --label says which field or column holds a sample's class")
     options = {"manifest": manifest, "batch_size": batch_size, "limit": limit, "label": label}
     encoded = encode_run(run, checkpoint, split, **options)
     others = {}
     if label is not None:
         others = {name: encode_run(run, checkpoint, name, **options) for name in ("train", "val") if name != split}
-    return Examined(encoded, others, measure(vertical, encoded, others, protocols=protocols, n_boot=n_boot, seed=seed))
+    descriptions = None
+    if prompts is not None:
+        descriptions = encode_prompts(vertical, encoded.system, prompts, described_in or next(iter(encoded.vectors)))
+    found = measure(vertical, encoded, others, protocols=protocols, descriptions=descriptions, n_boot=n_boot, seed=seed)
+    return Examined(encoded, others, found)
 
 
 def not_paired(first: Examined, second: Examined) -> str:
@@ -71,10 +83,11 @@ def measure(
     others: dict[str, Encoded] | None = None,
     *,
     protocols: tuple[str, ...] = (),
+    descriptions: Mapping[str, Tensor] | None = None,
     n_boot: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
-    """Evaluate encoded samples; `others` are the splits that probes learn from."""
+    """Evaluate encoded samples; `others` are the splits that probes learn from, `descriptions` those of the classes."""
     for name in protocols:
         if name not in PROTOCOLS:
             raise no_such("protocol", name, PROTOCOLS)
@@ -89,6 +102,7 @@ def measure(
             split(others.get("train")),
             split(others.get("val")),
             protocols=protocols or "auto",
+            descriptions=descriptions,
             ks=(1, 5, 10, 25),
             seed=seed,
             n_boot=n_boot,

@@ -7,10 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from counterpoint.common.cli.embed import embed_run
 from counterpoint.common.cli.encode import open_split
+from counterpoint.common.cli.queries import encode_sample, sample_of_file, sample_of_text
 from counterpoint.common.cli.simple import table
 from counterpoint.common.cli.suggest import no_such
 from counterpoint.common.cli.vertical import Vertical
@@ -86,11 +85,19 @@ class Question:
         return open_split(self.run, self.checkpoint, self.split, self.manifest)[1]
 
     def ask(
-        self, *, id: str | None, file: Path | None, source: str | None, to: str | None, top: int, kind: str
+        self,
+        *,
+        id: str | None,
+        file: Path | None,
+        text: str | None,
+        source: str | None,
+        to: str | None,
+        top: int,
+        kind: str,
     ) -> Neighbours:
         """Answer one query; a sample is not its own neighbour within its modality."""
-        if (id is None) == (file is None):
-            raise InputError("give either --id or --file")
+        if sum(given is not None for given in (id, file, text)) != 1:
+            raise InputError("give one of --id, --file and --text")
         if top < 1:
             raise InputError(f"top is {top}; it must be at least 1")
         store, names = self.store, self.store.modalities
@@ -101,14 +108,18 @@ class Question:
                 raise no_such("modality", name, names)
         sample, vectors = None, None
         if file is not None:
-            sample, vectors = self._encode_file(file, source)
+            sample = sample_of_file(self.vertical, self.system, file, source)
+        elif text is not None:
+            sample = sample_of_text(self.vertical, self.system, text, source)
+        if sample is not None:
+            vectors = encode_sample(self.system, sample, source)
         (found,) = search_store(
             store, target=to, ids=[id] if id is not None else (), source=source, vectors=vectors, k=top, kind=kind
         )
         places = [hit.row for hit in found.hits]
         groups = store.frame["group"].tolist()
         return Neighbours(
-            query=id if id is not None else file.name,
+            query=next(str(given) for given in (id, text, file and file.name) if given is not None),
             source=source,
             to=to,
             places=places,
@@ -123,15 +134,6 @@ class Question:
         """One stored sample in the field's own picture."""
         rows = self.store.frame["row"].tolist()
         return resolve(self.vertical.gallery)(self.dataset[rows[place]], modality)
-
-    def _encode_file(self, file: Path, source: str) -> tuple[dict[str, Any], torch.Tensor]:
-        if self.vertical.query is None:
-            raise InputError(f"{self.vertical.name} cannot search by file; give --id")
-        if not file.is_file():
-            raise InputError(f"{file}: no such file")
-        sample = resolve(self.vertical.query)(file, source, self.system.config)
-        with torch.inference_mode():
-            return sample, self.system.encode(self.system.collate([sample]), source)[source].float()
 
 
 def neighbours_page(question: Question, found: Neighbours, path: Path) -> Path:

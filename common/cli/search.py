@@ -1,4 +1,4 @@
-"""`search RUN`: nearest neighbours within and across modalities, asked by id or by a file of one's own."""
+"""`search RUN`: nearest neighbours within and across modalities, asked by id, by a file of one's own or by text."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def search_run(
     run: Path,
     id: str | None = None,
     file: Path | None = None,
+    text: str | None = None,
     source: str | None = None,
     to: str | None = None,
     top: int = 10,
@@ -30,12 +31,14 @@ def search_run(
     embeddings: Path | None = None,
     html: Path | None = None,
 ) -> Outcome:
-    """Find the nearest neighbours of a sample (--id) or of a file of your own (--file) among the embeddings of RUN.
+    """Find the nearest neighbours of a sample (--id), of a file of your own (--file) or of a text (--text, where the
+    vertical takes one, as graphs takes SMILES) among the embeddings of RUN.
 
     Args:
         run: the run's folder.
         id: the sample to start from.
         file: the file to start from, in the field's format.
+        text: the text to start from.
         source: modality of the query; the system's first one unless given.
         to: modality to search in; another one than the query's unless given.
         top: how many neighbours.
@@ -49,7 +52,7 @@ def search_run(
     from counterpoint.common.cli.neighbours import Question, neighbours_page
 
     question = Question(vertical, run, checkpoint, split, manifest, embeddings)
-    found = question.ask(id=id, file=file, source=source, to=to, top=top, kind=index)
+    found = question.ask(id=id, file=file, text=text, source=source, to=to, top=top, kind=index)
     files = {}
     if html is not None:
         files["html"] = neighbours_page(question, found, html)

@@ -158,7 +158,10 @@ class Vertical:
         demo: `(out: Path, **options) -> Outcome`; `out` needs a default (`demo`).
         gallery: `(sample: dict, modality: str) -> common.report.Media`, one sample of a dataset in the field's own
             picture (slice, spectrogram with its sound, sheet music, molecule), for `report` and `search`.
-        query: `(file: Path, modality: str, config) -> dict`, a user's file as one sample, for `search --file`.
+        query: `(file: Path, modality: str, config) -> dict`, a user's file as one sample, for `search --file` and for
+            the class descriptions of `evaluate --prompts`.
+        text: `(text: str, modality: str, config) -> dict`, a user's text (a SMILES string, a sentence) as one sample,
+            for `search --text` and `evaluate --prompts`.
         checks: a mapping from the name of a check (`<system>-...`) to its `common.trainers.reproduce.Claim` and
             `(data: Path | None, arm: str, seed: int) -> float`, for `reproduce`.
 
@@ -178,4 +181,5 @@ class Vertical:
     demo: Target | None = None
     gallery: Target | None = None
     query: Target | None = None
+    text: Target | None = None
     checks: Target | None = None

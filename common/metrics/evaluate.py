@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -71,6 +71,7 @@ def evaluate(
     *,
     protocols: Sequence[str] | str = "auto",
     task: str = "auto",
+    descriptions: Mapping[str, Tensor] | None = None,
     ks: Sequence[int] = (1, 5, 10),
     seed: int = 0,
     n_boot: int = 1000,
@@ -83,6 +84,7 @@ def evaluate(
             that lacks something it needs is an error; under "auto" it is listed in `skipped` with the reason.
         task: "classification", "multilabel", "regression", or "auto" (by the labels' shape; numbers with more than
             twenty different values that are not integers are regression).
+        descriptions: class -> embeddings [prompts, dim] of its descriptions, for the protocol `zeroshot`.
 
     >>> import torch
     >>> z = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
@@ -91,7 +93,7 @@ def evaluate(
     ['cluster', 'fewshot', 'knn', 'labelfree']
     """
     task = _task(test.labels) if task == "auto" else task
-    context = Context(test, train, val, task, tuple(ks), seed, n_boot)
+    context = Context(test, train, val, task, tuple(ks), seed, n_boot, descriptions)
     given = _given(context)
     default = [n for n in PROTOCOLS if n not in ("efficiency", "missing", "control")]
     names = default if protocols == "auto" else [protocols] if isinstance(protocols, str) else list(protocols)
@@ -135,6 +137,8 @@ def _given(c: Context) -> set[str]:
         given |= {"no regression"} if c.task != "regression" else set()
     if c.train is not None and c.train.labels is not None and labelled:
         given |= {"train"}
+    if c.descriptions is not None:
+        given |= {"descriptions"}
     if len(c.test.modalities) > 1:
         given |= {"pairs"}
     return given

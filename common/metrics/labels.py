@@ -33,7 +33,7 @@ def encode_labels(*parts: LabelsLike) -> list[LabelSet]:
     """Code the labels of several splits with one list of classes: the union over ALL of them, sorted.
 
     A class that stands only in the test set gets its own code, so that it counts as missed instead of shifting the
-    codes of the others. None, NaN and the empty string are missing.
+    codes of the others. None, NaN and the empty string are missing; 1, 1.0 and True are one class, called "1".
 
     >>> train, test = encode_labels(["b", "a", None], ["c", "a"])
     >>> train.classes, train.codes.tolist(), test.codes.tolist()
@@ -69,7 +69,13 @@ def _matrix(labels: LabelsLike) -> np.ndarray | None:
 
 def _list(labels: LabelsLike) -> list:
     values = labels.tolist() if hasattr(labels, "tolist") else list(labels)  # type: ignore[call-overload]
-    return [None if v is None or v == "" or v != v else int(v) if isinstance(v, bool) else v for v in values]
+    return [None if v is None or v == "" or v != v else _plain(v) for v in values]
+
+
+def _plain(label: object) -> object:
+    """Whole numbers as integers: a column with a missing label turns the class 1 into 1.0."""
+    whole = isinstance(label, bool) or (isinstance(label, float) and label.is_integer())
+    return int(label) if whole else label  # type: ignore[call-overload]
 
 
 def _order(label: object) -> tuple:

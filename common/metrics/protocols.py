@@ -20,6 +20,7 @@ from counterpoint.common.metrics.result import Result, features
 from counterpoint.common.metrics.retrieval import retrieval
 from counterpoint.common.metrics.robustness import missing_modality
 from counterpoint.common.metrics.similarity import cka, mutual_knn
+from counterpoint.common.metrics.zeroshot import zero_shot
 
 
 def _key(name: str, modality: str) -> str:
@@ -119,6 +120,23 @@ def _simpleshot(c: Context) -> dict[str, Result]:
     return _each(
         c, "simpleshot", lambda m, z: simpleshot(train.modalities[m], train.labels, z, c.test.labels, **options)
     )
+
+
+@protocol("zeroshot", "classes", "descriptions")
+def _zeroshot(c: Context) -> dict[str, Result]:
+    """Nearest class description, for every modality that shares the descriptions' space."""
+    assert c.descriptions is not None
+    width = next(iter(c.descriptions.values())).shape[1]
+    options = {"groups": c.test.groups, "n_boot": c.n_boot, "seed": c.seed}
+    found: dict[str, Result] = {
+        _key("zeroshot", m): zero_shot(z, c.test.labels, c.descriptions, **options)
+        for m, z in c.test.modalities.items()
+        if z.shape[1] == width
+    }
+    if not found:
+        widths = ", ".join(f"{m} {z.shape[1]}" for m, z in c.test.modalities.items())
+        raise ValueError(f"descriptions have {width} dimensions, which no modality has ({widths})")
+    return found
 
 
 @protocol("fewshot", "classes")

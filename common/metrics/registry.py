@@ -52,7 +52,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Context:
-    """What a protocol gets: the splits, the task and the seed."""
+    """What a protocol gets: the splits, the task, the seed, and the encoded descriptions of the classes (or None)."""
 
     test: Split
     train: Split | None
@@ -61,6 +61,7 @@ class Context:
     ks: tuple[int, ...]
     seed: int
     n_boot: int
+    descriptions: Mapping[str, Tensor] | None = None
 
 
 Run = Callable[[Context], Mapping[str, Result]]
@@ -71,7 +72,7 @@ class Protocol:
     """A registered way to evaluate: what it needs and the function that runs it."""
 
     name: str
-    needs: tuple[str, ...]  # of: labels, train, pairs, classes
+    needs: tuple[str, ...]  # of: labels, train, pairs, classes, no regression, descriptions
     summary: str
     run: Run
 

@@ -1,6 +1,7 @@
 """The command line's contract with its users: what appears, what it prints where, and its exit codes."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -96,6 +97,24 @@ class TestOutcomes:
     def test_a_fault_of_ours_keeps_its_traceback(self, cli):
         with pytest.raises(RuntimeError, match="a fault of ours"):
             cli("toy", "demo", "--count", "99")
+
+    def test_a_warning_is_one_line_and_notes_to_programmers_stay_away(self, cli, monkeypatch):
+        import warnings
+
+        from counterpoint.common.cli import main as module
+
+        def dispatch(program, argv):
+            warnings.warn("only 47 samples:\nthe batch shrinks", UserWarning, stacklevel=1)
+            warnings.warn("`torch.jit.script` is deprecated", FutureWarning, stacklevel=1)
+            return 0
+
+        monkeypatch.setattr(module, "_dispatch", dispatch)
+        assert cli("toy") == (0, "", "counterpoint: warning: only 47 samples: the batch shrinks\n")
+
+    def test_python_dash_m_is_the_same_command(self):
+        done = subprocess.run([sys.executable, "-m", "counterpoint", "nonsense"], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert "unknown vertical 'nonsense'" in done.stderr
 
     def test_interrupt_is_130(self, cli):
         assert cli("toy", "demo", "--count", "98")[0] == 130

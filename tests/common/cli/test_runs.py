@@ -52,6 +52,77 @@ def test_labels_bring_probes_that_learn_from_the_training_split(run, cli):
     assert figures["results"]["logreg of left"]["scores"]["intervals"]["balanced_accuracy"]["value"] > 0.7
 
 
+class TestZeroShot:
+    """Classes described by right views of training samples; left views of test samples are classified."""
+
+    @pytest.fixture
+    def prompts(self, run, tmp_path):
+        from toy_system import views
+
+        described: dict[str, list[str]] = {"positive": [], "negative": []}
+        for seed in range(1000, 1040):  # seeds that no split holds
+            view = views(seed, 0.1)
+            described[view["side"]].append(" ".join(f"{x:.9g}" for x in view["right"].tolist()))
+        as_file = tmp_path / "one.json"
+        as_file.write_text(json.dumps([float(x) for x in described["positive"][0].split()]))
+        described["positive"][0] = as_file.name
+        file = tmp_path / "prompts.json"
+        file.write_text(json.dumps(described))
+        return file
+
+    def test_descriptions_in_the_other_modality_classify_without_training(self, run, cli, prompts):
+        options = ("--label", "side", "--prompts", prompts, "--described_in", "right", "--json")
+        code, out, err = cli("toy", "evaluate", run, "--protocols", "zeroshot", *options)
+        assert code == 0, err
+        found = json.loads(out)["results"]
+        assert set(found) == {"zeroshot of left", "zeroshot of right"}
+        assert found["zeroshot of left"]["metrics"]["accuracy"] > 0.75
+        assert found["zeroshot of left"]["intervals"]["accuracy"]["groups"] == 10
+
+    def test_swapped_descriptions_turn_the_figures_over(self, run, cli, prompts):
+        described = json.loads(prompts.read_text())
+        prompts.write_text(json.dumps({"positive": described["negative"], "negative": described["positive"]}))
+        options = ("--label", "side", "--prompts", prompts, "--described_in", "right", "--json")
+        found = json.loads(cli("toy", "evaluate", run, "--protocols", "zeroshot", *options)[1])["results"]
+        assert found["zeroshot of left"]["metrics"]["accuracy"] < 0.25
+
+    def test_it_comes_with_the_other_protocols_where_classes_are_described(self, run, cli, prompts):
+        plain = json.loads(cli("toy", "evaluate", run, "--label", "side", "--json")[1])
+        assert "descriptions" in plain["skipped"]["zeroshot"]
+        both = json.loads(cli("toy", "evaluate", run, "--label", "side", "--prompts", prompts, "--json")[1])
+        assert {"zeroshot of left", "logreg of left"} <= set(both["results"])
+
+    @pytest.mark.parametrize(
+        ("text", "advice"),
+        [
+            ('{"positive": "1 2"}', "class 'positive'"),
+            ('{"positive": []}', "needs one or more descriptions"),
+            ("[1, 2]", "must map each class to its descriptions"),
+            ("{", "not a JSON or YAML file"),
+            (None, "no such file"),
+            ("{positive: 'p'}", "class 'positive'"),
+        ],
+    )
+    def test_mistakes(self, run, cli, tmp_path, text, advice):
+        file = tmp_path / "bad.yaml"
+        if text is not None:
+            file.write_text(text)
+        code, _, err = cli("toy", "evaluate", run, "--label", "side", "--prompts", file)
+        assert code == 2
+        assert advice in err
+
+    def test_an_undescribed_class_and_a_missing_label_field(self, run, cli, tmp_path):
+        file = tmp_path / "half.json"
+        file.write_text(json.dumps({"positive": " ".join(["1"] * 12)}))
+        options = ("--prompts", file, "--protocols", "zeroshot")
+        code, _, err = cli("toy", "evaluate", run, "--label", "side", *options)
+        assert code == 2
+        assert "no description of class 'negative'" in err
+        code, _, err = cli("toy", "evaluate", run, *options)
+        assert code == 2
+        assert "--label says" in err
+
+
 def test_evaluation_repeats_exactly(run, cli):
     first, second = (cli("toy", "evaluate", run, "--json")[1] for _ in range(2))
     assert first == second
@@ -302,6 +373,18 @@ class TestSearch:
         assert by_file["query"] == "mine.json"
         assert [h["id"] for h in by_file["neighbours"]] == [h["id"] for h in by_id["neighbours"]]
 
+    def test_by_text(self, run, cli):
+        from toy_system import views
+
+        query = ("--source", "left", "--to", "right", "--json")
+        by_id = json.loads(cli("toy", "search", run, "--id", "s12", *query)[1])
+        text = " ".join(f"{x:.9g}" for x in views(12, 0.1)["left"].tolist())
+        code, out, err = cli("toy", "search", run, f"--text={text}", *query)
+        assert code == 0, err
+        by_text = json.loads(out)
+        assert by_text["query"] == text
+        assert [h["id"] for h in by_text["neighbours"]] == [h["id"] for h in by_id["neighbours"]]
+
     def test_pictures(self, run, cli, tmp_path):
         code, out, _ = cli("toy", "search", run, "--id", "s12", "--top", "3", "--html", tmp_path / "found.html")
         assert code == 0
@@ -311,8 +394,9 @@ class TestSearch:
     @pytest.mark.parametrize(
         ("argv", "advice"),
         [
-            ((), "give either --id or --file"),
-            (("--id", "s12", "--file", "x"), "give either --id or --file"),
+            ((), "give one of --id, --file and --text"),
+            (("--id", "s12", "--file", "x"), "give one of --id, --file and --text"),
+            (("--id", "s12", "--text", "x"), "give one of --id, --file and --text"),
             (("--id", "s1x2"), "s12"),
             (("--id", "s12", "--source", "lefft"), "did you mean 'left'"),
             (("--file", "nowhere.json"), "nowhere.json: no such file"),

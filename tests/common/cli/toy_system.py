@@ -9,6 +9,7 @@ from torch import nn
 from toy_configs import PairConfig
 
 from counterpoint.common.data import Manifest, ManifestDataset
+from counterpoint.common.errors import InputError
 from counterpoint.common.losses import InfoNCE
 from counterpoint.common.metrics import Result
 from counterpoint.common.report import Media
@@ -69,3 +70,10 @@ def gallery(sample, modality):
 
 def query(file: Path, modality: str, config: PairConfig) -> dict:
     return {modality: torch.tensor(json.loads(file.read_text()))}
+
+
+def query_text(text: str, modality: str, config: PairConfig) -> dict:
+    numbers = torch.tensor([float(word) for word in text.split()])
+    if len(numbers) != 12:
+        raise InputError(f"a text holds 12 numbers, this one {len(numbers)}")
+    return {modality: numbers}

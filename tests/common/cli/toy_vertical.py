@@ -102,6 +102,7 @@ vertical = Vertical(
     simulate="toy_configs:simulate",
     gallery="toy_system:gallery",
     query="toy_system:query",
+    text="toy_system:query_text",
     importers=(Importer("folder", "a folder of text files", "toy_vertical:read_folder"),),
     data_check="toy_vertical:check_row",
     demo="toy_vertical:demo",

@@ -178,6 +178,22 @@ class TestZeroShot:
         with pytest.raises(ValueError, match="no description of class 'z'"):
             m.zero_shot(z, ["z"] * 30, words)
 
+    def test_evaluate_takes_descriptions_for_the_modalities_of_their_width(self):
+        z, words = gaussian(30, 4), {c: gaussian(2, 4, i + 1) for i, c in enumerate("abc")}
+        split = m.Split({"image": z, "sound": gaussian(30, 5)}, [*"abc"] * 10)
+        report = m.evaluate(split, protocols="zeroshot", descriptions=words, n_boot=5)
+        assert set(report.results) == {"zeroshot of image"}
+        alone = m.zero_shot(z, [*"abc"] * 10, words, n_boot=5)
+        assert report.results["zeroshot of image"].metrics == alone.metrics
+        with pytest.raises(ValueError, match="descriptions have 7 dimensions"):
+            m.evaluate(split, protocols="zeroshot", descriptions={c: gaussian(1, 7) for c in "abc"})
+
+    def test_a_class_read_as_a_number_is_found_by_its_name(self):
+        (labels,) = m.encode_labels([1.0, 0.0, float("nan"), 1, True])
+        assert labels.classes == ("0", "1")
+        assert labels.codes.tolist() == [1, 0, -1, 1, 1]
+        assert m.encode_labels([0.5, 1.5])[0].classes == ("0.5", "1.5")
+
 
 class TestCluster:
     def test_perfect_clusters_and_renamed_ones(self):
@@ -327,7 +343,7 @@ class TestEvaluate:
             "retrieval left -> right (pool 400)",
             "alignment left ~ right",
         } <= set(report.results)
-        assert report.skipped == {}
+        assert report.skipped == {"zeroshot": "needs descriptions"}
         assert report.groups["test"] == 200
         loaded = json.loads(report.write_json(tmp_path / "evaluation.json").read_text())
         assert loaded["data_hash"]["test"] == test.digest()
