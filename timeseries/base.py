@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from counterpoint.common.data.dataset import collate
 from counterpoint.common.errors import InputError
-from counterpoint.common.trainers import ContrastiveSystem, Datasets
+from counterpoint.common.trainers import ContrastiveSystem, Datasets, fit, override
 from counterpoint.common.trainers.state import preserved_rng, seed_all
 from counterpoint.timeseries.manifest import WindowDataset, load_windows
 from counterpoint.timeseries.windows import WindowSet
@@ -24,6 +26,17 @@ def build(cls: type[SignalSystem], config: Any, windows: WindowSet) -> SignalSys
     with preserved_rng():
         seed_all(config.train.seed)
         return cls(config, windows)
+
+
+def train_quietly(cls: type[SignalSystem], config: Any, windows: WindowSet, seed: int) -> Any:
+    """Train in a folder that is thrown away, for checks; returns the system with its last weights, to evaluate."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quiet = {"train.out": f"{folder}/run", "train.seed": seed, "train.tensorboard": False, "train.monitor_every": 0,
+                 "train.validate_every_epochs": 10_000}  # fmt: skip
+        system = build(cls, override(config, quiet), windows)
+        fit(system)
+    return system.eval()
 
 
 class SignalSystem(ContrastiveSystem):

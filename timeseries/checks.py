@@ -6,10 +6,8 @@ it does on real ones; GunPoint and BasicMotions are real.
 
 from __future__ import annotations
 
-import tempfile
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +16,16 @@ import torch
 from torch import Tensor
 
 from counterpoint.common.metrics import ridge_probe
-from counterpoint.common.trainers import Datasets, Stage, fit, override
+from counterpoint.common.trainers import Datasets, Stage, override
 from counterpoint.common.trainers.reproduce import Claim, sample_data
 from counterpoint.timeseries.augment import time_warped
-from counterpoint.timeseries.base import SignalSystem, build
+from counterpoint.timeseries.base import SignalSystem, train_quietly
 from counterpoint.timeseries.comet import Comet
 from counterpoint.timeseries.configs import CometConfig, DBPMSystemConfig, FrameProjectionsConfig, TS2VecConfig
 from counterpoint.timeseries.dbpm import DBPM
 from counterpoint.timeseries.frame_projections import FrameProjections
 from counterpoint.timeseries.manifest import WindowDataset
+from counterpoint.timeseries.plumbing import PLUMBING
 from counterpoint.timeseries.readers.ucr import read_ucr
 from counterpoint.timeseries.simulate import corrupt_pairs, ecg
 from counterpoint.timeseries.splits import split_patients
@@ -35,17 +34,6 @@ from counterpoint.timeseries.ts2vec import TS2Vec
 from counterpoint.timeseries.windows import WindowSet
 
 SMALL = {"dim": 64, "hidden": 32, "depth": 6}
-
-
-def _train(cls: type[SignalSystem], config: Any, windows: WindowSet, seed: int, changes: Mapping[str, Any]) -> Any:
-    """Train in a folder that is thrown away; returns the system with its last weights."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        quiet = {"train.out": f"{folder}/run", "train.seed": seed, "train.tensorboard": False, "train.monitor_every": 0,
-                 "train.validate_every_epochs": 10_000}  # fmt: skip
-        system = build(cls, override(override(config, changes), quiet), windows)
-        fit(system)
-    return system.eval()
 
 
 # TS2Vec on two real archives -------------------------------------------------------------------------------------
@@ -81,7 +69,7 @@ def ts2vec_archive(name: str, suffix: str, data: Path | None, arm: str, seed: in
         return float(arm)
     windows = archive(sample_data(data) / "timeseries" / "ucr_uea", name, suffix)
     changes = {"data.normalize": "none", "train.max_steps": 200}
-    return svm_accuracy(_train(TS2Vec, TS2VecConfig(), windows, seed, changes), windows)
+    return svm_accuracy(train_quietly(TS2Vec, override(TS2VecConfig(), changes), windows, seed), windows)
 
 
 # COMET against its two lower levels ------------------------------------------------------------------------------
@@ -94,12 +82,17 @@ def cohort(seed: int, patients: int = 30) -> WindowSet:
 
 
 def comet_labels(data: Path | None, arm: str, seed: int) -> float:
-    """Macro F1 of a probe with the labels of 10 % of the training patients, on held-out patients."""
+    """Macro F1 on held-out patients of a probe with the labels of 10 % of the training windows, as the paper counts.
+
+    240 steps (40 epochs). The labelled windows come from all training patients; no label of the validation patients is
+    used.
+    """
     windows = cohort(seed)
     levels = {"patient": 0.25, "trial": 0.25} if arm == "COMET" else {"patient": 0.0, "trial": 0.0}
-    changes = {**Comet.presets["small"], "data.patients": 30, "train.max_epochs": 10, "train.batch_size": 64, **levels}
-    system = _train(Comet, CometConfig(), windows, seed, {k: v for k, v in changes.items() if k != "data"})
-    found = probe_patients(system.embed_windows(windows), windows, (0.1,), seed=seed, n_boot=0)[0]
+    small = {key: value for key, value in Comet.presets["small"].items() if key != "data"}
+    config = override(CometConfig(), {**small, "train.max_epochs": 40, "train.batch_size": 64, **levels})
+    system = train_quietly(Comet, config, windows, seed)
+    found = probe_patients(system.embed_windows(windows), windows, (0.1,), by="window", seed=seed, n_boot=0)[0]
     return found.probe.scores.metrics["macro_f1"]
 
 
@@ -138,7 +131,7 @@ def _planted(seed: int, mined: bool, cls: type[DBPM] = PlantedDBPM) -> tuple[DBP
         "encoder": SMALL, "train": {"batch_size": 64, "max_epochs": 14}, "optim.lr": 1e-3, "projection": 64,
         "jitter": 0.2, "scaling": 0.3, "mining": {"warmup": 6} if mined else None,
     }  # fmt: skip
-    return _train(cls, DBPMSystemConfig(), windows, seed, changes), windows
+    return train_quietly(cls, override(DBPMSystemConfig(), changes), windows, seed), windows
 
 
 def dbpm_flags(kind: str, data: Path | None, arm: str, seed: int) -> float:
@@ -182,12 +175,20 @@ class WarpContrast(FrameProjections):
 WarpContrast.loss_weights = {}
 
 
+def slow_cohort(seed: int) -> WindowSet:
+    """Generated ECG at 25 Hz (the official code's rate), windows of 8 s: a rate cannot be read from two beats."""
+    windows = ecg(patients=30, trials=4, windows=6, length=200, fs=25.0, seed=seed)
+    return split_patients(windows, {"train": 0.6, "val": 0.2, "test": 0.2}, seed).normalized("trial")
+
+
+@cache
 def _frames(arm: str, seed: int) -> tuple[FrameProjections, WindowSet]:
-    windows = cohort(seed)
+    """240 steps of contrast and 60 of the mappers; both checks look at one and the same system."""
+    windows = slow_cohort(seed)
     cls = FrameProjections if arm == "frame projections" else WarpContrast
-    changes = {"width": 16, "dim": 64, "frequencies": 16, "mapper_epochs": 6 if cls is FrameProjections else 0,
-               "train": {"batch_size": 64, "max_epochs": 12}}  # fmt: skip
-    return _train(cls, FrameProjectionsConfig(), windows, seed, changes), windows
+    changes = {"width": 16, "dim": 64, "frequencies": 16, "mapper_epochs": 10 if cls is FrameProjections else 0,
+               "train": {"batch_size": 64, "max_epochs": 40}}  # fmt: skip
+    return train_quietly(cls, override(FrameProjectionsConfig(), changes), windows, seed), windows
 
 
 def frames_label(data: Path | None, arm: str, seed: int) -> float:
@@ -211,6 +212,7 @@ def frames_rate(data: Path | None, arm: str, seed: int) -> float:
 
 Run = Callable[[Path | None, str, int], float]
 _TS2VEC, _ECG = "Yue et al., AAAI 2022", "generated ECG (synthetic), 30 patients, held-out patients"
+_SLOW = f"{_ECG}, windows of 8 s at 25 Hz"
 CHECKS: dict[str, tuple[Claim, Callable[..., float]]] = {
     claim.name: (claim, run)
     for claim, run in (
@@ -225,8 +227,8 @@ CHECKS: dict[str, tuple[Claim, Callable[..., float]]] = {
             partial(ts2vec_archive, "BasicMotions", ".arff"),
         ),
         (
-            Claim("comet-ten-percent", "with labels of 10 % of patients, four levels beat sample + observation by 2 "
-                  "points of F1", "sample + observation", "COMET", "macro F1", margin=0.02,
+            Claim("comet-ten-percent", "with labels of 10 % of the training windows, four levels beat sample + "
+                  "observation by 2 points of F1", "sample + observation", "COMET", "macro F1", margin=0.02,
                   source="Wang et al., NeurIPS 2023", data=_ECG),
             comet_labels,
         ),
@@ -254,14 +256,14 @@ CHECKS: dict[str, tuple[Claim, Callable[..., float]]] = {
         (
             Claim("frame-projections-rate", "without augmentations heart rate is read better than after time-warp "
                   "contrast", "time-warp contrast", "frame projections", "mean absolute error (beats/min)",
-                  higher_is_better=False, source="Learning Without Augmenting, NeurIPS 2025", data=_ECG),
+                  higher_is_better=False, source="Learning Without Augmenting, NeurIPS 2025", data=_SLOW),
             frames_rate,
         ),
         (
             Claim("frame-projections-label", "elsewhere (diagnosis) it is at most one point below time-warp contrast",
                   "time-warp contrast", "frame projections", "AUROC", margin=-0.01,
-                  source="Learning Without Augmenting, NeurIPS 2025", data=_ECG),
+                  source="Learning Without Augmenting, NeurIPS 2025", data=_SLOW),
             frames_label,
         ),
     )
-}  # fmt: skip
+} | PLUMBING  # fmt: skip

@@ -37,6 +37,9 @@ class SignalConfig:
     """Seconds before the R peak."""
     beat_after: float = 0.45
     """Seconds after the R peak."""
+    windows_per_trial: int = 0
+    """Neighbouring windows (beats) of a recording that make one trial (COMET's pseudo-trials of ten beats); 0 keeps
+    the manifest's trials, or the whole recording."""
     low: float | None = None
     """High-pass edge in hertz (zero-phase Butterworth)."""
     high: float | None = None

@@ -84,7 +84,8 @@ def load_windows(config: SignalConfig) -> WindowSet:
     )
     if not len(windows):
         raise InputError(f"{config.manifest}: no window of {length} samples in any recording; lower data.length")
-    return windows.normalized(config.normalize)
+    windows = windows.normalized(config.normalize)
+    return windows.pseudo_trials(config.windows_per_trial) if config.windows_per_trial else windows
 
 
 def _generated(config: SignalConfig) -> WindowSet:

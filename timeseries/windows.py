@@ -167,6 +167,19 @@ class WindowSet:
             keep &= (self.frame[name] == value).to_numpy()
         return self.subset(keep)
 
+    def pseudo_trials(self, count: int) -> WindowSet:
+        """Every `count` neighbouring windows of a recording make one trial, named `<record>:<number>`.
+
+        >>> x = np.arange(24, dtype=np.float32)[:, None]
+        >>> windows = WindowSet.build([x], length=4, step=4, rows=[{"id": "r1"}], fs=4.0)
+        >>> windows.pseudo_trials(4).frame["trial"].tolist()
+        ['r1:0', 'r1:0', 'r1:0', 'r1:0', 'r1:1', 'r1:1']
+        """
+        if count < 1:
+            raise InputError(f"windows_per_trial is {count}; a trial holds one window or more")
+        number = self.frame.groupby("signal").cumcount() // count
+        return replace(self, frame=self.frame.assign(trial=self.frame["record"] + ":" + number.astype(str)))
+
     def normalized(self, level: str) -> WindowSet:
         """Scale at the stated level (see `Normalizer`): applied when a window is cut, the signals stay as they are."""
         if check_level(level) in ("none", "window"):

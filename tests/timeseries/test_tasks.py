@@ -8,17 +8,16 @@ from counterpoint.common.errors import InputError, LeakageError
 from counterpoint.common.trainers import override
 from counterpoint.timeseries.base import build
 from counterpoint.timeseries.configs import TS2VecConfig
-from counterpoint.timeseries.simulate import ecg
-from counterpoint.timeseries.splits import split_patients, split_windows_at_random
-from counterpoint.timeseries.tasks import (
+from counterpoint.timeseries.detection import (
     adjust_for_delay,
     anomaly_scores,
     anomaly_threshold,
     event_scores,
-    probe_patients,
-    similar_beats,
     windows_to_steps,
 )
+from counterpoint.timeseries.simulate import ecg
+from counterpoint.timeseries.splits import split_patients, split_windows_at_random
+from counterpoint.timeseries.tasks import probe_patients, similar_beats
 from counterpoint.timeseries.ts2vec import TS2Vec
 
 
