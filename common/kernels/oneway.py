@@ -16,7 +16,7 @@ from counterpoint.common.kernels.spec import Diagonal
 
 __all__ = ["one_way_loss"]
 
-BLOCK = 1 << 20  # logits held at a time: four megabytes
+BLOCK = 1 << 19  # logits held at a time: two megabytes
 LONGEST = 1 << 13  # columns of a row; longer rows go through the tiles of `contrast_stats`
 
 
@@ -64,17 +64,17 @@ class _OneWayLoss(torch.autograd.Function):
                 part = wide_q[first : first + step]
                 weight = torch.mm(part, wide_k.T, out=logits[: len(part)])
                 own = weight.diagonal(first)[: len(part)]
-                total -= own.sum(dtype=torch.float64)
-                highest = weight.amax(1, keepdim=True)
-                mass = weight.sub_(highest).exp_().sum(1, keepdim=True)
-                total += (highest + mass.log()).sum(dtype=torch.float64)
-                weight.div_(mass.mul_(rows))
-                own.sub_(1.0 / rows)
+                total += (weight.amax(1) - own).sum(dtype=torch.float64)
+                torch.softmax(weight, 1, out=weight)
+                # The largest logit less the logarithm of its share, at least 1 / columns, is the log-sum-exp.
+                total -= weight.amax(1).log().sum(dtype=torch.float64)
+                own.sub_(1.0)
                 if grad_q is not None:
                     torch.mm(weight, wide_k, out=grad_q[first : first + step])
                 if grad_k is not None:
                     grad_k.addmm_(weight.T, part)
-        ctx.save_for_backward(*(None if g is None else g.to(x.dtype) for g, x in ((grad_q, q), (grad_k, k))))
+        grads = (None if g is None else g.div_(rows).to(x.dtype) for g, x in ((grad_q, q), (grad_k, k)))
+        ctx.save_for_backward(*grads)
         return (total / rows).to(dtype)
 
     @staticmethod
