@@ -39,7 +39,7 @@ class GCN(nn.Module):
         super().__init__()
         sizes = [in_dim, *widths]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
-        self.activations = nn.ModuleList(nn.PReLU() if activation == "prelu" else nn.ReLU() for _ in widths)
+        self.activations = nn.ModuleList(nn.PReLU() if activation == "prelu" else nn.ReLU(inplace=True) for _ in widths)
         self.out_dim = widths[-1]
 
     def forward(self, x: Tensor, edge_index: Int[Tensor, "2 edges"]) -> Float[Tensor, "nodes out"]:
@@ -51,5 +51,5 @@ class GCN(nn.Module):
         ).coalesce()
         h = x
         for layer, activation in zip(self.layers, self.activations, strict=True):
-            h = activation(torch.sparse.mm(a, times(h, layer.weight)) + layer.bias)
+            h = activation(torch.addmm(layer.bias, a, times(h, layer.weight)))
         return h
