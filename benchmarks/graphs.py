@@ -6,27 +6,27 @@
     ... --parts nodes sampling       only these of: molecules, kcl, nodes, large, scaling, sampling
     ... --write benchmarks/graphs.md replaces these parts there and keeps the others
 
-Times are CPU seconds of one thread, best of several. Graphs and molecules are synthetic unless COUNTERPOINT_DATA names
-the sample data. Extra memory is what the call adds, at its peak, to what a fresh process holds with its inputs (Linux).
+Times are CPU seconds of one thread; what is compared with others runs in turn with them (`graphs_peers.py`). Graphs
+and molecules are synthetic unless COUNTERPOINT_DATA names the sample data. Extra memory is what the call adds, at its
+peak, to what a fresh process holds with its inputs (Linux).
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import time
-import types
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from graphs_peers import chemprop_featurizer, in_turn, official_gcool, official_pamc
 
 from counterpoint.common.trainers import override
 from counterpoint.graphs.configs import GCoolConfig, KCLConfig, PamCConfig
@@ -38,6 +38,7 @@ torch.set_num_threads(1)
 HEAD = """# Graphs: speed and memory
 
 `OMP_NUM_THREADS=1 python benchmarks/graphs.py`: CPU seconds of one thread."""
+ROUNDS = 11
 PAGE: dict[str, list[str]] = {}
 
 
@@ -81,6 +82,12 @@ def seconds_and_memory(function) -> str:
     return json.dumps({"seconds": seconds, "extra_mb": status("VmHWM") - before})
 
 
+def spread(values: list[float], form: str) -> str:
+    """Median and range."""
+    low, middle, high = (form.format(v) for v in (min(values), float(np.median(values)), max(values)))
+    return f"{middle} ({low}-{high})"
+
+
 def best(function, repeat: int = 3) -> float:
     """Smallest CPU time of a call."""
     function()
@@ -108,28 +115,6 @@ def smiles_list(n: int) -> tuple[list[str], str]:
     return [str(m["smiles"]) for m in molecules(n)], "synthetic molecules"
 
 
-def chemprop_featurizer(folder: str):
-    """chemprop's featurizer from an unpacked wheel; what its packages import for other purposes is stubbed."""
-    from unittest.mock import MagicMock
-
-    from rdkit import Chem
-
-    sys.path.append(folder)
-    while True:
-        try:
-            from chemprop.featurizers.molgraph.molecule import SimpleMoleculeMolGraphFeaturizer
-
-            break
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.startswith("chemprop"):
-                raise
-            sys.modules[error.name] = MagicMock()
-            for name in [m for m in sys.modules if m.startswith("chemprop")]:
-                del sys.modules[name]
-    make = SimpleMoleculeMolGraphFeaturizer()
-    return lambda smiles: make(Chem.MolFromSmiles(smiles))
-
-
 def featurizing(n: int, chemprop: str | None) -> None:
     from torch_geometric.utils import from_smiles
 
@@ -140,19 +125,22 @@ def featurizing(n: int, chemprop: str | None) -> None:
     rivals = {"PyG `from_smiles`": from_smiles}
     if chemprop:
         rivals["chemprop `SimpleMoleculeMolGraphFeaturizer`"] = chemprop_featurizer(chemprop)
-    ours = best(lambda: featurize(some), 2)
-    theirs = {name: best(lambda make=make: [make(s) for s in some], 2) for name, make in rivals.items()}
+    runs = {"ours": lambda: featurize(some)}
+    runs |= {name: lambda make=make: [make(text) for text in some] for name, make in rivals.items()}
+    seconds = in_turn(runs, ROUNDS)
+    middle = {name: float(np.median(values)) for name, values in seconds.items()}
     start = time.perf_counter()
     featurize(smiles, workers=2)
     wall = time.perf_counter() - start
     say(f"\n## Featurizing ({source})\n")
-    say("| | molecules per second |\n|---|---|")
-    for name, seconds in theirs.items():
-        say(f"| {name}, one process | {len(some) / seconds:.0f} |")
-    ratios = ", ".join(f"{seconds / ours:.2f}x {name}" for name, seconds in theirs.items())
-    say(f"| ours, one process | {len(some) / ours:.0f} ({ratios}) |")
-    ratios = ", ".join(f"{seconds * n / len(some) / wall:.2f}x {name}" for name, seconds in theirs.items())
-    say(f"| ours, {n} molecules, 2 worker processes (wall) | {n / wall:.0f} ({ratios}) |")
+    say("| | molecules per second | ours is faster by |\n|---|---|---|")
+    for name in rivals:
+        ratios = [b / a for a, b in zip(seconds["ours"], seconds[name], strict=True)]
+        say(f"| {name}, one process | {len(some) / middle[name]:.0f} | {spread(ratios, '{:.2f}x')} |")
+    say(f"| ours, one process | {len(some) / middle['ours']:.0f} | |")
+    faster = ", ".join(f"{middle[name] * n / len(some) / wall:.2f}x {name}" for name in rivals)
+    say(f"| ours, {n} molecules, 2 worker processes (wall) | {n / wall:.0f} | {faster} |")
+    say(f"\nMedian (range) of {ROUNDS} rounds of {len(some)} molecules, in turn; ratios within each round.")
 
 
 def kcl_step() -> None:
@@ -206,89 +194,31 @@ def node_steps(pamc_path: str | None, gcool_path: str | None) -> None:
 
     graph = cora_like()
     say(f"\n## Full-graph training steps ({graph.name}, {graph.n_nodes} nodes, {graph.x.shape[1]} features)\n")
-    say("| | ours, s | official, s | ratio |\n|---|---|---|---|")
+    say("| | ours, s | official, s | official / ours |\n|---|---|---|---|")
     pamc = PamC(PamCConfig(), graph)
     pamc.stage = replace(pamc.stage, name="contrast")
     with torch.no_grad():
         pamc.centres.normal_()
-    ours = best(step_of(pamc, graph))
-    official = best(official_pamc(pamc_path, graph)) if pamc_path else None
-    row("PamC (500-500-2000-10, order 3)", ours, official)
-    config = override(GCoolConfig(), {"hidden": 256, "dim": 128, "projector": 128, "activation": "relu"})
-    gcool = GCool(config, graph)
-    for epoch, name in ((0, "gCooL (256-128), first epochs"), (100, "gCooL (256-128), after epoch 100")):
-        gcool.progress.epoch = epoch
-        ours = best(step_of(gcool, graph))
-        official = best(official_gcool(gcool_path, graph, epoch)) if gcool_path else None
-        row(name, ours, official)
+    side_by_side("PamC (500-500-2000-10, order 3)", step_of(pamc, graph), pamc_path and official_pamc(pamc_path, graph))
+    for hidden, dim in ((256, 128), (1368, 384)):  # published for Photo and for WikiCS
+        sizes = {"hidden": hidden, "dim": dim, "projector": dim, "activation": "relu"}
+        gcool = GCool(override(GCoolConfig(), sizes), graph)
+        for epoch, name in ((0, "first epochs"), (100, "after epoch 100")):
+            gcool.progress.epoch = epoch
+            official = gcool_path and official_gcool(gcool_path, graph, epoch, (hidden, dim))
+            side_by_side(f"gCooL ({hidden}-{dim}), {name}", step_of(gcool, graph), official)
+    say(f"\nMedian (range) of {ROUNDS} rounds, ours and theirs in turn; the ratio is taken within each round.")
 
 
-def row(name: str, ours: float, official: float | None) -> None:
-    other = "not run" if official is None else f"{official:.3f} | {official / ours:.2f}x"
-    say(f"| {name} | {ours:.3f} | {other}{' | ' if official is None else ''} |")
-
-
-def _load(path: Path, name: str):
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def official_pamc(folder: str, graph: NodeGraph):
-    """One epoch of the official sparse training loop, without its scoring."""
-    sys.path.insert(0, folder)
-    for name in ("h5py", "munkres"):  # imported there for reading files and scoring, which are not timed
-        stub = sys.modules.setdefault(name, types.ModuleType(name))
-        stub.Munkres = stub.print_matrix = None
-    source = (Path(folder) / "train.py").read_text().split("if __name__")[0]
-    module = types.ModuleType("official_pamc")
-    exec(compile(source, "train.py", "exec"), module.__dict__)
-    models = sys.modules["models"]
-    model = models.SDCN_AE(500, 500, 2000, 2000, 500, 500, graph.x.shape[1], 10)
-    centres = torch.nn.Parameter(torch.randn(graph.n_classes, 10))
-    optimizer = torch.optim.Adam([*model.parameters(), centres], 1e-3)
-    adjacency = influence(graph.edge_index, graph.n_nodes, 3)
-
-    def forward():
-        z = model(graph.x)[-1]
-        q = 1.0 / (1.0 + torch.sum(torch.pow(z.unsqueeze(1) - centres, 2), 2))
-        return z, (q.t() / torch.sum(q, 1)).t()
-
-    def step() -> None:
-        p = module.target_distribution(forward()[1].data)
-        z, q = forward()
-        kl = torch.nn.functional.kl_div(q.log(), p, reduction="batchmean")
-        chosen = torch.nn.functional.one_hot(q.detach().argmax(1), graph.n_classes)
-        between = module.get_feature_dis(torch.sum(z.unsqueeze(1) * chosen.unsqueeze(2), dim=0))
-        loss = kl + module.NcontrastCCSP(z, between, adjacency, tau=0.5)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return step
-
-
-def official_gcool(folder: str, graph: NodeGraph, epoch: int):
-    """One official `fit` call on two views (dropping and masking outside, so not timed)."""
-    functional = Path(folder) / "src" / "functional.py"
-    package = types.ModuleType("src")
-    package.__path__ = [str(Path(folder) / "src")]
-    sys.modules["src"] = package
-    stub = types.ModuleType("torch_scatter")
-    from torch_geometric.utils import scatter
-
-    stub.scatter = scatter
-    sys.modules.setdefault("torch_scatter", stub)
-    for name in ("eigenvector_centrality", "compute_pr"):
-        setattr(sys.modules.setdefault("src.utils", types.ModuleType("src.utils")), name, None)
-    _load(functional, "src.functional")
-    model = _load(Path(folder) / "src" / "model.py", "src.model")
-    encoder = model.Encoder(graph.x.shape[1], 256, 128, torch.nn.functional.relu)
-    net = model.gCooL(encoder, 128, 128)
-    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
-    return lambda: net.fit(epoch, optimizer, graph.x, graph.x, graph.edge_index, graph.edge_index)
+def side_by_side(name: str, ours, official) -> None:
+    """A row of the table: both in turn, so that they meet the same machine."""
+    runs = {"ours": ours} | ({"official": official} if official else {})
+    found = in_turn(runs, ROUNDS)
+    cells = [spread(found["ours"], "{:.3f}")]
+    if official:
+        ratios = [b / a for a, b in zip(found["ours"], found["official"], strict=True)]
+        cells += [spread(found["official"], "{:.3f}"), spread(ratios, "{:.2f}x")]
+    say(f"| {name} | {' | '.join((cells + ['not run', ''])[:3])} |")
 
 
 # Scaling of the PamC loss ------------------------------------------------------------------------------------------
