@@ -19,7 +19,7 @@ def export(command: Call) -> int:
 def export_run(
     run: Path,
     out: Path,
-    format: Literal["onnx", "torch", "folder"] = "onnx",
+    format: Literal["auto", "onnx", "torch", "folder"] = "auto",
     modality: str | None = None,
     checkpoint: Literal["best", "last"] = "best",
     tolerance: float = 1e-4,
@@ -29,7 +29,7 @@ def export_run(
     Args:
         run: the run's folder.
         out: the file to write (.onnx, .pt2), or the folder (from_pretrained reads it back).
-        format: onnx (extra export), torch or folder.
+        format: onnx (extra export), torch or folder; auto goes by the ending, and a name without one is a folder.
         modality: which embedding; all of them unless given.
         checkpoint: which weights.
         tolerance: largest difference from the source that is allowed.
@@ -41,11 +41,11 @@ def export_run(
     system = load_run(run, checkpoint)
     if modality is not None and modality not in system.modalities:
         raise no_such("modality", modality, system.modalities)
-    if format == "folder":
+    if format == "folder" or (format == "auto" and not out.suffix):
         target = save_pretrained(system, out)
         return Outcome({"path": str(target)}, (f"wrote {target}",), {"model": target})
     system.stage = list(system.stages())[-1]
-    report = export(system, out, format, modality, tolerance=tolerance)
+    report = export(system, out, None if format == "auto" else format, modality, tolerance=tolerance)
     figures = {
         "path": str(report.path),
         "inputs": report.inputs,

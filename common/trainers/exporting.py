@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from counterpoint.common.trainers.loader import Datasets
 from counterpoint.common.trainers.state import preserved_rng
 from counterpoint.common.trainers.steps import batch_rows
 
-FORMATS = ("onnx", "torch")
+FORMATS = {"onnx": ".onnx", "torch": ".pt2"}  # with the endings that say so
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Encoder(nn.Module):
 def export(
     system: Any,
     path: str | Path,
-    format: str = "onnx",
+    format: str | None = None,
     modality: str | None = None,
     batch: Mapping[str, Any] | None = None,
     tolerance: float = 1e-4,
@@ -52,7 +53,8 @@ def export(
 
     Args:
         system: a trained system.
-        path: `.onnx`, or `.pt2` for torch.export.
+        path: the file; its ending says the format unless `format` does.
+        format: `onnx` (`.onnx`) or `torch` (a torch.export program, `.pt2`).
         modality: which embedding; None exports all of them, with all their inputs.
         batch: example inputs (at least two samples); else the first samples of the system's data.
         tolerance: largest allowed difference of an embedding's entry, on the example and on a smaller batch.
@@ -61,8 +63,7 @@ def export(
         InputError: the format is unknown, a package is missing, the model cannot be traced, or the numbers differ.
     """
     path = Path(path)
-    if format not in FORMATS:
-        raise InputError(f"format {format!r} is not one of {', '.join(FORMATS)}")
+    format = _format(path, format)
     device, training = next(system.parameters()).device, system.training
     system.cpu().eval()
     try:
@@ -70,6 +71,24 @@ def export(
             return _export(system, path, format, modality, batch or example_batch(system), tolerance)
     finally:
         system.to(device).train(training)
+
+
+def _format(path: Path, given: str | None) -> str:
+    """The format meant by an ending and a name, which may not contradict each other.
+
+    >>> _format(Path("encoder.pt2"), None)
+    'torch'
+    """
+    if given is not None and given not in FORMATS:
+        raise InputError(f"format {given!r} is not one of {', '.join(FORMATS)}")
+    meant = next((name for name, ending in FORMATS.items() if path.suffix == ending), given)
+    if meant is None:
+        raise InputError(f"{path}: end the name in {' or '.join(FORMATS.values())}, or name the format")
+    if given is not None and given != meant:
+        raise InputError(
+            f"{path}: ends as {meant} files do, but format is {given}; {given} files end in {FORMATS[given]}"
+        )
+    return meant
 
 
 def example_batch(system: Any, size: int = 4) -> dict[str, Any]:
@@ -146,6 +165,7 @@ def _onnx(program: Any, path: Path, names: Sequence[str], outputs: Sequence[str]
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise InputError(f"ONNX export needs the package {error.name}: pip install 'counterpoint[export]'") from error
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it would list the packages that it can do without
     written = torch.onnx.export(program, input_names=list(names), output_names=list(outputs), verbose=False)
     written.save(str(path))
     onnx.checker.check_model(str(path))

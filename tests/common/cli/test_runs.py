@@ -467,14 +467,17 @@ class TestExport:
     def test_a_folder_loads_back(self, run, cli, tmp_path):
         from counterpoint.common.trainers import from_pretrained, load_run
 
-        assert cli("toy", "export", run, "--out", tmp_path / "m", "--format", "folder")[0] == 0
+        assert cli("toy", "export", run, "--out", tmp_path / "m")[0] == 0  # no ending: a folder
         there, here = from_pretrained(tmp_path / "m").state_dict(), load_run(run).state_dict()
         assert all((there[name] == here[name]).all() for name in here)
 
     def test_mistakes(self, run, cli, tmp_path):
-        code, _, err = cli("toy", "export", run, "--out", tmp_path / "m.pt2", "--format", "torch", "--modality", "lfet")
+        code, _, err = cli("toy", "export", run, "--out", tmp_path / "m.pt2", "--modality", "lfet")
         assert code == 2
         assert "did you mean 'left'" in err
+        code, _, err = cli("toy", "export", run, "--out", tmp_path / "m.pt2", "--format", "onnx")
+        assert code == 2
+        assert "ends as torch files do" in err
 
 
 class TestFinetune:

@@ -252,7 +252,8 @@ def test_saved_models_come_back_equal(pretrained, tmp_path):
 @pytest.mark.parametrize("format", ["torch", "onnx"])
 def test_exported_numbers_equal_the_source(pretrained, tmp_path, format):
     system = load_run(pretrained)
-    report = export(system, tmp_path / f"model.{'onnx' if format == 'onnx' else 'pt2'}", format)
+    name = "model.onnx" if format == "onnx" else "model.pt2"
+    report = export(system, tmp_path / name)  # the ending says the format
     assert report.inputs == ("a", "b")
     assert report.largest_difference < 1e-5
     assert report.checked_batches == (4, 3)
@@ -260,6 +261,10 @@ def test_exported_numbers_equal_the_source(pretrained, tmp_path, format):
         export(system, tmp_path / "again", format, tolerance=-1.0)
     with pytest.raises(InputError, match="'tflite' is not one of onnx"):
         export(system, tmp_path / "again", "tflite")
+    with pytest.raises(InputError, match="end the name in .onnx or .pt2"):
+        export(system, tmp_path / "again")
+    with pytest.raises(InputError, match="ends as"):
+        export(system, tmp_path / name, "torch" if format == "onnx" else "onnx")
 
 
 def test_predictions_are_in_the_targets_unit(pretrained, tmp_path):
