@@ -43,6 +43,13 @@ def _array(name: str, values: Tensor | np.ndarray | Sequence[float]) -> np.ndarr
     return array
 
 
+def _numbers(name: str, values: Tensor | np.ndarray | Sequence[float]) -> np.ndarray:
+    array = _array(name, values).astype(np.float64)
+    if np.isnan(array).any():
+        raise ValueError(f"{name} holds NaN in {int(np.isnan(array).sum())} of {len(array)} rows: leave those rows out")
+    return array
+
+
 def group_codes(groups: object | None, n: int) -> tuple[np.ndarray, int]:
     """Number the groups 0..G-1; without groups every row is its own group.
 
@@ -54,6 +61,8 @@ def group_codes(groups: object | None, n: int) -> tuple[np.ndarray, int]:
     names = np.asarray(groups.detach().cpu() if isinstance(groups, Tensor) else groups)
     if names.shape != (n,):
         raise ValueError(f"groups must name one group for each of the {n} values, got shape {names.shape}")
+    if (missing := np.array([g is None or g != g for g in names.tolist()])).any():
+        raise ValueError(f"row {int(missing.argmax())} has no group: name one for every row, or give none at all")
     _, codes = np.unique(names, return_inverse=True)
     return codes, int(codes.max()) + 1
 
@@ -121,7 +130,7 @@ def bootstrap_columns(
     one cumulative sum over values sorted once. A hundred thousand rows take seconds.
     """
     names = list(columns)
-    table = np.stack([_array(name, columns[name]).astype(np.float64) for name in names], axis=1)
+    table = np.stack([_numbers(name, columns[name]) for name in names], axis=1)
     codes, count = group_codes(groups, len(table))
     sizes = np.bincount(codes, minlength=count)
     sums = np.stack([np.bincount(codes, column, count) for column in table.T], axis=1)
@@ -163,7 +172,7 @@ def paired_difference(
     >>> round(d.value, 3), round(d.low, 3), d.p_value < 0.06
     (0.1, 0.1, True)
     """
-    a, b = _array("first", first).astype(np.float64), _array("second", second).astype(np.float64)
+    a, b = _numbers("first", first), _numbers("second", second)
     if a.shape != b.shape:
         raise ValueError(f"paired values must have one shape, got {a.shape} and {b.shape}")
     interval = bootstrap_interval(b - a, groups, n=n, seed=seed, level=level)

@@ -35,10 +35,11 @@ def calibration(
     Source: Guo et al., "On calibration of modern neural networks", ICML 2017.
     """
     p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(codes)
-    if p.ndim != 2 or y.shape != (len(p),):
+    if p.ndim != 2 or y.shape != (len(p),) or len(p) == 0:
         raise ValueError(f"need probabilities [n, classes] and n codes, got {p.shape} and {y.shape}")
     if p.min() < 0 or not np.allclose(p.sum(1), 1, atol=1e-4):
         raise ValueError("rows of probabilities must be non-negative and sum to one")
+    _check_codes(y, p.shape[1])
     confidence, right = p.max(1), p.argmax(1) == y
     if equal_mass:
         place = np.argsort(np.argsort(confidence, kind="stable"), kind="stable") * bins // len(p)
@@ -69,8 +70,17 @@ def fit_temperature(logits: np.ndarray, codes: np.ndarray) -> float:
     from scipy.optimize import minimize_scalar
 
     z, y = np.asarray(logits, dtype=np.float64), np.asarray(codes)
+    if z.ndim != 2 or y.shape != (len(z),) or len(z) == 0:
+        raise ValueError(f"need logits [n, classes] and n codes, got {z.shape} and {y.shape}")
+    _check_codes(y, z.shape[1])
 
     def nll(log_inverse: float) -> float:
         return float(-log_softmax(z * np.exp(log_inverse), axis=1)[np.arange(len(y)), y].mean())
 
     return float(np.exp(-minimize_scalar(nll, bounds=(-7, 7), method="bounded", options={"xatol": 1e-6}).x))
+
+
+def _check_codes(codes: np.ndarray, classes: int) -> None:
+    if codes.min() < 0 or codes.max() >= classes:
+        found = f"{codes.min()}..{codes.max()}"
+        raise ValueError(f"codes of {classes} classes lie in 0..{classes - 1}, got {found}: leave out missing labels")

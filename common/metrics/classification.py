@@ -52,10 +52,8 @@ def score_classes(
     Macro figures run over classes that occur among the samples scored. AUROC is one-vs-rest. Chance is what predicting
     the most frequent class of these very samples (constant scores) would give.
     """
-    keep = labels.present
+    keep = _labelled(probabilities, labels, groups)
     p, y = probabilities[keep], labels.codes[keep]
-    if len(y) == 0:
-        raise ValueError("no sample carries a label: there is nothing to score")
     groups = None if groups is None else np.asarray(groups)[keep]
     count = p.shape[1]
     predicted = p.argmax(1)
@@ -88,7 +86,7 @@ def score_multilabel(
     seed: int = 0,
 ) -> Scores:
     """Macro AUROC, mAP and F1 over the labels, skipping missing entries; "exact" is the share of rows all right."""
-    keep = labels.present
+    keep = _labelled(probabilities, labels, groups)
     p, y = probabilities[keep], one_hot(labels)[keep]
     groups = None if groups is None else np.asarray(groups)[keep]
     known = np.isfinite(y)
@@ -106,7 +104,7 @@ def score_multilabel(
 
     flat = [_Ranked(np.zeros(len(y)), y[:, c] == 1, known[:, c]) for c in columns]
     # A constant prediction scores best in F1 when it says yes to everything.
-    share = np.nanmean(y, axis=0)
+    share = np.nansum(y, axis=0) / np.maximum(known.sum(0), 1)
     chance = {"exact": float(np.where(known, y == 0, True).all(1).mean()), "macro_f1": _mean(2 * share / (1 + share))}
     chance |= _macro(flat, np.ones(len(y)))
     notes = [] if len(columns) == p.shape[1] else [f"{p.shape[1] - len(columns)} labels have one kind of sample only"]
@@ -129,7 +127,11 @@ def score_regression(
     """R2, MAE, RMSE and Spearman correlation; chance is predicting the training mean. NaN targets are left out."""
     from scipy.stats import rankdata
 
+    if len(predicted) != len(target) or (groups is not None and len(groups) != len(target)):
+        raise ValueError(f"{len(predicted)} predictions and {len(target)} targets: one of each (and a group) a sample")
     keep = np.isfinite(target)
+    if not keep.any():
+        raise ValueError("no sample carries a target: there is nothing to score")
     p, y = predicted[keep].astype(np.float64), target[keep].astype(np.float64)
     groups = None if groups is None else np.asarray(groups)[keep]
     rank_p, rank_y = rankdata(p), rankdata(y)
@@ -139,7 +141,8 @@ def score_regression(
         centre = (w @ y) / total
         spread = w @ (y - centre) ** 2
         error = w @ (p - y) ** 2
-        r2 = 1 - error / spread if spread > 0 else float("nan")
+        # Equal targets differ from their computed mean by rounding: no spread, and R2 says nothing.
+        r2 = 1 - error / spread if spread > 1e-24 * (w @ y**2) else float("nan")
         # Ranks are those of the whole sample: within a replicate they change by ties only.
         return {
             "R2": float(r2),
@@ -152,6 +155,22 @@ def score_regression(
     chance = figures(np.ones(len(y)), constant, constant) | {"spearman": 0.0}
     per_row = {"row": np.flatnonzero(keep), "error": np.abs(p - y)}
     return _scored(figures, len(y), chance, groups, n_boot, seed, len(y), int((~keep).sum()), (), [], per_row)
+
+
+def _labelled(probabilities: np.ndarray, labels: LabelSet, groups: np.ndarray | None) -> np.ndarray:
+    """Rows that carry a label, after a check that everything is of one length and holds numbers."""
+    keep = labels.present
+    if probabilities.shape != (len(keep), len(labels.classes)):
+        raise ValueError(
+            f"probabilities must be [{len(keep)} labels, {len(labels.classes)} classes], got {probabilities.shape}"
+        )
+    if groups is not None and len(groups) != len(keep):
+        raise ValueError(f"groups must name one group for each of the {len(keep)} samples, got {len(groups)}")
+    if not keep.any():
+        raise ValueError("no sample carries a label: there is nothing to score")
+    if not np.isfinite(probabilities[keep]).all():
+        raise ValueError("probabilities hold NaN or infinity: which class was predicted cannot be said")
+    return keep
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int, weight: Weights) -> np.ndarray:

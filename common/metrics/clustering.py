@@ -76,9 +76,17 @@ def cluster(
     (coded,) = encode_labels(labels)
     keep = coded.present
     codes = coded.codes[keep]
+    if len(z) != len(keep):
+        raise ValueError(f"{len(z)} feature rows but {len(keep)} labels")
+    classes = len(np.unique(codes))
+    if classes < 2:
+        raise ValueError(f"clusters are compared with at least two classes, the labels hold {classes}")
     x = features("z", z, normalize=normalize).double().cpu().numpy()[keep]
-    k = len(np.unique(codes)) if clusters is None else clusters
-    known = None if old is None else np.isin(codes, [coded.classes.index(str(c)) for c in old])
+    k = classes if clusters is None else clusters
+    names = None if old is None else {str(c) for c in old}
+    if names is not None and (absent := sorted(names - set(coded.classes))):
+        raise ValueError(f"no sample of the old class {absent[0]!r}; there are {', '.join(coded.classes[:10])}")
+    known = None if names is None else np.isin(codes, [i for i, c in enumerate(coded.classes) if c in names])
     rows: dict[str, list[float]] = {}
     chance = []
     for seed in seeds:
@@ -95,7 +103,8 @@ def cluster(
             "accuracy": accuracy,
         }
         if known is not None:
-            figures |= {"accuracy_old": float(right[known].mean()), "accuracy_new": float(right[~known].mean())}
+            parts = {"accuracy_old": right[known], "accuracy_new": right[~known]}
+            figures |= {name: float(part.mean()) for name, part in parts.items() if len(part)}
         for name, value in figures.items():
             rows.setdefault(name, []).append(value)
         shuffled = np.random.default_rng(seed).permutation(found)

@@ -81,6 +81,8 @@ def compare_evaluations(
         raise ValueError(
             f"runs can only be compared on the same samples: {first.samples['test']} and {second.samples['test']}"
         )
+    if groups is not None and len(groups) != first.samples["test"]:
+        raise ValueError(f"{len(groups)} groups for {first.samples['test']} test samples: give one of each sample")
     found = []
     for name in first.results:
         if name not in second.results:

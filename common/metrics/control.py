@@ -36,10 +36,10 @@ def shuffle_labels(labels: LabelsLike, groups: object | None, rng: np.random.Gen
     >>> shuffle_labels(["a", "a", "b"], ["p", "p", "q"], np.random.default_rng(3))
     ['b', 'b', 'a']
     """
-    values = labels.tolist() if hasattr(labels, "tolist") else list(labels)  # type: ignore[call-overload]
+    values = _list(labels)
     codes, count = group_codes(groups, len(values))
-    first = [values[int(np.flatnonzero(codes == g)[0])] for g in range(count)] if groups is not None else values
-    if groups is None or any(values[i] != first[g] for i, g in enumerate(codes)):
+    first = [values[i] for i in np.unique(codes, return_index=True)[1]]
+    if groups is None or not all(_same(values[i], first[g]) for i, g in enumerate(codes)):
         return [values[i] for i in rng.permutation(len(values))]
     dealt = [first[i] for i in rng.permutation(count)]
     return [dealt[g] for g in codes]
@@ -61,7 +61,7 @@ def shuffled_control(
         chance: what the figure should be when labels mean nothing (0.5 for AUROC, 1/classes for balanced accuracy).
     """
     rng = np.random.default_rng(seed)
-    real = float(score(list(labels)))  # type: ignore[call-overload]
+    real = float(score(_list(labels)))
     shuffled = np.array([float(score(shuffle_labels(labels, groups, rng))) for _ in range(repeats)])
     low, high = np.quantile(shuffled, [0.025, 0.975])
     # With few repeats the quantiles are nearly the extremes; the mean's own error is the sharper test.
@@ -69,3 +69,12 @@ def shuffled_control(
     leak = not low <= chance <= high and abs(shuffled.mean() - chance) > error
     p = (1 + int((shuffled >= real).sum())) / (1 + repeats)
     return Control(real, float(shuffled.mean()), float(low), float(high), chance, p, bool(leak), shuffled)
+
+
+def _list(labels: LabelsLike) -> list:
+    """Plain values: elements of a tensor would be compared by identity."""
+    return labels.tolist() if hasattr(labels, "tolist") else list(labels)  # type: ignore[call-overload]
+
+
+def _same(a: object, b: object) -> bool:
+    return a == b or (a != a and b != b)  # two missing labels (NaN) are alike

@@ -27,6 +27,10 @@ def score_dense(
     >>> round(score_dense(one, ("rest", "event"), n_boot=10).metrics["mean_iou"], 4)      # (3/4 + 4/5) / 2
     0.775
     """
+    if confusions.shape[1] != len(classes) or (groups is not None and len(groups) != len(confusions)):
+        raise ValueError(
+            f"need one row and column a class and one group a sample, got {confusions.shape} and {len(classes)} classes"
+        )
     labelled = confusions.sum((1, 2)) > 0
     table = confusions[labelled].astype(np.float64)
     if not len(table):

@@ -16,7 +16,7 @@ from torch import Tensor
 from counterpoint.common.metrics import protocols as _protocols  # noqa: F401  (fills the table)
 from counterpoint.common.metrics.labels import LabelsLike
 from counterpoint.common.metrics.registry import PROTOCOLS, Context, Split
-from counterpoint.common.metrics.result import Result, plain
+from counterpoint.common.metrics.result import Result, features, plain
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,9 @@ def evaluate(
     >>> sorted(report.results)
     ['cluster', 'fewshot', 'knn', 'labelfree']
     """
+    splits = {n: s for n, s in (("test", test), ("train", train), ("val", val)) if s is not None}
+    for name, split in splits.items():
+        _check_split(name, split)
     task = _task(test.labels) if task == "auto" else task
     context = Context(test, train, val, task, tuple(ks), seed, n_boot, descriptions)
     given = _given(context)
@@ -113,7 +116,6 @@ def evaluate(
             if protocols != "auto":
                 raise
             skipped[name] = str(error)
-    splits = {n: s for n, s in (("test", test), ("train", train), ("val", val)) if s is not None}
     return Evaluation(
         results=results,
         skipped=skipped,
@@ -127,6 +129,18 @@ def evaluate(
         versions={p: version(p) for p in ("counterpoint", "torch", "numpy", "scikit-learn")}
         | {"python": platform.python_version()},
     )
+
+
+def _check_split(name: str, split: Split) -> None:
+    """Everything of a split is of one length, and no feature is NaN: else "auto" would skip every protocol."""
+    for modality, z in split.modalities.items():
+        where = f"{name} {modality}".strip()
+        features(where, z)
+        if len(z) != split.rows:
+            raise ValueError(f"{where}: {len(z)} rows, but {split.rows} in the first modality; rows belong together")
+    for kind, values in (("labels", split.labels), ("groups", split.groups)):
+        if values is not None and len(values) != split.rows:  # type: ignore[arg-type]
+            raise ValueError(f"{name}: {len(values)} {kind} for {split.rows} samples")  # type: ignore[arg-type]
 
 
 def _given(c: Context) -> set[str]:
@@ -151,6 +165,9 @@ def _task(labels: LabelsLike | None) -> str:
     if isinstance(array, np.ndarray) and array.ndim == 2:
         return "multilabel"
     values = np.asarray(array)
+    if values.dtype.kind == "O":  # numbers among which some are missing
+        known = [v for v in values.tolist() if v is not None]
+        values = np.asarray(known) if all(isinstance(v, int | float) for v in known) else values
     if values.dtype.kind == "f":
         finite = values[np.isfinite(values)]
         if len(np.unique(finite)) > 20 and not np.array_equal(finite, np.round(finite)):

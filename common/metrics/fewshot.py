@@ -40,6 +40,9 @@ def simpleshot(
     if support.multilabel:
         raise ValueError("nearest class means need one class per sample; multi-label sets can use kNN or a probe")
     keep = support.present
+    _check_rows("train", train, len(keep))
+    if not keep.any():
+        raise ValueError("no training sample carries a label: there is no class mean")
     z, z_test = take(features("train", train), keep).double(), features("test", test).double()
     codes = torch.as_tensor(support.codes[keep], device=z.device)
     negative, seen = _class_means(z, codes, z_test)
@@ -94,6 +97,7 @@ def few_shot(
     """
     (coded,) = encode_labels(labels)
     x = features("z", z).double()
+    _check_rows("z", x, len(coded.codes))
     units, _ = group_codes(groups, len(x))
     rng = np.random.default_rng(seed)
     members = {c: np.flatnonzero(coded.codes == c) for c in range(len(coded.classes))}
@@ -128,6 +132,11 @@ def few_shot(
     return Episodes(t_interval(values), 1 / ways, ways, k_shot, n_query, len(values), values)
 
 
+def _check_rows(name: str, z: Tensor, labels: int) -> None:
+    if len(z) != labels:
+        raise ValueError(f"{name}: {len(z)} feature rows but {labels} labels")
+
+
 @dataclass(frozen=True)
 class LabelEfficiency(Result):
     """Test figure at growing shares of labels: rows of (fraction, labelled samples, interval over seeds)."""
@@ -151,21 +160,26 @@ def nested_subset(
     rng = np.random.default_rng(seed)
     _, unit = np.unique(groups, return_inverse=True)
     count = unit.max() + 1
-    majority = np.array([np.bincount(codes[unit == g]).argmax() for g in range(count)])
+    pairs, rows = np.unique(np.stack([unit, codes]), axis=1, return_counts=True)
+    largest = np.lexsort((pairs[1], -rows, pairs[0]))  # group by group, its most frequent class first
+    majority = pairs[1, largest[np.unique(pairs[0], return_index=True)[1]]]
     place = np.empty(count)
     for c in np.unique(majority):
         mine = rng.permutation(np.flatnonzero(majority == c))
         # Evenly spread ranks: group i of n of a class stands at (i + u) / n, u in [0, 1).
         place[mine] = (np.arange(len(mine)) + rng.random()) / len(mine)
+    holders = {c: pairs[0, pairs[1] == c] for c in np.unique(codes).tolist()}
     sizes = np.bincount(unit)
     order = np.argsort(place, kind="stable")
     reached = np.cumsum(sizes[order])
     subsets = {}
+    if not all(0 < f <= 1 for f in fractions):
+        raise ValueError(f"fractions of the labels lie in (0, 1], got {list(fractions)}")
     for f in sorted(fractions):
         last = int(np.searchsorted(reached, f * len(codes) - 1e-9)) + 1
         chosen = set(order[: min(last, count)].tolist())
-        for c in np.unique(majority):  # never lose a class
-            chosen.add(int(min(np.flatnonzero(majority == c), key=lambda g: place[g])))
+        for c, mine in holders.items():  # never lose a class, not even one that is nowhere the most frequent
+            chosen.add(int(min(mine, key=lambda g: (majority[g] != c, place[g]))))
         subsets[f] = np.flatnonzero(np.isin(unit, list(chosen)))
     return subsets
 
@@ -187,12 +201,12 @@ def label_efficiency(
     Subsets are nested within a seed and stratified by class; intervals are Student's t over seeds. Every class keeps at
     least one group, so the smallest share can be larger than asked: `samples` says what was used.
     """
-    coded, _ = encode_labels(train_labels, test_labels)
+    coded, tests = encode_labels(train_labels, test_labels)
+    _check_rows("train", train, len(coded.codes))
     rows = np.flatnonzero(coded.present)
     units = np.arange(len(rows)) if train_groups is None else np.asarray(train_groups)[rows]
-    names = [coded.classes[c] for c in coded.codes[rows]]
-    tests = encode_labels(test_labels)[0]
-    y_test = [tests.classes[c] if c >= 0 else None for c in tests.codes]
+    y_train = coded.codes[rows]  # codes keep the order of the classes, which names as text would not
+    y_test = [int(c) if c >= 0 else None for c in tests.codes]
     methods = {"logreg": logistic_probe, "knn": knn, "simpleshot": simpleshot}
     if method not in methods:
         raise ValueError(f"method must be one of {', '.join(methods)}, got {method!r}")
@@ -206,7 +220,7 @@ def label_efficiency(
                 options |= {"train_groups": units[part], "c_grid": (1e-3, 1e-2, 1e-1, 1.0, 10.0), "seed": seed}
             elif method == "knn":
                 options |= {"ks": (5,)}
-            x, y = take(train, rows[part]), [names[r] for r in part]
+            x, y = take(train, rows[part]), y_train[part]
             result = methods[method](x, y, test, y_test, **options)
             scores = result if isinstance(result, Scores) else getattr(result, "scores", None) or result.best
             table[i, j], chance = scores.metrics[metric], scores.chance[metric]

@@ -84,6 +84,8 @@ def knn(
     available = labelled - int(leave_one_out)
     if available < 1:
         raise ValueError("kNN needs at least one labelled neighbour")
+    if not ks or min(ks) < 1:
+        raise ValueError(f"ks are numbers of neighbours, at least 1, got {list(ks)}")
     ks = sorted({min(k, available) for k in ks})
     # Where each query itself stands in the bank, so that leaving one out can take it from its neighbours.
     own = torch.as_tensor(np.where(known, np.cumsum(known) - 1, -1)) if leave_one_out else None

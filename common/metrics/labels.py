@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,9 @@ def encode_labels(*parts: LabelsLike) -> list[LabelSet]:
     A class that stands only in the test set gets its own code, so that it counts as missed instead of shifting the
     codes of the others. None, NaN and the empty string are missing; 1, 1.0 and True are one class, called "1".
 
+    Raises:
+        ValueError: a matrix holds anything but 0, 1 and NaN, or a class stands there both as a number and as text.
+
     >>> train, test = encode_labels(["b", "a", None], ["c", "a"])
     >>> train.classes, train.codes.tolist(), test.codes.tolist()
     (('a', 'b', 'c'), [1, 0, -1], [2, 0])
@@ -49,6 +53,8 @@ def encode_labels(*parts: LabelsLike) -> list[LabelSet]:
     classes = sorted({x for values in lists for x in values if x is not None}, key=_order)
     index = {c: i for i, c in enumerate(classes)}
     names = tuple(str(c) for c in classes)
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise ValueError(f"class {twice[0]} stands there as a number and as text: give all labels one type")
     return [LabelSet(np.array([-1 if x is None else index[x] for x in v], dtype=np.int64), names) for v in lists]
 
 
@@ -64,11 +70,18 @@ def one_hot(labels: LabelSet) -> np.ndarray:
 
 def _matrix(labels: LabelsLike) -> np.ndarray | None:
     array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else labels
-    return array.astype(np.float64) if isinstance(array, np.ndarray) and array.ndim == 2 else None
+    if not isinstance(array, np.ndarray) or array.ndim != 2:
+        return None
+    matrix = array.astype(np.float64)
+    odd = np.isfinite(matrix) & (matrix != 0) & (matrix != 1) | np.isinf(matrix)
+    if odd.any():
+        raise ValueError(f"a multi-label matrix holds 0, 1 and NaN (missing), not {matrix[odd][0]:g}")
+    return matrix
 
 
 def _list(labels: LabelsLike) -> list:
     values = labels.tolist() if hasattr(labels, "tolist") else list(labels)  # type: ignore[call-overload]
+    values = [v.item() if isinstance(v, Tensor | np.generic) else v for v in values]  # compare by value, not identity
     return [None if v is None or v == "" or v != v else _plain(v) for v in values]
 
 

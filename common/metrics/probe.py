@@ -29,7 +29,8 @@ class Probe(Result):
         scores: figures on the test samples.
         penalty: chosen C (logistic: larger is freer) or alpha (ridge: larger is stiffer).
         chosen_on: "validation", "5-fold grouped cross-validation", ... or "given".
-        grid: penalty -> score it was chosen by (accuracy, mean AUROC for multi-label, R2 for ridge).
+        grid: penalty -> score it was chosen by (accuracy, mean AUROC for multi-label, R2 for ridge: over the held-out
+            samples of all folds together, because a fold of one sample or of equal targets has no R2).
         at_edge: the choice lies at the end of the grid, so a wider grid might do better.
         calibration: whether the test probabilities mean what they say; for one class per sample.
     """
@@ -80,16 +81,25 @@ def logistic_probe(
     >>> probe.scores.metrics["accuracy"] > 0.9, probe.chosen_on
     (True, '5-fold cross-validation')
     """
+    if (val is None) != (val_labels is None):
+        raise ValueError("validation features and their labels are given together or not at all")
     parts = [train_labels, test_labels] + ([] if val is None else [val_labels])
     sets = encode_labels(*parts)
     x, x_test = (_numpy(n, z) for n, z in (("train", train), ("test", test)))
     multilabel = sets[0].multilabel
     y = sets[0].matrix if multilabel else sets[0].codes
     keep = sets[0].present
+    _check_rows("train", x, len(keep), train_groups)
+    _check_rows("test", x_test, len(sets[1].present), groups)
+    if not keep.any():
+        raise ValueError("no training sample carries a label: there is nothing to fit")
     x, y = x[keep], y[keep]
     group = None if train_groups is None else np.asarray(train_groups)[keep]
     if val is not None:
         x_val, keep_val = _numpy("val", val), sets[2].present
+        _check_rows("val", x_val, len(keep_val))
+        if not keep_val.any():
+            raise ValueError("no validation sample carries a label: C cannot be chosen on them")
         y_val = (sets[2].matrix if multilabel else sets[2].codes)[keep_val]
         splits: list = [(np.arange(len(x)), len(x) + np.arange(len(y_val)))]
         x, y, chosen_on = np.concatenate([x, x_val[keep_val]]), np.concatenate([y, y_val]), "validation"
@@ -137,6 +147,10 @@ def ridge_probe(
     """
     x, x_test = (_numpy(n, z) for n, z in (("train", train), ("test", test)))
     y, y_test = (np.asarray(t, dtype=np.float64).reshape(-1) for t in (train_targets, test_targets))
+    _check_rows("train", x, len(y), train_groups)
+    _check_rows("test", x_test, len(y_test), groups)
+    if (val is None) != (val_targets is None):
+        raise ValueError("validation features and their targets are given together or not at all")
     keep = np.isfinite(y)
     x, y = x[keep], y[keep]
     if len(y) < 2:
@@ -145,6 +159,9 @@ def ridge_probe(
     if val is not None:
         y_val = np.asarray(val_targets, dtype=np.float64).reshape(-1)
         keep_val = np.isfinite(y_val)
+        _check_rows("val", val, len(y_val))
+        if not keep_val.any():
+            raise ValueError("no validation sample carries a target: alpha cannot be chosen on them")
         splits: list = [(np.arange(len(x)), len(x) + np.arange(keep_val.sum()))]
         x, y = np.concatenate([x, _numpy("val", val)[keep_val]]), np.concatenate([y, y_val[keep_val]])
         chosen_on = "validation"
@@ -153,12 +170,14 @@ def ridge_probe(
         chosen_on = f"{len(splits)}-fold {'grouped ' if group is not None else ''}cross-validation"
     else:
         splits, chosen_on = [], "given"
-    grid = dict.fromkeys(sorted(map(float, alphas)), 0.0)
+    errors = dict.fromkeys(sorted(map(float, alphas)), 0.0)
     for fit, check in splits:
         model = _Ridge(x[fit], y[fit])
-        spread = ((y[check] - y[check].mean()) ** 2).sum()
-        for alpha in grid:
-            grid[alpha] += (1 - ((model.fit(alpha).predict(x[check]) - y[check]) ** 2).sum() / spread) / len(splits)
+        for alpha in errors:
+            errors[alpha] += float(((model.fit(alpha).predict(x[check]) - y[check]) ** 2).sum())
+    held = y[np.concatenate([check for _, check in splits])] if splits else y
+    spread = float(((held - held.mean()) ** 2).sum())
+    grid = {alpha: 1 - error / spread if spread > 0 else -error for alpha, error in errors.items()}
     best = max(grid, key=lambda a: (round(grid[a], 10), a))
     model = _Ridge(x, y).fit(best)
     p = model.predict(x_test)
@@ -275,6 +294,13 @@ def _quality(p: np.ndarray, y: np.ndarray, multilabel: bool) -> float:
     known = np.isfinite(y)
     figures = [auroc(p[k, c], y[k, c] == 1) for c, k in enumerate(known.T) if 0 < y[k, c].sum() < k.sum()]
     return float(np.mean(figures)) if figures else 0.0
+
+
+def _check_rows(name: str, z: np.ndarray | Tensor, labels: int, groups: object | None = None) -> None:
+    if len(z) != labels:
+        raise ValueError(f"{name}: {len(z)} feature rows but {labels} labels")
+    if groups is not None and len(groups) != labels:  # type: ignore[arg-type]
+        raise ValueError(f"{name}: {len(groups)} groups for {labels} samples")  # type: ignore[arg-type]
 
 
 def _numpy(name: str, z: Tensor) -> np.ndarray:

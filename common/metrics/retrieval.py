@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from counterpoint.common.metrics.bootstrap import Interval, bootstrap_columns, group_codes
+from counterpoint.common.metrics.bootstrap import Interval, bootstrap_columns
 from counterpoint.common.metrics.chance import chance_levels
+from counterpoint.common.metrics.labels import encode_labels
 from counterpoint.common.metrics.ranking import Places, SortedRanks, paired_ranks, score_tiles, tie_tolerance
 from counterpoint.common.metrics.result import Result, features
 
@@ -91,7 +93,7 @@ def retrieval(
         qa, kb: embeddings of the two modalities; cosine similarity unless `normalize=False` (then inner product).
         relevant: the truth. None: row i belongs to row i. An int tensor [n]: query i's one key. A pair of label
             sequences (of qa's rows, of kb's rows): every key of the same label (captions of an image, sections of a
-            piece). A bool matrix [n, m] for anything else.
+            piece); rows without a label (None, NaN, "") belong to nothing. A bool matrix [n, m] for anything else.
         ks: cut-offs.
         groups, groups_b: resampling unit (patient, piece) of each row of qa and of kb for the intervals; `groups_b`
             defaults to `groups` when the rows are paired.
@@ -108,6 +110,7 @@ def retrieval(
     (0.125, 0.125, 4.5, 4.5)
     """
     qa, kb = _pair(qa, kb, normalize)
+    _check_cuts(ks)
     options = {"ks": tuple(ks), "n_boot": n_boot, "seed": seed}
     ab, ba = f"{names[0]} -> {names[1]}", f"{names[1]} -> {names[0]}"
     if relevant is None:
@@ -150,6 +153,7 @@ def rank_queries(
     (2, 1, 2, 1.0)
     """
     q, k = _pair(q, k, normalize)
+    _check_cuts(ks)
     options = {"ks": tuple(ks), "n_boot": n_boot, "seed": seed}
     if exclude_self:
         _check_paired(q, k)
@@ -171,6 +175,11 @@ def _pair(q: Tensor, k: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
         raise ValueError(f"queries and keys differ in dimension: {q.shape[1]} and {k.shape[1]}")
     dtype = torch.promote_types(q.dtype, k.dtype)
     return q.to(dtype), k.to(dtype)
+
+
+def _check_cuts(ks: Sequence[int]) -> None:
+    if any(k < 1 for k in ks):
+        raise ValueError(f"ks are cut-offs, at least 1, got {list(ks)}")
 
 
 def _check_paired(q: Tensor, k: Tensor) -> None:
@@ -203,9 +212,8 @@ def _truth_rows(relevant: Truth, n: int, m: int, device: torch.device):
         a, b = list(map(_names, relevant))
         if (len(a), len(b)) != (n, m):
             raise ValueError(f"relevant labels must be {n} and {m} long, got {len(a)} and {len(b)}")
-        codes, _ = group_codes([*a, *b], n + m)
-        code = torch.as_tensor(codes, device=device)
-        return lambda rows: code[:n][rows, None] == code[n:]
+        code = torch.as_tensor(np.concatenate([s.codes for s in encode_labels(a, b)]), device=device)
+        return lambda rows: (code[:n][rows, None] == code[n:]) & (code[n:] >= 0)
     if relevant.shape != (n, m) or relevant.dtype != torch.bool:
         raise ValueError(f"relevant must be a bool matrix [{n}, {m}], got {relevant.dtype} {tuple(relevant.shape)}")
     return lambda rows: relevant[rows].to(device)
@@ -260,7 +268,10 @@ def _many_to_many(
     per_query["mean_rank"] = ranks
     pool, left_out = len(k) - int(exclude_self), len(q) - len(rows)
     if groups is not None:
-        groups = [_names(groups)[i] for i in rows.tolist()]
+        names = _names(groups)
+        if len(names) != len(q):
+            raise ValueError(f"groups must name one group for each of the {len(q)} queries, got {len(names)}")
+        groups = [names[i] for i in rows.tolist()]
     return _result(name, pool, left_out, ranks, per_query, rows, n_relevant[rows], groups, ks, n_boot, seed)
 
 

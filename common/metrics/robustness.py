@@ -17,7 +17,7 @@ Transform = Callable[[object], object]
 
 def add_noise(x: Float[Tensor, "*shape"], severity: float, generator: torch.Generator) -> Float[Tensor, "*shape"]:
     """Gaussian noise of `severity` times the sample's standard deviation."""
-    return x + severity * x.std() * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    return x + severity * x.std(correction=0) * torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
 
 def hide(x: Float[Tensor, "*shape"], severity: float, generator: torch.Generator) -> Float[Tensor, "*shape"]:
@@ -82,6 +82,8 @@ def corruption_sweep(
     >>> sweep.scores, sweep.relative_drop
     ({'fade': [0.5, 0.0]}, {'fade': 0.75})
     """
+    if not severities:
+        raise ValueError("a sweep needs at least one severity")
     clean = float(score(None))
     scores = {
         name: [float(score(lambda x, f=corrupt, s=severity: f(x, s))) for severity in severities]

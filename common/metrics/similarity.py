@@ -56,19 +56,25 @@ def _unbiased_hsic(x: Tensor, y: Tensor) -> Tensor:
 def mutual_knn(x: Float[Tensor, "n p"], y: Float[Tensor, "n q"], *, k: int = 10) -> float:
     """Mean share of the k nearest neighbours (cosine) that two representations have in common; chance is k / (n - 1).
 
+    Equally near samples are taken in random order (a fixed one, another for x than for y), so that two collapsed
+    encoders share no more neighbours than chance has it.
+
     Source: Huh et al., "The Platonic representation hypothesis", 2024.
     """
     x, y = _both(x, y)
     if not 1 <= k < len(x):
         raise ValueError(f"k must lie between 1 and {len(x) - 1}, got {k}")
-    a, b = (
-        topk_scores(
-            torch.nn.functional.normalize(z, dim=1), torch.nn.functional.normalize(z, dim=1), k, exclude=Self()
-        )[1]
-        for z in (x, y)
-    )
+    a, b = (_neighbours(z, k, seed) for seed, z in enumerate((x, y)))
     shared = torch.cat([a, b], 1).sort(1).values
     return float((shared[:, 1:] == shared[:, :-1]).sum() / a.numel())
+
+
+def _neighbours(z: Float[Tensor, "n p"], k: int, seed: int) -> Tensor:
+    """[n, k] nearest other rows; the rows are dealt anew first, because a top-k breaks ties by position."""
+    order = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed)).to(z.device)
+    dealt = torch.nn.functional.normalize(z[order], dim=1)
+    near = topk_scores(dealt, dealt, k, exclude=Self())[1]
+    return torch.empty_like(near).index_copy_(0, order, order[near])
 
 
 @dataclass(frozen=True)
