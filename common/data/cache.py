@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from counterpoint.common.errors import InputError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # a failed write names no file
 
 
 class Cache:
@@ -48,13 +51,15 @@ class Cache:
                 if not path.exists():
                     temporary = path.with_name(f".{os.getpid()}-{path.name}")
                     try:
+                        _remove(temporary)  # of an earlier process of this number that was killed
                         make(temporary)
                         os.replace(temporary, path)
                     finally:
                         _remove(temporary)
         except OSError as error:
-            if error.filename is not None and not str(error.filename).startswith(str(self.root)):
-                raise
+            ours = Path(error.filename).is_relative_to(self.root) if error.filename else error.errno in _FULL
+            if not ours:
+                raise  # what `make` read or asked for failed, not the cache
             reason = error.strerror or error
             raise InputError(f"{self.root}: the cache cannot be written ({reason}); set COUNTERPOINT_CACHE") from error
         return path

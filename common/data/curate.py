@@ -44,8 +44,12 @@ def pair_scores(za: Float[Tensor, "n dim"], zb: Float[Tensor, "n dim"]) -> Float
 def filter_pairs(
     manifest: Manifest, scores: Float[Tensor, n], *, min_score: float | None = None, keep: float | None = None
 ) -> Curated:
-    """Keep pairs scoring at least `min_score`, or the best share `keep` (0..1); exactly one of the two."""
+    """Keep pairs scoring at least `min_score`, or the best share `keep` (0..1); exactly one of the two.
+
+    Pairs that score like the last of the share stay too, so that the order of the rows decides nothing.
+    """
     _same_length(manifest, scores)
+    _finite("scores", scores)
     if (min_score is None) == (keep is None):
         raise ValueError("give either min_score or keep")
     if min_score is None:
@@ -65,6 +69,8 @@ def near_duplicate_groups(
     Links are found among each row's nearest neighbours; where even the last of them is a duplicate, more are asked for,
     so that no link that decides a group is missed.
     """
+    _finite("embeddings", z)
+    threshold = min(threshold, 1 - 1e-6)  # the cosine of two equal vectors is one but for rounding
     z = torch.nn.functional.normalize(z.float(), dim=1)
     n = len(z)
     k = min(neighbours, n - 1)
@@ -100,6 +106,9 @@ def remove_near_duplicates(
 ) -> Curated:
     """Keep one sample of every group of near-duplicates: the best by `scores` (pair match), else the first."""
     _same_length(manifest, z)
+    if scores is not None:
+        _same_length(manifest, scores)
+        _finite("scores", scores)
     groups, links = near_duplicate_groups(z, threshold=threshold)
     value = np.zeros(len(z)) if scores is None else scores.cpu().numpy()
     order = np.lexsort((np.arange(len(z)), -value))
@@ -131,6 +140,8 @@ def subset_by_query(
     _same_length(manifest, z)
     if k is None and min_score is None:
         raise ValueError("give k, min_score or both")
+    _finite("embeddings", z)
+    _finite("queries", queries)
     best = torch.full((len(z),), -torch.inf)
     unit = torch.nn.functional.normalize(z.float(), dim=1)
     for query in torch.nn.functional.normalize(queries.float(), dim=1):
@@ -174,3 +185,9 @@ def _split(manifest: Manifest, stays: np.ndarray, scores: np.ndarray, reason: st
 def _same_length(manifest: Manifest, values: Tensor) -> None:
     if len(manifest) != len(values):
         raise ValueError(f"the manifest has {len(manifest)} rows, the embeddings {len(values)}: they must correspond")
+
+
+def _finite(name: str, values: Tensor) -> None:
+    bad = ~torch.isfinite(values.reshape(len(values), -1)).all(1)
+    if bool(bad.any()):  # NaN compares as false: such rows would be kept or left out by accident
+        raise ValueError(f"{name} hold NaN or infinity in {int(bad.sum())} rows (first: row {int(bad.nonzero()[0])})")

@@ -85,7 +85,7 @@ class ManifestDataset(Dataset):
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Stack tensors and numbers; text and everything that does not stack stays a list.
+    """Stack tensors and numbers; text, values some of which are missing (None), and what does not stack stay a list.
 
     >>> collate([{"x": torch.zeros(2), "id": "a"}, {"x": torch.ones(2), "id": "b"}])["id"]
     ['a', 'b']
@@ -94,6 +94,9 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for name in samples[0]:
         values = [sample[name] for sample in samples]
         first = values[0]
+        if any(v is None for v in values):
+            batch[name] = values
+            continue
         if isinstance(first, torch.Tensor) and any(v.shape != first.shape for v in values):
             shapes = sorted({tuple(v.shape) for v in values})
             raise ValueError(

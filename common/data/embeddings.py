@@ -180,7 +180,9 @@ class EmbeddingStore:
     def frame(self) -> pd.DataFrame:
         """id, group, row in the data set, and the metadata columns."""
         names = ["id", "group", "row", *self.info.columns]
-        return pa.concat_tables([t.select(names) for t in self._tables]).to_pandas()
+        # A column without a value in a whole shard has no type there, and integers in one may be numbers in another.
+        parts = [t.select(names) for t in self._tables]
+        return pa.concat_tables(parts, promote_options="permissive").to_pandas()
 
     @property
     def modalities(self) -> list[str]:

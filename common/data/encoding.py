@@ -77,7 +77,12 @@ def encode_rows(
                 k: v.to(device) if isinstance(v, Tensor) else v for k, v in collate_fn([s for _, s in good]).items()
             }
             batch = batch if change is None else change(batch, [position for position, _ in good])
-            for name, value in system.encode(batch).items():
+            encoded = system.encode(batch)
+            if positions and encoded.keys() != vectors.keys():
+                raise ValueError(f"the system encodes {sorted(vectors)} in one batch and {sorted(encoded)} in another")
+            for name, value in encoded.items():
+                if len(value) != len(good):
+                    raise ValueError(f"the system made {len(value)} {name} embeddings of {len(good)} samples")
                 vectors.setdefault(name, []).append(value.float().cpu())
             for position, sample in good:
                 positions.append(position)

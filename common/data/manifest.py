@@ -55,11 +55,14 @@ class Manifest:
             if path.suffix == ".parquet":
                 frame = pd.read_parquet(path)
             elif path.suffix == ".csv":
-                frame = pd.read_csv(path, dtype={"id": str, "group": str, "split": str}, keep_default_na=True)
+                frame = pd.read_csv(path)
+                # Names are text as it stands: a patient called NA is not a missing one.
+                names = ("id", "group", "split")
+                text = pd.read_csv(path, usecols=lambda c: c in names, dtype=str, keep_default_na=False)
+                frame[text.columns] = text
             elif path.suffix == ".jsonl":
-                frame = pd.read_json(
-                    path, lines=True, dtype={"id": str, "group": str, "split": str}, convert_dates=False
-                )
+                # JSON has types of its own: the text "01" is not the number 1.
+                frame = pd.DataFrame(_json_lines(path))
             else:
                 raise InputError(f"{path}: a manifest is a .parquet, .csv or .jsonl file, not {path.suffix or 'this'}")
         except InputError:
@@ -76,7 +79,7 @@ class Manifest:
         writers = {
             ".parquet": lambda p: self.frame.to_parquet(p, index=False),
             ".csv": lambda p: self.frame.to_csv(p, index=False),
-            ".jsonl": lambda p: self.frame.to_json(p, orient="records", lines=True, force_ascii=False),
+            ".jsonl": lambda p: p.write_text("".join(map(_json_line, self.frame.to_dict("records"))), encoding="utf-8"),
         }
         if path.suffix not in writers:
             raise InputError(f"{path}: a manifest is a .parquet, .csv or .jsonl file, not {path.suffix or 'this'}")
@@ -129,6 +132,26 @@ class Manifest:
         return {k: None if _missing(v) else v for k, v in values.items()}
 
 
+def _json_line(row: dict[str, Any]) -> str:
+    """Numbers in full: pandas' own writer cuts them after ten decimals."""
+    plain = {str(k): None if _missing(v) else v for k, v in row.items()}
+    text = json.dumps(plain, ensure_ascii=False, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v))
+    return f"{text}\n"
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: not JSON ({error})") from error
+        if row is not None and not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: a row is a JSON object, not {type(row).__name__}")
+        rows += [] if row is None else [row]
+    return rows
+
+
 def _sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".meta.json")
 
@@ -154,7 +177,8 @@ def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
         )
     if "group" not in frame:
         frame["group"] = frame["id"]
-    frame["group"] = frame["group"].astype(object).where(frame["group"].notna(), frame["id"]).astype(str)
+    named = frame["group"].notna() & (frame["group"].astype(str) != "")
+    frame["group"] = frame["group"].astype(object).where(named, frame["id"]).astype(str)
     if "split" not in frame:
         frame["split"] = ""
     frame["split"] = frame["split"].astype(object).where(frame["split"].notna(), "").astype(str)

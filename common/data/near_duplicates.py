@@ -39,6 +39,10 @@ def near_duplicates(
     """
     if not len(embeddings) == len(ids) == len(splits):
         raise ValueError(f"{len(embeddings)} embeddings, {len(ids)} ids and {len(splits)} splits: one of each a sample")
+    if not bool(torch.isfinite(embeddings).all()):
+        row = int((~torch.isfinite(embeddings).all(1)).nonzero()[0])
+        raise ValueError(f"the embedding of {ids[row]!r} holds NaN or infinity: what it is like cannot be said")
+    threshold = min(threshold, 1 - 1e-6)  # the cosine of two equal vectors is one but for rounding
     kept = [i for i, s in enumerate(splits) if s]
     names = sorted({splits[i] for i in kept})
     if len(names) < 2:

@@ -210,6 +210,8 @@ class HardNegativeBatchSampler(BatchSampler):
         self.update(neighbours)
         n = len(self.neighbours)
         self.codes = np.arange(n) if groups is None else np.unique(np.asarray(groups, str), return_inverse=True)[1]
+        if len(self.codes) != n:
+            raise ValueError(f"groups must name one group for each of the {n} samples, got {len(self.codes)}")
 
     def update(self, neighbours: Any) -> None:
         """Use new neighbours from the next epoch on."""
@@ -279,8 +281,9 @@ class WeightedSampler(BatchSampler):
     def __init__(self, weights: Values, batch_size: int, seed: int = 0, n_batches: int | None = None) -> None:
         super().__init__(batch_size, seed)
         self.weights = np.asarray(weights, dtype=np.float64)
-        if self.weights.ndim != 1 or (self.weights < 0).any() or not self.weights.sum() > 0:
-            raise ValueError("weights is a list of numbers, not negative, not all zero")
+        finite = np.isfinite(self.weights).all()
+        if self.weights.ndim != 1 or not finite or (self.weights < 0).any() or not self.weights.sum() > 0:
+            raise ValueError("weights is a list of finite numbers, not negative, not all zero")
         self.n_batches = n_batches if n_batches is not None else max(1, len(self.weights) // batch_size)
 
     def __len__(self) -> int:

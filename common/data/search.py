@@ -51,6 +51,9 @@ class Index:
     ) -> None:
         if len(vectors) != len(ids) or len(ids) == 0:
             raise ValueError(f"an index needs one id per vector and at least one, got {len(vectors)} and {len(ids)}")
+        if not bool(torch.isfinite(vectors).all()):
+            row = int((~torch.isfinite(vectors).all(1)).nonzero()[0])
+            raise ValueError(f"the vector of {ids[row]!r} holds NaN or infinity: it would stand first or nowhere")
         self.vectors = torch.nn.functional.normalize(vectors.float(), dim=1)
         self.ids = list(ids)
         self.kind = kind
@@ -80,6 +83,8 @@ class Index:
         self, queries: Float[Tensor, "m dim"], k: int = 10, *, leave_out: Sequence[int | None] | None = None
     ) -> list[list[Hit]]:
         """The k nearest of every query, best first; `leave_out[i]` is a row query i must not find (itself)."""
+        if k < 1:
+            raise InputError(f"k is a number of neighbours, at least 1, not {k}")
         if queries.shape[1] != self.vectors.shape[1]:
             raise InputError(f"the query has {queries.shape[1]} dimensions, the index {self.vectors.shape[1]}")
         if not torch.isfinite(queries).all():

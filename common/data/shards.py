@@ -46,6 +46,8 @@ def write_shards(
         for number, (row, files) in enumerate(samples):
             if "/" in str(row["id"]) or "." in str(row["id"]):
                 raise InputError(f"id {row['id']!r}: a sample in a shard cannot have '/' or '.' in its id")
+            if not files:
+                raise InputError(f"id {row['id']!r}: a sample in a shard has at least one file")
             if number % per_shard == 0:
                 if archive is not None:
                     archive.close()

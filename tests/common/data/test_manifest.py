@@ -1,6 +1,7 @@
 """Manifests, validation, splits: nothing is dropped in silence, and groups stay together."""
 
 import json
+import tempfile
 from dataclasses import replace
 
 import numpy as np
@@ -44,6 +45,55 @@ def test_every_format_holds_the_same_manifest(tmp_path, suffix):
     assert not [p for p in tmp_path.iterdir() if p.name.endswith(".tmp")]
 
 
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=6)
+NAMES = st.one_of(TEXT, st.sampled_from(["NA", "None", "null", "nan", "007", "1e5", "1.0", "True", " a", "2024-01-01"]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(NAMES, NAMES | st.none(), st.floats(-1e6, 1e6) | st.none()),
+        min_size=1,
+        max_size=5,
+        unique_by=lambda r: r[0],
+    )
+)
+def test_names_are_text_in_every_format_whatever_they_look_like(rows):
+    """A patient called NA is a patient, "007" is not 7, and who has no group is a group of his own."""
+    table = Manifest.from_rows([{"id": i, "group": g, "x": x} for i, g, x in rows])
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix in (".parquet", ".csv", ".jsonl"):
+            table.save(f"{folder}/m{suffix}")
+            again = Manifest.load(f"{folder}/m{suffix}")
+            assert again.frame["id"].tolist() == [i for i, _, _ in rows]
+            assert again.frame["group"].tolist() == [i if g is None else g for i, g, _ in rows]
+            assert again.hash == table.hash
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_text_that_looks_like_a_number_stays_text_where_the_format_knows_the_difference(tmp_path, suffix):
+    labels = ["01", "1e5", "None", "2024-01-01", None]
+    Manifest.from_rows([{"id": str(i), "label": v, "x": v and 1 / 3} for i, v in enumerate(labels)]).save(
+        tmp_path / f"m{suffix}"
+    )
+    again = Manifest.load(tmp_path / f"m{suffix}")
+    assert [again.row(i)["label"] for i in range(5)] == labels
+    assert [again.row(i)["x"] for i in range(5)] == [1 / 3] * 4 + [None]  # every digit
+
+
+def test_who_has_no_group_does_not_share_one(tmp_path):
+    (tmp_path / "m.csv").write_text("id,group\na,p\nb,\nc,\n")
+    (tmp_path / "m.jsonl").write_text(
+        '{"id": "a", "group": "p"}\n{"id": "b", "group": null}\n\n{"id": "c", "group": ""}\n'
+    )
+    for table in (
+        Manifest.load(tmp_path / "m.csv"),
+        Manifest.load(tmp_path / "m.jsonl"),
+        Manifest.from_rows([{"id": "a", "group": "p"}, {"id": "b", "group": None}, {"id": "c", "group": ""}]),
+    ):
+        assert table.frame["group"].tolist() == ["p", "b", "c"]
+
+
 def test_hash_is_of_the_content():
     table = Manifest.from_rows(ROWS)
     assert Manifest(table.frame[table.frame.columns[::-1]]).hash == table.hash
@@ -64,6 +114,16 @@ def test_broken_manifests_are_refused_with_the_row(tmp_path, text, words):
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(InputError, match=words):
         Manifest.load(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [('{"id": "a"}\n{"id": \n', "line 2: not JSON"), ('{"id": "a"}\n[1]\n', "line 2: a row is a JSON object")],
+)
+def test_broken_lines_are_named(tmp_path, text, words):
+    (tmp_path / "m.jsonl").write_text(text)
+    with pytest.raises(InputError, match=words):
+        Manifest.load(tmp_path / "m.jsonl")
 
 
 def test_wrong_files_are_refused(tmp_path):
@@ -172,12 +232,19 @@ def test_dataset_names_the_row_or_marks_it():
         InputError, match=r"row 3 \(id 3\): header missing; repair the row, or train with on_error=skip"
     ):
         strict[0]
+    held_out = ManifestDataset(table.select(split="test"), load, on_error="skip")
+    assert held_out[0] == BadSample(2, "3", "header missing")  # the stable number, not the place in the split
+    last = ManifestDataset(table.select(split="test"), lambda row: {})[0]
+    assert (last["index"], last["id"], last["group"]) == (2, "3", "p2")
     lenient = ManifestDataset(table, load, on_error="skip")
     assert lenient[2] == BadSample(2, "3", "header missing")
     batch = collate([lenient[0], lenient[1]])
     assert batch["x"].shape == (2, 2)
     assert batch["index"].tolist() == [0, 1]
     assert batch["label"] == ["x", None]
+    holes = collate([{"y": 1, "z": torch.ones(2)}, {"y": None, "z": None}])
+    assert holes["y"] == [1, None]  # a missing label of some samples is no reason to stop
+    assert holes["z"][1] is None
     with pytest.raises(ValueError, match="field 'x' has several shapes"):
         collate([{"x": torch.ones(2)}, {"x": torch.ones(3)}])
 
