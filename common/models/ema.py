@@ -6,15 +6,16 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class EMATeacher(nn.Module):
     r"""Exponential moving average of a module: :math:`\xi \leftarrow m\,\xi + (1-m)\,\theta` after every step.
 
     A `ContrastiveSystem` finds its teachers and updates them by itself, with `momentum` from its schedule if there is
-    one. Floating buffers follow by the same rule, others are copied. The teacher takes no gradient; its dropout is off
-    and its batch norms normalise by the batch (`train` moves them with the student; dropout stays off).
+    one. Floating buffers follow by the same rule, others are copied. The teacher takes no gradient; its dropout is off,
+    also that inside attention and recurrent layers, and its batch norms normalise by the batch (`train` moves them with
+    the student; dropout stays off).
 
     Source: Tarvainen & Valpola, "Mean teachers are better role models", NeurIPS 2017; He et al., MoCo, CVPR 2020.
 
@@ -53,10 +54,10 @@ class EMATeacher(nn.Module):
     def train(self, mode: bool = True) -> EMATeacher:
         super().train(mode)
         for part in self.modules():
-            if isinstance(part, nn.modules.dropout._DropoutNd):
+            if isinstance(part, nn.modules.dropout._DropoutNd | nn.MultiheadAttention | nn.RNNBase):
                 part.eval()
         return self
 
     @torch.no_grad()
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.module(*args, **kwargs)
