@@ -48,7 +48,8 @@ class SignalSystem(ContrastiveSystem):
         if windows is None and not config.data.channels:
             windows = load_windows(config.data)
         if windows is not None:
-            config = replace(config, data=replace(config.data, channels=len(windows.leads)))
+            facts = {"channels": len(windows.leads), "leads": windows.leads, "units": windows.units, "fs": windows.fs}
+            config = replace(config, data=replace(config.data, **facts))
         super().__init__(config)
         if windows is not None:
             self.__dict__["windows"] = windows

@@ -23,8 +23,11 @@ class SignalConfig:
     """Sampling rate in hertz after resampling; null keeps the fastest channel's."""
     leads: tuple[str, ...] = ()
     """Leads to use, in this order; empty takes those of the first recording."""
+    units: tuple[str, ...] = ()
+    """Units of the leads; others are converted where they can be. Empty takes those of the first recording."""
     channels: int = 0
-    """Number of leads; 0 reads it from the data (a run's config.yaml records it, so that loading needs no data)."""
+    """Number of leads; 0 reads it from the data. A run's config.yaml records channels, leads, units and rate, so that
+    loading needs no data and other recordings are brought to the same form."""
     aliases: dict[str, str] = field(default_factory=dict)
     """Other names of leads: wanted name to the recording's name (`II: MLII`)."""
     length: int = 256
@@ -37,6 +40,11 @@ class SignalConfig:
     """Seconds before the R peak."""
     beat_after: float = 0.45
     """Seconds after the R peak."""
+    events: tuple[str, ...] = ()
+    """Annotations that label time steps: the first is class 1, and so on; 0 is everything else. Samples then carry
+    `steps`, for `finetune --task dense --labels steps` and for the event figures of `evaluate`."""
+    event_width: float = 0.0
+    """Seconds around an annotation without a duration (a beat) that count as it."""
     windows_per_trial: int = 0
     """Neighbouring windows (beats) of a recording that make one trial (COMET's pseudo-trials of ten beats); 0 keeps
     the manifest's trials, or the whole recording."""
@@ -87,6 +95,12 @@ class TS2VecConfig:
     """Mask on the latent timestamps of both views: `binomial`, `continuous` or `all_true`."""
     max_length: int = 3000
     """Longer windows are cropped to this many samples in training."""
+    anomaly_context: int = 200
+    """Anomaly protocol of `evaluate`: past time steps that each step is judged by."""
+    anomaly_delay: int = 7
+    """Steps after the beginning of a true stretch within which a flag still counts."""
+    anomaly_steps: int = 20000
+    """Steps of a split that are scored at most, an equal share from the beginning of each recording; 0: none."""
 
 
 @dataclass(frozen=True)

@@ -158,4 +158,8 @@ class DBPM(SignalSystem):
 
     def represent(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch dim"]:
         """Maximum over time of the averaged encoder's representation, before the projector."""
-        return pool_series(self.average.module.eval()(x))
+        return pool_series(self.represent_steps(x))
+
+    def represent_steps(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch time dim"]:
+        """The averaged encoder's representation of every time step."""
+        return self.average.module.eval()(x)

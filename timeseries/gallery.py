@@ -66,7 +66,7 @@ def query(file: Path, modality: str, config: Any) -> dict[str, Any]:
     """
     file, data = Path(file), config.data
     record = read_record(file, data.fs)
-    x, _ = conditioned(record, data, tuple(data.leads) or record.names)
+    x, _ = conditioned(record, data, tuple(data.leads) or record.names, tuple(data.units))
     if data.channels and x.shape[1] != data.channels:
         raise InputError(f"{file}: {x.shape[1]} leads where the system was trained on {data.channels}; set data.leads")
     length = data.length or len(x)

@@ -27,10 +27,11 @@ def import_recordings(
     `label` names a header field that holds the class. A recording that cannot be read is rejected with its reason.
     """
     wanted = tuple(suffixes)
-    files = [source] if source.is_file() else sorted(f for f in source.rglob("*") if f.suffix.lower() in wanted)
+    source = _existing(source, wanted)
+    files = [source] if source.is_file() else _below(source, wanted)
     if not files:
         raise InputError(f"{source}: no {' or '.join(wanted)} file in it")
-    rows, rejected = [], []
+    rows, rejected, names = [], [], set()
     parts = _segments(files)
     for file in track(files, "reading recordings", len(files)):
         if file in parts:
@@ -39,14 +40,18 @@ def import_recordings(
             record = read_record(file, fs)
             if not record.channels:
                 raise InputError("holds annotations but no signals")
-            group = _group(record, file, patient)
+            name = _name(file, source)
+            if name in names:  # `a/b.hea` beside `a-b.hea`, or `r.csv` beside `r.npz`
+                name = file.relative_to(source).as_posix()
+            group = name if patient == "record" else _group(record, file, patient)
             if label and label.lower() not in record.meta:
                 raise InputError(f"its header has no field {label!r}; it has {', '.join(record.meta) or 'none'}")
         except InputError as error:
             rejected.append(Rejected(str(file), str(error).removeprefix(f"{file}: ")))
             continue
+        names.add(name)
         rows.append({
-            "id": _name(file, source), "group": group, "file": os.path.relpath(file, out),
+            "id": name, "group": group, "file": os.path.relpath(file, out),
             "fs": max(c.fs for c in record.channels) if fs is None else fs,
             "label": record.meta.get(label.lower(), "") if label else "", "leads": " ".join(record.names),
             "units": " ".join(c.unit or "-" for c in record.channels), "seconds": round(record.duration, 3),
@@ -55,11 +60,26 @@ def import_recordings(
     return _save(out, rows, rejected)
 
 
+def _existing(source: Path, suffixes: tuple[str, ...]) -> Path:
+    """The source itself, or the file behind a record's name without suffix, as WFDB tools take it."""
+    if source.exists():
+        return source
+    for suffix in suffixes:
+        if source.with_name(source.name + suffix).is_file():
+            return source.with_name(source.name + suffix)
+    raise InputError(f"{source}: no such file or folder")
+
+
+def _below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Files of these kinds in a folder and all below it; a link that leads nowhere is listed, to be rejected."""
+    return sorted(f for f in folder.rglob("*") if f.suffix.lower() in suffixes and not f.is_dir())
+
+
 def _segments(files: list[Path]) -> set[Path]:
     """Headers that are segments of a multi-segment record listed in the same folder."""
     found = set()
     for file in files:
-        if file.suffix.lower() != ".hea":
+        if file.suffix.lower() != ".hea" or not file.is_file():
             continue
         lines = [line for line in file.read_text(errors="replace").splitlines() if line and not line.startswith("#")]
         if lines and re.match(r"\S+/\d+\s", lines[0]):
@@ -68,8 +88,6 @@ def _segments(files: list[Path]) -> set[Path]:
 
 
 def _group(record: Record, file: Path, patient: str) -> str:
-    if patient == "record":
-        return record.id
     if patient == "folder":
         return file.parent.name
     if patient.lower() not in record.meta:
@@ -99,6 +117,7 @@ def import_archive(source: Path, out: Path, fs: float = 1.0) -> ImportReport:
     score says nothing about new subjects.
     """
     suffixes = (".ts", ".arff", ".txt", ".tsv")
+    source = _existing(source, suffixes)
     folder = source if source.is_dir() else source.parent
     stems: dict[str, dict[str, Path]] = {}
     for file in sorted(folder.iterdir()):

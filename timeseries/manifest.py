@@ -5,6 +5,7 @@ Columns the vertical adds to a manifest: `file`, `row` (a series of an array fil
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +14,16 @@ import torch
 
 from counterpoint.common.data import Cache, Manifest, ManifestDataset, check_leakage
 from counterpoint.common.errors import InputError
-from counterpoint.common.progress import track
+from counterpoint.common.progress import note, track
 from counterpoint.timeseries.configs import SignalConfig
+from counterpoint.timeseries.events import UNKNOWN, check_events, step_classes
 from counterpoint.timeseries.preprocess import bandpass, notch
 from counterpoint.timeseries.readers.dispatch import read_record
-from counterpoint.timeseries.record import Record
+from counterpoint.timeseries.record import UNSTATED, Record
 from counterpoint.timeseries.splits import split_patients
 from counterpoint.timeseries.windows import BEAT_SYMBOLS, WindowSet, beat_starts, r_peaks
+
+SHOWN_NOTES = 8
 
 
 def read_row(manifest: Manifest, row: dict) -> Record:
@@ -33,10 +37,12 @@ def read_row(manifest: Manifest, row: dict) -> Record:
     )
 
 
-def conditioned(record: Record, config: SignalConfig, leads: tuple[str, ...]) -> tuple[np.ndarray, float]:
+def conditioned(
+    record: Record, config: SignalConfig, leads: tuple[str, ...], units: tuple[str, ...] = ()
+) -> tuple[np.ndarray, float]:
     """The wanted leads on one grid, filtered as the configuration says; returns signal [time, leads] and rate."""
     fs = config.fs or max(channel.fs for channel in record.channels)
-    x, _ = record.array(fs, leads, config.aliases)
+    x, _ = record.array(fs, leads, config.aliases, units)
     if config.notch is not None:
         x = notch(x, fs, config.notch)
     if config.low is not None or config.high is not None:
@@ -47,7 +53,8 @@ def conditioned(record: Record, config: SignalConfig, leads: tuple[str, ...]) ->
 def load_windows(config: SignalConfig) -> WindowSet:
     """Read everything a configuration names: the manifest's recordings, or the embedded generator with its own split.
 
-    Rows without any split count as training. Patients in two splits raise `LeakageError`.
+    Rows without any split count as training. Patients in two splits raise `LeakageError`. What the recordings lack
+    (leads, units, windows) is told on stderr and stays in `notes`.
     """
     if not config.manifest:
         return _generated(config).normalized(config.normalize)
@@ -56,22 +63,31 @@ def load_windows(config: SignalConfig) -> WindowSet:
     if (manifest.frame["split"] == "").all():
         manifest = replace(manifest, frame=manifest.frame.assign(split="train"))
     rows = [manifest.row(i) for i in range(len(manifest))]
-    leads, rate, signals, beats = tuple(config.leads), config.fs, [], []
+    leads, rate, signals, beats, steps = tuple(config.leads), config.fs, [], [], []
+    units, notes, seen = dict(zip(leads, config.units)), [], []
     for row in track(rows, "reading recordings", len(rows)):
         record = read_row(manifest, row)
         if not record.channels:
             raise InputError(f"{record.source}: holds annotations but no signals; remove row id {row['id']}")
         leads = leads or record.names
-        x, fs = _cached(config, record, leads) if config.cache else conditioned(record, config, leads)
+        notes += _learn_units(record, leads, config, units)
+        wanted = tuple(units.get(lead, "") for lead in leads)
+        x, fs = (_cached if config.cache else conditioned)(record, config, leads, wanted)
         if rate is not None and abs(fs - rate) > 1e-6 * rate:
             raise InputError(f"{record.source}: {fs:g} Hz where earlier recordings have {rate:g} Hz; set data.fs")
         rate = fs
         signals.append(x)
         if config.beats:
             beats.append(_beats(record, x, fs, config))
+        if config.events:
+            seen.append(Counter(record.annotations.label))
+            known = step_classes(record, config.events, len(x), fs, config.event_width)
+            steps.append(np.where(np.isfinite(x).any(1), known, UNKNOWN))
+    check_events(config.manifest, config.events, seen)
     length = config.length or max(len(x) for x in signals)
     if not config.length:
-        signals = [_padded(x, length) for x in signals]
+        signals = [_padded(x, length, np.nan) for x in signals]
+        steps = [_padded(s, length, UNKNOWN) for s in steps]
     starts = labels = None
     if config.beats:
         length = beats[0][2]
@@ -82,10 +98,33 @@ def load_windows(config: SignalConfig) -> WindowSet:
     windows = WindowSet.build(
         signals, length, config.step or max(length // 2, 1), rows, rate, leads, starts, labels, synthetic
     )
+    for row, present in zip(rows, windows.present):
+        if not present.all():
+            lacking = ", ".join(lead for lead, there in zip(leads, present) if not there)
+            notes.append(f"{row['id']}: no usable {lacking}; zero in its windows, `present` is false")
+    notes = (*notes, *windows.notes)
+    for text in notes[:SHOWN_NOTES]:
+        note(text)
+    if len(notes) > SHOWN_NOTES:
+        note(f"... and {len(notes) - SHOWN_NOTES} more such notes")
     if not len(windows):
         raise InputError(f"{config.manifest}: no window of {length} samples in any recording; lower data.length")
-    windows = windows.normalized(config.normalize)
+    windows = replace(
+        windows, units=tuple(units.get(lead, "") for lead in leads), steps=tuple(steps) or None, notes=notes
+    ).normalized(config.normalize)
     return windows.pseudo_trials(config.windows_per_trial) if config.windows_per_trial else windows
+
+
+def _learn_units(record: Record, leads: tuple[str, ...], config: SignalConfig, units: dict[str, str]) -> list[str]:
+    """Keep the first stated unit of every lead; says which leads of this record have none where others do."""
+    found = []
+    for lead, channel in zip(leads, record.pick(leads, config.aliases)):
+        stated = channel is not None and channel.unit.strip().casefold() not in UNSTATED
+        if stated:
+            units.setdefault(lead, channel.unit)
+        elif channel is not None and units.get(lead):
+            found.append(f"{record.source or record.id}: lead {lead} states no unit; taken as {units[lead]}")
+    return found
 
 
 def _generated(config: SignalConfig) -> WindowSet:
@@ -96,7 +135,9 @@ def _generated(config: SignalConfig) -> WindowSet:
     return split_patients(windows, {"train": 0.6, "val": 0.2, "test": 0.2}, config.seed)
 
 
-def _cached(config: SignalConfig, record: Record, leads: tuple[str, ...]) -> tuple[np.ndarray, float]:
+def _cached(
+    record: Record, config: SignalConfig, leads: tuple[str, ...], units: tuple[str, ...]
+) -> tuple[np.ndarray, float]:
     """The conditioned signal as a memory-mapped file; the key holds the file's identity and every parameter."""
     stat = record.source.stat()
     fs = config.fs or max(channel.fs for channel in record.channels)
@@ -108,12 +149,13 @@ def _cached(config: SignalConfig, record: Record, leads: tuple[str, ...]) -> tup
         "mtime": stat.st_mtime_ns,
         "fs": fs,
         "leads": leads,
+        "units": units,
         "aliases": config.aliases,
         "low": config.low,
         "high": config.high,
         "notch": config.notch,
     }
-    path = Cache().get_or_make(key, ".npy", lambda p: np.save(p, conditioned(record, config, leads)[0]))
+    path = Cache().get_or_make(key, ".npy", lambda p: np.save(p, conditioned(record, config, leads, units)[0]))
     return np.load(path, mmap_mode="r"), fs
 
 
@@ -131,10 +173,10 @@ def _beats(record: Record, x: np.ndarray, fs: float, config: SignalConfig) -> tu
     return starts, labels, length
 
 
-def _padded(x: np.ndarray, length: int) -> np.ndarray:
-    if len(x) == length:
-        return x
-    return np.concatenate([x, np.full((length - len(x), x.shape[1]), np.nan, np.float32)])
+def _padded(x: np.ndarray, length: int, value: float) -> np.ndarray:
+    """Grown at the end to `length` samples."""
+    grown = np.full((length - len(x), *x.shape[1:]), value, x.dtype)
+    return np.concatenate([x, grown]) if len(grown) else x
 
 
 class WindowDataset(ManifestDataset):
@@ -142,6 +184,7 @@ class WindowDataset(ManifestDataset):
 
     A lead that a recording lacks, or that is flat, is zero in `x` and False in `present`; single gaps stay NaN, which
     the encoders treat as masked time steps. Codes are positions in the sorted names of the whole set (`of` subsets).
+    With `data.events` a sample also has `steps` [length], the class of every time step (-1: unknown).
     """
 
     def __init__(self, windows: WindowSet, of: WindowSet | None = None):
@@ -161,13 +204,16 @@ class WindowDataset(ManifestDataset):
         x = self.windows[i]
         if not present.all():
             x = np.where(present, x, np.float32(0))
-        return {
+        sample = {
             "x": torch.from_numpy(np.ascontiguousarray(x)),
             "present": torch.from_numpy(present),
             "patient": int(self.patient[i]),
             "trial": int(self.trial[i]),
             "label": str(row["label"] or ""),
         }
+        if self.windows.steps is not None:
+            sample["steps"] = torch.from_numpy(self.windows.steps_of(i))
+        return sample
 
 
 def write_signals(out: Path, windows: WindowSet) -> Path:

@@ -56,6 +56,24 @@ class Annotations:
         return Annotations(self.onset[keep], self.duration[keep], tuple(self.label[i] for i in keep))
 
 
+_VOLTS = {"v": 1.0, "mv": 1e-3, "uv": 1e-6, "\u00b5v": 1e-6, "\u03bcv": 1e-6, "nv": 1e-9}
+UNSTATED = ("", "-", "nu", "adu")  # NU: the header says that the numbers are not physical
+
+
+def unit_factor(unit: str, wanted: str) -> float | None:
+    """What turns a value in `unit` into one in `wanted`; None where the two do not measure the same.
+
+    A unit that is not stated counts as the wanted one.
+
+    >>> round(unit_factor("uV", "mV"), 9), unit_factor("", "mV"), unit_factor("mmHg", "mV")
+    (0.001, 1.0, None)
+    """
+    a, b = unit.strip().casefold(), wanted.strip().casefold()
+    if a == b or a in UNSTATED or b in UNSTATED:
+        return 1.0
+    return _VOLTS[a] / _VOLTS[b] if a in _VOLTS and b in _VOLTS else None
+
+
 NO_EVENTS = Annotations(np.zeros(0), np.zeros(0), ())
 
 
@@ -89,32 +107,53 @@ class Record:
         """Seconds covered by the longest channel."""
         return max((channel.duration for channel in self.channels), default=0.0)
 
-    def array(
-        self, fs: float | None = None, leads: Sequence[str] | None = None, aliases: Mapping[str, str] | None = None
-    ) -> tuple[Float32[np.ndarray, "samples leads"], Bool[np.ndarray, " leads"]]:
-        """Put the wanted leads on one time grid.
+    def pick(self, leads: Sequence[str], aliases: Mapping[str, str] | None = None) -> list[Channel | None]:
+        """The channels behind lead names, None for a lead the record lacks.
 
-        Channels with another rate than `fs` (default: the highest rate among them) are resampled with an
-        anti-aliasing filter. A lead the record lacks becomes a NaN column with `present` False; names compare without
-        case, and `aliases` maps a wanted name to the one this record uses (MIT-BIH's "MLII" for "II").
-
-        Raises `InputError` when the record has none of the wanted leads, or when its channels differ in length by
-        more than one sample of the slowest one.
+        Names compare without case; `aliases` maps a wanted name to the one this record uses (MIT-BIH's "MLII" for
+        "II"). Raises `InputError` when the record has none of them.
         """
-        wanted = tuple(leads) if leads else self.names
         by_name = {channel.name.casefold(): channel for channel in reversed(self.channels)}
         translate = {key.casefold(): value.casefold() for key, value in (aliases or {}).items()}
-        picked = [by_name.get(name.casefold()) or by_name.get(translate.get(name.casefold(), "")) for name in wanted]
+        picked = [by_name.get(name.casefold()) or by_name.get(translate.get(name.casefold(), "")) for name in leads]
         if not any(picked):
             raise InputError(
-                f"{self.source or self.id}: none of the leads {', '.join(wanted) or '(none)'}; "
-                f"the record has {', '.join(self.names) or 'no signals'}"
+                f"{self.source or self.id}: none of the leads {', '.join(leads) or '(none)'}; the record has "
+                f"{', '.join(self.names) or 'no signals'}; name common leads (data.leads, data.aliases) or drop its row"
             )
+        return picked
+
+    def array(
+        self,
+        fs: float | None = None,
+        leads: Sequence[str] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        units: Sequence[str] = (),
+    ) -> tuple[Float32[np.ndarray, "samples leads"], Bool[np.ndarray, " leads"]]:
+        """Put the wanted leads on one time grid, in the wanted `units` (as the file has them by default).
+
+        Channels with another rate than `fs` (default: the highest rate among them) are resampled with an
+        anti-aliasing filter. A lead the record lacks becomes a NaN column with `present` False (see `pick`).
+
+        Raises `InputError` when the record has none of the wanted leads, when a unit measures something else than the
+        wanted one, or when its channels differ in length by more than one sample of the slowest one.
+        """
+        wanted = tuple(leads) if leads else self.names
+        picked = self.pick(wanted, aliases)
+        factors = [1.0] * len(wanted)
+        for j, (channel, unit) in enumerate(zip(picked, units)):
+            factor = 1.0 if channel is None else unit_factor(channel.unit, unit)
+            if factor is None:
+                raise InputError(
+                    f"{self.source or self.id}: channel {channel.name} is in {channel.unit} where {unit} is expected, "
+                    "as in earlier recordings; convert the file, or leave the lead out (data.leads)"
+                )
+            factors[j] = factor
         present = np.array([channel is not None for channel in picked])
         found = [channel for channel in picked if channel is not None]
         rate = fs or max(channel.fs for channel in found)
-        whole = self.block is not None and wanted == self.names and self.channels[0].fs == rate
-        if whole:
+        same = wanted == self.names and self.channels[0].fs == rate and set(factors) == {1.0}
+        if self.block is not None and same:
             return self.block, present
         lengths = [channel.duration for channel in found]
         if max(lengths) - min(lengths) > 1.001 / min(channel.fs for channel in found):
@@ -130,5 +169,5 @@ class Record:
         out = np.full((samples, len(wanted)), np.nan, np.float32)
         for j, channel in enumerate(picked):
             if channel is not None:
-                out[:, j] = columns[id(channel)][:samples]
+                out[:, j] = columns[id(channel)][:samples] * np.float32(factors[j])
         return out, present

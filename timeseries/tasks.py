@@ -47,19 +47,22 @@ def probe_patients(
     by: str = "patient",
     seed: int = 0,
     n_boot: int = 1000,
+    split: str = "test",
 ) -> list[PatientProbe]:
     """Fit a logistic probe on a share of the labels and score it on patients it has never seen.
 
     With all labels the penalty is chosen on the validation patients, whose windows then join the training ones. With
     less, the validation labels are not at hand either: it is chosen by cross-validation over patients, or is 1 where a
     class has a single patient. Intervals resample patients. Raises `LeakageError` when a patient stands in two splits,
-    `InputError` when the test split has no labels.
+    `InputError` when the split to score has no labels.
     """
+    if split == "train":
+        raise InputError("probe: the training windows are what it learns from; score val or test")
     check_patients(windows)
     frame = windows.frame
     labelled = (frame["label"] != "").to_numpy()
-    masks = {name: (frame["split"] == name).to_numpy() & labelled for name in ("train", "val", "test")}
-    for name in ("train", "test"):
+    masks = {name: (frame["split"] == name).to_numpy() & labelled for name in ("train", "val", split)}
+    for name in ("train", split):
         if not masks[name].any():
             raise InputError(f"probe: split {name} has no labelled window; set the columns label and split")
     label, group = frame["label"].to_numpy(str), frame["group"].to_numpy(str)
@@ -68,16 +71,16 @@ def probe_patients(
     val = masks["val"]
     for fraction in fractions:
         rows = train_rows[label_fraction(windows.subset(train_rows), fraction, by, seed)]
-        whole = fraction == 1 and val.any()
+        whole = fraction == 1 and val.any() and split != "val"
         fewest = min(len(set(group[rows][label[rows] == name])) for name in set(label[rows]))
         options = {"val": z[val], "val_labels": label[val].tolist()} if whole else {}
         if not whole and fewest < 2:
             options["c_grid"] = (1.0,)  # a fold would lack a class
         probe = logistic_probe(
-            z[rows], label[rows].tolist(), z[masks["test"]], label[masks["test"]].tolist(), groups=group[masks["test"]],
+            z[rows], label[rows].tolist(), z[masks[split]], label[masks[split]].tolist(), groups=group[masks[split]],
             train_groups=group[rows], n_boot=n_boot, seed=seed, **options,
         )  # fmt: skip
-        patients = _per_patient(probe, label[masks["test"]], group[masks["test"]], n_boot, seed)
+        patients = _per_patient(probe, label[masks[split]], group[masks[split]], n_boot, seed)
         used = np.union1d(rows, np.flatnonzero(val)) if whole else rows
         results.append(PatientProbe(fraction, by, len(used), len(set(group[used])), probe, patients))
     return results

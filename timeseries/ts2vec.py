@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -89,12 +88,13 @@ class TS2Vec(SignalSystem):
         self.average = AveragedWeights(self.encoder)
 
     def collate(self, samples: list[dict]) -> dict[str, Any]:
+        """Samples to a batch with the step's crops; of longer windows the crops see `max_length` samples."""
         batch = super().collate(samples)
-        x = batch["x"]
-        if x.shape[1] > self.config.max_length:
-            first = int(torch.randint(0, x.shape[1] - self.config.max_length + 1, ()))
-            x = batch["x"] = x[:, first : first + self.config.max_length].contiguous()
-        return {**batch, **draw_crops(len(x), x.shape[1], self.config.temporal_unit)}
+        count, time = batch["x"].shape[:2]
+        used = min(time, self.config.max_length)
+        first = int(torch.randint(0, time - used + 1, ())) if used < time else 0
+        crops = draw_crops(count, used, self.config.temporal_unit)
+        return {**batch, **crops, "offset": crops["offset"] + first}
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Representations [batch, overlap, dim] of the two crops on their overlap."""
@@ -127,11 +127,3 @@ class TS2Vec(SignalSystem):
         keep = timestamp_mask("mask_last", x.shape[0], x.shape[1], device=x.device) if mask_last else None
         # Before the first step the average is the initial network, a copy of the encoder.
         return self.average.module.eval()(x, keep)
-
-
-def scale_like_archive(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Standardize an archive's two parts per channel by the training part alone (TS2Vec's treatment of UEA sets)."""
-    mean = np.nanmean(train.reshape(-1, train.shape[-1]), 0)
-    std = np.nanstd(train.reshape(-1, train.shape[-1]), 0)
-    std = np.where(std > 1e-8, std, 1.0)
-    return ((train - mean) / std).astype(np.float32), ((test - mean) / std).astype(np.float32)

@@ -56,7 +56,8 @@ class WindowSet:
     """Windows [length, channels] over `signals`; `frame` has one row a window, `signal` and `start` (samples) place it.
 
     Columns of `frame`: id (unique), group (patient), trial, record, label, split, start, signal. `present` [signals,
-    channels] says which leads each signal really has; windows keep NaN where nothing was recorded.
+    channels] says which leads each signal really has; windows keep NaN where nothing was recorded. `steps` holds the
+    class of every time step of each signal (`events.step_classes`), where annotations were asked for.
 
     >>> x = np.arange(20, dtype=np.float32).reshape(10, 2)
     >>> windows = WindowSet.build([x], length=4, step=2, rows=[{"id": "r1", "group": "p1"}], fs=4.0)
@@ -76,6 +77,8 @@ class WindowSet:
     mean: Float[np.ndarray, "signals channels"] | None = None
     std: Float[np.ndarray, "signals channels"] | None = None
     per_window: bool = False
+    units: tuple[str, ...] = ()
+    steps: tuple[np.ndarray, ...] | None = None
 
     @classmethod
     def build(
@@ -132,8 +135,21 @@ class WindowSet:
     def __getitem__(self, i: int) -> Float32[np.ndarray, "length channels"]:
         return self._cut(int(self.frame["signal"].iat[i]), int(self.frame["start"].iat[i]))
 
+    def steps_of(self, i: int) -> Int[np.ndarray, " length"]:
+        """The class of every time step of a window."""
+        assert self.steps is not None
+        start = int(self.frame["start"].iat[i])
+        return self.steps[int(self.frame["signal"].iat[i])][start : start + self.length]
+
+    def whole(self, signal: int, samples: int | None = None) -> Float32[np.ndarray, "samples channels"]:
+        """The first samples of a signal, scaled as its windows are; absent leads are zero."""
+        x = self._scaled(self.signals[signal][:samples], signal)
+        return np.where(self.present[signal], x, np.float32(0))
+
     def _cut(self, signal: int, start: int) -> np.ndarray:
-        x = self.signals[signal][start : start + self.length]
+        return self._scaled(self.signals[signal][start : start + self.length], signal)
+
+    def _scaled(self, x: np.ndarray, signal: int) -> np.ndarray:
         if self.mean is not None:
             x = ((x - self.mean[signal]) / self.std[signal]).astype(np.float32)
         elif self.per_window:

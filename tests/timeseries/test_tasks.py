@@ -13,6 +13,7 @@ from counterpoint.timeseries.detection import (
     anomaly_scores,
     anomaly_threshold,
     event_scores,
+    flagged,
     windows_to_steps,
 )
 from counterpoint.timeseries.simulate import ecg
@@ -56,13 +57,34 @@ def test_event_scores_count_touched_events():
     truth[2:5] = truth[10:14] = True
     score = np.zeros(20)
     score[4] = score[17] = 1.0
-    found = event_scores(score, truth, 0.5)
-    assert (found.true_events, found.found_events) == (2, 1)
-    assert (found.event_recall, found.event_precision, found.event_f1) == (0.5, 0.5, 0.5)
-    assert found.sequence_f1 == pytest.approx(2 / (2 + 6 + 1))
-    perfect = event_scores(truth.astype(float), truth, 0.5)
-    assert (perfect.sequence_auroc, perfect.sequence_f1, perfect.event_f1) == (1.0, 1.0, 1.0)
-    assert event_scores(score, truth, 0.5, min_length=2).event_precision == 0.0
+    found = event_scores([score], [truth], [flagged(score, 0.5)], ["p"], n_boot=5)
+    assert (found.true_events, found.found_events, found.said_events, found.steps) == (2, 1, 2, 20)
+    figures = found.scores.metrics
+    assert [figures[f"event_{name}"] for name in ("recall", "precision", "f1")] == [0.5, 0.5, 0.5]
+    assert figures["step_f1"] == pytest.approx(2 / (2 + 6 + 1))
+    perfect = event_scores([truth.astype(float)], [truth], [truth], ["p"], n_boot=5).scores.metrics
+    assert set(perfect.values()) == {1.0}
+    assert not flagged(score, 0.5, min_length=2).any()
+
+
+def test_flagging_everything_finds_no_rare_event():
+    truth = np.zeros(100, bool)
+    truth[10:14] = truth[50:54] = True
+    everything = np.ones(100, bool)
+    scores = event_scores([np.zeros(100)], [truth], [everything], ["p"], n_boot=5).scores
+    assert (scores.metrics["event_recall"], scores.metrics["event_precision"]) == (1.0, 0.0)
+    assert (scores.metrics["auroc"], scores.metrics["auprc"]) == (0.5, pytest.approx(0.08))
+    assert all(scores.metrics[name] == pytest.approx(scores.chance[name]) for name in scores.metrics)
+
+
+def test_event_intervals_resample_patients():
+    """Two patients, one found and one missed: recall is anything from 0 to 1, however many recordings they have."""
+    truth = np.zeros(10, bool)
+    truth[3:5] = True
+    said = [truth] * 4 + [np.zeros(10, bool)] * 4
+    found = event_scores([t.astype(float) for t in said], [truth] * 8, said, ["a"] * 4 + ["b"] * 4, n_boot=200)
+    recall = found.scores.intervals["event_recall"]
+    assert (recall.value, recall.low, recall.high, recall.groups) == (0.5, 0.0, 1.0, 2)
 
 
 def test_steps_average_the_windows_that_cover_them():
