@@ -32,6 +32,7 @@ def page(request, tmp_path_factory):
 
 def browse(page, *arguments, theme="light"):
     command = [CHROME, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=2000"]
+    command += ["--no-first-run", "--disable-background-networking", "--disable-sync", "--disable-component-update"]
     profile = f"--user-data-dir={page.parent / 'profile'}"
     return subprocess.run(
         [*command, profile, *arguments, f"{page.as_uri()}?theme={theme}"], capture_output=True, timeout=90, check=True
