@@ -1,11 +1,17 @@
 """Bootstrap by group: known variances, exact small cases, coverage."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm, t, ttest_1samp
 from sklearn.metrics import roc_auc_score
 
 from counterpoint.common.metrics import bootstrap_interval, paired_difference, t_interval
+from counterpoint.common.metrics.bootstrap import bootstrap_weights
 
 
 def test_width_matches_the_standard_error_of_the_mean():
@@ -93,3 +99,52 @@ def test_one_value_says_nothing_about_spread():
 def test_wrong_group_length_is_named():
     with pytest.raises(ValueError, match="one group for each of the 3 values"):
         bootstrap_interval([1.0, 2.0, 3.0], ["a", "b"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 4)), min_size=2, max_size=12), st.integers(0, 99))
+def test_means_and_medians_are_those_of_the_rows_drawn_however_unequal_the_groups(rows, seed):
+    """A mean is over rows, so that a large group counts for its size; a median of an even number lies between two."""
+    values, groups = map(np.array, zip(*rows))
+    if len(set(groups)) < 2:
+        return
+    for name, function in (("mean", np.mean), ("median", np.median)):
+        fast = bootstrap_interval(values, groups, n=16, seed=seed, statistic=name)
+        slow = bootstrap_interval(values, groups, n=16, seed=seed, statistic=lambda r, f=function: float(f(r)))
+        assert (fast.value, fast.low, fast.high) == pytest.approx((slow.value, slow.low, slow.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("groups", "level"), [(5, 0.95), (40, 0.9)])
+def test_percentiles_are_expanded_as_hesterberg_has_it(groups, level):
+    """Phi(-sqrt(G / (G - 1)) t_{G-1}): replicates 0..n-1 in place of figures show which percentiles are read."""
+    replicate = iter(range(-1, 1001))
+    i = bootstrap_weights(lambda w: {"x": float(next(replicate))}, groups, n=1001, level=level)["x"]
+    tail = norm.cdf(-np.sqrt(groups / (groups - 1)) * t.ppf(0.5 + level / 2, groups - 1))
+    assert (i.low, i.high) == pytest.approx((1000 * tail, 1000 * (1 - tail)))
+
+
+def test_weights_draw_every_group_as_often_as_any_other_and_as_many_as_there_are():
+    groups, drawn = np.array([0, 0, 1, 2]), []
+    bootstrap_weights(lambda w: (drawn.append(w.copy()), {"x": 0.0})[1], 4, groups, n=3000)
+    table = np.array(drawn[1:])
+    assert (table[:, 0] == table[:, 1]).all()  # rows of a group come together
+    assert set(table[:, 1:].sum(1)) == {3.0}
+    np.testing.assert_allclose(table[:, 1:].mean(0), 1.0, atol=0.06)
+    assert drawn[0].tolist() == [1.0] * 4
+
+
+def test_sign_flips_reach_the_exact_p_value():
+    difference, groups = np.array([0.5, 0.1, 0.4, -0.2, 0.3, 0.9, -0.1]), np.array([0, 0, 1, 2, 3, 4, 5])
+    sums = np.bincount(groups, difference)
+    flipped = [abs(np.dot(signs, sums)) for signs in itertools.product((1, -1), repeat=6)]
+    exact = np.mean(np.array(flipped) >= sums.sum() - 1e-12)
+    d = paired_difference(np.zeros(7), difference, groups, n=20_000)
+    assert d.p_value == pytest.approx(exact, abs=0.01)
+    assert (d.value, d.groups) == (pytest.approx(difference.mean()), 6)
+
+
+def test_t_interval_equals_scipy():
+    x = np.random.default_rng(8).normal(size=7)
+    expected = ttest_1samp(x, 0).confidence_interval(0.9)
+    i = t_interval(x, level=0.9)
+    assert (i.low, i.high) == pytest.approx((expected.low, expected.high))

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from sklearn import metrics as sk
 
 from counterpoint.common.metrics import encode_labels, knn, score_classes, score_multilabel, score_regression
-from counterpoint.common.metrics.classification import _Ranked, confusion, confusion_figures
+from counterpoint.common.metrics.classification import _correlation, _Ranked, confusion, confusion_figures
 
 rng = np.random.default_rng(0)
 N, C = 300, 5
@@ -97,6 +97,74 @@ def test_regression_equals_scikit_learn_and_a_constant_is_its_chance():
     assert scores.metrics["MAE"] == pytest.approx(sk.mean_absolute_error(y, p))
     assert scores.metrics["spearman"] == pytest.approx(spearmanr(y, p).statistic)
     assert scores.chance["R2"] == pytest.approx(0, abs=1e-12)
+
+
+def test_probabilities_are_scored_one_class_against_the_rest():
+    (labels,) = encode_labels(Y)
+    scores = score_classes(P, labels, n_boot=300)
+    p = P / P.sum(1, keepdims=True)
+    areas = [sk.roc_auc_score(c == Y, P[:, c]) for c in range(C)]
+    assert scores.metrics["auroc"] == pytest.approx(np.mean(areas))
+    assert scores.metrics["auroc"] == pytest.approx(sk.roc_auc_score(Y, p, multi_class="ovr"), abs=0.01)
+    precisions = [sk.average_precision_score(c == Y, P[:, c]) for c in range(C)]
+    assert scores.metrics["auprc"] == pytest.approx(np.mean(precisions))
+    assert scores.metrics["macro_f1"] == pytest.approx(sk.f1_score(Y, P.argmax(1), average="macro"))
+    assert scores.notes == []  # all replicates asked for were drawn
+    wider = confusion_figures(confusion(Y, P.argmax(1), C + 2, np.ones(N)))  # classes nobody has and nobody says
+    assert wider["macro_f1"] == pytest.approx(scores.metrics["macro_f1"])
+
+
+def test_chance_is_the_most_frequent_class_wherever_it_stands_in_the_list():
+    (labels,) = encode_labels(["a"] * 20 + ["b"] * 70 + ["c"] * 10)
+    chance = score_classes(np.full((100, 3), 1 / 3), labels, n_boot=5).chance
+    assert chance["accuracy"] == 0.7
+    assert chance["weighted_f1"] == pytest.approx(0.7 * 2 * 0.7 / 1.7)
+
+
+def test_multilabel_figures_with_holes_are_those_of_what_is_known():
+    y = (rng.random((120, 3)) < [0.2, 0.5, 0.8]).astype(float)
+    p = np.clip(0.5 * y + 0.5 * rng.random((120, 3)), 0, 1)
+    y[rng.random((120, 3)) < 0.3] = np.nan
+    y[0] = np.nan  # nothing is known of the first row
+    (labels,) = encode_labels(y)
+    scores = score_multilabel(p, labels, groups=np.arange(120) // 2, n_boot=10)
+    known, said = np.isfinite(y), p >= 0.5
+    f1 = [sk.f1_score(y[k, c], said[k, c]) for c, k in enumerate(known.T)]
+    assert scores.metrics["macro_f1"] == pytest.approx(np.mean(f1))
+    rows = np.flatnonzero(known.any(1))
+    right = [all(said[i, c] == y[i, c] for c in range(3) if known[i, c]) for i in rows]
+    assert scores.metrics["exact"] == pytest.approx(np.mean(right))
+    none = [all(y[i, c] == 0 for c in range(3) if known[i, c]) for i in rows]
+    assert scores.chance["exact"] == pytest.approx(np.mean(none))
+    yes = [sk.f1_score(y[k, c], np.ones(k.sum())) for c, k in enumerate(known.T)]
+    assert scores.chance["macro_f1"] == pytest.approx(np.mean(yes))
+    assert scores.per_row["row"].tolist() == rows.tolist()
+    assert scores.per_row["correct"].tolist() == [float(r) for r in right]
+    assert (scores.n, scores.unlabelled) == (len(rows), 120 - len(rows))
+    assert scores.intervals["exact"].groups == len(set(rows // 2))
+
+
+def test_regression_with_holes_and_ties_equals_scikit_learn_and_scipy():
+    y = rng.integers(0, 6, 80).astype(float)
+    p = np.round(y + rng.normal(size=80))
+    y[::9] = np.nan
+    keep = np.isfinite(y)
+    scores = score_regression(p, y, train_mean=1.0, groups=np.arange(80) // 4, n_boot=30)
+    a, b = y[keep], p[keep]
+    assert scores.metrics["R2"] == pytest.approx(sk.r2_score(a, b))
+    assert scores.metrics["RMSE"] == pytest.approx(sk.root_mean_squared_error(a, b))
+    assert scores.metrics["spearman"] == pytest.approx(spearmanr(a, b).statistic)
+    assert scores.chance["MAE"] == pytest.approx(np.abs(a - 1).mean())  # the training mean, whatever the test mean is
+    assert scores.chance["R2"] == pytest.approx(sk.r2_score(a, np.ones(len(a))))
+    assert scores.per_row["row"].tolist() == np.flatnonzero(keep).tolist()
+    np.testing.assert_allclose(scores.per_row["error"], np.abs(a - b))
+    assert scores.intervals["MAE"].groups == 20
+
+
+def test_a_weighted_correlation_is_that_of_repeated_rows():
+    a, b, w = rng.normal(size=30), rng.normal(size=30), rng.integers(0, 4, 30)
+    expected = np.corrcoef(np.repeat(a, w), np.repeat(b, w))[0, 1]
+    assert _correlation(a, b, w.astype(float)) == pytest.approx(expected)
 
 
 class TestKNN:

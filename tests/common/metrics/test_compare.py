@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from counterpoint.common import metrics as m
+from counterpoint.common.metrics.compare import sample_values
 
 
 def gaussian(n, dim, seed=0):
@@ -73,6 +74,33 @@ def test_nothing_is_called_better_on_three_groups():
     many = m.paired_difference(np.zeros(9), np.full(9, 0.5))
     assert m.Comparison("p", "R@1", 0.0, 0.5, many).verdict == "better"
     assert m.Comparison("p", "mean_rank", 0.0, 0.5, many).verdict == "worse"
+
+
+def test_a_verdict_needs_both_the_interval_and_the_sign_flips():
+    def verdict(low, high, p):
+        d = m.PairedDifference(value=0.2, low=low, high=high, n=50, groups=50, p_value=p)
+        return m.Comparison("p", "R@1", 0.0, 0.2, d).verdict
+
+    assert verdict(0.1, 0.3, 0.01) == "better"
+    assert verdict(-0.1, 0.3, 0.01) == verdict(0.1, 0.3, 0.06) == "inconclusive"
+
+
+def test_average_precision_is_compared_where_it_is_not_the_reciprocal_rank():
+    def metrics(result):
+        return [metric for metric, _, _ in sample_values(result)]
+
+    one = m.retrieval(X[:20], SIGNAL[:20], n_boot=2).a_to_b
+    many = m.retrieval(X[:20], SIGNAL[:20], relevant=(Y[:20], Y[:20]), n_boot=2).a_to_b
+    assert "mAP" not in metrics(one)
+    assert "mAP" in metrics(many)
+
+
+def test_as_many_but_other_labelled_samples_are_not_paired():
+    runs = []
+    for hidden in (0, 1):
+        labels = [None if i % 5 == hidden else int(y) for i, y in enumerate(Y)]
+        runs.append(evaluations("knn", labels)[0][hidden])
+    assert m.compare_evaluations(*runs, n_boot=5) == []
 
 
 def test_other_samples_are_refused():

@@ -155,6 +155,17 @@ def test_chance_levels_equal_enumeration_of_every_order(pool, p):
     assert got["median_rank"] == np.median([row[2] for row in rows])
 
 
+def test_chance_of_a_mixture_is_its_mean_over_queries():
+    sizes = torch.tensor([1, 1, 1, 4])
+    mixed, one, four = (chance_levels(6, n, [2, 9]) for n in (sizes, sizes[:1], sizes[3:]))
+    for key in mixed.keys() - {"median_rank"}:
+        assert mixed[key] == pytest.approx(0.75 * one[key] + 0.25 * four[key]), key
+    assert one["coverage@9"] == one["R@9"] == 1.0  # a cut beyond the pool finds everything
+    ranks = [r for r in range(1, 7) for _ in range(3 * 15)]  # 3 queries with one key, and every place of four keys
+    ranks += [p[0] for p in itertools.combinations(range(1, 7), 4) for _ in range(6)]
+    assert mixed["median_rank"] == np.median(ranks)
+
+
 def test_random_features_score_at_chance_within_their_interval():
     result = retrieval(random(1000, 32, 7), random(1000, 32, 8)).a_to_b
     for key in ("MRR", "median_rank", "mean_rank", "R@10"):
