@@ -1,6 +1,7 @@
 """The cache: one file per key, made once, whole or absent."""
 
 import multiprocessing
+import os
 import time
 
 import pytest
@@ -67,3 +68,41 @@ def test_an_unusable_root_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("COUNTERPOINT_CACHE", str(tmp_path / "file"))
     with pytest.raises(InputError, match="the cache cannot be written .*set COUNTERPOINT_CACHE"):
         Cache().get_or_make({"k": 1}, ".txt", lambda p: p.write_text(""))
+
+
+def test_many_keys_are_many_files(tmp_path):
+    cache = Cache(tmp_path)
+    paths = {cache.path({"rate": rate, "seed": seed}, ".npy") for rate in range(60) for seed in range(60)}
+    assert len(paths) == 3600
+
+
+def test_a_file_that_cannot_be_read_is_not_the_caches_fault(tmp_path):
+    def missing(path):
+        (tmp_path / "elsewhere" / "a.wav").read_bytes()
+
+    def corrupt(path):
+        raise OSError("cannot identify image file")  # as image readers say it, without a file name
+
+    def full(path):
+        raise OSError(28, "No space left on device")  # as a write says it
+
+    cache = Cache(tmp_path / "cache")
+    with pytest.raises(FileNotFoundError, match=r"a\.wav"):
+        cache.get_or_make({"k": 1}, ".txt", missing)
+    with pytest.raises(OSError, match="cannot identify image file"):
+        cache.get_or_make({"k": 1}, ".txt", corrupt)
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
+        cache.get_or_make({"k": 1}, ".txt", full)
+
+
+def test_the_rest_of_a_killed_process_is_in_nobodys_way(tmp_path):
+    cache = Cache(tmp_path)
+    path = cache.path({"k": 1}, "")
+    rest = path.with_name(f".{os.getpid()}-{path.name}")  # a later process may get the same number
+    (rest / "half").mkdir(parents=True)
+
+    def make(target):
+        target.mkdir()
+        (target / "x").write_text("1")
+
+    assert [p.name for p in cache.get_or_make({"k": 1}, "", make).iterdir()] == ["x"]

@@ -12,6 +12,7 @@ import torch
 
 from counterpoint.common.data import BadSample, Manifest, ManifestDataset
 from counterpoint.common.data.embeddings import EmbeddingStore, embed_to_parquet, model_hash
+from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.errors import InputError
 
 
@@ -124,6 +125,101 @@ def test_another_model_or_other_data_may_not_be_mixed_in(tmp_path):
         embed_to_parquet(Towers(), samples(5)[0], tmp_path, shard_size=2)
     with pytest.raises(InputError, match="shard size 2"):
         embed_to_parquet(Towers(), dataset, tmp_path, shard_size=3)
+
+
+def test_columns_may_be_empty_or_of_other_numbers_in_a_whole_shard(tmp_path):
+    labels = [None, None, 3, None, 0.5, 2]
+    table = Manifest.from_rows([{"id": f"s{i}", "name": "x" if i > 3 else None} for i in range(6)])
+
+    def load(row):
+        place = int(row["id"][1:])
+        return {"x": torch.ones(3), "label": labels[place]}
+
+    store = embed_to_parquet(
+        Towers(), ManifestDataset(table, load), tmp_path, metadata=["label", "name"], batch_size=2, shard_size=2
+    )
+    assert [None if v != v else v for v in store.frame["label"]] == labels
+    assert store.frame["name"].isna().tolist() == [True] * 4 + [False] * 2
+
+
+def test_samples_are_embedded_without_dropout_whatever_the_mode(tmp_path):
+    class Noisy(Towers):
+        def encode(self, batch):
+            return {"audio": torch.nn.functional.dropout(self.a(batch["x"]), 0.5, self.training)}
+
+    dataset, x = samples(5)
+    system = Noisy().train()
+    torch.testing.assert_close(embed_to_parquet(system, dataset, tmp_path).vectors(), system.a(x).detach())
+
+
+def test_a_shard_of_another_model_is_not_read(tmp_path):
+    dataset, _ = samples(6)
+    for name, seed in (("one", 0), ("two", 1)):
+        embed_to_parquet(Towers(seed=seed), dataset, tmp_path / name, shard_size=3)
+    (tmp_path / "two" / "part-00001.parquet").replace(tmp_path / "one" / "part-00001.parquet")
+    with pytest.raises(InputError, match=r"part-00001\.parquet: this shard was made by another model"):
+        EmbeddingStore(tmp_path / "one").vectors("audio")
+
+
+def test_the_data_are_known_by_their_content_or_by_the_name_given(tmp_path):
+    x = torch.ones(2, 3)
+
+    def dataset(label):
+        table = Manifest.from_rows([{"id": f"s{i}", "label": label} for i in range(2)])
+        return ManifestDataset(table, lambda row: {"x": x[0]})
+
+    embed_to_parquet(Towers(), dataset("a"), tmp_path / "m")
+    with pytest.raises(InputError, match="other data"):
+        embed_to_parquet(Towers(), dataset("b"), tmp_path / "m")  # as many samples, other labels
+    store = embed_to_parquet(Towers(), dataset("a"), tmp_path / "n", data_hash="crop 4 s")
+    assert store.info.data_hash == "crop 4 s"
+    with pytest.raises(InputError, match="other data"):
+        embed_to_parquet(Towers(), dataset("a"), tmp_path / "n", data_hash="crop 8 s")
+
+
+def test_model_hash_tells_names_and_shapes_apart():
+    def layer(name, *shape):
+        module = torch.nn.Module()
+        module.register_buffer(name, torch.zeros(shape))
+        return model_hash(module)
+
+    assert len({layer("a", 2, 3), layer("b", 2, 3), layer("a", 3, 2), layer("a", 6)}) == 4
+
+
+class TestEncodeRows:
+    def rows(self, n=7):
+        x = torch.arange(n).float()[:, None].repeat(1, 3)
+        return [{"x": x[i], "id": f"s{i}", "group": f"g{i // 2}"} for i in range(n)]
+
+    def test_positions_are_places_in_the_data_set_and_reach_the_change(self):
+        system, seen = Towers().eval(), []
+
+        def change(batch, positions):
+            seen.extend(positions)
+            return {**batch, "x": batch["x"] + 100}
+
+        data = self.rows()
+        data[4] = BadSample(4, "s4", "broken")
+        found = encode_rows(system, data, [6, 4, 1, 2], change=change, batch_size=3)
+        assert found.positions == seen == [6, 1, 2]
+        assert found.groups == ["g3", "g0", "g1"]
+        assert found.left_out == [("s4", "broken")]
+        expected = system.a(torch.tensor([[106.0] * 3, [101.0] * 3, [102.0] * 3])).detach()
+        torch.testing.assert_close(found.vectors["audio"], expected)
+
+    def test_a_system_that_loses_a_row_or_a_modality_is_caught(self):
+        class Loses(torch.nn.Module):
+            def encode(self, batch):
+                return {"audio": batch["x"][1:]}
+
+        class Forgets(torch.nn.Module):
+            def encode(self, batch):
+                return {"audio": batch["x"]} | ({"sheet": batch["x"]} if float(batch["x"][0, 0]) < 2 else {})
+
+        with pytest.raises(ValueError, match="made 2 audio embeddings of 3 samples"):
+            encode_rows(Loses(), self.rows(), range(3))
+        with pytest.raises(ValueError, match=r"\['audio', 'sheet'\] in one batch and \['audio'\] in another"):
+            encode_rows(Forgets(), self.rows(), range(4), batch_size=2)
 
 
 def test_shards_carry_the_model_hash_for_other_readers(tmp_path):

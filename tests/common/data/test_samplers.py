@@ -12,6 +12,7 @@ from counterpoint.common.data import (
     ClusterDisjointBatchSampler,
     GroupUniqueBatchSampler,
     HardNegativeBatchSampler,
+    SequentialSampler,
     ShuffleSampler,
     WeightedSampler,
     WithinClusterBatchSampler,
@@ -45,6 +46,17 @@ def test_a_position_is_enough_to_go_on(name):
     taken = list(itertools.islice(halfway, 2))
     assert taken == first[:2]
     assert halfway.state_dict()["batch"] == 2
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_seed_decides_and_travels_with_the_position(name):
+    one, other = SAMPLERS[name](), SAMPLERS[name]()
+    if name == "hard":
+        other.update(one.neighbours)
+    other.seed = 5
+    assert [list(b) for b in one.batches(0)] != [list(b) for b in other.batches(0)]
+    one.load_state_dict({**other.state_dict(), "batch": 2})
+    assert list(one) == list(other)[2:]
 
 
 def sampler_len(sampler, epoch):
@@ -137,3 +149,69 @@ def test_weights_are_frequencies():
     assert 2 not in drawn
     with pytest.raises(ValueError, match="not all zero"):
         WeightedSampler([0.0, 0.0], 2)
+
+
+@pytest.mark.parametrize(("n", "size"), [(10, 4), (12, 4), (3, 4), (1, 1)])
+def test_without_dropping_every_sample_comes_once(n, size):
+    batches = list(ShuffleSampler(n, size, drop_last=False))
+    assert sorted(i for b in batches for i in b) == list(range(n))
+    assert [len(b) for b in batches[:-1]] == [size] * (len(batches) - 1)
+    kept = list(ShuffleSampler(n, size))
+    assert [len(b) for b in kept] == [size] * (n // size)
+    assert len({i for b in kept for i in b}) == n // size * size
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 8), st.integers(1, 3))
+def test_in_order_every_sample_comes_once_and_no_batch_is_too_small(n, size, least):
+    batches = list(SequentialSampler(n, size, least))
+    assert [i for b in batches for i in b] == list(range(n))
+    assert all(len(b) == size for b in batches[:-1])
+    assert len(batches) == 1 or len(batches[-1]) >= min(least, size)
+    assert len(batches[-1]) < size + least
+
+
+def test_groups_meet_other_groups_every_epoch():
+    """Dealt in a fixed order of groups, the same neighbours would share a batch for ever."""
+    groups = np.repeat(np.arange(24), 2)
+    sampler = GroupUniqueBatchSampler(groups, 4)
+    met = {frozenset(p) for e in range(40) for b in sampler.batches(e) for p in itertools.combinations(groups[b], 2)}
+    assert len(met) == 24 * 23 // 2
+
+
+def test_so_many_neighbours_join_a_seed_and_padding_is_nobody():
+    n = 60
+    ring = (np.arange(n)[:, None] + [1, 2, 3, 4, 5]) % n
+    batches = HardNegativeBatchSampler(ring, 6, per_seed=1).batches(0)
+    joined = [sum((b - a) % n == 1 for a, b in itertools.pairwise(batch)) for batch in batches]
+    assert np.mean(joined) < 4  # pairs, not runs of neighbours
+    first = HardNegativeBatchSampler(ring, 6, per_seed=5).batches(0)[0]
+    assert sorted((i - first[0]) % n for i in first) == [0, 1, 2, 3, 4, 5]
+    padded = np.full((20, 3), -1)
+    padded[:, 2] = (np.arange(20) + 1) % 20  # the neighbour stands after the padding
+    for batch in HardNegativeBatchSampler(padded, 2, per_seed=1).batches(0)[:3]:
+        assert (batch[1] - batch[0]) % 20 == 1
+
+
+def test_hard_negatives_are_never_the_sample_itself_or_a_second_time():
+    itself = np.tile(np.arange(30)[:, None], (1, 4))  # an index that finds only the query
+    flat = [i for b in HardNegativeBatchSampler(itself, 5).batches(0) for i in b]
+    assert sorted(flat) == list(range(30))
+    with pytest.raises(ValueError, match="each of the 30 samples, got 29"):
+        HardNegativeBatchSampler(itself, 5, groups=[0] * 29)
+
+
+def test_weights_that_are_no_numbers_are_refused():
+    for weights in ([1.0, float("inf")], [1.0, float("nan")], [1.0, -1.0]):
+        with pytest.raises(ValueError, match="finite numbers, not negative"):
+            WeightedSampler(weights, 2)
+
+
+def test_a_weight_of_zero_is_never_drawn_wherever_it_stands():
+    class Edge:
+        def random(self, n):
+            return np.zeros(n)  # the smallest draw there is
+
+    sampler = WeightedSampler([0.0, 1.0, 0.0], 4, n_batches=1)
+    sampler._rng = lambda epoch: Edge()
+    assert sampler.batches(0)[0].tolist() == [1, 1, 1, 1]

@@ -72,6 +72,35 @@ class TestIndex:
         assert few.recall() < 0.9
         assert all_cells.recall() == 1.0
 
+    def test_faiss_hits_have_the_cosines_of_the_exact_index(self):
+        pytest.importorskip("faiss", reason="the search extra (faiss) is not installed")
+        z, q, ids = 3 * gaussian(500, 8), 7 * gaussian(6, 8, 1), [str(i) for i in range(500)]
+        exact, cells = (Index(z, ids, kind=kind, nprobe=99) for kind in ("exact", "faiss"))
+        for options in ({}, {"leave_out": [3, None, 5, 6, 7, 8]}):
+            for a, b in zip(exact.search(q, 5, **options), cells.search(q, 5, **options)):
+                assert [h.row for h in a] == [h.row for h in b]
+                assert [h.score for h in a] == pytest.approx([h.score for h in b], abs=1e-6)
+                assert len(a) == 5
+
+    def test_leaving_out_a_row_that_is_far_away_gives_no_more_hits_than_asked_for(self):
+        z = gaussian(20, 3)
+        index = Index(z, [str(i) for i in range(20)])
+        far = int((unit(z) @ unit(z[:1]).T).argmin())
+        (whole,), (without,) = index.search(z[:1], 3), index.search(z[:1], 3, leave_out=[far])
+        assert [h.row for h in without] == [h.row for h in whole]
+
+    def test_nan_and_senseless_numbers_of_neighbours_are_refused(self):
+        broken = gaussian(4, 3)
+        broken[2, 0] = float("nan")
+        with pytest.raises(ValueError, match="'c' holds NaN"):
+            Index(broken, list("abcd"))
+        index = Index(gaussian(4, 3), list("abcd"))
+        with pytest.raises(InputError, match="NaN"):
+            index.search(broken[2:3])
+        for k in (0, -1):
+            with pytest.raises(InputError, match="at least 1"):
+                index.search(gaussian(1, 3), k)
+
     def test_wrong_dimension_and_unknown_id_are_clear(self):
         index = Index(gaussian(5, 4), [f"piece-{i}" for i in range(5)])
         with pytest.raises(InputError, match="3 dimensions, the index 4"):
@@ -88,6 +117,29 @@ class TestSearch:
         (within,) = search(folder, ids=["s4"], target="audio", k=3)
         assert "s4" not in [h.id for h in within.hits]
         assert len(within.hits) == 3
+
+    def test_across_modalities_a_sample_finds_its_own_partner(self, tmp_path):
+        class Same(torch.nn.Module):
+            def encode(self, batch):
+                return {"audio": batch["x"], "sheet": 2 * batch["x"]}
+
+        z = gaussian(12, 6)
+        folder = embed_to_parquet(Same(), [{"x": z[i], "id": f"s{i}"} for i in range(12)], tmp_path)
+        found = search(folder, ids=["s9", "s1", "s4"], source="audio", target="sheet", k=1)
+        assert [(f.query, f.hits[0].id) for f in found] == [("s9", "s9"), ("s1", "s1"), ("s4", "s4")]
+
+    def test_every_query_keeps_its_own_hits_in_the_order_asked(self, store, tmp_path):
+        folder, z = store
+        found = search(folder, ids=["s9", "s1", "s20"], target="audio", k=4)
+        cosines = (unit(z) @ unit(z).T).fill_diagonal_(-2)
+        for f in found:
+            expected = cosines[int(f.query[1:])].topk(4).indices.tolist()
+            assert [h.id for h in f.hits] == [f"s{i}" for i in expected]
+        files = [tmp_path / name for name in ("b.txt", "a.txt")]
+        for file, row in zip(files, (3, 8)):
+            file.write_text(str(row))
+        by_file = search(folder, target="audio", files=files, encode=lambda p: z[int(p.read_text())], k=1)
+        assert [(f.query, f.hits[0].id) for f in by_file] == [(str(files[0]), "s3"), (str(files[1]), "s8")]
 
     def test_by_file_and_by_vector(self, store, tmp_path):
         folder, z = store
@@ -118,6 +170,57 @@ class TestCurate:
         assert wrong[kept].mean() < 0.02
         assert len(curated.manifest) + len(curated.dropped) == 1000
         assert str(curated) == "700 kept, 300 dropped {'low score': 300}"
+
+    def test_length_does_not_count_and_dropped_rows_carry_their_own_score(self):
+        a, b = gaussian(50, 4), gaussian(50, 4, 1)
+        lengths = torch.linspace(0.1, 9, 50)[:, None]
+        torch.testing.assert_close(pair_scores(lengths * a, b / lengths), (unit(a) * unit(b)).sum(1))
+        scores = torch.tensor([0.9, 0.1, 0.8, 0.2])
+        curated = filter_pairs(manifest(4), scores, min_score=0.5)
+        assert curated.dropped[["id", "score"]].values.tolist() == [
+            ["s1", pytest.approx(0.1)],
+            ["s3", pytest.approx(0.2)],
+        ]
+        assert len(filter_pairs(manifest(4), scores, min_score=0.8).manifest) == 3 - 1
+        assert len(filter_pairs(manifest(4), torch.zeros(4), keep=0.5).manifest) == 4  # ties: no row before another
+
+    def test_nan_is_refused_because_it_would_be_the_best_pair(self):
+        nan = torch.tensor([0.5, float("nan"), 0.7])
+        z = gaussian(3, 2)
+        broken = torch.where(torch.arange(3)[:, None] == 1, torch.nan, z)
+        for call in (
+            lambda: filter_pairs(manifest(3), nan, keep=0.5),
+            lambda: near_duplicate_groups(broken),
+            lambda: remove_near_duplicates(manifest(3), z, scores=nan),
+            lambda: subset_by_query(manifest(3), broken, z[:1], k=1),
+            lambda: subset_by_query(manifest(3), z, broken[1:2], k=1),
+        ):
+            with pytest.raises(ValueError, match=r"NaN or infinity in 1 rows \(first: row [01]\)"):
+                call()
+
+    def test_equal_vectors_are_duplicates_at_the_threshold_one(self):
+        z = gaussian(40, 257)
+        twice = torch.cat([z, 3 * z])
+        groups, links = near_duplicate_groups(twice, threshold=1.0)
+        assert (groups[:40] == groups[40:]).all()
+        assert len(set(groups)) == len(links) == 40
+
+    def test_lengths_do_not_make_duplicates(self):
+        groups, _ = near_duplicate_groups(torch.tensor([[9.0, 0.0], [9.0, 9.0], [0.1, 0.0]]), threshold=0.95)
+        assert groups[0] == groups[2] != groups[1]
+
+    @pytest.mark.parametrize("size", [3, 5, 9])
+    def test_a_hub_of_many_duplicates_is_found_from_one_neighbour_on(self, size):
+        z = torch.eye(size).repeat_interleave(size, 0) + 1e-4 * gaussian(size * size, size)
+        groups, links = near_duplicate_groups(z, threshold=0.99, neighbours=1)
+        assert len(set(groups)) == size
+        assert len(links) == size * (size * (size - 1) // 2)  # every pair of each hub
+
+    def test_a_dropped_duplicate_carries_its_largest_cosine(self):
+        angles = torch.tensor([0.0, 0.1, 0.11])
+        curated = remove_near_duplicates(manifest(3), torch.stack([angles.cos(), angles.sin()], 1), threshold=0.99)
+        assert curated.dropped["id"].tolist() == ["s1", "s2"]
+        assert curated.dropped["score"].tolist() == pytest.approx([np.cos(0.01)] * 2, abs=1e-5)
 
     def test_threshold_and_share_exclude_each_other(self):
         with pytest.raises(ValueError, match="either min_score or keep"):
@@ -154,6 +257,15 @@ class TestCurate:
         curated = subset_by_query(manifest(5), z, z[[1, 3]] * 2, k=2)
         assert curated.manifest.frame["id"].tolist() == ["s1", "s3"]
         assert len(subset_by_query(manifest(5), z, z[:1], min_score=0.5).manifest) == 1
+        both = subset_by_query(manifest(5), z, z[:1], k=3, min_score=0.5).manifest
+        assert both.frame["id"].tolist() == ["s0"]  # not filled up with what is too far
+
+    def test_nearest_is_by_angle_to_the_nearest_query(self):
+        z = torch.tensor([[10.0, 10.0], [0.1, 0.0], [0.0, 5.0], [-1.0, 0.0]])
+        for queries in (torch.tensor([[1.0, 0.0], [-0.1, 3.0]]), torch.tensor([[-0.1, 3.0], [9.0, 0.0]])):
+            kept = subset_by_query(manifest(4), z, queries, k=2)
+            assert kept.manifest.frame["id"].tolist() == ["s1", "s2"]
+            assert kept.dropped["score"].tolist() == pytest.approx([0.7071, 0.0333], abs=0.03)
 
     def test_duplicates_across_splits_are_leakage(self):
         z = gaussian(20, 16)
@@ -162,3 +274,7 @@ class TestCurate:
         with pytest.raises(LeakageError, match=r"'s2' \(train\) and 's15' \(test\)"):
             check_near_duplicates_across_splits(manifest(20, splits), z)
         check_near_duplicates_across_splits(manifest(20, ["train"] * 20), z)
+        check_near_duplicates_across_splits(manifest(20, ["train"] * 10 + [""] * 10), z)  # not yet in any split
+        z[16] = z[3] + 0.1 * gaussian(1, 16, 5)[0]
+        with pytest.raises(LeakageError, match=r"2 near-duplicate pairs .*'s2' \(train\) and 's15' .*cosine 1\.0000"):
+            check_near_duplicates_across_splits(manifest(20, splits), z, threshold=0.95)  # the closest pair is named

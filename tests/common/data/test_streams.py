@@ -2,6 +2,7 @@
 
 import io
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -45,6 +46,35 @@ def test_a_stream_is_read_by_position(tmp_path):
     for i in (24, 0, 13):
         assert dataset[i]["x"].tolist() == [i] * 3
         assert (dataset[i]["index"], dataset[i]["group"]) == (i, f"g{i // 3}")
+
+
+def test_a_shard_holds_as_many_samples_as_asked(tmp_path):
+    table = write_shards(samples(25), tmp_path, per_shard=10)
+    assert table.frame["shard"].value_counts().to_dict() == {"000000.tar": 10, "000001.tar": 10, "000002.tar": 5}
+    with pytest.raises(InputError, match="at least one file"):
+        write_shards([({"id": "a"}, {})], tmp_path / "x")
+
+
+def test_names_end_at_the_first_dot_and_folders_keep_samples_apart(tmp_path):
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        for name, content in (("a/1.seg.png", b"one"), ("a/1.txt", b"two"), ("b/1.seg.png", b"three")):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    table = index_shards([str(tmp_path / "s.tar")])
+    reader = ShardReader(table)
+    assert {table.row(i)["id"]: reader.files(table.row(i)) for i in range(2)} == {
+        "a/1": {"seg.png": b"one", "txt": b"two"},
+        "b/1": {"seg.png": b"three"},
+    }
+
+
+def test_shards_behind_urls_are_told_apart(tmp_path):
+    pytest.importorskip("webdataset")
+    write_shards(samples(4), tmp_path / "far", per_shard=2)
+    urls = [f"pipe:cat {tmp_path / 'far' / f'00000{i}.tar'}" for i in range(2)]
+    table = index_shards(urls, Cache(tmp_path / "cache"))
+    assert table.frame["id"].tolist() == ["s0", "s1", "s2", "s3"]
 
 
 def test_webdataset_reads_our_shards_and_we_read_its(tmp_path):
@@ -96,6 +126,10 @@ def test_windowed_shuffle_covers_everything_and_touches_few_shards():
     last_use = [199 - int(np.argmax(shards[flat][::-1] == s)) for s in range(10)]
     assert max(last - first for first, last in zip(first_use, last_use)) < 40  # a shard is open for one window
     assert not np.array_equal(flat, np.concatenate(sampler.batches(1)))
+    one_by_one = ShardShuffleSampler(shards, 8, window=1)
+    opened = {tuple(dict.fromkeys(shards[np.concatenate(one_by_one.batches(epoch))])) for epoch in range(3)}
+    assert len(opened) == 3  # the order of the shards is another one each epoch
+    assert any((np.diff(batch) < 0).any() for batch in one_by_one.batches(0))  # and so is that within a shard
 
 
 def test_near_duplicates_across_splits_are_found_and_within_them_ignored():
@@ -112,3 +146,18 @@ def test_near_duplicates_across_splits_are_found_and_within_them_ignored():
     assert found[0].cosine == pytest.approx(1.0, abs=1e-6)
     with pytest.raises(LeakageError, match="3 sample.s. have a near-duplicate in another split"):
         check_near_duplicates(z, ids, splits)
+    assert [d.cosine for d in found] == sorted((d.cosine for d in found), reverse=True)
+    # Samples in no split are left out, and the others keep their names.
+    z[45], splits[4] = z[44] + 1, ""
+    z[3], splits[0] = z[50], ""
+    assert {(d.id, d.other) for d in near_duplicates(z, ids, splits)} == {("s50", "s3")}
+
+
+def test_near_duplicates_refuse_nan_and_find_equal_vectors_at_threshold_one():
+    z = torch.randn(60, 257, generator=torch.Generator().manual_seed(1))
+    z[30:] = 2 * z[:30]
+    ids, splits = [f"s{i}" for i in range(60)], ["train"] * 30 + ["test"] * 30
+    assert len(near_duplicates(z, ids, splits, threshold=1.0)) == 30
+    z[7, 0] = float("nan")
+    with pytest.raises(ValueError, match="'s7' holds NaN"):
+        near_duplicates(z, ids, splits)
