@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,36 +71,47 @@ def molecules_to_manifest(
 
 
 def circuits_to_manifest(source: Path, out: Path, *, train: Sequence[str] = (), top: str = "") -> ImportReport:
-    """Copy netlists (and the parasitics files beside them) into `out` and write `out/manifest.parquet`, one row per
-    circuit: `netlist`, `parasitics`, `top`, counts, `split`. Circuits named in `train` train, the others test; without
-    names the one with the most coupling pairs trains."""
+    """Copy netlists (with what they include) and the parasitics files of the same name into `out`, and write
+    `out/manifest.parquet`, one row per circuit: `netlist`, `parasitics`, `top`, counts, `notes`, `split`. A DSPF file
+    without a netlist of its name holds its own devices. Circuits named in `train` train, the others test; without names
+    the one with the most coupling pairs trains."""
     from counterpoint.graphs.circuits.data import load_circuit
+    from counterpoint.graphs.circuits.spice import self_contained
 
-    files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.suffix.lower() in NETLISTS)
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder; give a netlist, or a folder of netlists")
+    files = [source] if source.is_file() else _circuit_files(source)
     if not files:
-        raise InputError(f"{source}: holds no netlist ({', '.join(NETLISTS)})")
+        raise InputError(
+            f"{source}: holds no netlist ({', '.join(NETLISTS)}) and no DSPF ({', '.join(PARASITICS[1:])})"
+        )
     root = source.parent if source.is_file() else source
     rows: list[dict[str, Any]] = []
     rejected: list[Rejected] = []
+    used: set[Path | None] = set()
     for file in files:
-        beside = next((file.with_suffix(s) for s in PARASITICS if file.with_suffix(s).is_file()), None)
+        candidates = (file, *map(file.with_suffix, PARASITICS))
+        beside = next((p for p in candidates if p.suffix.lower() in PARASITICS and p.is_file()), None)
+        used.add(beside)
         name = str(file.relative_to(root).with_suffix("")).replace("/", "-")
         row = {"id": name, "netlist": file.name, "parasitics": beside.name if beside else None, "top": top or None}
         try:
             graph = load_circuit(row, file.parent)
         except InputError as error:
-            rejected.append(Rejected(str(file), str(error)))
+            rejected.append(Rejected(str(file), str(error).removeprefix(f"{file}, ").removeprefix(f"{file}: ")))
             continue
         folder = out / "netlists" / name
         folder.mkdir(parents=True, exist_ok=True)
-        for path in (file, beside):
-            if path is not None:
-                shutil.copyfile(path, folder / path.name)
+        (folder / file.name).write_text(self_contained(file), encoding="utf-8")
+        if beside is not None and beside != file:
+            shutil.copyfile(beside, folder / beside.name)
         row["netlist"] = f"netlists/{name}/{file.name}"
         row["parasitics"] = f"netlists/{name}/{beside.name}" if beside else None
-        rows.append({**row, "group": name, **graph.n_nodes, "couplings": len(graph.coupling_farad)})
+        counts = {**graph.n_nodes, "couplings": len(graph.coupling_farad), "notes": "; ".join(graph.notes)}
+        rows.append({**row, "group": name, **counts})
     if not rows:
-        raise InputError(f"{source}: none of its {len(files)} netlists can be used; the first: {rejected[0].reason}")
+        first = f"{rejected[0].source}: {rejected[0].reason}"
+        raise InputError(f"{source}: none of its {len(files)} netlists can be used; the first: {first}")
     names = [r["id"] for r in rows]
     unknown = [t for t in train if t not in names]
     if unknown:
@@ -110,7 +122,20 @@ def circuits_to_manifest(source: Path, out: Path, *, train: Sequence[str] = (), 
     out.mkdir(parents=True, exist_ok=True)
     path = out / "manifest.parquet"
     Manifest.from_rows(rows, out, {"source": str(source)}).save(path)
-    return ImportReport(path, len(rows), tuple(rejected), f"train: {', '.join(sorted(chosen))}; split by circuit")
+    notes = [f"{row['id']}: {row['notes']}" for row in rows if row["notes"]]
+    if source.is_dir():
+        extras = sorted(p for p in source.rglob("*") if p.suffix.lower() in PARASITICS and p not in used)
+        notes += [f"{extra.relative_to(root)}: not used; give it the name of its netlist" for extra in extras]
+    notes.append(f"train: {', '.join(sorted(chosen))}; split by circuit")
+    return ImportReport(path, len(rows), tuple(rejected), "\n".join(notes))
+
+
+def _circuit_files(folder: Path) -> list[Path]:
+    """Netlists of a folder and all below it, and DSPF files that have no netlist of their name."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    netlists = [p for p in files if p.suffix.lower() in NETLISTS]
+    named = {p.with_suffix("") for p in netlists}
+    return netlists + [p for p in files if p.suffix.lower() in PARASITICS[1:] and p.with_suffix("") not in named]
 
 
 def simulate_to_manifest(out: Path, kind: str, n: int, seed: int) -> ImportReport:
@@ -118,14 +143,13 @@ def simulate_to_manifest(out: Path, kind: str, n: int, seed: int) -> ImportRepor
     from counterpoint.graphs import simulate
 
     out.mkdir(parents=True, exist_ok=True)
-    note = "synthetic"
     if kind == "molecules":
         import pandas as pd
 
         csv = out / "synthetic_molecules.csv"
         pd.DataFrame(simulate.molecules(n, seed)).to_csv(csv, index=False)
         report = molecules_to_manifest(csv, out)
-        note = "synthetic molecules; their labels are computed by RDKit, not measured"
+        what = "molecules; their labels are computed by RDKit, not measured"
     elif kind == "circuits":
         folder = out / "synthetic_netlists"
         folder.mkdir(exist_ok=True)
@@ -133,10 +157,12 @@ def simulate_to_manifest(out: Path, kind: str, n: int, seed: int) -> ImportRepor
             text = simulate.netlist(f"block{i}", seed * 1000 + i)
             (folder / f"block{i}.spice").write_text(text, encoding="utf-8")
         report = circuits_to_manifest(folder, out)
-        note = "synthetic circuits; their capacitances follow a rule with noise"
+        what = "circuits; their capacitances follow a rule with noise"
     else:
         raise InputError(f"kind {kind!r} is unknown; use molecules or circuits")
-    return ImportReport(report.manifest, report.rows, report.rejected, f"{note}; {report.note}")
+    made = Manifest.load(report.manifest)
+    replace(made, meta={**made.meta, "synthetic": what}).save(report.manifest)
+    return ImportReport(report.manifest, report.rows, report.rejected, f"synthetic {what}; {report.note}")
 
 
 def check_row(row: dict[str, Any], root: Path) -> None:

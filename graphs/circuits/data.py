@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from counterpoint.common.data.dataset import synthetic_part
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers.loader import Datasets
@@ -22,15 +23,22 @@ from counterpoint.graphs.sampler import NeighborSampler, Subgraph
 
 
 def load_circuit(row: Mapping[str, Any], root: Path, power: str = "") -> CircuitGraph:
-    """The graph of one manifest row: `netlist`, and optionally `parasitics` (SPEF, DSPF/SPF) and `top`."""
-    flat = flatten(read_spice(root / str(row["netlist"])), row.get("top") or None)
-    extra = row.get("parasitics")
+    """The graph of one manifest row: `netlist`, and optionally `parasitics` (SPEF, DSPF/SPF) and `top`. Its `notes` say
+    what was left out on the way."""
+    netlist = read_spice(root / str(row["netlist"]))
+    top, extra = (v if isinstance(v := row.get(name), str) else "" for name in ("top", "parasitics"))  # a gap is NaN
+    flat = flatten(netlist, top or None)
     parasitics = None
     if extra:
-        path = root / str(extra)
+        path = root / extra
         parasitics = read_spef(path) if path.suffix.lower() == ".spef" else read_dspf(path)
     graph = build_graph(flat, parasitics, power=power or POWER_NETS)
     graph.name = str(row.get("id") or graph.name)
+    notes = [f"{name}, which it includes, does not exist" for name in netlist.missing_includes]
+    if flat.unresolved:
+        some = ", ".join(list(flat.unresolved)[:3])
+        notes.append(f"{sum(flat.unresolved.values())} device parameter(s) without a value ({some}) left out")
+    graph.notes = (*netlist.notes, *notes, *(parasitics.notes if parasitics else ()), *graph.notes)
     return graph
 
 
@@ -68,8 +76,8 @@ class NodeSeeds(torch.utils.data.Dataset):
     """Every node once an epoch, as the seed of a sampled neighbourhood. `collate` draws the neighbourhoods with the
     batch's own random numbers (PyTorch's generator, which the trainer seeds per batch)."""
 
-    def __init__(self, joined: JoinedCircuits, fanout: Sequence[int]):
-        self.joined = joined
+    def __init__(self, joined: JoinedCircuits, fanout: Sequence[int], synthetic: str = ""):
+        self.joined, self.synthetic = joined, synthetic
         self.sampler = NeighborSampler(joined.edge_index, len(joined.kind), fanout)
 
     def __len__(self) -> int:
@@ -104,10 +112,11 @@ def circuit_datasets(config: CircuitDataConfig, fanout: Sequence[int]) -> Datase
     split = manifest.frame.get("split")
 
     def seeds(part: str) -> NodeSeeds:
-        return NodeSeeds(JoinedCircuits.of(load_circuits(manifest.select(split=part), config.power)), fanout)
+        joined = JoinedCircuits.of(load_circuits(manifest.select(split=part), config.power))
+        return NodeSeeds(joined, fanout, synthetic_part(manifest))
 
     if split is None or not (split == "train").any():
         everything = JoinedCircuits.of(load_circuits(manifest, config.power))
-        return Datasets(NodeSeeds(everything, fanout), collate=NodeSeeds.collate)
+        return Datasets(NodeSeeds(everything, fanout, synthetic_part(manifest)), collate=NodeSeeds.collate)
     test = seeds("test") if (split == "test").any() else None
     return Datasets(seeds("train"), test=test, collate=NodeSeeds.collate)

@@ -61,7 +61,8 @@ def flatten(netlist: Netlist, top: str | None = None, *, merge_subnodes: bool = 
     """Expand `top` (the only uninstantiated cell when not given) down to its devices.
 
     Hierarchical names are joined by '/'. Parameters are evaluated with the instance's values over the cell's defaults
-    over the file's `.param`. Plain capacitors and resistors (a value, no model) are kept apart from devices: in an
+    over the file's `.param`. Nets are the same whatever their case, as in every SPICE; the first spelling stays. Plain
+    capacitors and resistors (a value, no model) are kept apart from devices: in an
     extracted netlist they are the parasitics. With `merge_subnodes` the nodes `net.t3`, `net.n0`, which Magic's and
     other extractors' resistance networks add, are folded into `net`.
 
@@ -114,12 +115,14 @@ def _scope(path: str, line: int, texts: Mapping[str, str], outer: Mapping[str, f
 def _expand(netlist, cell: Cell, prefix: str, net_map: Mapping[str, str], scope, flat: FlatCircuit, depth: int) -> None:
     if depth > 64:
         raise NetlistError(netlist.path, cell.line, f"cell {cell.name!r} instantiates itself")
-    global_nets = {g.lower() for g in netlist.globals} | {"0"}
+    global_nets = {g.lower(): g for g in (*netlist.globals, "0")}
+    spelling = {port.lower(): net_map.get(port.lower(), port) for port in cell.ports}
 
     def net(name: str) -> str:
-        if name in net_map:
-            return net_map[name]
-        return name if name.lower() in global_nets else prefix + name
+        key = name.lower()
+        if key not in spelling:
+            spelling[key] = global_nets.get(key) or prefix + name
+        return spelling[key]
 
     for element in cell.elements:
         nets = tuple(net(n) for n in element.nets)
@@ -132,12 +135,11 @@ def _expand(netlist, cell: Cell, prefix: str, net_map: Mapping[str, str], scope,
                     f"{element.name} connects {len(nets)} nets to {child.name}, which has {len(child.ports)} ports",
                 )  # fmt: skip
             own = _scope(netlist.path, element.line, element.params, scope)
-            inner = _scope(netlist.path, child.line, child.params, {**scope})
-            inner.update({k: own[k] for k in element.params if k in own})
-            _expand(
-                netlist, child, f"{prefix}{element.name}/", dict(zip(child.ports, nets, strict=True)), inner, flat,
-                depth + 1,
-            )  # fmt: skip
+            given = {k: own[k] for k in element.params if k in own}
+            defaults = {k: text for k, text in child.params.items() if k not in given}
+            inner = _scope(netlist.path, child.line, defaults, {**scope, **given})
+            connected = dict(zip((port.lower() for port in child.ports), nets, strict=True))
+            _expand(netlist, child, f"{prefix}{element.name}/", connected, inner, flat, depth + 1)
         else:
             _leaf(netlist, element, prefix, nets, scope, flat)
 
@@ -145,23 +147,25 @@ def _expand(netlist, cell: Cell, prefix: str, net_map: Mapping[str, str], scope,
 def _leaf(netlist: Netlist, element: Element, prefix: str, nets: tuple[str, ...], scope, flat: FlatCircuit) -> None:
     if element.kind in ("capacitor", "resistor") and element.value is not None and not element.model:
         try:
-            value = evaluate(element.value, scope)
+            value, copies = evaluate(element.value, scope), evaluate(element.params.get("m", "1"), scope)
         except KeyError as error:
             raise NetlistError(
                 netlist.path, element.line, f"{element.name}: parameter {error.args[0]!r} has no value"
             ) from None
         except ValueError as error:
             raise NetlistError(netlist.path, element.line, f"{element.name}: {error}") from None
-        (flat.capacitors if element.kind == "capacitor" else flat.resistors).append((nets[0], nets[1], value))
+        if copies <= 0:
+            raise NetlistError(netlist.path, element.line, f"{element.name}: m={copies:g} is no number of copies")
+        if element.kind == "capacitor":
+            flat.capacitors.append((nets[0], nets[1], value * copies))
+        else:
+            flat.resistors.append((nets[0], nets[1], value / copies))
         return
-    params = {}
-    for name, text in element.params.items():
-        try:
-            params[name] = evaluate(text, scope)
-        except KeyError:
-            flat.unresolved[f"{element.model}.{name}"] = flat.unresolved.get(f"{element.model}.{name}", 0) + 1
-        except ValueError as error:
-            raise NetlistError(netlist.path, element.line, f"{element.name}: {name}: {error}") from None
+    # A device's parameters may name each other, as sky130's ad='int((nf+1)/2) * W/nf * 0.29' does.
+    known = _scope(netlist.path, element.line, element.params, scope)
+    params = {name: known[name] for name in element.params if name in known}
+    for name in element.params.keys() - params.keys():
+        flat.unresolved[f"{element.model}.{name}"] = flat.unresolved.get(f"{element.model}.{name}", 0) + 1
     kind = device_kind(element, netlist.models)
     names = _terminals(kind, len(nets))
     flat.devices.append(

@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from counterpoint.common.errors import InputError
-from counterpoint.graphs.circuits.flatten import KINDS, FlatCircuit
+from counterpoint.graphs.circuits.flatten import KINDS, Device, FlatCircuit
 from counterpoint.graphs.circuits.parasitics import Parasitics
 
 POWER_NETS = r"0|a?v(dd|ss|cc|ee|pwr|gnd|pb|nb|subs|dda|ssa|ddd|ssd)\w*!?|a?gnd\w*!?|d?gnd\w*!?|vp?wr|substrate"
@@ -48,6 +49,8 @@ class CircuitGraph:
     coupling_farad: Float[Tensor, " couplings"]
     ground_farad: Float[Tensor, " nets"]
     report: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What was left out or read in a way that its owner should know, from file to graph."""
 
     @property
     def n_nodes(self) -> dict[str, int]:
@@ -94,8 +97,13 @@ def build_graph(flat: FlatCircuit, parasitics: Parasitics | None = None, *, powe
     negative values are dropped and counted in `report`. `power` is a regular expression for power nets, matched
     case-insensitively against the whole name's last path element; `.global` nets are power nets too.
 
+    Names of `parasitics` and of the netlist are matched whatever their case and bus brackets (`a<3>`, `a[3]`); its
+    nodes (`net:3`, `M1:D`) on device terminals, as in a DSPF's instance section, stand for their nets.
+
     Raises `InputError` when nothing is left of the circuit.
     """
+    if parasitics is not None:
+        flat = _on_nets(flat, parasitics)
     is_power_pattern = re.compile(rf"(?:{power})", re.IGNORECASE)
     global_nets = set(flat.globals)
 
@@ -108,26 +116,21 @@ def build_graph(flat: FlatCircuit, parasitics: Parasitics | None = None, *, powe
     if not nets or not flat.devices:
         raise InputError(f"circuit {flat.name}: no device or no signal net is left; check the netlist and power=")
     number = {net: i for i, net in enumerate(nets)}
-    net_x = torch.zeros(len(nets), len(NET_FEATURES))
-    for port in flat.ports:
-        if port in number:
-            net_x[number[port], 0] = 1
-    device_x = torch.zeros(len(flat.devices), len(DEVICE_FEATURES))
+    statistics = np.zeros((len(nets), len(NET_FEATURES)), dtype=np.float32)
+    statistics[[number[port] for port in flat.ports if port in number], 0] = 1
     terminal, owner, pin_net = [], [], []
     for i, device in enumerate(flat.devices):
-        device_x[i] = _device_statistics(device)
         for name, net in device.pins:
-            if net not in number:
-                continue
-            kind = TERMINALS.index(name) if name in TERMINALS else len(TERMINALS) - 1
-            terminal.append(kind)
-            owner.append(i)
-            pin_net.append(number[net])
-            row = net_x[number[net]]
-            row[1] += 1
-            row[2 + KINDS.index(device.kind)] += 1
-            row[2 + len(KINDS) + kind] += 1
+            if net in number:
+                terminal.append(TERMINALS.index(name) if name in TERMINALS else len(TERMINALS) - 1)
+                owner.append(i)
+                pin_net.append(number[net])
+    kinds = np.array([KINDS.index(device.kind) for device in flat.devices])[owner]
+    for columns in (np.ones_like(kinds), 2 + kinds, 2 + len(KINDS) + np.array(terminal, dtype=np.int64)):
+        np.add.at(statistics, (pin_net, columns), 1)
+    net_x = torch.from_numpy(statistics)
     net_x[:, 1:] = net_x[:, 1:].log1p()
+    device_x = torch.tensor([_device_statistics(device) for device in flat.devices])
     coupling, ground = _capacitances(flat, parasitics, number, is_power, report)
     pairs = torch.tensor(sorted(coupling), dtype=torch.int64).reshape(-1, 2).T
     return CircuitGraph(
@@ -135,10 +138,27 @@ def build_graph(flat: FlatCircuit, parasitics: Parasitics | None = None, *, powe
         torch.tensor(terminal, dtype=torch.int64), torch.tensor(owner, dtype=torch.int64),
         torch.tensor(pin_net, dtype=torch.int64), pairs.contiguous(),
         torch.tensor([coupling[pair] for pair in sorted(coupling)], dtype=torch.float64), ground, dict(report),
+        tuple(f"{n} {what}" for what, n in report.items() if what.endswith("dropped")),
     )  # fmt: skip
 
 
-def _device_statistics(device) -> Tensor:
+def _name_key(net: str) -> str:
+    """What two files have in common that spell a net in their own ways."""
+    return net.lower().replace("<", "[").replace(">", "]")
+
+
+def _on_nets(flat: FlatCircuit, parasitics: Parasitics) -> FlatCircuit:
+    """Device terminals on nets, where the netlist puts them on nodes of the extraction."""
+    net_of_node = {_name_key(node): net for node, net in parasitics.nodes.items() if node != net}
+
+    def net(name: str) -> str:
+        return net_of_node.get(_name_key(name), name)
+
+    devices = [replace(d, pins=tuple((t, net(n)) for t, n in d.pins)) for d in flat.devices]
+    return replace(flat, devices=devices, capacitors=[], resistors=[])
+
+
+def _device_statistics(device: Device) -> list[float]:
     def log10(name: str, default: float) -> float:
         value = device.params.get(name, default)
         return math.log10(value) if value > 0 else 0.0
@@ -148,21 +168,22 @@ def _device_statistics(device) -> Tensor:
         value = device.params.get(name, 0.0)
         return math.log10(value * 1e-6 if value > 1e-3 else value) + 7 if value > 0 else 0.0
 
-    row = torch.zeros(len(DEVICE_FEATURES))
-    row[KINDS.index(device.kind)] = 1
     value = next((device.params[k] for k in ("c", "r", "value") if device.params.get(k, 0) > 0), 1.0)
-    row[len(KINDS) :] = torch.tensor(
-        [length("w"), length("l"), log10("m", 1), log10("nf", 1), math.log10(value), len(device.pins)]
-    )
-    return row
+    kind = [float(device.kind == k) for k in KINDS]
+    return [*kind, length("w"), length("l"), log10("m", 1), log10("nf", 1), math.log10(value), float(len(device.pins))]
 
 
 def _capacitances(flat, parasitics, number, is_power, report) -> tuple[dict[tuple[int, int], float], Tensor]:
     coupling: dict[tuple[int, int], float] = {}
-    ground = torch.zeros(len(number), dtype=torch.float64)
+    ground = [0.0] * len(number)
     if parasitics is not None:
-        entries = [(a, b, c) for (a, b), c in parasitics.coupling.items()]
-        entries += [(net, "0", c) for net, c in parasitics.ground.items()]
+        spelling = {_name_key(net): net for net in number}
+
+        def known(net: str) -> str:
+            return net if net in number else spelling.get(_name_key(net), net)
+
+        entries = [(known(a), known(b), c) for (a, b), c in parasitics.coupling.items()]
+        entries += [(known(net), "0", c) for net, c in parasitics.ground.items() if c]
     else:
         entries = flat.capacitors
     for a, b, farad in entries:
@@ -179,9 +200,9 @@ def _capacitances(flat, parasitics, number, is_power, report) -> tuple[dict[tupl
         else:
             report["capacitors at unknown nets dropped"] += 1
     if not entries:
-        ground.fill_(float("nan"))
-    report["coupling pairs"], report["grounded nets"] = len(coupling), int((ground > 0).sum())
-    return coupling, ground
+        ground = [math.nan] * len(number)
+    report["coupling pairs"], report["grounded nets"] = len(coupling), sum(farad > 0 for farad in ground)
+    return coupling, torch.tensor(ground, dtype=torch.float64)
 
 
 @dataclass(frozen=True)

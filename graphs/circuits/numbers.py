@@ -30,11 +30,12 @@ def parse_number(text: str) -> float:
     if match is None:
         raise ValueError(f"{text!r} is not a SPICE number")
     suffix = match.group(2).lower()
-    for length in (3, 1):
-        if suffix[:length] in _SUFFIX and len(suffix) >= length:
-            # Multiply through decimal text, so that 0.01f is the float 1e-17 and not 1.0000000000000001e-17.
-            return _scaled(match.group(1), _SUFFIX[suffix[:length]])
-    return float(match.group(1))
+    factor = next((_SUFFIX[suffix[:n]] for n in (3, 1) if suffix[:n] in _SUFFIX and len(suffix) >= n), 1.0)
+    # Multiply through decimal text, so that 0.01f is the float 1e-17 and not 1.0000000000000001e-17.
+    value = _scaled(match.group(1), factor)
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is beyond the largest number")
+    return value
 
 
 def _scaled(digits: str, factor: float) -> float:
@@ -64,11 +65,16 @@ def evaluate(expression: str, scope: Mapping[str, float]) -> float:
     rewritten = re.sub(
         r"(?<![\w.])((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[a-zA-Zµ]*)", lambda m: repr(parse_number(m.group(1))), text
     )
+    wrong = f"{expression!r} is not an expression of numbers and parameters"
     try:
-        tree = ast.parse(rewritten.replace("^", "**"), mode="eval").body
-    except SyntaxError:
-        raise ValueError(f"{expression!r} is not an expression of numbers and parameters") from None
-    return float(_value(tree, scope, expression))
+        value = _value(ast.parse(rewritten.replace("^", "**"), mode="eval").body, scope, expression)
+    except (SyntaxError, TypeError, RecursionError, MemoryError):
+        raise ValueError(wrong) from None
+    except (ArithmeticError, ValueError) as error:
+        raise ValueError(str(error) if repr(expression) in str(error) else f"{expression!r}: {error}") from None
+    if not math.isfinite(value):
+        raise ValueError(f"{expression!r} has no finite value")
+    return float(value)
 
 
 def _value(node: ast.expr, scope: Mapping[str, float], source: str) -> float:
@@ -82,10 +88,14 @@ def _value(node: ast.expr, scope: Mapping[str, float], source: str) -> float:
         value = _value(node.operand, scope, source)
         return -value if isinstance(node.op, ast.USub) else value
     if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
+        left, right = _value(node.left, scope, source), _value(node.right, scope, source)
         try:
-            return _BINARY[type(node.op)](_value(node.left, scope, source), _value(node.right, scope, source))
+            value = _BINARY[type(node.op)](left, right)
         except ZeroDivisionError:
             raise ValueError(f"{source!r} divides by zero") from None
+        if isinstance(value, complex):
+            raise ValueError(f"{source!r} has no finite value")
+        return value
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.lower() in _FUNCTIONS:
         return _FUNCTIONS[node.func.id.lower()](*(_value(argument, scope, source) for argument in node.args))
     raise ValueError(f"{source!r} is not an expression of numbers and parameters")

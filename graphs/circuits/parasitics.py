@@ -5,6 +5,7 @@ Both give, per net, the capacitance to ground and the coupling capacitances to o
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ class Parasitics:
 
     `ground[net]` and `coupling[(net_a, net_b)]` (names in sorted order) are sums in farad over all sub-nodes;
     `resistance[net]` is the sum of the net's resistors in ohm (its total wire resistance, not a path's);
-    `pins[net]` lists `instance:pin`. `total[net]` is the file's own total, for checking.
+    `pins[net]` lists `instance:pin`; `nodes` gives the net of every node that the file names, `total[net]` the file's
+    own total, for checking. Names have `/` between levels of the hierarchy, whatever the file's divider is.
     """
 
     path: str
@@ -34,6 +36,7 @@ class Parasitics:
     resistance: dict[str, float] = field(default_factory=dict)
     pins: dict[str, list[str]] = field(default_factory=dict)
     total: dict[str, float] = field(default_factory=dict)
+    nodes: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -53,9 +56,19 @@ def _number(path: Path, line: int, text: str, what: str) -> float:
     try:
         # SPEF may give three corners as min:typ:max; the middle one is the typical.
         parts = text.split(":")
-        return float(parts[len(parts) // 2])
+        value = float(parts[len(parts) // 2])
     except ValueError:
-        raise NetlistError(path, line, f"{what} {text!r} is not a number") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise NetlistError(path, line, f"{what} {text!r} is not a number")
+    return value
+
+
+def _word(path: Path, line: int, words: list[str], what: str) -> str:
+    """The second word of a line, which has to be there."""
+    if len(words) < 2:
+        raise NetlistError(path, line, f"{words[0]} names no {what}")
+    return words[1]
 
 
 def read_spef(path: str | Path) -> Parasitics:
@@ -68,8 +81,8 @@ def read_spef(path: str | Path) -> Parasitics:
     out = Parasitics(str(path), path.stem)
     units = {"R_UNIT": 1.0}
     names: dict[str, str] = {}
-    net_of_node: dict[str, str] = {}
-    couplings: list[tuple[int, str, str, float]] = []
+    net_of_node = out.nodes
+    couplings: list[tuple[str, str, float]] = []
     section, net, net_line = "", None, 0
     saw_header = False
 
@@ -79,9 +92,14 @@ def read_spef(path: str | Path) -> Parasitics:
             if head not in names:
                 raise NetlistError(path, line, f"{head} is not in the *NAME_MAP")
             head = names[head]
+        else:
+            head = plain(head)
         return head + sep + tail
 
-    delimiter = ":"
+    def plain(name: str) -> str:
+        return name.replace("\\", "").replace(divider, "/")
+
+    delimiter, divider = ":", "/"
     for line, raw in _lines(path):
         text = raw.split("//")[0].strip()
         if not text:
@@ -91,9 +109,11 @@ def read_spef(path: str | Path) -> Parasitics:
         if key == "*SPEF":
             saw_header = True
         elif key == "*DESIGN":
-            out.design = text.split(None, 1)[1].strip('"')
+            out.design = _word(path, line, words, "design").strip('"')
         elif key == "*DELIMITER":
-            delimiter = words[1]
+            delimiter = _word(path, line, words, "character")
+        elif key == "*DIVIDER":
+            divider = _word(path, line, words, "character")
         elif key in ("*C_UNIT", "*R_UNIT"):
             table = _UNITS[key[1:]]
             if len(words) != 3 or words[2].upper() not in table:
@@ -117,11 +137,9 @@ def read_spef(path: str | Path) -> Parasitics:
         elif key == "*END":
             net, section = None, ""
         elif section == "NAME_MAP" and re.fullmatch(r"\*\d+", key):
-            if len(words) < 2:
-                raise NetlistError(path, line, f"{key} is mapped to no name")
-            names[key] = words[1].replace("\\", "")
+            names[key] = plain(_word(path, line, words, "net or instance"))
         elif net is not None and section == "CONN" and key in ("*P", "*I", "*N"):
-            node = expand(words[1])
+            node = expand(_word(path, line, words, "node"))
             net_of_node[node] = net
             if key == "*I":
                 out.pins.setdefault(net, []).append(node)
@@ -133,7 +151,7 @@ def read_spef(path: str | Path) -> Parasitics:
             elif len(words) == 4:
                 net_of_node.setdefault(expand(words[1]), net)
                 value = _number(path, line, words[3], "capacitance") * units["C_UNIT"]
-                couplings.append((line, expand(words[1]), expand(words[2]), value))
+                couplings.append((expand(words[1]), expand(words[2]), value))
             else:
                 raise NetlistError(path, line, f"a *CAP entry has 3 or 4 fields, this one {len(words)}")
         elif net is not None and section == "RES":
@@ -153,7 +171,7 @@ def read_spef(path: str | Path) -> Parasitics:
 def _add_couplings(path, out: Parasitics, couplings, net_of_node: dict[str, str], delimiter: str) -> None:
     seen: dict[frozenset[str], float] = {}
     differing = unknown = 0
-    for _, a, b, value in couplings:
+    for a, b, value in couplings:
         pair = frozenset((a, b))
         if pair in seen:
             differing += abs(seen[pair] - value) > 0.01 * max(abs(seen[pair]), 1e-21)
@@ -175,16 +193,19 @@ def _add_couplings(path, out: Parasitics, couplings, net_of_node: dict[str, str]
 def read_dspf(path: str | Path) -> Parasitics:
     """Read a DSPF/SPF file: `*|NET`, `*|P`, `*|I`, `*|S`, `*|GROUND_NET`, and the C and R cards between them.
 
-    The instance section (the devices) is left to `read_spice`, which reads the same file. Raises `NetlistError`
-    naming file and line.
+    The instance section (the devices) is left to `read_spice`, which reads the same file: `nodes` then says on which
+    net each of a device's nodes lies. Raises `NetlistError` naming file and line.
     """
     path = Path(path)
     out = Parasitics(str(path), path.stem)
-    net_of_node: dict[str, str] = {}
-    ground, delimiter = {"0"}, ":"
+    ground, delimiter, divider = {"0"}, ":", "/"
     net: str | None = None
     cards: list[tuple[int, list[str]]] = []
-    saw_header = False
+    saw_header, open_line = False, 0
+
+    def plain(name: str) -> str:
+        return name.replace("\\", "").replace(divider, "/")
+
     for line, raw in _lines(path):
         text = raw.strip()
         if text.startswith("*|"):
@@ -197,53 +218,71 @@ def read_dspf(path: str | Path) -> Parasitics:
             elif key == "DESIGN" and len(words) > 1:
                 out.design = words[1].strip('"')
             elif key == "GROUND_NET":
-                ground.update(words[1:])
+                ground.update(map(plain, words[1:]))
             elif key == "DELIMITER" and len(words) > 1:
                 delimiter = words[1].strip('"')
+            elif key == "DIVIDER" and len(words) > 1:
+                divider = words[1].strip('"')
             elif key == "NET":
                 if len(words) < 3:
                     raise NetlistError(path, line, "*|NET needs a net and its total capacitance")
-                net = words[1]
+                net = plain(words[1])
                 if net in out.total:
                     raise NetlistError(path, line, f"net {net!r} is described twice")
                 out.total[net] = _si(path, line, words[2])
                 out.ground[net] = out.resistance[net] = 0.0
-                net_of_node[net] = net
+                out.nodes[net] = net
             elif key in ("P", "I", "S"):
                 if net is None:
                     raise NetlistError(path, line, f"*|{key} stands before any *|NET")
-                net_of_node[words[1]] = net
+                node = plain(_word(path, line, ["*|" + key, *words[1:]], "node"))
+                out.nodes[node] = net
                 if key == "I":
-                    out.pins.setdefault(net, []).append(words[1])
+                    out.pins.setdefault(net, []).append(node)
+        elif re.match(r"\*+\s*instance section", text, re.IGNORECASE):
+            net = None  # from here on C and R are devices
+        elif text.startswith("+") and net is not None and cards:
+            cards[-1][1].extend(text[1:].split())
         elif text[:1].lower() in ("c", "r") and net is not None:
-            words = text.split("$")[0].split()
-            if len(words) < 4:
-                raise NetlistError(path, line, f"{words[0]} needs two nodes and a value")
-            cards.append((line, words))
+            cards.append((line, text.split("$")[0].split()))
+        elif text.lower().startswith((".subckt", ".ends")):
+            open_line = line if text.lower().startswith(".subckt") else 0
     if not saw_header:
         raise NetlistError(path, 1, "has no *|DSPF header; give a DSPF/SPF file")
-    for line, (name, a, b, value, *_) in cards:
-        nets = [net_of_node.get(n) or net_of_node.get(n.rpartition(delimiter)[0]) for n in (a, b)]
-        amount = _si(path, line, value)
-        if name[0].lower() == "r":
-            if nets[0] is not None and nets[0] == nets[1]:
-                out.resistance[nets[0]] += amount
-            continue
-        grounded = [n in ground for n in (a, b)]
-        if any(grounded):
-            owner = nets[0] if grounded[1] else nets[1]
-            if owner is not None:
-                out.ground[owner] += amount
-        elif None in nets:
-            raise NetlistError(path, line, f"{name} ends at node {a if nets[0] is None else b!r} of no *|NET")
-        elif nets[0] != nets[1]:
-            key = tuple(sorted(nets))
-            out.coupling[key] = out.coupling.get(key, 0.0) + amount
+    if open_line:
+        raise NetlistError(path, open_line, ".subckt has no .ends; the file may be truncated")
+    for line, words in cards:
+        if len(words) < 4:
+            raise NetlistError(path, line, f"{words[0]} needs two nodes and a value")
+        _add_card(path, line, words, out, ground, delimiter, plain)
     return out
+
+
+def _add_card(path: Path, line: int, words: list[str], out: Parasitics, ground: set[str], delimiter, plain) -> None:
+    name, a, b, value = words[0], plain(words[1]), plain(words[2]), words[3]
+    nets = [out.nodes.get(n) or out.nodes.get(n.rpartition(delimiter)[0]) for n in (a, b)]
+    amount = _si(path, line, value)
+    if name[0].lower() == "r":
+        if nets[0] is not None and nets[0] == nets[1]:
+            out.resistance[nets[0]] += amount
+        return
+    grounded = [n in ground for n in (a, b)]
+    if any(grounded):
+        owner = nets[0] if grounded[1] else nets[1]
+        if owner is not None:
+            out.ground[owner] += amount
+    elif None in nets:
+        raise NetlistError(path, line, f"{name} ends at node {a if nets[0] is None else b!r} of no *|NET")
+    elif nets[0] != nets[1]:
+        key = tuple(sorted(nets))
+        out.coupling[key] = out.coupling.get(key, 0.0) + amount
 
 
 def _si(path: Path, line: int, text: str) -> float:
     try:
-        return parse_number(text)
+        value = parse_number(text)
     except ValueError:
-        raise NetlistError(path, line, f"{text!r} is not a number with an optional SPICE suffix") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise NetlistError(path, line, f"{text!r} is not a number with an optional SPICE suffix")
+    return value

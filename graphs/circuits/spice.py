@@ -95,20 +95,44 @@ def read_spice(path: str | Path) -> Netlist:
     """
     path = Path(path)
     netlist = Netlist(str(path), {"": Cell("")}, {}, {}, (), (), {})
-    _parse_file(path, netlist, seen=())
+    _parse_file(path, netlist, [netlist.cells[""]], seen=(path.resolve(),))
     if not any(cell.elements for cell in netlist.cells.values()):
         raise NetlistError(path, 1, "no device or instance was found; give a SPICE netlist")
     return netlist
 
 
-def _parse_file(path: Path, netlist: Netlist, seen: tuple[Path, ...]) -> None:
+def _read(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give an existing netlist file") from None
     if "\x00" in text:
         raise InputError(f"{path}: is a binary file; give a text netlist")
-    stack = [netlist.cells[""]]
+    return text
+
+
+def included_file(path: Path, rest: str) -> Path:
+    """The file that `.include rest` in `path` means."""
+    return path.parent / rest.strip().strip("'\"")
+
+
+def self_contained(path: Path, seen: tuple[Path, ...] = ()) -> str:
+    """The netlist's text with the files that it includes, where they exist, in their places."""
+    lines = []
+    for line in _read(path).splitlines():
+        match = re.match(r"\s*\.inc(?:lude)?\s+(.+)", line, re.IGNORECASE)
+        target = included_file(path, match.group(1)) if match else None
+        if target is not None and target.is_file() and target.resolve() not in (*seen, path.resolve()):
+            inner = self_contained(target, (*seen, path.resolve()))
+            lines += [f"* from {target.name}:", inner.rstrip("\n"), f"* end of {target.name}"]
+        else:
+            lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _parse_file(path: Path, netlist: Netlist, stack: list[Cell], seen: tuple[Path, ...]) -> None:
+    """Add the cards of a file to the innermost open cell of `stack`; `seen` are the files that are being read."""
+    text, depth = _read(path), len(stack)
     in_control = False
     for line, card in _cards(path, text):
         head = card.split(None, 1)[0]
@@ -132,7 +156,7 @@ def _parse_file(path: Path, netlist: Netlist, seen: tuple[Path, ...]) -> None:
                 netlist.notes += (f"line 1 is taken as the title: {card}",)  # "My inverter, first version"
         else:
             raise NetlistError(path, line, f"{head!r} starts no known SPICE card; expected a device, X or a dot card")
-    if len(stack) > 1:
+    if len(stack) > depth:
         raise NetlistError(path, stack[-1].line, f".subckt {stack[-1].name} has no .ends; the file may be truncated")
 
 
@@ -171,7 +195,7 @@ def _directive(path, line, name, rest, netlist: Netlist, stack: list[Cell], seen
             first = netlist.cells[tokens[0].lower()]
             raise NetlistError(path, line, f"cell {tokens[0]!r} is defined twice (first in line {first.line})")
         cell = Cell(tokens[0], tuple(t for t in tokens[1:] if t != "/"), params, [], line)
-        if len(set(cell.ports)) < len(cell.ports):
+        if len({port.lower() for port in cell.ports}) < len(cell.ports):
             raise NetlistError(path, line, f"cell {cell.name!r} names a port twice")
         netlist.cells[cell.name.lower()] = cell
         stack.append(cell)
@@ -195,11 +219,11 @@ def _directive(path, line, name, rest, netlist: Netlist, stack: list[Cell], seen
     elif name == "global":
         netlist.globals += tuple(rest.split())
     elif name in ("include", "inc"):
-        target = path.parent / rest.strip().strip("'\"")
-        if target in seen:
+        target = included_file(path, rest)
+        if target.resolve() in seen:
             raise NetlistError(path, line, f".include {rest} includes itself")
         if target.is_file():
-            _parse_file(target, netlist, (*seen, path))
+            _parse_file(target, netlist, stack, (*seen, target.resolve()))
         else:
             netlist.missing_includes += (rest.strip().strip("'\""),)
     elif name in _IGNORED:
@@ -225,6 +249,8 @@ def _tokens(path, line: int, text: str) -> tuple[list[str], dict[str, str]]:
 
 def _element(path, line: int, card: str) -> Element:
     tokens, params = _tokens(path, line, card)
+    if not tokens:
+        raise NetlistError(path, line, f"{card!r} is no device: its name holds '='")
     name, rest = tokens[0], tokens[1:]
     kind = _ELEMENT[name[0].lower()]
     # CDL writes `$[model]` after a plain value and `$SUB=net` for a bulk terminal.

@@ -53,12 +53,41 @@ def test_a_broken_netlist_is_listed_and_the_rest_goes_on(tmp_path):
     (source / "bad.sp").write_text(".subckt a b\nM1 x y nmos\n")
     report = circuits_to_manifest(source, tmp_path / "out")
     assert report.rows == 1
-    assert "bad.sp, line 2" in report.rejected[0].reason
+    assert report.rejected[0].source.endswith("bad.sp")
+    assert report.rejected[0].reason.startswith("line 2: M1 needs")
     with pytest.raises(InputError, match="train names 'none', which is no circuit here"):
         circuits_to_manifest(source, tmp_path / "out2", train=("none",))
     (source / "good.sp").unlink()
     with pytest.raises(InputError, match="none of its 1 netlists can be used"):
         circuits_to_manifest(source, tmp_path / "out3")
+
+
+def test_what_a_circuit_lacks_is_said(tmp_path):
+    """Left-out capacitors, parameters, includes and unused parasitics; included files come along."""
+    source = tmp_path / "in"
+    (source / "lib").mkdir(parents=True)
+    (source / "lib" / "cells.inc").write_text(".subckt inv a y\nM1 y a vss vss nmos w=w0 l=1u\n.ends\n")
+    (source / "a.sp").write_text(
+        ".include lib/cells.inc\n.include gone.sp\nX1 in out inv\nC1 in out -1f\nC2 in out 2f\n"
+    )
+    (source / "b.spef").write_text('*SPEF "x"\n')
+    (source / "b.dspf").write_text(
+        "*|DSPF 1.3\n*|NET in 1F\nC1 in 0 1f\n*|NET out 1F\nC2 in out 1f\n* instance section\nM1 out in 0 0 nmos\n"
+    )
+    report = circuits_to_manifest(source, tmp_path / "out")
+    assert report.rows == 2
+    assert (
+        "a: gone.sp, which it includes, does not exist; 1 device parameter(s) without a value (nmos.w)" in report.note
+    )
+    assert "1 zero or negative capacitors dropped" in report.note
+    manifest = Manifest.load(report.manifest)
+    assert manifest.frame["couplings"].tolist() == [1, 1]
+    assert "gone.sp" in manifest.frame["notes"][0]
+    for row in manifest.frame.to_dict("records"):
+        check_row(row, manifest.root)
+    assert "b.spef: not used; give it the name of its netlist" in report.note
+    with pytest.raises(InputError, match="no such file or folder"):
+        circuits_to_manifest(tmp_path / "gone", tmp_path / "out3")
 
 
 def test_rows_are_checked_with_reasons(tmp_path):

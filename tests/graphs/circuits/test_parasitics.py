@@ -5,8 +5,10 @@
 
 import pytest
 
+from counterpoint.graphs.circuits.flatten import flatten
+from counterpoint.graphs.circuits.graph import TERMINALS, build_graph
 from counterpoint.graphs.circuits.parasitics import read_dspf, read_spef
-from counterpoint.graphs.circuits.spice import NetlistError
+from counterpoint.graphs.circuits.spice import NetlistError, read_spice
 
 SPEF = """*SPEF "ieee 1481-1999"
 *DESIGN "toy"
@@ -64,6 +66,11 @@ def test_spef_units_names_and_couplings_once(tmp_path):
         ("*RES\n1 *1 *7:A 0.2\n*END", "*RES", 20, "*END is missing"),
         ('*SPEF "ieee 1481-1999"', "", 1, "no *SPEF header"),
         ("*D_NET *2 2.25", "*D_NET *1 2.25", 22, "described twice"),
+        ('*DESIGN "toy"', "*DESIGN", 2, "*DESIGN names no design"),
+        ("*DELIMITER :", "*DELIMITER", 4, "*DELIMITER names no character"),
+        ("*P *1 I", "*P", 13, "*P names no node"),
+        ("*1 clk", "*1", 8, "*1 names no net"),
+        ("2 *7:A 0.5", "2 *7:A nan", 17, "'nan' is not a number"),
     ],
 )
 def test_spef_errors_name_the_line(tmp_path, old, new, line, words):
@@ -124,6 +131,48 @@ def test_dspf_error_names_the_line(tmp_path):
     path.write_text(DSPF.replace("C2 in:1 out:2 1.0f", "C2 in:1 nowhere:9 1.0f"))
     with pytest.raises(NetlistError, match="line 11: C2 ends at node"):
         read_dspf(path)
+
+
+def test_dspf_errors_of_a_cut_file_name_the_line(tmp_path):
+    path = tmp_path / "cut.spf"
+    path.write_text(DSPF[: DSPF.index("C3 out")])
+    with pytest.raises(NetlistError, match="line 5: .subckt has no .ends; the file may be truncated"):
+        read_dspf(path)
+    path.write_text(DSPF.replace("*|P (in I 0 0 0)", "*|P ()"))
+    with pytest.raises(NetlistError, match=r"line 7: \*\|P names no node"):
+        read_dspf(path)
+    path.write_text(DSPF.replace("C1 in VSS 0.5f", "C1 in VSS"))
+    with pytest.raises(NetlistError, match="line 10: C1 needs two nodes and a value"):
+        read_dspf(path)
+
+
+def test_dspf_devices_and_continued_cards(tmp_path):
+    """After the instance section's comment, R and C are devices; before it, a card may go on in the next line."""
+    path = tmp_path / "toy.spf"
+    devices = "* Instance Section\nM1 out M1:g VSS VSS nch w=1u l=1u\nR9 out in rpoly w=1u\n.ENDS"
+    path.write_text(DSPF.replace("C2 in:1 out:2 1.0f", "C2 in:1\n+ out:2 1.0f").replace(".ENDS", devices))
+    parasitics = read_dspf(path)
+    assert parasitics.coupling == pytest.approx({("in", "out"): 1e-15}, rel=1e-6, abs=0)
+    graph = build_graph(flatten(read_spice(path)), parasitics)
+    assert graph.nets == ["in", "out"]
+    assert graph.coupling_farad.tolist() == pytest.approx([1e-15], rel=1e-6, abs=0)
+    on_gate = [graph.nets[n] for n, t in zip(graph.pin_net, graph.pin_terminal, strict=True) if TERMINALS[t] == "g"]
+    assert on_gate == ["in"]  # M1:g is a node of net in
+
+
+def test_dividers_become_slashes_and_names_match_in_any_spelling(tmp_path):
+    """`*DIVIDER .`, escaped and angle-bracketed buses, capitals: the nets are the netlist's."""
+    path = tmp_path / "toy.spef"
+    path.write_text(
+        '*SPEF "x"\n*DIVIDER .\n*DELIMITER :\n*C_UNIT 1 FF\n*NAME_MAP\n*1 XI1.MID\n*2 bus\\<3\\>\n'
+        "*D_NET *1 2\n*CAP\n1 *1:1 *2:1 2\n*END\n*D_NET *2 2.5\n*CAP\n1 *2:1 *1:1 2\n2 *2 0.5\n*END\n"
+    )
+    netlist = tmp_path / "toy.sp"
+    netlist.write_text(".subckt c a\nM1 a mid vss vss nmos\n.ends\nxi1 bus[3] c\nM2 bus[3] bus[3] vss vss nmos\n")
+    graph = build_graph(flatten(read_spice(netlist)), read_spef(path))
+    assert [[graph.nets[i] for i in pair] for pair in graph.coupling.T] == [["bus[3]", "xi1/mid"]]
+    assert graph.ground_farad[graph.nets.index("bus[3]")].item() == pytest.approx(0.5e-15, rel=1e-6, abs=0)
+    assert "capacitors at unknown nets dropped" not in graph.report
 
 
 @pytest.mark.realdata

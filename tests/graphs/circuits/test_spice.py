@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from counterpoint.graphs.circuits.flatten import flatten
 from counterpoint.graphs.circuits.numbers import evaluate, parse_number
-from counterpoint.graphs.circuits.spice import NetlistError, read_spice
+from counterpoint.graphs.circuits.spice import NetlistError, read_spice, self_contained
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -97,6 +97,13 @@ def test_backslash_continuation_and_double_slash_comments(tmp_path):
         (".subckt i a b\nR1 a b 1\n.ends\nX1 n1 i\n", 4, "connects 1 nets to i, which has 2 ports"),
         ("C1 a b 1..2f\n", 1, "not an expression"),
         ("C1 a b 'cx'\n", 1, "parameter 'cx' has no value"),
+        ("C1 a b 'sqrt(-1)'\n", 1, "\"'sqrt(-1)'\": "),
+        ("C1 a b 'pow(1)'\n", 1, "not an expression"),
+        ("C1 a b '(-1)**0.5'\n", 1, "no finite value"),
+        ("C1 a b '9**9**9'\n", 1, "out of range"),
+        ("C1 a b 1e999\n", 1, "beyond the largest number"),
+        ("C1 a b 1f m=0\n", 1, "m=0 is no number of copies"),
+        (".subckt i a A\nR1 a A 1\n.ends\n", 1, "names a port twice"),
         (".subckt i a b\nR1 a b 1\n.ends\n.subckt I a\nR1 a 0 1\n.ends\n", 4, "is defined twice (first in line 1)"),
         ("simulator lang=spectre\nm0 (a b c d) nmos\n", 1, "Spectre's own language"),
     ],
@@ -107,6 +114,64 @@ def test_errors_name_file_and_line(tmp_path, text, line, words):
         flatten(read_spice(path))
     assert f"cell.sp, line {line}: " in str(error.value)
     assert words in str(error.value)
+
+
+def test_nets_are_the_same_whatever_their_case(tmp_path):
+    """SPICE knows no case: port A and net a of the body are one net, and the first spelling names it."""
+    path = write(
+        tmp_path,
+        ".subckt inv A Y VSS\nM1 y a vss vss nmos w=1u l=1u\nM2 Mid MID mid vss nmos\n.ends\nX1 In OUT 0 inv\n"
+        "X2 OUT in2 0 INV\nM3 out IN 0 0 nmos\n",
+    )
+    flat = flatten(read_spice(path))
+    pins = {d.name: dict(d.pins) for d in flat.devices}
+    assert pins["X1/M1"] == {"d": "OUT", "g": "In", "s": "0", "b": "0"}
+    assert set(pins["X1/M2"].values()) == {"X1/Mid", "0"}
+    assert pins["M3"]["d"] == pins["X2/M1"]["g"] == "OUT"
+
+
+def test_defaults_that_depend_on_a_given_parameter_follow_it(tmp_path):
+    path = write(tmp_path, ".subckt a p w=1 l='2*w'\nM1 p p p p nmos w=w l=l ad='W*L'\n.ends\nX1 n a w=4\nX2 n a\n")
+    params = {d.name: d.params for d in flatten(read_spice(path)).devices}
+    assert params == {"X1/M1": {"w": 4, "l": 8, "ad": 32}, "X2/M1": {"w": 1, "l": 2, "ad": 2}}
+
+
+def test_a_parameter_without_a_value_is_counted(tmp_path):
+    flat = flatten(read_spice(write(tmp_path, "M1 d g s b nmos w=w0 l=1u\nM2 d g s b nmos w=w0 l=1u\n")))
+    assert flat.unresolved == {"nmos.w": 2}
+
+
+def test_copies_of_a_capacitor_add_up(tmp_path):
+    flat = flatten(read_spice(write(tmp_path, "C1 a b 2f m=3\nR1 a b 6 m=3\nM1 a b c d nmos\n")))
+    assert flat.capacitors[0][2] == pytest.approx(6e-15, rel=1e-9, abs=0)
+    assert flat.resistors[0][2] == 2.0
+
+
+def test_includes_count_where_they_stand(tmp_path):
+    """Inside a sub-circuit the file's cards belong to that sub-circuit; a missing file is named."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "body.inc").write_text("M1 y a vss vss nmos\n.include 'deeper.inc'\n")
+    (tmp_path / "lib" / "deeper.inc").write_text("C1 a y 1f\n")
+    path = write(
+        tmp_path, ".subckt inv a y vss\n.include lib/body.inc\n.ends\n.inc '/gone/models.sp'\nX1 in out 0 inv\n"
+    )
+    netlist = read_spice(path)
+    assert [e.name for e in netlist.cell("inv").elements] == ["M1", "C1"]
+    assert netlist.missing_includes == ("/gone/models.sp",)
+    alone = tmp_path / "elsewhere" / "cell.sp"
+    alone.parent.mkdir()
+    alone.write_text(self_contained(path))
+    assert [d.name for d in flatten(read_spice(alone)).devices] == ["X1/M1"]
+    assert len(flatten(read_spice(alone)).capacitors) == 1
+
+
+def test_a_file_that_includes_itself_by_another_way_is_refused(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "b.sp").write_text("R2 a b 1\n.include ../d/../cell.sp\n")
+    path = write(tmp_path, "R1 a b 1\n.include d/b.sp\n")
+    with pytest.raises(NetlistError, match="b.sp, line 2: .include .* includes itself"):
+        read_spice(path)
+    assert "includes" not in self_contained(path)
 
 
 def test_recursion_is_refused(tmp_path):
