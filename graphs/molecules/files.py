@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,13 +58,13 @@ def read_records(
             raise InputError(f"{path}: is no whole gzip file ({error})") from None
     if not data.strip():
         raise InputError(f"{path}: the file is empty")
-    if suffix in (".sdf", ".sd", ".mol"):
-        return _read_sdf(path, data, tasks, log)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}, line {line}: is not UTF-8 text; save the file as UTF-8") from None
+    if suffix in (".sdf", ".sd", ".mol"):
+        return _read_sdf(path, data, tasks, log)
     delimiter = _delimiter(text, suffix)
     if delimiter is None:
         return _read_list(path, text, tasks)
@@ -188,8 +189,14 @@ def _read_sdf(path: Path, data: bytes, tasks: Sequence[str] | None, log: LogTail
 
 
 def _molecules_of(data: bytes, log: LogTail) -> Iterator[Chem.Mol | None]:
-    log.clear()
-    yield from Chem.ForwardSDMolSupplier(io.BytesIO(data), sanitize=True)
+    """One molecule or None for each record: records are parted here, so that a broken one cannot swallow the next."""
+    *whole, rest = re.split(rb"^\$\$\$\$.*\n?", data, flags=re.MULTILINE)
+    for record in (*(r + b"$$$$\n" for r in whole), *([rest] if rest.strip() else [])):
+        log.clear()
+        try:
+            yield next(Chem.ForwardSDMolSupplier(io.BytesIO(record), sanitize=True), None)
+        except (RuntimeError, SystemError, UnicodeError, ValueError):  # what RDKit says of the record is no text
+            yield None
 
 
 def _unique(path: Path, names: list[str], asked_for: str | None) -> list[str]:

@@ -116,3 +116,13 @@ def test_broken_sdf_records_are_listed_with_their_reason(tmp_path, capfd):
     table = read_molecules(write(tmp_path, "cut.sdf", sdf(tmp_path, cut=True)))
     assert [(i.row, i.reason) for i in table.issues] == [(3, "cannot be read: the file ends inside this record")]
     assert "rdkit" not in capfd.readouterr().err.lower()
+
+
+def test_a_record_without_its_end_does_not_swallow_the_next(tmp_path):
+    block = Chem.MolToMolBlock(Chem.MolFromSmiles("CCO"))
+    (tmp_path / "m.sdf").write_text(
+        f"{block.replace('M  END', 'M')}$$$$\n{block}$$$$\n{block.replace(' O ', ' é ')}$$$$\n"
+    )
+    table = read_molecules(tmp_path / "m.sdf")
+    assert table.frame["row"].tolist() == [2]
+    assert [issue.row for issue in table.issues] == [1, 3]
