@@ -196,7 +196,8 @@ class WindowDataset(ManifestDataset):
         frame = windows.frame
         self.patient = np.array([codes["patients"][v] for v in frame["group"]], np.int64)
         self.trial = np.array([codes["trials"][v] for v in frame["trial"]], np.int64)
-        super().__init__(Manifest(frame.assign(position=np.arange(len(frame)))), self._load)
+        meta = {"synthetic": True} if windows.synthetic else {}
+        super().__init__(Manifest(frame.assign(position=np.arange(len(frame))), meta=meta), self._load)
 
     def _load(self, row: dict) -> dict:
         i = int(row["position"])

@@ -34,18 +34,19 @@ def protocols(system: SignalSystem, dataset: Any, vectors: Mapping[str, Tensor])
     split = str(seen.frame["split"].iloc[0])
     z = system.embed_windows(windows)
     results: dict[str, Result] = {}
-    for r in _try("probe", lambda: probe_patients(z, windows, split=split)) or ():
+    for r in _try(lambda: probe_patients(z, windows, split=split)) or ():
         results[f"probe, {100 * r.fraction:g} % of labels by {r.by}"] = r
-    found = _try("similar windows", lambda: _similar(vectors["signal"], seen))
+    found = _try(lambda: _similar(vectors["signal"], seen))
     results |= {} if found is None else {"similar windows": found}
     if windows.steps is not None:
-        found = _try("events", lambda: window_events(z, windows, split))
+        found = _try(lambda: window_events(z, windows, split))
         results |= {} if found is None else {"events, probe on windows": found}
         steps = getattr(system.config, "anomaly_steps", 0)
         if steps:
             options = {"context": system.config.anomaly_context, "delay": system.config.anomaly_delay}
-            found = _try("anomalies", lambda: anomalies(system, windows, split, steps, **options))
-            results |= {} if found is None else {"anomaly scores": found}
+            found = _try(lambda: anomalies(system, windows, split, steps, **options))
+            name = f"anomaly scores, {system.config.anomaly_delay} steps of delay credited"
+            results |= {} if found is None else {name: found}
     return results
 
 
@@ -53,17 +54,17 @@ def _similar(z: Tensor, windows: Any) -> Result:
     """Of many windows a part is drawn: all others are searched for each."""
     rows = np.flatnonzero((windows.frame["label"] != "").to_numpy()[: len(z)])
     if len(set(windows.frame["label"].to_numpy()[rows])) < 2:
-        raise InputError("needs labels of two classes in the split (column label)")
+        raise InputError("similar windows: needs labels of two classes in the split (column label)")
     if len(rows) > MOST_QUERIES:
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST_QUERIES])
     return similar_beats(z[rows], windows.subset(rows))
 
 
-def _try(name: str, run: Callable[[], Any]) -> Any:
+def _try(run: Callable[[], Any]) -> Any:
     try:
         return run()
     except LeakageError:
         raise
     except InputError as error:
-        note(f"not run: {name}: {error}")
+        note(f"not run: {error}")
         return None

@@ -203,6 +203,8 @@ def _annotations(stem: Path, annotator: str | None, fs: float) -> Annotations:
     file = stem.with_name(f"{stem.name}.{annotator}")
     if not file.is_file():
         raise InputError(f"{file}: no such annotation file; give annotator=None to read the signals alone")
+    if not file.read_bytes().endswith(b"\0\0"):
+        raise InputError(f"{file}: truncated, its end mark is missing; copy the annotation file again")
     try:
         found = wfdb.rdann(str(stem), annotator)
     except (ValueError, IndexError, KeyError, TypeError) as error:
