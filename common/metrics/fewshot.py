@@ -105,7 +105,7 @@ def few_shot(
     ways = len(usable) if n_way is None else n_way
     if ways < 2 or len(usable) < ways:
         raise ValueError(
-            f"{ways}-way episodes need {max(ways, 2)} classes with at least {k_shot + n_query} samples "
+            f"episodes need {max(ways, 2)} classes with at least {k_shot + n_query} samples "
             f"(k_shot + n_query); {len(usable)} have them"
         )
     figures = []

@@ -31,6 +31,17 @@ class TestRankMe:
         entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
         assert m.rankme(z) == pytest.approx(math.exp(entropy), abs=1e-12)
 
+    def test_epsilon_is_added_to_the_shares_as_the_paper_has_it(self):
+        """p_k = sigma_k / |sigma|_1 + eps, whatever the scale of the features."""
+        for scale in (1.0, 100.0):
+            assert m.rankme(scale * torch.eye(4), eps=0.1) == pytest.approx(math.exp(-4 * 0.35 * math.log(0.35)))
+
+    def test_covariance_rank_is_of_the_eigenvalues(self):
+        z = torch.diag(torch.tensor([3.0, 1.0]).double())
+        entropy = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1))
+        assert m.covariance_rank(torch.cat([z, -z])) == pytest.approx(math.exp(entropy), abs=1e-12)
+        assert m.covariance_rank(torch.cat([z, -z]) + 50) == pytest.approx(math.exp(entropy), abs=1e-9)
+
     def test_isotropic_gaussian_approaches_its_dimension_from_below(self):
         reads = [m.rankme(gaussian(n, 64)) for n in (64, 512, 4096)]
         assert reads == sorted(reads)
@@ -64,6 +75,20 @@ class TestSphere:
         assert m.alignment(torch.eye(4), -torch.eye(4)) == pytest.approx(4.0)
         assert m.alignment(torch.eye(4), -torch.eye(4), alpha=1) == pytest.approx(2.0)
 
+    def test_alignment_averages_the_powers_not_the_distances(self):
+        """One pair together, one pair opposite: E d^2 = (0 + 4) / 2, E d = 1."""
+        a, b = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+        assert m.alignment(a, b) == pytest.approx(2.0)
+        assert m.alignment(a, b, alpha=1) == pytest.approx(1.0)
+        assert m.alignment(2 * a, 2 * b, normalize=False) == pytest.approx(8.0)
+
+    def test_std_is_of_each_dimension_over_the_samples(self):
+        assert (
+            m.std_of_normalized(torch.tensor([[1.0, 0.0]]).repeat(9, 1)) == 0.0
+        )  # unlike its numbers among each other
+        assert m.std_of_normalized(torch.eye(2)) == pytest.approx(0.5)  # of these samples, not of a population
+        assert m.std_of_normalized(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])) == pytest.approx(0.5)
+
     def test_std_target_is_one_over_root_dim(self):
         assert m.std_of_normalized(gaussian(5000, 64)) == pytest.approx(1 / 8, rel=0.01)
 
@@ -87,6 +112,29 @@ class TestSpectra:
         z = q * torch.arange(1, 41).double() ** (-1.3 / 2)
         z = z - z.mean(0)
         assert m.alpha_req(z) == pytest.approx(1.3, abs=0.05)
+
+    def exact(self, spectrum, dim, shift=0.0):
+        """Features whose covariance has these eigenvalues, turned, in `dim` dimensions."""
+        noise = gaussian(500, len(spectrum))
+        q, _ = torch.linalg.qr(noise - noise.mean(0))
+        turn = torch.linalg.qr(gaussian(dim, len(spectrum), 1))[0].T
+        return (q * (499 * spectrum).sqrt()) @ turn + shift
+
+    def test_alpha_req_reads_the_range_asked_for_and_only_what_is_there(self):
+        k = torch.arange(1, 21).double()
+        spectrum = torch.where(k <= 10, 1 / k, 100 / k**3)  # slope 1, then 3
+        for dim, shift in ((20, 0.0), (32, 0.0), (20, 10.0)):  # 12 dimensions are empty; a shift is no direction
+            z = self.exact(spectrum, dim, shift)
+            assert m.alpha_req(z, last=10) == pytest.approx(1.0, abs=1e-6)
+            assert m.alpha_req(z, first=11, last=20) == pytest.approx(3.0, abs=1e-6)
+            assert m.alpha_req(z, first=2, last=3) == pytest.approx(1.0, abs=1e-6)
+            whole = np.polyfit(k.log().numpy(), spectrum.log().numpy(), 1)[0]
+            assert m.alpha_req(z) == pytest.approx(-whole, abs=1e-6)
+
+    def test_nesum_does_not_see_the_mean_and_the_stable_rank_does(self):
+        z = self.exact(torch.tensor([4.0, 2.0, 2.0]).double(), 3, shift=30.0)
+        assert m.nesum(z) == pytest.approx(2.0, abs=1e-9)
+        assert m.stable_rank(z) < 1.01
 
     def test_stable_rank_and_nesum(self):
         z = torch.diag(torch.tensor([2.0, 1.0, 1.0]).double())
@@ -131,3 +179,11 @@ def test_summary_draws_a_seeded_subset_of_large_sets():
     assert one == two
     assert one.n == 100
     assert "100 of 300 samples" in one.notes[-1]
+
+
+def test_the_subset_keeps_pairs_and_labels_with_their_rows():
+    y = torch.arange(300) % 3
+    z = torch.eye(3).double()[y] + 1e-6 * gaussian(300, 3)
+    summary = m.label_free(z, z.clone(), labels=y, max_rows=50, seed=2)
+    assert summary.alignment == pytest.approx(0.0, abs=1e-9)
+    assert summary.tolerance == pytest.approx(1.0, abs=1e-6)

@@ -40,6 +40,8 @@ def test_teacher_is_the_exponential_average_and_converges_to_a_resting_student()
         teacher.update()
     torch.testing.assert_close(teacher.module[0].weight, start + (1 - 0.9**5))
     student(torch.randn(8, 3))  # moves the running statistics
+    teacher.update()
+    torch.testing.assert_close(teacher.module[1].running_mean, 0.1 * student[1].running_mean)  # from zero
     teacher.update(momentum=0.0)
     assert torch.equal(teacher.module[1].running_mean, student[1].running_mean)
     assert int(teacher.module[1].num_batches_tracked) == 1
@@ -83,7 +85,7 @@ def test_projector_normalises_and_activates_hidden_layers_only_unless_asked():
     torch.manual_seed(0)
     for norm in ("batch", "layer"):
         head = Projector(8, 16, 5, n_layers=3, norm=norm)
-        hidden, out = head.layers(h)[2], head(h)
+        hidden, out = head.layers(h)[2].detach(), head(h).detach()
         assert float(hidden.min()) == 0.0  # after the activation
         assert float(out.min()) < 0 < float(out.max())
         assert [block[0].bias is None for block in head.blocks] == [True, True, False]
