@@ -15,6 +15,7 @@ def import_molecules(
     id_column: str = "",
     tasks: tuple[str, ...] = (),
     salts: Literal["keep", "largest"] = "keep",
+    standardize: bool = False,
     duplicates: Literal["first", "mean", "keep"] = "first",
     split: Literal["scaffold", "balanced-scaffold", "random", "none"] = "scaffold",
     seed: int = 0,
@@ -31,6 +32,7 @@ def import_molecules(
         id_column: column of unique ids; row numbers when there is none.
         tasks: label columns; all numeric columns when not given.
         salts: keep all fragments, or the largest.
+        standardize: RDKit's clean-up of groups, metals and charges; changed rows are counted.
         duplicates: keep the first row of a molecule, the mean of its labels, or all rows.
         split: scaffold is deterministic (large scaffolds train); balanced-scaffold and random depend on the seed.
         seed: seed of the split.
@@ -38,8 +40,8 @@ def import_molecules(
     from counterpoint.graphs.importers import molecules_to_manifest
 
     return molecules_to_manifest(
-        source, out, smiles_column=smiles_column, id_column=id_column, tasks=tasks, salts=salts, duplicates=duplicates,
-        split=split, seed=seed,
+        source, out, smiles_column=smiles_column, id_column=id_column, tasks=tasks, salts=salts,
+        standardize=standardize, duplicates=duplicates, split=split, seed=seed,
     )  # fmt: skip
 
 

@@ -26,12 +26,14 @@ def molecules_to_manifest(
     id_column: str = "",
     tasks: Sequence[str] = (),
     salts: str = "keep",
+    standardize: bool = False,
     duplicates: str = "first",
     split: str = "scaffold",
     seed: int = 0,
 ) -> ImportReport:
-    """Write `out/manifest.parquet` of one molecule file: `smiles`, `group` (scaffold), `split`, one column per task."""
-    from counterpoint.graphs.molecules.reader import read_molecules
+    """Write `out/manifest.parquet` of one molecule file: `smiles`, `inchikey`, `group` (scaffold), `split`, one column
+    per task."""
+    from counterpoint.graphs.molecules.reader import inchikeys, read_molecules
     from counterpoint.graphs.molecules.splits import check_scaffold_leakage, scaffold_groups, scaffold_split
 
     if split not in ("scaffold", "balanced-scaffold", "random", "none"):
@@ -42,9 +44,11 @@ def molecules_to_manifest(
         id_column=id_column or None,
         tasks=list(tasks) or None,
         salts=salts,
+        standardize=standardize,
         duplicates=duplicates,
     )
     frame = table.frame.drop(columns="row")
+    frame.insert(2, "inchikey", inchikeys(frame["smiles"].tolist()))
     frame["group"] = scaffold_groups(frame["smiles"].tolist())
     fractions = {"train": 0.8, "val": 0.1, "test": 0.1}
     if split == "random":

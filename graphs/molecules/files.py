@@ -19,7 +19,7 @@ from counterpoint.graphs.molecules.rdkit_log import LogTail
 
 SMILES_NAMES = ("smiles", "canonical_smiles", "isomeric_smiles", "smile", "mol", "structure")
 ID_NAMES = ("id", "mol_id", "compound_id", "name", "num", "molecule_chembl_id")
-RESERVED = ("id", "smiles", "row", "group", "split")
+RESERVED = ("id", "smiles", "inchikey", "row", "group", "split")
 """Columns of the manifest: no label may have their names."""
 _MISSING = ("", "nan", "na", "n/a", "none", "null")
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from counterpoint.common.metrics.bootstrap import t_interval
@@ -62,11 +63,13 @@ def split_task(task: Task, how: str, seed: int) -> dict[str, np.ndarray]:
     return {name: np.flatnonzero(names == name) for name in FRACTIONS}
 
 
-def score(task: Task, predicted: np.ndarray, rows: np.ndarray) -> float:
-    """AUROC or RMSE of predictions for `rows`; nan when only one class is left."""
+def score(task: Task, predicted: np.ndarray, rows: np.ndarray, metric: str = "") -> float:
+    """AUROC or RMSE of predictions for `rows`, or `metric="AUPRC"`; nan when only one class is left."""
     y = task.labels[rows]
     if task.kind == "classification":
-        return auroc(predicted, y == 1) if 0 < y.sum() < len(y) else float("nan")
+        if not 0 < y.sum() < len(y):
+            return float("nan")
+        return float(average_precision_score(y == 1, predicted)) if metric == "AUPRC" else auroc(predicted, y == 1)
     return float(np.sqrt(np.mean((predicted - y) ** 2)))
 
 
@@ -189,6 +192,14 @@ class Row:
     values: tuple[float, ...]
 
 
+def _row(task: str, how: str, arm: str, metric: str, values: Sequence[float]) -> Row:
+    finite = [v for v in values if np.isfinite(v)]
+    interval = t_interval(finite) if len(finite) > 1 else None
+    mean = float(np.mean(finite)) if finite else float("nan")
+    low, high = (interval.low, interval.high) if interval else (float("nan"),) * 2
+    return Row(task, how, arm, metric, mean, low, high, len(finite), tuple(values))
+
+
 def property_table(
     tasks: Sequence[Task],
     arms: dict[str, Arm],
@@ -197,17 +208,16 @@ def property_table(
     splits: Sequence[str] = ("random", "scaffold"),
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
-    """Every arm on every task and split, with the same splits and seeds for all arms."""
+    """Every arm on every task and split, with the same splits and seeds for all arms: a row of AUROC and one of AUPRC
+    (its chance level is the share of positives) for a classification, one of RMSE for a regression."""
     rows = []
     for task in tasks:
         for how in splits:
             cut = {seed: split_task(task, how, seed) for seed in seeds}
             for name, arm in arms.items():
-                values = [score(task, arm(task, cut[seed], seed), cut[seed]["test"]) for seed in seeds]
-                finite = [v for v in values if np.isfinite(v)]
-                interval = t_interval(finite) if len(finite) > 1 else None
-                mean = float(np.mean(finite)) if finite else float("nan")
-                low, high = (interval.low, interval.high) if interval else (float("nan"),) * 2
-                rows.append(Row(task.name, how, name, task.metric, mean, low, high, len(finite), tuple(values)))
-                progress(f"{task.name}, {how} split, {name}: {task.metric} {mean:.3f}")
+                found = {seed: arm(task, cut[seed], seed) for seed in seeds}
+                for metric in ("AUROC", "AUPRC") if task.kind == "classification" else ("RMSE",):
+                    values = [score(task, found[seed], cut[seed]["test"], metric) for seed in seeds]
+                    rows.append(_row(task.name, how, name, metric, values))
+                    progress(f"{task.name}, {how} split, {name}: {metric} {rows[-1].mean:.3f}")
     return rows

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 from rdkit import Chem, rdBase
+from rdkit.Chem.MolStandardize import rdMolStandardize
 
 from counterpoint.common.errors import InputError
 from counterpoint.graphs.molecules.files import read_records
@@ -23,6 +24,16 @@ _PECULIAR = {
     "with a dative bond": re.compile(r"->|<-"),
     "with a placeholder atom (*)": re.compile(r"\*"),
 }
+
+
+def inchikeys(smiles: Sequence[str]) -> list[str]:
+    """The InChIKey of each molecule; empty where there is none (placeholder atoms, for example).
+
+    >>> inchikeys(["OCC", "C*"])
+    ['LFQSCWFLJHTTHZ-UHFFFAOYSA-N', '']
+    """
+    with quiet_rdkit():
+        return [Chem.MolToInchiKey(Chem.MolFromSmiles(s)) for s in smiles]
 
 
 def parse_smiles(smiles: str) -> Chem.Mol:
@@ -96,6 +107,7 @@ def read_molecules(
     id_column: str | None = None,
     tasks: Sequence[str] | None = None,
     salts: str = "keep",
+    standardize: bool = False,
     duplicates: str = "first",
     on_error: str = "skip",
 ) -> MoleculeTable:
@@ -108,6 +120,8 @@ def read_molecules(
         tasks: label columns; every column of numbers (or of true and false) that is not the id when not given. Empty
             cells are missing labels. Columns with anything else are named in `left_out`.
         salts: `"keep"` all fragments or `"largest"` fragment by heavy atoms.
+        standardize: RDKit's clean-up (groups in one notation, metals off organic parts, charges where acids and bases
+            have them), then neutral where a proton can make it so. Tautomers stay as drawn.
         duplicates: of one canonical SMILES keep the `"first"` row, the `"mean"` of the labels, or `"keep"` all.
         on_error: `"skip"` lists an unusable row in `issues`; `"raise"` stops at it.
 
@@ -141,6 +155,10 @@ def read_molecules(
                 reason = f"reduced to its largest of {len(fragments)} fragments"
                 issues.append(Issue(record.row, record.smiles, reason, "changed"))
             smiles = Chem.MolToSmiles(molecule)
+            if standardize:
+                before, smiles = smiles, Chem.MolToSmiles(_standard(molecule))
+                if smiles != before:
+                    issues.append(Issue(record.row, record.smiles, "standardized", "changed"))
             rows.append({"id": record.id, "smiles": smiles, "row": record.row, **record.labels})
     if not rows:
         first = f"; row {issues[0].row}: {issues[0].smiles!r} {issues[0].reason}" if issues else ""
@@ -161,6 +179,10 @@ def _parse(smiles: str, log: LogTail) -> tuple[Chem.Mol | None, str]:
     if molecule.GetNumAtoms() == 0:
         return None, "has no atoms"
     return molecule, ""
+
+
+def _standard(molecule: Chem.Mol) -> Chem.Mol:
+    return rdMolStandardize.Uncharger().uncharge(rdMolStandardize.Cleanup(molecule))
 
 
 def _merge_duplicates(frame: pd.DataFrame, tasks: list[str], how: str, issues: list[Issue]) -> pd.DataFrame:

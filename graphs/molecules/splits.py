@@ -67,7 +67,10 @@ def scaffold_split(
         filled[name] += size
     empty = [name for name in names if filled[name] == 0]
     if empty:
-        raise InputError(f"split {empty[0]!r} got no molecule: {len(members)} scaffold group(s) cannot be cut that way")
+        raise InputError(
+            f"split {empty[0]!r} got no molecule: {len(members)} scaffold group(s) cannot be cut that way; give more "
+            "molecules, or choose a random split or none"
+        )
     return split
 
 

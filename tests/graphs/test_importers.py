@@ -35,6 +35,11 @@ def test_unusable_molecules_are_listed(tmp_path):
     report = molecules_to_manifest(tmp_path / "m.csv", tmp_path / "out", split="none")
     assert report.rows == 3
     assert [r.source.rpartition(", ")[2] for r in report.rejected] == ["row 2", "row 5"]
+    keys = Manifest.load(report.manifest).frame["inchikey"].tolist()
+    assert keys[0] == "LFQSCWFLJHTTHZ-UHFFFAOYSA-N"
+    assert len(set(keys)) == 3
+    with pytest.raises(InputError, match="3 scaffold group.s. cannot be cut that way; .*choose a random split or none"):
+        molecules_to_manifest(tmp_path / "m.csv", tmp_path / "out2")
 
 
 def test_circuits_are_split_by_circuit_and_copied(tmp_path):

@@ -50,7 +50,10 @@ def test_splits_cover_everything_once(how):
 
 def test_constant_predictions_are_at_chance():
     task = Task.of("oxygen", SMILES, OXYGEN)
-    assert score(task, np.zeros(len(SMILES)), np.arange(len(SMILES))) == 0.5
+    everything = np.arange(len(SMILES))
+    assert score(task, np.zeros(len(SMILES)), everything) == 0.5
+    assert score(task, np.zeros(len(SMILES)), everything, "AUPRC") == pytest.approx(OXYGEN.mean())
+    assert score(task, OXYGEN, everything, "AUPRC") == 1.0
 
 
 def test_all_arms_learn_an_easy_property():
@@ -62,7 +65,8 @@ def test_all_arms_learn_an_easy_property():
         "from scratch": from_scratch(lambda: MoleculeGCN(16, 16), epochs=30, lr=1e-2),
     }
     rows = property_table([task], arms, seeds=(0, 1), splits=("random",))
-    assert [r.arm for r in rows] == list(arms)
+    assert [r.arm for r in rows if r.metric == "AUROC"] == list(arms)
+    assert [r.arm for r in rows if r.metric == "AUPRC"] == list(arms)
     for row in rows:
         assert row.seeds == 2
         assert row.mean > 0.85, row

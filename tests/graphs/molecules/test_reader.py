@@ -56,6 +56,18 @@ def test_isotopes_and_salts_stay_unless_asked(table):
     assert any(i.action == "changed" and "largest of 2 fragments" in i.reason for i in reduced.issues)
 
 
+def test_standardizing_makes_spellings_of_one_substance_equal(tmp_path):
+    """Nitro groups in one notation, acids neutral, sodium off the phenolate; what changed is listed."""
+    path = tmp_path / "m.csv"
+    path.write_text("smiles\nCN(=O)=O\nC[N+](=O)[O-]\nCC(=O)[O-]\nCC(=O)O\nc1ccccc1O[Na]\nCCO\n")
+    as_drawn, standard = (read_molecules(path, standardize=s, duplicates="keep") for s in (False, True))
+    assert standard.frame["smiles"].tolist()[:4] == ["C[N+](=O)[O-]"] * 2 + ["CC(=O)O"] * 2
+    assert "[Na]" not in standard.frame["smiles"][4].split(".")[0]
+    assert [i.row for i in standard.issues if i.reason == "standardized"] == [3, 5]
+    assert as_drawn.frame["smiles"].nunique() == 5
+    assert "2 standardized" in standard.summary()
+
+
 def test_duplicates_can_be_averaged(table):
     frame = read_molecules(table, duplicates="mean").frame.set_index("id")
     assert frame.loc["ethanol", "toxic"] == 0.5
