@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from counterpoint.common.errors import InputError
+from counterpoint.common.progress import note
 from counterpoint.common.trainers import ContrastiveSystem, Datasets
 from counterpoint.graphs.nodes.encoders import thin
 from counterpoint.graphs.nodes.reader import NodeGraph, read_graph
@@ -68,7 +69,10 @@ class NodeSystem(ContrastiveSystem):
     def graph(self) -> NodeGraph:
         if not self.config.data.path:
             raise InputError("data.path is not set; give a .npz or .pt file, or folder/ind.NAME of a Planetoid set")
-        return read_graph(self.config.data.path)
+        graph = read_graph(self.config.data.path)
+        if graph.notes:
+            note(f"{graph.name}: {', '.join(graph.notes)}")
+        return graph
 
     @cached_property
     def features(self) -> Tensor:

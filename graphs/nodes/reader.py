@@ -22,13 +22,15 @@ _MASKS = ("train_mask", "val_mask", "test_mask")
 @dataclass
 class NodeGraph:
     """One graph: features, both directions of every edge (no loops, no doubles), labels (-1 unknown) and, where the
-    source has one, its public split (`train`, `val`, `test` or empty for each node)."""
+    source has one, its public split (`train`, `val`, `test` or empty for each node). `notes` say how the source's
+    edges were changed."""
 
     name: str
     x: Float[Tensor, "nodes features"]
     edge_index: Int[Tensor, "2 edges"]
     y: Int[Tensor, " nodes"]
     split: np.ndarray
+    notes: tuple[str, ...] = ()
 
     @property
     def n_nodes(self) -> int:
@@ -45,6 +47,27 @@ def simple_edges(edge_index: Tensor, n_nodes: int) -> Int[Tensor, "2 edges"]:
         raise InputError(f"edge_index names a node outside 0..{n_nodes - 1}")
     pairs = torch.cat([edge_index, edge_index.flip(0)], 1)
     return torch.unique(pairs[:, pairs[0] != pairs[1]], dim=1)
+
+
+def _graph(path: Path, x: Tensor, edges: Tensor, y: Tensor, split: np.ndarray) -> NodeGraph:
+    """The graph of a file's parts; refuses what nothing can be learnt from, and counts what `simple_edges` changes."""
+    for what, found in (("node", len(x)), ("feature", x.shape[1])):
+        if not found:
+            raise InputError(f"{path}: holds no {what}; give a graph with nodes, features and edges")
+    try:
+        simple = simple_edges(edges, len(x))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if not simple.shape[1]:
+        raise InputError(f"{path}: holds no edge between two nodes; give a graph with nodes, features and edges")
+    loops = int((edges[0] == edges[1]).sum())
+    distinct = torch.unique(edges[:, edges[0] != edges[1]], dim=1)
+    counts = {
+        "loops left out": loops,
+        "doubled edges left out": edges.shape[1] - loops - distinct.shape[1],
+        "one-way edges given their other direction": simple.shape[1] - distinct.shape[1],
+    }
+    return NodeGraph(path.stem, x, simple, y, split, tuple(f"{n} {what}" for what, n in counts.items() if n))
 
 
 def read_graph(path: str | Path) -> NodeGraph:
@@ -75,6 +98,8 @@ def read_npz(path: str | Path) -> NodeGraph:
     if {"x", "edge_index"} <= parts.keys():
         return _from_parts(parts, path)
     needed = [f"{a}_{b}" for a in ("adj", "attr") for b in ("data", "indices", "indptr", "shape")] + ["labels"]
+    if "x" in parts:
+        raise InputError(f"{path}: lacks the array 'edge_index'; it holds {', '.join(parts)}")
     missing = [k for k in needed if k not in parts]
     if missing:
         raise InputError(
@@ -88,10 +113,9 @@ def read_npz(path: str | Path) -> NodeGraph:
         raise InputError(f"{path}: {adjacency.shape[0]} nodes, {features.shape[0]} rows, {len(parts['labels'])} labels")
     coo = adjacency.tocoo()
     edges = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
-    return NodeGraph(
-        path.stem, torch.from_numpy(features.toarray()).float(), simple_edges(edges, adjacency.shape[0]),
-        torch.from_numpy(parts["labels"].astype(np.int64)), np.full(len(parts["labels"]), "", dtype=object),
-    )  # fmt: skip
+    x = torch.from_numpy(features.toarray()).float()
+    y = torch.from_numpy(parts["labels"].astype(np.int64))
+    return _graph(path, x, edges, y, np.full(len(y), "", dtype=object))
 
 
 def read_pt(path: str | Path) -> NodeGraph:
@@ -146,6 +170,8 @@ def _from_parts(parts: dict[str, Any], path: Path) -> NodeGraph:
     if edges.is_floating_point() or edges.is_complex():
         raise InputError(f"{path}: edge_index must hold whole numbers, got {edges.dtype}")
     x = x.to_dense() if x.layout != torch.strided else x
+    if x.is_complex():
+        raise InputError(f"{path}: x must hold real numbers, got {x.dtype}")
     if not torch.isfinite(x).all():
         raise InputError(f"{path}: x holds NaN or infinity")
     if y is not None and (y.numel() != len(x) or (y.is_floating_point() and not torch.equal(y, y.round()))):
@@ -159,10 +185,7 @@ def _from_parts(parts: dict[str, Any], path: Path) -> NodeGraph:
             raise InputError(f"{path}: {mask} has {len(rows)} entries for {len(x)} nodes")
         split[rows.numpy()] = part
     label = torch.full((len(x),), -1) if y is None else y.reshape(-1).long()
-    try:
-        return NodeGraph(path.stem, x.float(), simple_edges(edges.long(), len(x)), label, split)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    return _graph(path, x.float(), edges.long(), label, split)
 
 
 class _PlanetoidUnpickler(pickle.Unpickler):
@@ -226,9 +249,7 @@ def read_planetoid(folder: str | Path, name: str) -> NodeGraph:
     split[test] = "test"
     split[labels < 0] = ""
     edges = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T
-    return NodeGraph(
-        name, torch.from_numpy(features.toarray()), simple_edges(edges, total), torch.from_numpy(labels), split
-    )
+    return _graph(Path(name), torch.from_numpy(features.toarray()), edges, torch.from_numpy(labels), split)
 
 
 def from_data(data: Any, name: str = "graph") -> NodeGraph:

@@ -177,3 +177,33 @@ def test_known_sizes(data_dir, name, nodes, edges, classes, train):
     assert (g.n_nodes, g.edge_index.shape[1] // 2, g.n_classes) == (nodes, edges, classes)
     assert (g.split == "train").sum() == train
     assert is_undirected(g.edge_index, num_nodes=nodes)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"x": np.ones((3, 2))}, "lacks the array 'edge_index'; it holds x"),
+        ({"x": np.ones((3, 2)), "edge_index": np.array([[0, 1], [0, 1]])}, "holds no edge between two nodes"),
+        ({"x": np.ones((3, 0)), "edge_index": np.array([[0], [1]])}, "holds no feature"),
+        ({"x": np.ones((0, 2)), "edge_index": np.zeros((2, 0), int)}, "holds no node"),
+        ({"x": np.full((3, 2), np.nan), "edge_index": np.array([[0], [1]])}, "x holds NaN or infinity"),
+        ({"x": np.full((3, 2), 1j), "edge_index": np.array([[0], [1]])}, "x must hold real numbers"),
+        ({"x": np.ones((3, 2)), "edge_index": np.array([[0], [7]])}, "names a node outside 0..2"),
+    ],
+)
+def test_graphs_that_teach_nothing_are_refused_with_the_file_and_the_reason(tmp_path, parts, words):
+    np.savez(tmp_path / "g.npz", **parts)
+    with pytest.raises(InputError) as error:
+        read_npz(tmp_path / "g.npz")
+    assert str(error.value).startswith(str(tmp_path / "g.npz"))
+    assert words in str(error.value)
+
+
+def test_changes_of_the_edges_are_counted(tmp_path):
+    edges = np.array([[0, 0, 1, 1, 2, 3], [1, 1, 0, 1, 3, 2]])
+    np.savez(tmp_path / "g.npz", x=np.ones((4, 2)), edge_index=np.concatenate([edges, [[0], [3]]], 1))
+    graph = read_npz(tmp_path / "g.npz")
+    assert graph.notes == (
+        "1 loops left out", "1 doubled edges left out", "1 one-way edges given their other direction"
+    )  # fmt: skip
+    assert graph.edge_index.T.tolist() == [[0, 1], [0, 3], [1, 0], [2, 3], [3, 0], [3, 2]]
