@@ -9,6 +9,7 @@ import torch
 from counterpoint.common import metrics as m
 from counterpoint.common.metrics.dense import score_dense
 from counterpoint.common.metrics.ranking import paired_ranks
+from counterpoint.common.metrics.result import features
 
 
 def gaussian(n, dim, seed=0):
@@ -18,6 +19,26 @@ def gaussian(n, dim, seed=0):
 X, Y = gaussian(60, 4) + 3 * torch.eye(4).double()[torch.arange(60) % 4], torch.arange(60) % 4
 HALF = (X[:30], Y[:30], X[30:], Y[30:])
 NAMES = [None, "a", "b", "a"]
+
+
+class TestFeatures:
+    def test_one_number_that_is_none_spoils_its_row(self):
+        for value in (float("nan"), float("inf"), -float("inf")):
+            z = X.clone()
+            z[[4, 9], [1, 2]] = value
+            with pytest.raises(ValueError, match=r"NaN or infinity in 2 of 60 rows \(first: row 4\)"):
+                m.rankme(z)
+
+    def test_half_precision_is_measured_in_single(self):
+        z = X.to(torch.bfloat16)
+        assert m.knn(z[:30], Y[:30], z[30:], Y[30:], n_boot=2).as_dict() == (
+            m.knn(z[:30].float(), Y[:30], z[30:].float(), Y[30:], n_boot=2).as_dict()
+        )
+
+    @pytest.mark.parametrize("shape", [(0, 3), (5,), (2, 3, 4)])
+    def test_only_a_matrix_with_rows_is_a_set_of_features(self, shape):
+        with pytest.raises(ValueError, match=r"non-empty \[samples, dim\] matrix"):
+            features("z", torch.zeros(shape))
 
 
 class TestLabels:

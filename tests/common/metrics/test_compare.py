@@ -137,6 +137,20 @@ class TestCorruptions:
         steps = m.CORRUPTIONS["quantize"](self.x, 0.5, self.rng()) / (0.5 * self.x.std())
         torch.testing.assert_close(steps, steps.round(), atol=1e-4, rtol=0)
 
+    def test_at_severity_one_nothing_of_the_sample_is_left_but_its_mean(self):
+        x = gaussian(40, 3) + 5
+        for name in ("hide", "cut"):
+            gone = m.CORRUPTIONS[name](x, 1.0, torch.Generator().manual_seed(0))
+            torch.testing.assert_close(gone, x.mean().expand(40, 3))
+
+    def test_a_gap_may_lie_anywhere_to_the_very_end(self):
+        x = torch.arange(8.0)[:, None]
+        starts = set()
+        for seed in range(80):
+            gone = m.CORRUPTIONS["cut"](x, 0.5, torch.Generator().manual_seed(seed))
+            starts.add(int((gone != x).any(1).nonzero()[0]))
+        assert starts == {0, 1, 2, 3, 4}
+
 
 class TestMissing:
     def test_what_is_missing_cannot_help(self):

@@ -97,6 +97,76 @@ def test_many_to_many_matches_torchmetrics_without_ties():
             assert float(result.per_query[key][i]) == pytest.approx(float(value), abs=1e-6), key
 
 
+def transposed(relevant, n, m):
+    """A truth as the bool matrix of the other direction."""
+    if isinstance(relevant, tuple):
+        return torch.tensor([[a == b for a in relevant[0]] for b in relevant[1]])
+    return relevant.T if relevant.ndim == 2 else torch.arange(m)[:, None] == relevant
+
+
+@pytest.mark.parametrize("kind", ["labels", "index", "matrix"])
+def test_backwards_is_the_same_truth_from_the_other_side_with_its_own_groups(kind):
+    q, k = random(30, 4, 1), random(45, 4, 2)
+    relevant = {
+        "labels": ((np.arange(30) % 7).tolist(), (np.arange(45) % 5).tolist()),
+        "index": torch.arange(30) * 3 % 11,
+        "matrix": torch.rand(30, 45, generator=torch.Generator().manual_seed(3)) < 0.1,
+    }[kind]
+    groups, groups_b = np.arange(30) // 2, np.arange(45) // 9
+    both = retrieval(q, k, relevant=relevant, groups=groups, groups_b=groups_b, n_boot=20)
+    back = rank_queries(k, q, relevant=transposed(relevant, 30, 45), groups=groups_b, n_boot=20)
+    assert both.b_to_a.metrics == pytest.approx(back.metrics)
+    assert both.b_to_a.intervals == back.intervals
+    assert both.a_to_b.intervals["MRR"].groups == len(set(groups[both.a_to_b.rows]))
+    assert both.b_to_a.intervals["MRR"].groups == len(set(groups_b[both.b_to_a.rows]))
+
+
+def test_paired_rows_share_their_groups_unless_the_other_side_has_its_own():
+    z = random(40, 4)
+    groups = {"groups": np.arange(40) // 2, "n_boot": 5}
+    both, own = retrieval(z, z, **groups), retrieval(z, z, **groups, groups_b=np.arange(40) // 8)
+    assert [r.intervals["MRR"].groups for r in (both.a_to_b, both.b_to_a)] == [20, 20]
+    assert [r.intervals["MRR"].groups for r in (own.a_to_b, own.b_to_a)] == [20, 5]
+
+
+def test_a_set_searched_in_itself_leaves_out_the_query_in_every_block():
+    n = 1100  # more than one block of queries
+    z, labels = random(n, 6), torch.arange(n) % 275
+    result = rank_queries(z, z, relevant=(labels, labels), exclude_self=True, n_boot=5)
+    unit = torch.nn.functional.normalize(z, dim=1)
+    scores = (unit @ unit.T).fill_diagonal_(-2)
+    order = scores.argsort(1, descending=True)
+    hits = labels[order] == labels[:, None]
+    hits[:, -1] = False  # the query itself
+    first = hits.double().argmax(1) + 1
+    assert torch.equal(result.ranks, first.double())
+    assert result.pool == n - 1
+    assert result.metrics["median_rank"] == np.median(first)
+    places = hits.nonzero()[:, 1].view(n, 3) + 1.0
+    precision = (torch.arange(1, 4) / places).mean(1)
+    assert result.metrics["mAP"] == pytest.approx(float(precision.mean()))
+
+
+def test_length_counts_for_inner_products_only():
+    q, k = random(50, 4, 1), random(50, 4, 2)
+    lengths = torch.linspace(0.01, 9, 50).double()[:, None]
+    plain, long = retrieval(q, k, n_boot=2), retrieval(q * lengths, k * lengths.flip(0), n_boot=2)
+    assert long.a_to_b.metrics == pytest.approx(plain.a_to_b.metrics)
+    inner = retrieval(q, k * lengths, normalize=False, n_boot=2).a_to_b
+    ranks = rankdata(-(q @ (k * lengths).T).numpy(), axis=1)[np.arange(50), np.arange(50)]
+    np.testing.assert_array_equal(inner.ranks.numpy(), ranks)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_what_counts_as_a_tie_grows_with_the_scores(scale):
+    base = torch.randn(1, 257, generator=torch.Generator().manual_seed(0)).repeat(1003, 1) * scale
+    noise = 1e-7 * torch.randn(1003, 257, generator=torch.Generator().manual_seed(1)) * scale
+    result = retrieval(base, base + noise, normalize=False, n_boot=2).a_to_b
+    assert result.metrics["R@10"] == pytest.approx(10 / 1003)
+    apart = retrieval(scale * torch.eye(9), scale * torch.eye(9), normalize=False, n_boot=2).a_to_b
+    assert apart.metrics["R@1"] == 1.0
+
+
 def figures_of_an_order(relevant, ks):
     """The figures' definitions for one order of the pool without ties."""
     ranks = np.flatnonzero(relevant) + 1
