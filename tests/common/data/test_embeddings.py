@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from counterpoint.common import metrics
 from counterpoint.common.data import BadSample, Manifest, ManifestDataset
 from counterpoint.common.data.embeddings import EmbeddingStore, embed_to_parquet, model_hash
 from counterpoint.common.data.encoding import encode_rows
@@ -69,10 +70,10 @@ def test_a_second_run_does_nothing_and_a_lost_shard_is_made_again(tmp_path):
     assert system.seen == 60
 
 
-def worker(folder, pause, queue):
-    dataset, _ = samples(60)
+def worker(folder, pause, queue, n=60, shard=5, batch=5):
+    dataset, _ = samples(n)
     system = Towers(pause=pause)
-    embed_to_parquet(system, dataset, folder, shard_size=5, batch_size=5)
+    embed_to_parquet(system, dataset, folder, shard_size=shard, batch_size=batch)
     queue.put(system.seen)
 
 
@@ -90,6 +91,28 @@ def test_two_processes_share_the_work_without_counting_twice(tmp_path):
     store = EmbeddingStore(tmp_path)
     assert store.missing == []
     assert sorted(store.ids) == sorted(f"s{i}" for i in range(60))
+
+
+def test_evaluation_of_a_set_that_neither_batches_nor_shards_nor_processes_divide(tmp_path):
+    """61 samples, 2 processes, shards of 7, batches of 3: no padded sample is counted, none is missing."""
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    workers = [context.Process(target=worker, args=(tmp_path, 0.01, queue, 61, 7, 3)) for _ in range(2)]
+    for w in workers:
+        w.start()
+    assert sum(queue.get(timeout=60) for _ in workers) == 61
+    for w in workers:
+        w.join()
+    store = EmbeddingStore(tmp_path)
+    _, x = samples(61)
+    together = Towers().eval().encode({"x": x})
+    labels = [i % 4 for i in range(61)]
+    split = metrics.Split({"audio": store.vectors("audio")}, labels, store.frame["group"].to_numpy())
+    whole = metrics.Split({"audio": together["audio"].detach()}, labels, [f"g{i // 3}" for i in range(61)])
+    got, expected = (metrics.evaluate(s, protocols=["knn", "labelfree"], n_boot=5) for s in (split, whole))
+    assert got.samples == {"test": 61}
+    assert got.results["knn of audio"].as_dict() == expected.results["knn of audio"].as_dict()
+    assert got.results["labelfree of audio"].rankme == pytest.approx(expected.results["labelfree of audio"].rankme)
 
 
 def test_a_killed_process_leaves_no_lock_behind(tmp_path):

@@ -70,3 +70,34 @@ class TestVerdict:
         )
         assert by_tensor.real == by_list.real > 0.8
         assert by_tensor.p_value == pytest.approx(1 / 21)
+
+
+def probe_of(z, train, test):
+    """Balanced accuracy of a probe, as a function of all labels."""
+
+    def score(labels):
+        y = np.asarray(labels)
+        return m.logistic_probe(z[train], y[train], z[test], y[test], c_grid=(0.1,), n_boot=1).scores.metrics[
+            "balanced_accuracy"
+        ]
+
+    return score
+
+
+def test_a_probe_of_random_features_is_at_chance_within_its_interval_and_so_is_its_control():
+    z = torch.randn(240, 10, generator=torch.Generator().manual_seed(0)).double()
+    y = np.random.default_rng(1).integers(0, 3, 240)
+    rows = slice(0, 120), slice(120, 240)
+    interval = m.logistic_probe(z[:120], y[:120], z[120:], y[120:], c_grid=(0.1,), n_boot=300).scores.intervals
+    assert interval["balanced_accuracy"].low <= 1 / 3 <= interval["balanced_accuracy"].high
+    control = m.shuffled_control(probe_of(z, *rows), y, chance=1 / 3, repeats=30)
+    assert not control.leak
+    assert control.p_value > 0.05
+    assert control.shuffled_mean == pytest.approx(1 / 3, abs=0.04)
+
+
+def test_a_probe_tested_on_its_training_rows_is_a_leak():
+    z = torch.randn(60, 40, generator=torch.Generator().manual_seed(0)).double()
+    control = m.shuffled_control(probe_of(z, slice(0, 60), slice(0, 60)), np.arange(60) % 2, chance=0.5, repeats=20)
+    assert control.leak
+    assert control.shuffled_mean > 0.8
