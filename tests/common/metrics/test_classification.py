@@ -51,6 +51,7 @@ def test_unlabelled_samples_are_left_out_and_counted():
     (labels,) = encode_labels(["a", None, "b", float("nan"), ""])
     scores = score_classes(np.eye(2)[[0, 1, 1, 0, 0]], labels, n_boot=5)
     assert (scores.n, scores.unlabelled) == (2, 3)
+    assert scores.per_row["row"].tolist() == [0, 2]
     assert scores.metrics["accuracy"] == 1.0
 
 
