@@ -41,6 +41,8 @@ class SnippetDataset(Dataset):
     silence. Margins are 0 unless `margins` is set, for training with augmentation.
     """
 
+    synthetic = "sound rendered from real scores"
+
     def __init__(
         self,
         pieces: list[Piece],
@@ -252,5 +254,3 @@ def _fraction(moments: list[Moment], config: SheetDataConfig) -> list[Moment]:
 
 def _cache(config: SheetDataConfig) -> Cache:
     return Cache(config.cache or None)
-
-

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from counterpoint.common.cli.vertical import Outcome
+from counterpoint.common.data.dataset import synthetic_part
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.report import Media, Report
@@ -75,8 +76,10 @@ def circuit_drawing(graph: CircuitGraph, predicted: Any = None, max_nets: int = 
     return text[text.index("<svg") :]
 
 
-def picture(sample: dict[str, Any], modality: str) -> Media:
-    """One molecule of a data set as its structure drawing."""
+def picture(sample: dict[str, Any], modality: str) -> Media | None:
+    """One molecule of a data set as its structure drawing; nodes of graphs have no picture."""
+    if "smiles" not in sample:
+        return None
     return Media(str(sample.get("id", "")), image=depiction(str(sample["smiles"])), caption=str(sample["smiles"]))
 
 
@@ -114,7 +117,7 @@ def _sample(name: str, smiles: str) -> dict[str, Any]:
 def preview_page(manifest: Path, out: Path, n: int) -> Outcome:
     """Depictions or circuit drawings of a manifest's first rows."""
     table = Manifest.load(manifest)
-    synthetic = "synthetic" in str(table.meta.get("source", ""))
+    synthetic = synthetic_part(table)
     page = Report(
         "What the manifest holds", f"{manifest}: {min(n, len(table))} of {len(table)} rows", synthetic=synthetic
     )

@@ -44,6 +44,7 @@ def embed_run(
     import torch
 
     from counterpoint.common.cli.encode import open_split
+    from counterpoint.common.data import synthetic_part
     from counterpoint.common.data.embeddings import embed_to_parquet
 
     if shard < 1:
@@ -61,12 +62,13 @@ def embed_run(
         collate_fn=collate,
         device=device,
     )
-    figures = {**asdict(store.info), "missing": store.missing}
+    figures = {**asdict(store.info), "missing": store.missing, "synthetic": synthetic_part(dataset)}
     if store.missing:
         return Outcome(figures, (f"{folder}: {len(store.missing)} shards are still being written by others",))
     sizes = {name: store.vectors(name).shape[1] for name in store.modalities}
     figures |= {"modalities": sizes, "left_out": store.left_out}
     what = ", ".join(f"{name} ({dim})" for name, dim in sizes.items())
     left_out = [f"left out: {name}: {reason}" for name, reason in store.left_out]
-    lines = (f"{folder}: {len(store)} rows in {store.info.shards} shards: {what}", *left_out)
+    said = [f"SYNTHETIC data: {figures['synthetic']}"] if figures["synthetic"] else []
+    lines = (f"{folder}: {len(store)} rows in {store.info.shards} shards: {what}", *said, *left_out)
     return Outcome(figures, lines, {"embeddings": folder})

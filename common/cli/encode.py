@@ -12,6 +12,7 @@ from torch import Tensor
 
 from counterpoint.common.cli.suggest import no_such
 from counterpoint.common.cli.vertical import SystemEntry, Vertical
+from counterpoint.common.data import synthetic_part
 from counterpoint.common.data.encoding import encode_rows as encode_samples
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
@@ -47,6 +48,11 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def synthetic(self) -> str:
+        """What of the data a generator made; empty where all of them were measured."""
+        return synthetic_part(self.dataset)
 
     def sample(self, row: int) -> dict[str, Any]:
         """The sample behind a row of the embeddings."""

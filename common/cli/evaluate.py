@@ -90,11 +90,14 @@ def evaluate_run(
         "checkpoint": checkpoint,
         "split": split,
         "manifest_hash": getattr(getattr(encoded.dataset, "manifest", None), "hash", None),
+        "synthetic": encoded.synthetic,
         "left_out": [{"id": name, "reason": reason} for name, reason in encoded.left_out],
         **evaluation.as_dict(),
     }
     what = f"{len(encoded)} samples of {split}, {len(set(encoded.groups))} groups"
-    lines = [f"{type(encoded.system).__name__}, {checkpoint} checkpoint: {what}", "", *lines_of(evaluation)]
+    lines = [f"{type(encoded.system).__name__}, {checkpoint} checkpoint: {what}"]
+    lines += [f"SYNTHETIC data: {encoded.synthetic}"] if encoded.synthetic else []
+    lines += ["", *lines_of(evaluation)]
     if against is not None:
         other = examine(vertical, against, checkpoint, split, **options)
         if reason := not_paired(seen, other):

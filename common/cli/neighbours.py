@@ -13,6 +13,7 @@ from counterpoint.common.cli.queries import encode_sample, sample_of_file, sampl
 from counterpoint.common.cli.simple import table
 from counterpoint.common.cli.suggest import no_such
 from counterpoint.common.cli.vertical import Vertical
+from counterpoint.common.data import synthetic_part
 from counterpoint.common.data.embeddings import EmbeddingStore, model_hash
 from counterpoint.common.data.search import search as search_store
 from counterpoint.common.errors import InputError
@@ -34,6 +35,7 @@ class Neighbours:
     scores: list[float]
     pool: int
     sample: dict[str, Any] | None = None
+    synthetic: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The figures."""
@@ -41,15 +43,17 @@ class Neighbours:
             {"rank": rank, "id": name, "group": group, "cosine": score}
             for rank, (name, group, score) in enumerate(zip(self.ids, self.groups, self.scores), start=1)
         ]
-        return {"query": self.query, "source": self.source, "to": self.to, "pool": self.pool, "neighbours": hits}
+        asked = {"query": self.query, "source": self.source, "to": self.to, "pool": self.pool}
+        return {**asked, "synthetic": self.synthetic, "neighbours": hits}
 
     @property
     def lines(self) -> list[str]:
         """The same in words."""
         hits = self.as_dict()["neighbours"]
         rows = [(str(h["rank"]), f"{h['cosine']:.4f}", h["id"], h["group"]) for h in hits]
-        head = f"{self.source} of {self.query} -> {self.to}, pool of {self.pool}"
-        return [head, "", *table(("rank", "cosine", "id", "group"), rows)]
+        head = [f"{self.source} of {self.query} -> {self.to}, pool of {self.pool}"]
+        head += [f"SYNTHETIC data: {self.synthetic}"] if self.synthetic else []
+        return [*head, "", *table(("rank", "cosine", "id", "group"), rows)]
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ class Question:
             scores=[hit.score for hit in found.hits],
             pool=len(store) - (id is not None and source == to),
             sample=sample,
+            synthetic=synthetic_part(self.dataset),
         )
 
     def picture(self, place: int, modality: str) -> Media:
@@ -144,7 +149,10 @@ def neighbours_page(question: Question, found: Neighbours, path: Path) -> Path:
         query = resolve(question.vertical.gallery)(found.sample, found.source)
     else:
         query = question.picture(question.store.ids.index(found.query), found.source)
-    page = Report("Search", f"{found.source} of {found.query} among {found.pool} of {found.to}")
+    what = f"{found.source} of {found.query} among {found.pool} of {found.to}"
+    if query is None:
+        raise InputError(f"there are no pictures of the samples of {type(question.system).__name__}; leave --html out")
+    page = Report("Search", what, synthetic=found.synthetic)
     return page.gallery(
         "Nearest first", [GalleryRow(query, [question.picture(place, found.to) for place in found.places])]
     ).write(path)

@@ -10,7 +10,7 @@ import torch
 
 from counterpoint.common.cli.encode import Encoded, modality_pairs
 from counterpoint.common.cli.vertical import Vertical
-from counterpoint.common.kernels import topk_scores
+from counterpoint.common.kernels import Index, topk_scores
 from counterpoint.common.lazy import resolve
 from counterpoint.common.metrics import Evaluation, LabelFree, RetrievalResult
 from counterpoint.common.report import GalleryRow, Report
@@ -90,19 +90,40 @@ def add_map(page: Report, encoded: Encoded, run: str = "") -> None:
 
 
 def add_gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: int, seed: int, run: str = "") -> None:
-    """What a run retrieves for queries drawn at random, in the field's own pictures."""
+    """What a run retrieves for queries drawn at random, in the field's own pictures: across modalities, framed where it
+    is the query's own partner; without a second modality among the other samples, framed where the label is the same.
+    """
     picture = resolve(vertical.gallery)
+    pairs = [way for pair in modality_pairs(encoded) for way in (pair, pair[::-1])]
+    ways = pairs or [(name, name) for name in encoded.vectors]
+    if len(encoded) < 2 or picture(encoded.sample(0), ways[0][0]) is None:
+        return
     if run:
         page.section(f"Retrieved by {run}")
     chosen = torch.randperm(len(encoded), generator=torch.Generator().manual_seed(seed))[:examples]
-    for pair in modality_pairs(encoded):
-        for a, b in (pair, pair[::-1]):
-            _, hits = topk_scores(encoded.vectors[a][chosen], encoded.vectors[b], min(5, len(encoded)))
-            rows = []
-            for query, found in zip(chosen.tolist(), hits.tolist()):
-                media = [replace(picture(encoded.sample(hit), b), correct=hit == query) for hit in found]
-                rows.append(GalleryRow(picture(encoded.sample(query), a), media))
-            what = f"{len(rows)} queries drawn at random, best five of {len(encoded)}"
-            if not run:
-                page.section(f"Retrieved: {a} → {b}")
-            page.gallery(f"{a} → {b}: {what}" if run else what, rows)
+    for a, b in ways:
+        most = min(5, len(encoded) - (a == b))
+        itself = Index(chosen) if a == b else None
+        _, hits = topk_scores(encoded.vectors[a][chosen], encoded.vectors[b], most, exclude=itself)
+        rows = []
+        for query, found in zip(chosen.tolist(), hits.tolist()):
+            media = [
+                replace(picture(encoded.sample(hit), b), correct=_right(encoded, query, hit, a == b)) for hit in found
+            ]
+            rows.append(GalleryRow(picture(encoded.sample(query), a), media))
+        pool = f"{len(encoded)}" if a != b else f"the {len(encoded) - 1} others"
+        what = f"{len(rows)} queries drawn at random, best {most} of {pool}"
+        way = f"{a} → {b}" if a != b else f"nearest by {a}"
+        if not run:
+            page.section(f"Retrieved: {way}")
+        page.gallery(f"{way}: {what}" if run else what, rows)
+
+
+def _right(encoded: Encoded, query: int, hit: int, within: bool) -> bool | None:
+    """Whether a hit is right; None where nothing tells."""
+    if not within:
+        return hit == query
+    labels = encoded.labels
+    if not isinstance(labels, list) or labels[query] is None or labels[query] != labels[query]:
+        return None
+    return bool(labels[hit] == labels[query])

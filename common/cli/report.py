@@ -63,11 +63,12 @@ def report_run(
     }
     first = seen[names[0]]
     what = f"{len(first.encoded)} samples of {split}, {checkpoint} checkpoint"
+    synthetic = "; ".join(dict.fromkeys(e.encoded.synthetic for e in seen.values() if e.encoded.synthetic))
     if others:
-        page = Report(f"{' and '.join(names)} compared", what)
+        page = Report(f"{' and '.join(names)} compared", what, synthetic=synthetic)
         fill_comparison(page, vertical, seen, dict(zip(names, runs)), examples=examples, n_boot=bootstrap, seed=seed)
     else:
-        page = Report(f"{type(first.encoded.system).__name__}: {names[0]}", what)
+        page = Report(f"{type(first.encoded.system).__name__}: {names[0]}", what, synthetic=synthetic)
         fill(page, vertical, first.encoded, first.evaluation, run, examples=examples, seed=seed)
     extra = [f"--{name} {value}" for name, value in (("manifest", manifest), ("label", label)) if value is not None]
     again = " ".join(["counterpoint", vertical.name, "report", *map(str, runs), f"--split {split}", *extra])

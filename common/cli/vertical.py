@@ -157,7 +157,8 @@ class Vertical:
         preview: `(manifest: Path, out: Path, **options) -> Outcome` (`data preview`).
         demo: `(out: Path, **options) -> Outcome`; `out` needs a default (`demo`).
         gallery: `(sample: dict, modality: str) -> common.report.Media`, one sample of a dataset in the field's own
-            picture (slice, spectrogram with its sound, sheet music, molecule), for `report` and `search`.
+            picture (slice, spectrogram with its sound, sheet music, molecule), for `report` and `search`; None where
+            the field has no picture of such a sample.
         query: `(file: Path, modality: str, config) -> dict`, a user's file as one sample, for `search --file` and for
             the class descriptions of `evaluate --prompts`.
         text: `(text: str, modality: str, config) -> dict`, a user's text (a SMILES string, a sentence) as one sample,

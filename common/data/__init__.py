@@ -1,7 +1,7 @@
 """Manifests, validation, group-safe splits, datasets, batch samplers and the file cache."""
 
 from counterpoint.common.data.cache import Cache
-from counterpoint.common.data.dataset import BadSample, ManifestDataset, collate, group_codes
+from counterpoint.common.data.dataset import BadSample, ManifestDataset, collate, group_codes, synthetic_part
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.data.near_duplicates import NearDuplicate, check_near_duplicates, near_duplicates
 from counterpoint.common.data.samplers import (
@@ -45,6 +45,7 @@ __all__ = [
     "near_duplicates",
     "split_by_group",
     "split_hash",
+    "synthetic_part",
     "validate_manifest",
     "write_shards",
 ]

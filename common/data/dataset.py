@@ -109,6 +109,21 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return batch
 
 
+def synthetic_part(dataset: Any) -> str:
+    """What a generator made of a data set (or of a manifest's), in words; empty where all of it was measured.
+
+    A data set says so in its `synthetic`, or its manifest in `meta["synthetic"]`: True, or the words. Whatever shows
+    figures or samples of the data set repeats it.
+
+    >>> made = Manifest.from_rows([{"id": "a"}], meta={"synthetic": "sound rendered from real scores"})
+    >>> synthetic_part(ManifestDataset(made, lambda row: {}))
+    'sound rendered from real scores'
+    """
+    table = dataset if isinstance(dataset, Manifest) else getattr(dataset, "manifest", None)
+    said = getattr(dataset, "synthetic", None) or getattr(table, "meta", {}).get("synthetic")
+    return said if isinstance(said, str) else "made by a generator, not measured" if said else ""
+
+
 def group_codes(groups: Sequence[str]) -> torch.Tensor:
     """Stable 63-bit integers of group names, the same in every process: what losses compare.
 

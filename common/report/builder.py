@@ -41,14 +41,14 @@ class Report:
     Args:
         title: page title.
         subtitle: one sentence under it: what was trained and evaluated on which data.
-        synthetic: whether the data come from a simulator; the page then says so at its top.
+        synthetic: whether the data come from a simulator, or in words what of them does; the page says so at its top.
 
     >>> page = Report("Audio to sheet music").headline("R@10", 0.42, interval=(0.38, 0.46), baseline=0.02, percent=True)
     >>> "42.0 %" in page.html()
     True
     """
 
-    def __init__(self, title: str, subtitle: str = "", *, synthetic: bool = False) -> None:
+    def __init__(self, title: str, subtitle: str = "", *, synthetic: bool | str = False) -> None:
         self.title, self.subtitle, self.synthetic = title, subtitle, synthetic
         self._sections: list[tuple[str, list[str]]] = []
         self._open_grid = ""
@@ -270,7 +270,8 @@ class Report:
             f'<section id="{a}">{f"<h2>{escape(t)}</h2>" if t else ""}{"".join(self._sections[i][1])}</section>'
             for i, (a, t) in enumerate(names)
         ]
-        banner = '<p class="banner">Synthetic data: made by a simulator, not measured.</p>' if self.synthetic else ""
+        what = self.synthetic if isinstance(self.synthetic, str) else "made by a generator, not measured"
+        banner = f'<p class="banner">Synthetic data: {escape(what)}.</p>' if self.synthetic else ""
         lead = f'<p class="soft">{escape(self.subtitle)}</p>' if self.subtitle else ""
         made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
         csp = (

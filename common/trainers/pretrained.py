@@ -116,7 +116,9 @@ def _card(system: Any, metrics: Mapping[str, float], notes: str) -> str:
         lines += [f"| {name} | {value:.4g} |" for name, value in metrics.items()] + [""]
     data = _data_of(system.run_dir)
     if data:
-        lines += ["## Training data", "", "| stage | split | samples | content hash |", "|---|---|---|---|"]
+        made = dict.fromkeys(v["synthetic"] for splits in data.values() for v in splits.values() if "synthetic" in v)
+        lines += ["## Training data", "", *(f"**Synthetic**: {what}.\n" for what in made)]
+        lines += ["| stage | split | samples | content hash |", "|---|---|---|---|"]
         for stage, splits in data.items():
             lines += [f"| {stage} | {s} | {v['samples']} | `{v['hash'] or 'unknown'}` |" for s, v in splits.items()]
         lines.append("")

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch.distributed.fsdp import FSDPModule
 
+from counterpoint.common.data.dataset import synthetic_part
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.trainers.config import from_dict, load_yaml, save_yaml, to_dict
@@ -50,6 +51,8 @@ def load_run(run_dir: str | Path, checkpoint: str = "best") -> Any:
     system = empty_system(run_dir)
     folder = find_checkpoint(checkpoint_dir(run_dir, checkpoint))
     load_weights(system, folder)
+    system.run_dir = run_dir
+    system.progress = type(system.progress)(**read_state(folder)["progress"])
     return system.eval()
 
 
@@ -167,6 +170,7 @@ def record_data(run_dir: Path, stage: str, datasets: Any) -> None:
         if dataset is not None:
             manifest = getattr(dataset, "manifest", None)
             record[split] = {"samples": len(dataset), "hash": getattr(manifest, "hash", None)}
+            record[split] |= {"synthetic": said} if (said := synthetic_part(dataset)) else {}
     known.setdefault("data", {})[stage] = record
     try:
         file.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")

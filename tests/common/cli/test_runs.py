@@ -174,6 +174,56 @@ def test_report_is_one_file_with_the_fields_pictures(run, cli):
     assert "http" not in page.split("<body", 1)[1].replace("http://www.w3.org", "")
 
 
+def test_what_is_made_from_synthetic_data_says_so(run, cli, tmp_path):
+    said = "vectors drawn at random"
+    options = {
+        "evaluate": ("--protocols", "labelfree", "--out", tmp_path / "e.json"),
+        "embed": ("--out", tmp_path / "vectors"),
+        "search": ("--id", "s12", "--html", tmp_path / "found.html"),
+        "report": ("--out", tmp_path / "report.html"),
+        "export": ("--out", tmp_path / "model"),
+    }
+    for verb, more in options.items():
+        code, out, err = cli("toy", verb, run, *more)
+        assert code == 0, err
+        assert verb in ("report", "export") or f"SYNTHETIC data: {said}" in out, verb
+    for page in ("found.html", "report.html"):
+        assert f"Synthetic data: {said}" in (tmp_path / page).read_text()
+    assert f"**Synthetic**: {said}" in (tmp_path / "model" / "README.md").read_text()
+    assert json.loads((tmp_path / "e.json").read_text())["synthetic"] == said
+    assert said in (run / "environment.json").read_text()
+
+
+def test_without_a_second_modality_the_gallery_shows_neighbours_among_the_others(run):
+    """Framed right where the label agrees, and nothing is its own neighbour."""
+    from dataclasses import replace
+
+    from toy_vertical import vertical
+
+    from counterpoint.common.cli.encode import encode_run
+    from counterpoint.common.cli.page import add_gallery
+    from counterpoint.common.report import Report
+
+    encoded = encode_run(run, label="side")
+    alone = replace(encoded, vectors={"left": encoded.vectors["left"]})
+    seen = []
+
+    class Watched(Report):
+        def gallery(self, title, rows):
+            seen.extend(rows)
+            return super().gallery(title, rows)
+
+    add_gallery(Watched("neighbours"), vertical, alone, 3, 0)
+    side = dict(zip(alone.ids, alone.labels))
+    assert len(seen) == 3
+    for row in seen:
+        assert row.query.label not in [hit.label for hit in row.results]
+        assert [hit.correct for hit in row.results] == [side[hit.label] == side[row.query.label] for hit in row.results]
+    seen.clear()
+    add_gallery(Watched("neighbours"), vertical, replace(alone, labels=None), 3, 0)
+    assert {hit.correct for row in seen for hit in row.results} == {None}
+
+
 @pytest.fixture
 def another(run, cli, trained):
     """A second run of the same system on the same data, trained much less."""

@@ -48,4 +48,5 @@ def simulate(out: Path, rows: int = 120, seed: int = 0) -> ImportReport:
         split = "test" if i // 3 % 4 == 0 else "val" if i // 3 % 4 == 1 else "train"
         lines.append(f"s{i},g{i // 3},{split},{seed + i}")
     (out / "manifest.csv").write_text("\n".join(lines) + "\n")
+    (out / "manifest.csv.meta.json").write_text('{"synthetic": "vectors drawn at random"}')
     return ImportReport(out / "manifest.csv", rows, note="synthetic")
