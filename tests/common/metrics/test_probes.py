@@ -168,10 +168,18 @@ class TestFewLabels:
         assert len(half) == pytest.approx(len(sizes) / 2, abs=30)  # by rows, not by groups
 
     def test_a_class_that_no_group_has_most_of_is_not_lost(self):
-        codes = np.array([0, 0, 0, 2] * 10 + [1, 1, 1, 1] * 10)
-        subset = nested_subset(codes, np.repeat(np.arange(20), 4), (0.01, 0.5), 1)
-        assert set(codes[subset[0.01]]) == {0, 1, 2}
-        assert set(subset[0.01]) <= set(subset[0.5])
+        codes = np.array([0, 0, 0, 0] * 9 + [0, 0, 0, 2] + [1, 1, 1, 1] * 10)
+        for seed in range(5):
+            subset = nested_subset(codes, np.repeat(np.arange(20), 4), (0.01, 0.5), seed)
+            assert set(codes[subset[0.01]]) == {0, 1, 2}
+            assert set(subset[0.01]) <= set(subset[0.5])
+            assert len(subset[0.01]) <= 4 * 3
+
+    def test_groups_are_stratified_by_their_most_frequent_class(self):
+        codes = np.array([0, 0, 0, 2] * 20 + [1, 1, 2, 1] * 20)
+        for seed in range(5):
+            half = codes[nested_subset(codes, np.repeat(np.arange(40), 4), (0.5,), seed)[0.5]]
+            assert np.bincount(half) == pytest.approx([30, 30, 20], abs=3)
 
     def test_unlabelled_rows_and_names_of_classes_do_not_matter_but_seeds_do(self):
         z = gaussian(200, 4) + 1.5 * torch.eye(4).double()[torch.arange(200) % 4]
