@@ -135,11 +135,11 @@ class TestSearch:
         for f in found:
             expected = cosines[int(f.query[1:])].topk(4).indices.tolist()
             assert [h.id for h in f.hits] == [f"s{i}" for i in expected]
-        files = [tmp_path / name for name in ("b.txt", "a.txt")]
-        for file, row in zip(files, (3, 8)):
+        files = [tmp_path / name for name in ("b.txt", "c.txt", "a.txt")]
+        for file, row in zip(files, (3, 5, 8)):
             file.write_text(str(row))
         by_file = search(folder, target="audio", files=files, encode=lambda p: z[int(p.read_text())], k=1)
-        assert [(f.query, f.hits[0].id) for f in by_file] == [(str(files[0]), "s3"), (str(files[1]), "s8")]
+        assert [(f.query, f.hits[0].id) for f in by_file] == list(zip(map(str, files), ("s3", "s5", "s8")))
 
     def test_by_file_and_by_vector(self, store, tmp_path):
         folder, z = store

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import r2_score
 
 from counterpoint.common import metrics as m
 from counterpoint.common.metrics.dense import score_dense
@@ -33,6 +34,12 @@ class TestFeatures:
         z = X.to(torch.bfloat16)
         assert m.knn(z[:30], Y[:30], z[30:], Y[30:], n_boot=2).as_dict() == (
             m.knn(z[:30].float(), Y[:30], z[30:].float(), Y[30:], n_boot=2).as_dict()
+        )
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.uint8, torch.float64])
+    def test_nothing_is_measured_below_single_precision(self, dtype):
+        assert features("z", torch.ones(3, 2, dtype=dtype)).dtype == (
+            torch.float64 if dtype == torch.float64 else torch.float32
         )
 
     @pytest.mark.parametrize("shape", [(0, 3), (5,), (2, 3, 4)])
@@ -139,6 +146,11 @@ class TestConstantTargets:
         assert scores.metrics["MAE"] == pytest.approx(1.0)
         assert scores.metrics["spearman"] == 0.0
 
+    def test_targets_far_from_zero_have_an_r2(self):
+        year = 2000 + X[:, 0].numpy()
+        scores = m.score_regression(year + 0.1 * X[:, 1].numpy(), year, train_mean=2000.0, n_boot=5)
+        assert scores.metrics["R2"] == pytest.approx(r2_score(year, year + 0.1 * X[:, 1].numpy()))
+
     def test_ridge_chooses_alpha_where_every_fold_is_one_patient_of_one_target(self):
         """A fold of equal targets has no R2 of its own; the folds together have."""
         age, patient = np.repeat(np.arange(5.0), 10), np.repeat(np.arange(5), 10)
@@ -192,6 +204,12 @@ class TestDiscreteFeatures:
             for places in (rows, columns):
                 assert int(places.above.max()) == 0
                 assert int(places.block.min()) >= 1
+
+    def test_scores_apart_by_more_than_rounding_are_no_ties(self):
+        near = torch.zeros(2, 256)
+        near[:, 0], near[1, 1] = 1.0, 0.015  # cosines 1 and 1 - 1.1e-4
+        result = m.retrieval(near, near, n_boot=2).a_to_b
+        assert result.metrics["R@1"] == 1.0
 
     def test_two_collapsed_encoders_share_neighbours_by_chance_only(self):
         flat = torch.full((300, 8), 0.1)
