@@ -91,6 +91,8 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     ['a', 'b']
     """
     batch = {}
+    if odd := set().union(*samples) - set(samples[0]).intersection(*samples):
+        raise ValueError(f"field {min(odd)!r} stands in some samples of a batch only: give None where it is missing")
     for name in samples[0]:
         values = [sample[name] for sample in samples]
         first = values[0]

@@ -84,7 +84,9 @@ def embed_to_parquet(
         dataset: map-style; samples are dictionaries with `id` and `group`. Unreadable ones (`BadSample`) are left out
             and listed with their reasons in the shard.
         metadata: further sample keys (labels) or columns of the data set's manifest to store beside the vectors.
-        data_hash: identity of the data; taken from `dataset.manifest.hash` when there is one.
+        data_hash: identity of the data; taken from `dataset.manifest.hash` when there is one. Give it where the
+            manifest does not tell data apart (another crop, another sampling rate) or there is none: then only the type
+            and the length of the data set are compared.
 
     Raises:
         InputError: the folder holds embeddings of another model or of other data.

@@ -245,6 +245,9 @@ def test_dataset_names_the_row_or_marks_it():
     holes = collate([{"y": 1, "z": torch.ones(2)}, {"y": None, "z": None}])
     assert holes["y"] == [1, None]  # a missing label of some samples is no reason to stop
     assert holes["z"][1] is None
+    for pair in ([{"x": 1}, {"x": 2, "y": 3}], [{"x": 1, "y": 3}, {"x": 2}]):
+        with pytest.raises(ValueError, match="field 'y' stands in some samples of a batch only: give None"):
+            collate(pair)
     with pytest.raises(ValueError, match="field 'x' has several shapes"):
         collate([{"x": torch.ones(2)}, {"x": torch.ones(3)}])
 
