@@ -81,6 +81,16 @@ def test_text_that_looks_like_a_number_stays_text_where_the_format_knows_the_dif
     assert [again.row(i)["x"] for i in range(5)] == [1 / 3] * 4 + [None]  # every digit
 
 
+def test_lists_travel_through_parquet_and_json(tmp_path):
+    rows = [{"id": "a", "leads": ["I", "II"], "box": [0, 1, 2]}, {"id": "b", "leads": [], "box": None}]
+    Manifest.from_rows(rows).save(tmp_path / "m.parquet")
+    again = Manifest.load(tmp_path / "m.parquet")  # arrays now
+    again.save(tmp_path / "m.jsonl")
+    found = Manifest.load(tmp_path / "m.jsonl")
+    assert [(found.row(i)["leads"], found.row(i)["box"]) for i in range(2)] == [(r["leads"], r["box"]) for r in rows]
+    assert found.hash == again.hash == Manifest.from_rows(rows).hash
+
+
 def test_who_has_no_group_does_not_share_one(tmp_path):
     (tmp_path / "m.csv").write_text("id,group\na,p\nb,\nc,\n")
     (tmp_path / "m.jsonl").write_text(
