@@ -21,6 +21,10 @@ from counterpoint.common.trainers import load_run, override
 SPLITS = ("train", "val", "test")
 
 
+class NoSplit(InputError):
+    """The run's data have no split of the name that was asked for."""
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Embeddings of one split, row i of every modality belonging to `ids[i]`.
@@ -70,7 +74,7 @@ def open_split(run: Path, checkpoint: str, split: str, manifest: Path | None = N
     datasets = system.datasets()
     found = {name: getattr(datasets, name) for name in SPLITS if getattr(datasets, name) is not None}
     if split not in found:
-        raise no_such("split", split, found)
+        raise NoSplit(str(no_such("split", split, found)))
     return system, found[split], datasets.collate
 
 
@@ -84,7 +88,7 @@ def encode_run(
     limit: int | None = None,
     label: str | None = None,
 ) -> Encoded:
-    """Load a run's checkpoint and encode a split (its first `limit` samples)."""
+    """Load a run's checkpoint and encode a split, its first `limit` samples; `NoSplit` where the data have none."""
     system, dataset, collate = open_split(run, checkpoint, split, manifest)
     rows = range(len(dataset) if limit is None else min(limit, len(dataset)))
     if not rows:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from counterpoint.common.cli.encode import Encoded, encode_run, entry_of
+from counterpoint.common.cli.encode import Encoded, NoSplit, encode_run, entry_of
 from counterpoint.common.cli.queries import encode_prompts
 from counterpoint.common.cli.simple import table
 from counterpoint.common.cli.suggest import no_such
@@ -60,7 +61,9 @@ def examine(
     encoded = encode_run(run, checkpoint, split, **options)
     others = {}
     if label is not None:
-        others = {name: encode_run(run, checkpoint, name, **options) for name in ("train", "val") if name != split}
+        for name in sorted({"train", "val"} - {split}):
+            with suppress(NoSplit):  # probes do without a split that the data do not have
+                others[name] = encode_run(run, checkpoint, name, **options)
     descriptions = None
     if prompts is not None:
         descriptions = encode_prompts(vertical, encoded.system, prompts, described_in or next(iter(encoded.vectors)))
