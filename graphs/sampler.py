@@ -206,7 +206,8 @@ class _NodeIndex:
         if self._disjoint:
             return self._add_disjoint(kind, ids, tree)
         if kind not in self._scratch:
-            self._scratch[kind] = torch.full((self._n[kind],), -1, dtype=torch.int64)
+            with torch.inference_mode(False):  # it outlives the call: a sampler may serve training after evaluation
+                self._scratch[kind] = torch.full((self._n[kind],), -1, dtype=torch.int64)
         local = self._scratch[kind]
         unseen = ids[local[ids] < 0]
         if len(unseen):

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from counterpoint.common.data.samplers import BatchSampler
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
 from counterpoint.common.trainers import ContrastiveSystem, Datasets
@@ -17,20 +19,24 @@ from counterpoint.graphs.nodes.encoders import thin
 from counterpoint.graphs.nodes.reader import NodeGraph, read_graph
 
 
-class OneGraph(torch.utils.data.Dataset):
-    """A data set of one sample: the graph."""
+class Nodes(torch.utils.data.Dataset):
+    """Nodes of a graph as samples (`index`, `id`, `group`, `label` where it is known); a batch of them is the whole
+    graph with `rows`, the nodes that were asked for."""
 
-    def __init__(self, graph: NodeGraph, features: Tensor | None = None):
-        self.graph, self.features = graph, graph.x if features is None else features
+    def __init__(self, graph: NodeGraph, rows: np.ndarray, features: Tensor | None = None):
+        self.graph, self.rows, self.features = graph, rows, graph.x if features is None else features
 
     def __len__(self) -> int:
-        return 1
+        return len(self.rows)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        return {"graph": self.graph}
+        row = int(self.rows[position])
+        label = int(self.graph.y[row])
+        known = {"label": label} if label >= 0 else {}
+        return {"index": row, "id": str(row), "group": str(row), **known}
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """All nodes as one batch; `index` counts the nodes."""
+        """The graph and its features, all of it; `index` counts the nodes."""
         graph = self.graph
         names = [str(i) for i in range(graph.n_nodes)]
         return {
@@ -39,7 +45,28 @@ class OneGraph(torch.utils.data.Dataset):
             "group": names,
             "x": self.features,
             "edge_index": graph.edge_index,
+            "rows": torch.tensor([s["index"] for s in samples], dtype=torch.int64),
         }
+
+
+class WholeGraph(BatchSampler):
+    """One batch an epoch: the graph. One sample stands for it, since every batch of `Nodes` holds all of it."""
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        return [[0]]
+
+
+def node_split(graph: NodeGraph, seed: int = 0) -> np.ndarray:
+    """`train`, `val`, `test` or empty for each node: the source's own split; where it has none, 10, 10 and 80 % of the
+    labelled nodes, drawn from `seed`; without labels every node trains."""
+    if (graph.split != "").any():
+        return graph.split
+    known = np.flatnonzero(graph.y.numpy() >= 0)
+    split = np.full(graph.n_nodes, "" if len(known) else "train", dtype=object)
+    order = np.random.default_rng(seed).permutation(known)
+    for name, rows in zip(("train", "val", "test"), np.split(order, [len(known) // 10, len(known) // 5]), strict=True):
+        split[rows] = name
+    return split
 
 
 class NodeRows(torch.utils.data.Dataset):
@@ -62,6 +89,7 @@ class NodeSystem(ContrastiveSystem):
 
     def __init__(self, config: Any, graph: NodeGraph | None = None) -> None:
         super().__init__(config)
+        self._known: tuple[tuple[int, ...], Tensor, Tensor] | None = None
         if graph is not None:
             self.__dict__["graph"] = graph
 
@@ -75,24 +103,48 @@ class NodeSystem(ContrastiveSystem):
         return graph
 
     @cached_property
-    def features(self) -> Tensor:
+    def node_features(self) -> Tensor:
         """The graph's features, sparse where few are set."""
         return thin(self.graph.x)
 
     def datasets(self) -> Datasets:
-        one = OneGraph(self.graph, self.features)
-        return Datasets(one, collate=one.collate)
+        """Nodes of the training and of the test split; a training step sees all of the graph, without labels."""
+        split = node_split(self.graph, self.config.train.seed)
+        train, test = (
+            Nodes(self.graph, np.flatnonzero(split == name), self.node_features) for name in ("train", "test")
+        )
+        if not len(train):
+            train = Nodes(self.graph, np.arange(self.graph.n_nodes), self.node_features)
+        return Datasets(train, test=test if len(test) else None, collate=train.collate)
+
+    def batch_sampler(self, dataset: Any, batch_size: int, seed: int) -> BatchSampler:
+        if isinstance(dataset, Nodes):
+            return WholeGraph(1, seed)
+        return super().batch_sampler(dataset, batch_size, seed)
 
     def represent(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """The encoder's node vectors."""
         return self.encoder(x, edge_index)
 
+    def features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Encoder outputs of the batch's nodes."""
+        return {"node": self._all(batch)[batch["rows"]]}
+
     def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
-        """Encoder outputs of the whole graph, normalized."""
-        return {"node": normalize(self.represent(batch["x"], batch["edge_index"]), dim=1)}
+        """The same at unit length."""
+        return {"node": normalize(self._all(batch)[batch["rows"]], dim=1)}
+
+    def _all(self, batch: Mapping[str, Any]) -> Tensor:
+        """Vectors of all nodes; without gradients they are computed once for all batches of the same weights."""
+        if torch.is_grad_enabled() or self.training:
+            return self.represent(batch["x"], batch["edge_index"])
+        weights = tuple(p._version for p in self.parameters())
+        if self._known is None or self._known[0] != weights or self._known[1] is not batch["x"]:
+            self._known = (weights, batch["x"], self.represent(batch["x"], batch["edge_index"]))
+        return self._known[2]
 
     @torch.no_grad()
     def node_vectors(self) -> Tensor:
         """Vectors of all nodes of the system's graph (inference), not normalized."""
         self.eval()
-        return self.represent(self.features, self.graph.edge_index)
+        return self.represent(self.node_features, self.graph.edge_index)

@@ -1,0 +1,90 @@
+"""Runs of each kind of graph through the verbs: nodes are samples, and what cannot be corrupted says so."""
+
+import numpy as np
+import pytest
+import torch
+
+from counterpoint.common.cli.embed import embed_run
+from counterpoint.common.cli.evaluate import evaluate_run
+from counterpoint.common.errors import InputError
+from counterpoint.common.trainers import create_system, fit, load_run, override
+from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
+from counterpoint.graphs.cli import vertical
+from counterpoint.graphs.configs import CircuitGCLConfig, GRACEConfig, GraphCLConfig
+from counterpoint.graphs.importers import simulate_to_manifest
+from counterpoint.graphs.molecules.graphcl import GraphCL
+from counterpoint.graphs.nodes.base import Nodes, node_split
+from counterpoint.graphs.nodes.grace import GRACE
+from counterpoint.graphs.nodes.reader import stochastic_blocks
+
+
+def train(system, config, tmp_path, **changes):
+    quiet = {
+        "train.tensorboard": False,
+        "train.monitor_every": 0,
+        "train.max_epochs": 2,
+        "train.out": str(tmp_path / "run"),
+    }
+    fit(create_system(system, override(override(config, system.presets["small"]), {**changes, **quiet})))
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def node_run(tmp_path):
+    graph = stochastic_blocks([60, 60, 60], 0.15, 0.01, dim=8, signal=2.0)
+    edges = graph.edge_index.numpy()
+    np.savez(tmp_path / "g.npz", x=graph.x.numpy(), edge_index=edges, y=graph.y.numpy())
+    return train(GRACE, GRACEConfig(), tmp_path, **{"data.path": str(tmp_path / "g.npz")})
+
+
+def test_nodes_are_the_samples_of_a_graphs_run(node_run):
+    """10 % of the labelled nodes train the probe, 80 % test it; the vectors are those of the whole graph."""
+    found = evaluate_run(vertical, node_run, "last", label="label", bootstrap=20)
+    assert found.figures["samples"] == {"test": 144, "train": 18}
+    assert found.figures["results"]["knn of node"]["by_k"]["1"]["metrics"]["accuracy"] > 0.5
+    system = load_run(node_run, "last")
+    test = system.datasets().test
+    vectors = system.encode(test.collate([test[0], test[7]]))["node"]
+    expected = torch.nn.functional.normalize(system.node_vectors(), dim=1)[[test[0]["index"], test[7]["index"]]]
+    torch.testing.assert_close(vectors, expected)
+    embedded = embed_run(node_run, checkpoint="last", columns=("label",))
+    assert embedded.figures["modalities"] == {"node": 64}
+
+
+def test_vectors_of_a_graph_are_made_once_and_anew_when_weights_change():
+    graph = stochastic_blocks([20, 20], 0.3, 0.02)
+    model = GRACE(override(GRACEConfig(), GRACE.presets["small"]), graph).eval()
+    batch = Nodes(graph, np.arange(40)).collate([{"index": 3}])
+    calls = []
+    model.encoder.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        before = model.encode(batch)["node"]
+        assert torch.equal(model.encode(batch)["node"], before)
+        assert len(calls) == 1
+        model.encoder.layers[0].weight.mul_(2)
+        assert not torch.equal(model.encode(batch)["node"], before)
+    assert model.features(batch)["node"].requires_grad
+
+
+def test_a_split_of_the_source_is_kept_and_unlabelled_graphs_train_on_all():
+    graph = stochastic_blocks([50, 50], 0.3, 0.02)
+    drawn = node_split(graph, 1)
+    assert [int((drawn == name).sum()) for name in ("train", "val", "test")] == [10, 10, 80]
+    assert not np.array_equal(drawn, node_split(graph, 2))
+    graph.y[:] = -1
+    assert (node_split(graph) == "train").all()
+    graph.split[:3] = "test"
+    assert (node_split(graph) == graph.split).all()
+
+
+def test_graphs_cannot_be_corrupted_and_say_so(node_run, tmp_path):
+    molecules = simulate_to_manifest(tmp_path / "m", "molecules", 80, seed=0).manifest
+    circuits = simulate_to_manifest(tmp_path / "c", "circuits", 2, seed=0).manifest
+    runs = [
+        node_run,
+        train(GraphCL, GraphCLConfig(), tmp_path / "m", **{"data.manifest": str(molecules)}),
+        train(CircuitGCL, CircuitGCLConfig(), tmp_path / "c", **{"data.manifest": str(circuits), "fanout": (2, 2)}),
+    ]
+    for run in runs:
+        with pytest.raises(InputError, match="--corrupt: the batches of .* hold no tensors of numbers to corrupt"):
+            evaluate_run(vertical, run, "last", corrupt=("noise",), limit=40, bootstrap=2)
