@@ -27,7 +27,7 @@ from counterpoint.graphs.configs import KCLConfig
 from counterpoint.graphs.gallery import circuit_drawing, depiction
 from counterpoint.graphs.importers import circuits_to_manifest, molecules_to_manifest, simulate_to_manifest
 from counterpoint.graphs.molecules.kcl import KCL
-from counterpoint.graphs.molecules.properties import Row, Task, ecfp_forest, from_scratch, probe_arm, property_table
+from counterpoint.graphs.molecules.properties import Task, ecfp_forest, from_scratch, probe_arm, property_table
 from counterpoint.graphs.molecules.vectors import encoder_of, features_of
 
 SEEDS = (0, 1, 2)
@@ -87,35 +87,35 @@ def _molecules(out: Path, data: Path | None, seed: int, epochs: int, page: Repor
     page.section("Molecules: what the representation knows", imported.note)
     if imported.rejected:
         page.text(f"{len(imported.rejected)} row(s) left out; the first: {imported.rejected[0].reason}")
-    columns = ["task", "split", "arm", "metric", "mean", "95 % interval", "seeds"]
-    page.table(f"{task_name}: mean over {len(SEEDS)} splits", [_cells(r) for r in rows], columns)
+    metrics = list(dict.fromkeys(r.metric for r in rows))
+    cells = {(r.split, r.arm, r.metric): f"{r.mean:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in rows}
+    lines = [[how, arm, *(cells[how, arm, m] for m in metrics)] for how in ("random", "scaffold") for arm in arms]
+    page.table(f"{task_name}: mean over {len(SEEDS)} splits [95 %]", lines, ["split", "arm", *metrics])
     page.text(
         "KCL was trained, without labels, on molecules of the manifest's training split; a random probe split "
         "may test molecules that it has seen. ECFP with a forest is a strong baseline and is often ahead."
     )
     smiles = frame["smiles"].tolist()
     vectors = encoder_of(trained)(smiles)
-    _similar(page, smiles, frame["id"].tolist(), vectors, seed)
-    page.monitors("molecule", label_free(vectors))
     labels = ["unknown" if np.isnan(v) else f"{task_name} = {v:g}" for v in frame[task_name].to_numpy(float)]
+    _similar(page, smiles, frame["id"].tolist(), labels, vectors, seed)
+    page.monitors("molecule", label_free(vectors))
     page.embedding_map("The molecules, coloured by the property", vectors, labels, smiles)
     figures["molecules"] = [vars(r) for r in rows]
     return [f"  {r.task}, {r.split} split, {r.arm}: {r.metric} {r.mean:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in rows]
 
 
-def _cells(row: Row) -> list[object]:
-    return [row.task, row.split, row.arm, row.metric, round(row.mean, 3), f"{row.low:.3f} to {row.high:.3f}", row.seeds]
-
-
-def _similar(page: Report, smiles: list[str], ids: list[str], vectors: torch.Tensor, seed: int) -> None:
+def _similar(
+    page: Report, smiles: list[str], ids: list[str], labels: list[str], vectors: torch.Tensor, seed: int
+) -> None:
     """A gallery of molecules with their nearest neighbours."""
     chosen = np.random.default_rng(seed).choice(len(smiles), size=min(5, len(smiles)), replace=False)
     values, found = topk_scores(vectors[chosen], vectors, 6)
     rows = []
     for query, scores, columns in zip(chosen.tolist(), values.tolist(), found.tolist(), strict=True):
         others = [(s, j) for s, j in zip(scores, columns, strict=True) if j != query][:5]
-        answers = [Media(ids[j], image=depiction(smiles[j]), caption=f"cosine {s:.3f}") for s, j in others]
-        rows.append(GalleryRow(Media(ids[query], image=depiction(smiles[query]), caption="query"), answers))
+        answers = [Media(ids[j], image=depiction(smiles[j]), caption=f"{labels[j]}, cosine {s:.3f}") for s, j in others]
+        rows.append(GalleryRow(Media(ids[query], image=depiction(smiles[query]), caption=labels[query]), answers))
     page.gallery("Nearest molecules by representation", rows)
 
 
@@ -174,7 +174,7 @@ def _scatter(extracted: torch.Tensor, predicted: torch.Tensor, scale: Capacitanc
 
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(4.6, 4.2))
+    figure, axis = plt.subplots(figsize=(4.6, 2.8))
     low, high = scale.low * 1e15, scale.high * 1e15
     extracted, predicted = ((farad * 1e15).clamp(low, high) for farad in (extracted, predicted))
     axis.loglog(extracted, predicted, ".", alpha=0.6)

@@ -47,8 +47,11 @@ def circuit_drawing(graph: CircuitGraph, predicted: Any = None, max_nets: int = 
         if net in kept:
             net_graph.add_node(f"device {device}", kind="device")
             net_graph.add_edge(f"net {net}", f"device {device}")
-    place = nx.spring_layout(net_graph, seed=seed, iterations=60)
-    figure, axis = plt.subplots(figsize=(7, 5))
+    # Couplings pull in the layout, so that nets without a device in sight do not fly away; they are drawn below.
+    pulled = net_graph.copy()
+    pulled.add_edges_from((f"net {a}", f"net {b}") for a, b in graph.coupling.T.tolist() if a in kept and b in kept)
+    place = nx.spring_layout(pulled, seed=seed, iterations=60)
+    figure, axis = plt.subplots(figsize=(6, 3.6))
     nx.draw_networkx_edges(net_graph, place, ax=axis, edge_color="#b0b8c0", width=0.6)
     for kind, shape, colour in (("net", "o", "#2b6cb0"), ("device", "s", "#718096")):
         chosen = [v for v, k in net_graph.nodes(data="kind") if k == kind]

@@ -197,6 +197,8 @@ def _row(task: str, how: str, arm: str, metric: str, values: Sequence[float]) ->
     interval = t_interval(finite) if len(finite) > 1 else None
     mean = float(np.mean(finite)) if finite else float("nan")
     low, high = (interval.low, interval.high) if interval else (float("nan"),) * 2
+    if metric != "RMSE":
+        low, high = max(low, 0.0), min(high, 1.0)  # no area is larger
     return Row(task, how, arm, metric, mean, low, high, len(finite), tuple(values))
 
 
