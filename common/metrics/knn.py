@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from counterpoint.common.kernels import topk_scores
+from counterpoint.common.kernels import SameLabel, topk_scores
+from counterpoint.common.metrics.bootstrap import group_codes
 from counterpoint.common.metrics.classification import Scores, score_classes, score_multilabel
 from counterpoint.common.metrics.labels import LabelsLike, encode_labels, one_hot, take
 from counterpoint.common.metrics.result import Result, features
@@ -54,9 +55,10 @@ def knn(
     r"""Cosine kNN with weights :math:`e^{s/\tau}` renormalised over the first k neighbours of every k.
 
     Without a test set every training sample is classified by the others; `leave_one_out=True` says the same of a test
-    set whose row i is another picture of training row i. Classes are those of train and test together. Every k is
-    capped at the number of neighbours there are. Multi-label matrices average neighbours' labels with the same weights.
-    Neighbours come from the engine's streaming top-k: no score matrix is kept.
+    set whose row i is another picture of training row i. With `groups` (patient, recording) it is classified by those
+    of other groups: a patient's other slices would name the patient, and with it the label. Classes are those of train
+    and test together. Every k is capped at the number of neighbours there are. Multi-label matrices average neighbours'
+    labels with the same weights. Neighbours come from the engine's streaming top-k: no score matrix is kept.
 
     Official scripts take one softmax over the largest k and cut it, so that probabilities of smaller k do not sum to
     one; here every k has its own.
@@ -81,26 +83,31 @@ def knn(
         raise ValueError(f"leaving one out pairs the rows, but there are {len(bank)} and {len(queries)}")
     known = bank_labels.present
     labelled = int(known.sum())
-    available = labelled - int(leave_one_out)
+    array = None if groups is None else np.asarray(groups)
+    unit = group_codes(groups, len(queries))[0] if leave_one_out and groups is not None else None
+    available = labelled - (int(leave_one_out) if unit is None else int(np.bincount(unit[known]).max(initial=0)))
     if available < 1:
-        raise ValueError("kNN needs at least one labelled neighbour")
+        raise ValueError(f"kNN needs at least one labelled neighbour{'' if unit is None else ' of another group'}")
     if not ks or min(ks) < 1:
         raise ValueError(f"ks are numbers of neighbours, at least 1, got {list(ks)}")
     ks = sorted({min(k, available) for k in ks})
     # Where each query itself stands in the bank, so that leaving one out can take it from its neighbours.
-    own = torch.as_tensor(np.where(known, np.cumsum(known) - 1, -1)) if leave_one_out else None
+    own = torch.as_tensor(np.where(known, np.cumsum(known) - 1, -1)) if leave_one_out and unit is None else None
     bank = take(bank, known)
     multilabel = query_labels.multilabel
     truth = one_hot(bank_labels)[known] if multilabel else bank_labels.codes[known]
     truth = torch.as_tensor(truth, device=bank.device)
     probabilities = {k: np.zeros((len(queries), len(bank_labels.classes))) for k in ks}
-    held = ks[-1] + int(leave_one_out)
+    held = ks[-1] + int(own is not None)
     # One call over a whole set against itself takes half the products: a tile serves its rows and its columns.
-    itself = test is None and bool(known.all()) and len(bank) * held <= AT_ONCE
+    itself = test is None and unit is None and bool(known.all()) and len(bank) * held <= AT_ONCE
     block = len(bank) if itself else BLOCK
     for start in range(0, len(queries), block):
         rows = slice(start, min(start + block, len(queries)))
-        scores, neighbours = topk_scores(bank if itself else queries[rows], bank, held)
+        exclude = None
+        if unit is not None:
+            exclude = SameLabel(*(torch.as_tensor(u, device=bank.device) for u in (unit[rows], unit[known])))
+        scores, neighbours = topk_scores(bank if itself else queries[rows], bank, held, exclude=exclude)
         if own is not None:
             scores, neighbours = _without(own[rows].to(bank.device), scores, neighbours)
         for k in ks:
@@ -108,7 +115,6 @@ def knn(
             vote = multilabel_vote if multilabel else class_vote
             probabilities[k][rows] = vote(weight, neighbours[:, :k], truth, len(bank_labels.classes)).cpu().numpy()
     score = score_multilabel if query_labels.multilabel else score_classes
-    array = None if groups is None else np.asarray(groups)
     by_k = {k: score(p, query_labels, groups=array, n_boot=n_boot, seed=seed) for k, p in probabilities.items()}
     key = "auprc" if query_labels.multilabel else "accuracy"
     best = max(ks, key=lambda k: by_k[k].metrics.get(key, 0.0))

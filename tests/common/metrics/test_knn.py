@@ -33,6 +33,43 @@ def test_every_sample_is_classified_by_the_labelled_others(n, missing, seed, k):
         np.testing.assert_allclose(result.probabilities[k][i], expected, atol=1e-9)
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=8, max_size=25), st.integers(0, 10**6))
+def test_with_groups_every_sample_is_classified_by_the_other_groups(groups, seed):
+    if len(set(groups)) < 3:
+        return
+    n, groups = len(groups), np.array(groups)
+    z, labels = gaussian(n, 3, seed), np.random.default_rng(seed).integers(0, 2, n).tolist()
+    labels[0], labels[1], labels[2] = 0, 1, None
+    if max(np.bincount(np.delete(groups, 2))) == n - 1:
+        return
+    result = m.knn(z, labels, ks=(2,), groups=groups, n_boot=1)
+    (k,) = result.by_k
+    unit = torch.nn.functional.normalize(z, dim=1)
+    for i in range(n):
+        others = [j for j in range(n) if groups[j] != groups[i] and labels[j] is not None]
+        cosines = unit[others] @ unit[i]
+        near = cosines.argsort(descending=True)[:k]
+        expected = np.zeros(2)
+        np.add.at(expected, [labels[others[j]] for j in near.tolist()], (cosines[near] / 0.07).softmax(0).numpy())
+        np.testing.assert_allclose(result.probabilities[k][i], expected, atol=1e-9)
+
+
+def test_features_that_name_the_patient_name_no_class():
+    """Every slice lies beside its patient's other slices; with them as neighbours the accuracy would be perfect."""
+    patient = np.repeat(np.arange(60), 8)
+    y = (np.random.default_rng(0).permutation(60) % 3)[patient].tolist()
+    z = gaussian(60, 32)[torch.from_numpy(patient)] + 0.3 * gaussian(480, 32, 1)
+    by_row, by_patient = (m.knn(z, y, ks=(5,), groups=g, n_boot=50).best for g in (None, patient))
+    assert by_row.metrics["balanced_accuracy"] > 0.95
+    interval = by_patient.intervals["balanced_accuracy"]
+    assert interval.low <= 1 / 3 <= interval.high
+    alone = m.knn(z, y, ks=(5,), groups=np.arange(480), n_boot=1)  # every row a group of its own
+    np.testing.assert_allclose(alone.probabilities[5], m.knn(z, y, ks=(5,), n_boot=1).probabilities[5], atol=1e-12)
+    with pytest.raises(ValueError, match="at least one labelled neighbour of another group"):
+        m.knn(z, y, groups=["one"] * 480)
+
+
 def test_every_k_is_capped_at_the_labelled_neighbours_there_are():
     labels = [0, 1, None, 0, 1, None]
     assert list(m.knn(gaussian(6, 3), labels, ks=(1, 9), n_boot=1).by_k) == [1, 3]
