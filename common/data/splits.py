@@ -67,16 +67,13 @@ def _fill(sizes: np.ndarray, order: np.ndarray, fractions: list[float]) -> np.nd
     choice = np.empty(len(sizes), dtype=int)
     middle = np.cumsum(sizes[order]) - sizes[order] / 2
     cuts = np.cumsum(fractions)[:-1] * sizes.sum()
-    place = np.searchsorted(cuts, middle, side="right")
-    # Every split asked for gets at least one group.
-    for split in range(len(fractions)):
-        first, last = split, len(order) - (len(fractions) - split)
-        if not (place == split).any():
-            position = int(np.clip(np.searchsorted(place, split), first, last))
-            place[position] = split
-            place[:position] = np.minimum(place[:position], split)
-            place[position + 1 :] = np.maximum(place[position + 1 :], split)
-    choice[order] = place
+    starts = np.searchsorted(middle, cuts)  # where each split but the first begins
+    # Every split asked for gets at least one group: room is made from the left, then from the right.
+    for split in range(len(starts)):
+        starts[split] = max(starts[split], 1 + (starts[split - 1] if split else 0))
+    for split in reversed(range(len(starts))):
+        starts[split] = min(starts[split], (starts[split + 1] if split + 1 < len(starts) else len(order)) - 1)
+    choice[order] = np.searchsorted(starts, np.arange(len(order)), side="right")
     return choice
 
 

@@ -135,6 +135,7 @@ def test_unreadable_samples_are_listed_with_their_reasons(tmp_path):
     assert isinstance(dataset[3], BadSample)
     store = embed_to_parquet(Towers(), dataset, tmp_path, shard_size=3, batch_size=2)
     assert len(store) == 8
+    assert store.frame["row"].tolist() == [0, 1, 2, 6, 7, 8, 9, 10]  # places in the data set
     assert [name for name, _ in store.left_out] == ["s3", "s4", "s5", "s11"]
     assert "broken file" in store.left_out[0][1]
 

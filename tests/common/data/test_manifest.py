@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from counterpoint.common.data import (
@@ -179,6 +179,7 @@ groups = st.lists(st.integers(0, 12), min_size=12, max_size=80).filter(lambda g:
 
 @settings(max_examples=60, deadline=None)
 @given(groups, st.integers(0, 5), st.booleans())
+@example([0] * 6 + [1] * 5 + [2], 0, False)  # two groups that straddle both cuts leave the middle split empty
 def test_groups_never_stand_in_two_splits(ids, seed, stratified):
     table = Manifest.from_rows([{"id": str(i), "group": f"g{g}", "label": g % 2} for i, g in enumerate(ids)])
     split = split_by_group(table, {"train": 0.6, "val": 0.2, "test": 0.2}, seed, "label" if stratified else None)
@@ -207,6 +208,13 @@ def test_fractions_and_strata_are_met():
     rare = split.groupby("split")["label"].apply(lambda c: (c == "rare").mean())
     assert rare.max() - rare.min() < 0.03
     assert split_hash(split_by_group(table, seed=1)) != split_hash(split_by_group(table, seed=2))
+
+
+def test_the_largest_group_is_placed_while_there_is_room_for_it():
+    rows = [{"id": str(i), "group": "large" if i < 50 else str(i), "label": i % 2} for i in range(100)]
+    for seed in range(3):
+        split = split_by_group(Manifest.from_rows(rows), {"train": 0.5, "test": 0.5}, seed, "label").frame
+        assert split.groupby("split")["label"].value_counts().tolist() == [25] * 4
 
 
 def test_impossible_splits_are_refused():
