@@ -157,6 +157,10 @@ class TestFewLabels:
         assert leaking.accuracy.value > honest.accuracy.value + 0.05
         assert honest.accuracy.value == pytest.approx(0.5, abs=0.05)
 
+    def test_without_a_query_outside_the_supports_groups_there_is_no_episode(self):
+        with pytest.raises(ValueError, match="no episode had a query outside its support's groups"):
+            m.few_shot(X[:40], Y[:40], k_shot=5, n_query=2, episodes=5, groups=["one patient"] * 40)
+
     def test_subsets_keep_the_shares_of_the_classes_by_rows(self):
         codes = np.repeat([0, 1], [900, 100])
         for seed in range(5):
