@@ -133,13 +133,16 @@ def pool_series(z: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch dim"
 TSAI_PLAIN = {  # need no torchvision
     "InceptionTime": "tsai.models.InceptionTime",
     "FCN": "tsai.models.FCN",
+    "RNN_FCN": "tsai.models.RNN_FCN",
     "PatchTST": "tsai.models.PatchTST",
     "MiniRocketFeatures": "tsai.models.MINIROCKET_Pytorch",
+    "ROCKET": "tsai.models.ROCKET_Pytorch",
 }
 TSAI_VISION = {  # reach torchvision through fastai.vision
     "ResNet": "tsai.models.ResNet",
     "InceptionTimePlus": "tsai.models.InceptionTimePlus",
     "TSTPlus": "tsai.models.TSTPlus",
+    "TSiTPlus": "tsai.models.TSiTPlus",
     "XceptionTime": "tsai.models.XceptionTime",
 }
 
@@ -169,4 +172,6 @@ def from_tsai(name: str, *args: object, **kwargs: object) -> nn.Module:
             f"tsai's {name} cannot be imported ({type(error).__name__}: {str(error).splitlines()[0]}); install "
             f"torch and torchvision from one index, or use one of {', '.join(TSAI_PLAIN)}"
         ) from error
+    if not hasattr(module, name):
+        raise InputError(f"{known[name]} of the tsai installed holds no {name}; pip install --upgrade tsai")
     return getattr(module, name)(*args, **kwargs)

@@ -21,13 +21,14 @@ _COLORS = ("#2563eb", "#c2410c", "#15803d", "#7c3aed", "#be123c", "#0f766e")
 
 
 def draw(x: Float[np.ndarray, "time channels"], names: tuple[str, ...] = (), width: int = 260, height: int = 0) -> str:
-    """Draw a signal as SVG, one strip a lead, each scaled to its own range; gaps stay gaps.
+    """Draw a signal as SVG, one strip a lead, each scaled to its own range, its name before it; gaps stay gaps.
 
     >>> draw(np.zeros((4, 1), np.float32)).startswith("<svg")
     True
     """
     shown = min(x.shape[1], MAX_LEADS)
     strip = max(28, (height or 160) // shown)
+    left = 6 * min(max((len(name) for name in names[:shown]), default=0), 8) + 4 * bool(names)
     parts = []
     for j in range(shown):
         y = x[:, j].astype(float)
@@ -41,13 +42,14 @@ def draw(x: Float[np.ndarray, "time channels"], names: tuple[str, ...] = (), wid
             if not np.isfinite(level[i]):
                 pen = "M"
                 continue
-            points.append(f"{pen}{i / max(len(y) - 1, 1) * width:.1f} {level[i]:.1f}")
+            points.append(f"{pen}{left + i / max(len(y) - 1, 1) * (width - left):.1f} {level[i]:.1f}")
             pen = "L"
         color = _COLORS[j % len(_COLORS)]
         parts.append(f'<path d="{" ".join(points)}" fill="none" stroke="{color}" stroke-width="1.1"/>')
         if j < len(names):
-            label = names[j].replace("&", "&amp;").replace("<", "&lt;")
-            parts.append(f'<text x="2" y="{top + 8}" font-size="8" font-family="sans-serif" fill="#777">{label}</text>')
+            label = names[j][:8].replace("&", "&amp;").replace("<", "&lt;")
+            place = f'x="1" y="{top + room / 2 + 3:.0f}" font-size="9" font-family="sans-serif" fill="#666"'
+            parts.append(f"<text {place}>{label}</text>")
     total = shown * strip
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {total}" width="{width}" height="{total}">'
     return head + "".join(parts) + "</svg>"

@@ -96,6 +96,17 @@ def test_normalized_weights_stay_below_one_and_the_official_form_amplifies():
     assert results[True] < 1 < results[False]
 
 
+@pytest.mark.parametrize(("deviations", "sigma"), [(2, 0.05399096651318806), (3, 0.0044318484119380075)])
+def test_official_weight_of_a_borderline_pair_is_one_at_the_frozen_sigma(deviations, sigma):
+    """Half the pairs at mu - sigma, half at mu + sigma: their deviation is sigma; the pair weighed lies further out."""
+    losses = 1 + sigma * torch.tensor([-1.0, 1.0], dtype=torch.float64).repeat(50)
+    miner = BadPairMiner(100, DBPMConfig(warmup=1, normalized=False, noisy=0.5, faulty=0.5), epochs=1)
+    miner(losses, torch.arange(100), 0)
+    miner.close(1)
+    far = torch.tensor([1 + deviations * sigma], dtype=torch.float64)
+    assert miner.weights(far, torch.tensor([1])).item() == pytest.approx(1.0, rel=1e-9)
+
+
 def test_weights_carry_no_gradient_and_evaluation_is_not_remembered():
     miner, table = BadPairMiner(200, DBPMConfig(warmup=1), epochs=5), planted()
     run_epochs(miner, table[:2])

@@ -1,5 +1,6 @@
 """The encoder sees what its receptive field allows, treats gaps as masks, and its shortcuts change nothing."""
 
+import os
 import subprocess
 import sys
 
@@ -113,14 +114,58 @@ def test_tsai_forward_passes(name, arguments, options, shape):
     assert encoder(x).squeeze(-1).shape == shape
 
 
-def test_a_broken_torchvision_is_named_with_the_remedy(monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError, OSError, ImportError])
+def test_a_broken_torchvision_is_named_with_the_remedy(monkeypatch, error):
     import importlib
 
     def broken(name):
-        raise RuntimeError("operator torchvision::nms does not exist")
+        raise error("operator torchvision::nms does not exist")
 
     monkeypatch.setattr(importlib, "import_module", broken)
     with pytest.raises(
-        InputError, match=r"ResNet cannot be imported \(RuntimeError.*torch and torchvision from one index"
+        InputError, match=rf"ResNet cannot be imported \({error.__name__}.*torch and torchvision from one index"
     ):
         from_tsai("ResNet")
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("tsai", "InceptionTime needs the package tsai; pip install tsai, or use the encoder ts2vec"),
+        ("torchvision", "tsai's InceptionTime cannot be imported: no torchvision; install it, or use one of"),
+    ],
+)
+def test_a_missing_package_is_named_with_the_remedy(monkeypatch, missing, message):
+    import importlib
+
+    def absent(name):
+        raise ModuleNotFoundError(f"no {missing}", name=missing)
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    with pytest.raises(InputError, match=message):
+        from_tsai("InceptionTime")
+
+
+def test_only_the_leaf_module_of_an_architecture_is_imported(tmp_path):
+    """A stand-in for the package, whose top level refuses to be imported beyond its leaves, as tsai.all does."""
+    models = tmp_path / "tsai" / "models"
+    models.mkdir(parents=True)
+    (tmp_path / "tsai" / "__init__.py").write_text("")
+    (tmp_path / "tsai" / "all.py").write_text("raise ImportError('cannot import name Param')")
+    (models / "__init__.py").write_text("")
+    (models / "FCN.py").write_text("import torch\nclass FCN(torch.nn.Identity): pass\n")
+    (models / "PatchTST.py").write_text("")
+    code = (
+        "import sys; from counterpoint.timeseries import from_tsai; from_tsai('FCN', 3, 2); "
+        "print([m for m in sys.modules if m.startswith('tsai.')])\n"
+        "from counterpoint.common.errors import InputError\n"
+        "try: from_tsai('PatchTST')\n"
+        "except InputError as error: print(error)"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    first, second = done.stdout.splitlines()
+    assert first == "['tsai.models', 'tsai.models.FCN']"
+    assert second == "tsai.models.PatchTST of the tsai installed holds no PatchTST; pip install --upgrade tsai"

@@ -53,6 +53,32 @@ def test_ts2vec_views_show_the_same_time_steps(windows):
         torch.testing.assert_close(views["first"], views["second"])
 
 
+def test_long_windows_are_cropped_in_training_only(windows):
+    """A batch keeps its windows whole, so that evaluation and dense labels see every step."""
+    system = build(TS2Vec, override(TS2VecConfig(), {**TINY, "max_length": 20}), windows)
+    for _ in range(20):
+        batch = batch_of(system, windows)
+        assert batch["x"].shape[1] == 64
+        assert system.embed(batch)["first"].shape[1] <= 20
+        first = batch["offset"] + batch["far_left"]
+        last = batch["offset"] + batch["far_right"]
+        assert first.min() >= 0
+        assert last.max() <= 64
+        assert last.max() - first.min() <= 20
+
+
+@pytest.mark.parametrize("name", ["TS2Vec", "Comet", "DBPM"])
+def test_dense_features_are_the_steps_whose_maximum_is_the_representation(windows, name):
+    import counterpoint.timeseries as ts
+
+    cls = getattr(ts, name)
+    system = build(cls, override(cls.Config(), {**TINY, "train": {"batch_size": 8, "max_epochs": 1}}), windows)
+    batch = batch_of(system, windows)
+    steps = system.dense_features(batch)["signal"]
+    assert steps.shape == (8, 64, 12)
+    torch.testing.assert_close(steps.amax(1), system.features(batch)["signal"])
+
+
 def test_ts2vec_refuses_windows_shorter_than_its_overlap():
     with pytest.raises(InputError, match="windows of 5 samples are shorter"):
         draw_crops(2, 5, temporal_unit=2)

@@ -1,5 +1,7 @@
 """Probes hold patients out, events and anomalies are scored by their written rules."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,35 @@ def test_probe_reads_a_given_class_and_not_patients(windows):
     patient = torch.tensor(windows.frame["group"].astype("category").cat.codes.to_numpy(), dtype=torch.long)
     identity = torch.nn.functional.one_hot(patient, 16).float()
     assert probe_patients(identity, windows, (1.0,), n_boot=10)[0].probe.scores.metrics["accuracy"] <= 0.75
+
+
+@pytest.mark.parametrize("by", ["patient", "window"])
+def test_a_share_of_the_labels_holds_no_label_of_the_validation_patients(windows, by):
+    """Wrong labels on all validation windows change nothing at 25 %, and are learnt from at 100 %."""
+    frame = windows.frame
+    sick = torch.tensor((frame["label"] == "infarct").to_numpy())
+    z = torch.randn(len(windows), 4, generator=torch.Generator().manual_seed(1)) + sick[:, None]
+    other = {"infarct": "healthy", "healthy": "infarct"}
+    wrong = frame["label"].where(frame["split"] != "val", frame["label"].map(other))
+    results = [
+        probe_patients(z, replace(windows, frame=frame.assign(label=label)), (1.0, 0.25), by, n_boot=5)
+        for label in (frame["label"], wrong)
+    ]
+    whole, part = ([r[i].probe.predictions for r in results] for i in (0, 1))
+    np.testing.assert_array_equal(part[0], part[1])
+    assert not np.array_equal(whole[0], whole[1])
+    train = (frame["split"] == "train").sum()
+    assert results[0][1].labelled_windows == pytest.approx(0.25 * train, abs=2)
+    assert results[0][0].labelled_windows == train + (frame["split"] == "val").sum()
+
+
+def test_val_can_be_scored_and_train_cannot(windows):
+    z = torch.randn(len(windows), 3, generator=torch.Generator().manual_seed(0))
+    (found,) = probe_patients(z, windows, (1.0,), split="val", n_boot=5)
+    assert found.scores.n == (windows.frame["split"] == "val").sum()
+    assert found.labelled_windows == (windows.frame["split"] == "train").sum()
+    with pytest.raises(InputError, match="score val or test"):
+        probe_patients(z, windows, (1.0,), split="train")
 
 
 def test_probe_refuses_leaking_splits_and_missing_labels(windows):
