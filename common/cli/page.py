@@ -86,7 +86,15 @@ def add_map(page: Report, encoded: Encoded, run: str = "") -> None:
         page.embedding_map(f"{of_run}all modalities" if run else "All modalities", together, labels, hover, links=links)
         return
     for name in names:
-        page.embedding_map(f"{of_run}{name}", encoded.vectors[name], encoded.groups, encoded.ids)
+        page.embedding_map(f"{of_run}{name}", encoded.vectors[name], _colours(encoded), encoded.ids)
+
+
+def _colours(encoded: Encoded) -> list[str]:
+    """Classes where the labels are classes, else groups."""
+    labels = encoded.labels
+    if not isinstance(labels, list) or len(set(map(str, labels))) > min(20, len(labels) // 2):
+        return encoded.groups
+    return ["unlabelled" if label is None or label != label else str(label) for label in labels]
 
 
 def add_gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: int, seed: int, run: str = "") -> None:
