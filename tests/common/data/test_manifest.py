@@ -178,17 +178,19 @@ groups = st.lists(st.integers(0, 12), min_size=12, max_size=80).filter(lambda g:
 
 
 @settings(max_examples=60, deadline=None)
-@given(groups, st.integers(0, 5), st.booleans())
-@example([0] * 6 + [1] * 5 + [2], 0, False)  # two groups that straddle both cuts leave the middle split empty
-def test_groups_never_stand_in_two_splits(ids, seed, stratified):
+@given(groups, st.integers(0, 5), st.booleans(), st.sampled_from([0.6, 0.2, 0.05]))
+@example([0] * 6 + [1] * 5 + [2], 0, False, 0.6)  # two groups that straddle both cuts leave the middle split empty
+@example([0] * 6 + [1] * 6 + [2] * 6, 0, False, 0.05)  # the first group reaches beyond the first cut
+def test_groups_never_stand_in_two_splits(ids, seed, stratified, train):
+    fractions = {"train": train, "val": 0.2, "test": 0.8 - train}
     table = Manifest.from_rows([{"id": str(i), "group": f"g{g}", "label": g % 2} for i, g in enumerate(ids)])
-    split = split_by_group(table, {"train": 0.6, "val": 0.2, "test": 0.2}, seed, "label" if stratified else None)
+    split = split_by_group(table, fractions, seed, "label" if stratified else None)
     summary = check_leakage(split)
     assert set(summary.rows) == {"train", "val", "test"}
     assert sum(summary.rows.values()) == len(ids)
     assert summary.unchanged
     shuffled = replace(table, frame=table.frame.sample(frac=1, random_state=seed))
-    again = split_by_group(shuffled, {"train": 0.6, "val": 0.2, "test": 0.2}, seed, "label" if stratified else None)
+    again = split_by_group(shuffled, fractions, seed, "label" if stratified else None)
     assert split_hash(again) == split_hash(split)  # the order of the rows does not matter
 
 

@@ -66,6 +66,11 @@ def test_features_that_name_the_patient_name_no_class():
     assert interval.low <= 1 / 3 <= interval.high
     alone = m.knn(z, y, ks=(5,), groups=np.arange(480), n_boot=1)  # every row a group of its own
     np.testing.assert_allclose(alone.probabilities[5], m.knn(z, y, ks=(5,), n_boot=1).probabilities[5], atol=1e-12)
+    other = z + 0.01 * gaussian(480, 32, 2)  # another picture of every row, its patient known
+    paired = m.knn(z, y, other, y, ks=(5,), groups=patient, leave_one_out=True, n_boot=1).best
+    assert paired.metrics["balanced_accuracy"] < 0.6
+    apart = m.knn(z, y, other, y, ks=(5,), groups=patient, n_boot=1).best  # groups of a test set only resample
+    assert apart.metrics["balanced_accuracy"] > 0.95
     with pytest.raises(ValueError, match="at least one labelled neighbour of another group"):
         m.knn(z, y, groups=["one"] * 480)
 
