@@ -27,6 +27,14 @@ def _key(name: str, modality: str) -> str:
     return f"{name} of {modality}" if modality else name
 
 
+def _of(split: Split, modality: str) -> Tensor:
+    """The features of a modality that the test split has."""
+    if modality not in split.modalities:
+        known = ", ".join(split.modalities)
+        raise ValueError(f"the test split has the modality {modality!r}, the split learnt from only {known}")
+    return split.modalities[modality]
+
+
 def _each(c: Context, name: str, run: Callable[[str, Tensor], Result]) -> dict[str, Result]:
     return {_key(name, m): run(m, z) for m, z in c.test.modalities.items()}
 
@@ -87,12 +95,12 @@ def _alignment(c: Context) -> dict[str, Result]:
 
 @protocol("knn", "labels", "no regression")
 def _knn(c: Context) -> dict[str, Result]:
-    """Cosine kNN; leave-one-out on the test split when there is no training split."""
+    """Cosine kNN; among the other groups of the test split when there is no training split."""
     options = {"groups": c.test.groups, "n_boot": c.n_boot, "seed": c.seed}
     if c.train is None or c.train.labels is None:
         return _each(c, "knn", lambda m, z: knn(z, c.test.labels, **options))
     bank = c.train
-    return _each(c, "knn", lambda m, z: knn(bank.modalities[m], bank.labels, z, c.test.labels, **options))
+    return _each(c, "knn", lambda m, z: knn(_of(bank, m), bank.labels, z, c.test.labels, **options))
 
 
 @protocol("probe", "labels", "train")
@@ -103,9 +111,9 @@ def _probe(c: Context) -> dict[str, Result]:
     target = "val_targets" if c.task == "regression" else "val_labels"
 
     def run(m: str, z: Tensor) -> Result:
-        extra = {} if c.val is None or c.val.labels is None else {"val": c.val.modalities[m], target: c.val.labels}
+        extra = {} if c.val is None or c.val.labels is None else {"val": _of(c.val, m), target: c.val.labels}
         return fit(
-            train.modalities[m], train.labels, z, c.test.labels,
+            _of(train, m), train.labels, z, c.test.labels,
             groups=c.test.groups, train_groups=train.groups, n_boot=c.n_boot, seed=c.seed, **extra,
         )  # fmt: skip
 
@@ -117,9 +125,7 @@ def _simpleshot(c: Context) -> dict[str, Result]:
     """Nearest class mean after centring."""
     train, options = c.train, {"groups": c.test.groups, "n_boot": c.n_boot, "seed": c.seed}
     assert train is not None
-    return _each(
-        c, "simpleshot", lambda m, z: simpleshot(train.modalities[m], train.labels, z, c.test.labels, **options)
-    )
+    return _each(c, "simpleshot", lambda m, z: simpleshot(_of(train, m), train.labels, z, c.test.labels, **options))
 
 
 @protocol("zeroshot", "classes", "descriptions")
@@ -160,7 +166,7 @@ def _efficiency(c: Context) -> dict[str, Result]:
     assert train is not None
     return _each(
         c, "efficiency",
-        lambda m, z: label_efficiency(train.modalities[m], train.labels, z, c.test.labels, train_groups=train.groups),
+        lambda m, z: label_efficiency(_of(train, m), train.labels, z, c.test.labels, train_groups=train.groups),
     )  # fmt: skip
 
 
@@ -178,12 +184,11 @@ def _missing(c: Context) -> dict[str, Result]:
     def score(kept: frozenset[str]) -> float:
         known = joined(bank, frozenset(names))
         if bank is c.test:
-            # Every sample, with what is left of it, among the others, which are whole.
-            z, labels = joined(c.test, kept), c.test.labels
-            return knn(known, labels, z, labels, ks=(5,), n_boot=1, leave_one_out=True).best.metrics[
-                "balanced_accuracy"
-            ]
-        found = knn(known, bank.labels, joined(c.test, kept), c.test.labels, ks=(5,), n_boot=1)
+            # Every sample, with what is left of it, among those of other groups, which are whole.
+            options = {"groups": c.test.groups, "leave_one_out": True}
+        else:
+            options = {}
+        found = knn(known, bank.labels, joined(c.test, kept), c.test.labels, ks=(5,), n_boot=1, **options)
         return found.best.metrics["balanced_accuracy"]
 
     return {f"missing of {', '.join(names)}": missing_modality(score, names)}
@@ -191,12 +196,12 @@ def _missing(c: Context) -> dict[str, Result]:
 
 @protocol("control", "classes")
 def _control(c: Context) -> dict[str, Result]:
-    """Leave-one-out kNN on shuffled labels: chance, or there is a leak."""
+    """kNN among the other groups on shuffled labels: chance, or there is a leak."""
     chance = 1 / len(encode_labels(c.test.labels)[0].classes)
 
     def run(_: str, z: Tensor) -> Result:
         def score(labels: list) -> float:
-            return knn(z, labels, ks=(5,), n_boot=1).best.metrics["balanced_accuracy"]
+            return knn(z, labels, groups=c.test.groups, ks=(5,), n_boot=1).best.metrics["balanced_accuracy"]
 
         return shuffled_control(score, c.test.labels, chance=chance, groups=c.test.groups, seed=c.seed)
 

@@ -113,5 +113,12 @@ def test_partly_labelled_sets_have_no_tolerance_and_the_control_deals_whole_grou
     labels = (groups % 2).tolist()
     z = torch.eye(10).double()[torch.from_numpy(groups)] + 0.1 * gaussian(120, 10)
     control = m.evaluate(m.Split(z, labels, groups), protocols="control").results["control"]
-    assert control.shuffled_mean > 0.9  # a recording tells its own class under any dealing
-    assert control.leak
+    assert not control.leak  # neighbours are of other recordings, which a recording's features say nothing of
+    assert control.shuffled_mean < 0.7
+
+
+def test_a_modality_that_the_training_split_lacks_is_named():
+    test, train = m.Split({"ct": Z, "report": Z}, Y), m.Split({"ct": Z}, Y)
+    for protocol in ("knn", "probe", "simpleshot"):
+        with pytest.raises(ValueError, match="modality 'report', the split learnt from only ct"):
+            m.evaluate(test, train, protocols=protocol, n_boot=2)
