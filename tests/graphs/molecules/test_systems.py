@@ -1,7 +1,9 @@
 """KCL and GraphCL: views stay inside their molecules, training lowers the loss, runs load."""
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,6 +76,15 @@ def configuration(cls, manifest, out, **more):
         config.train, out=str(out), batch_size=16, max_epochs=3, max_steps=None, tensorboard=False, monitor_every=0
     )
     return replace(config, data=MoleculeDataConfig(manifest=str(manifest)), train=train, **more)
+
+
+def test_kcl_contrasts_as_the_official_code_does():
+    """Value of the released loss (logits times 20) on fixed vectors, with the published configuration."""
+    oracle = json.loads((Path(__file__).parents[1] / "oracles" / "graphs.json").read_text())
+    z1, z2 = (torch.tensor(oracle["inputs"][k], dtype=torch.float64) for k in ("z1", "z2"))
+    model = KCL(override(KCLConfig(), {"hidden": 8, "node_dim": 8}))
+    loss = model.losses({}, {"molecule": z1, "knowledge": z2})["nt_xent"]
+    assert loss.item() == pytest.approx(oracle["kcl_ntxent(z1,z2) scale 20"], abs=1e-5)
 
 
 def test_kcl_starts_at_the_uniform_loss(manifest, tmp_path):
