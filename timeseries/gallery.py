@@ -58,7 +58,8 @@ def draw(x: Float[np.ndarray, "time channels"], names: tuple[str, ...] = (), wid
 def picture(sample: dict[str, Any], modality: str = "signal") -> Media:
     """One window of a data set."""
     x = np.asarray(sample["x"])
-    return Media(str(sample.get("id", "")), image=draw(x), caption=str(sample.get("group", "")))
+    caption = " ".join(str(sample[name]) for name in ("group", "label") if sample.get(name))
+    return Media(str(sample.get("id", "")), image=draw(x), caption=caption)
 
 
 def query(file: Path, modality: str, config: Any) -> dict[str, Any]:
