@@ -50,7 +50,13 @@ def circuit_drawing(graph: CircuitGraph, predicted: Any = None, max_nets: int = 
     # Couplings pull in the layout, so that nets without a device in sight do not fly away; they are drawn below.
     pulled = net_graph.copy()
     pulled.add_edges_from((f"net {a}", f"net {b}") for a, b in graph.coupling.T.tolist() if a in kept and b in kept)
+    lonely = [v for v, degree in pulled.degree() if not degree]
+    pulled.remove_nodes_from(lonely)
     place = nx.spring_layout(pulled, seed=seed, iterations=60)
+    if lonely and place:  # nets without a device or a coupling stand in a row below
+        low, high = np.array(list(place.values())).min(0), np.array(list(place.values())).max(0)
+        row = np.linspace(low[0], high[0], len(lonely) + 2)[1:-1]
+        place |= {v: np.array([x, low[1] - 0.08 * (high[1] - low[1])]) for v, x in zip(lonely, row, strict=True)}
     figure, axis = plt.subplots(figsize=(6, 3.6))
     nx.draw_networkx_edges(net_graph, place, ax=axis, edge_color="#b0b8c0", width=0.6)
     for kind, shape, colour in (("net", "o", "#2b6cb0"), ("device", "s", "#718096")):
@@ -59,7 +65,7 @@ def circuit_drawing(graph: CircuitGraph, predicted: Any = None, max_nets: int = 
             net_graph,
             place,
             chosen,
-            node_size=22 if kind == "net" else 12,
+            node_size=16 if kind == "net" else 8,
             node_shape=shape,
             node_color=colour,
             ax=axis,
