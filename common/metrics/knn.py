@@ -100,7 +100,7 @@ def knn(
     probabilities = {k: np.zeros((len(queries), len(bank_labels.classes))) for k in ks}
     held = ks[-1] + int(own is not None)
     # One call over a whole set against itself takes half the products: a tile serves its rows and its columns.
-    itself = test is None and unit is None and bool(known.all()) and len(bank) * held <= AT_ONCE
+    itself = test is None and bool(known.all()) and len(bank) * held <= AT_ONCE
     block = len(bank) if itself else BLOCK
     for start in range(0, len(queries), block):
         rows = slice(start, min(start + block, len(queries)))
