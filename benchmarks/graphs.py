@@ -37,7 +37,8 @@ warnings.filterwarnings("ignore")
 torch.set_num_threads(1)
 HEAD = """# Graphs: speed and memory
 
-`OMP_NUM_THREADS=1 python benchmarks/graphs.py`: CPU seconds of one thread."""
+`OMP_NUM_THREADS=1 python benchmarks/graphs.py --pamc PATH --gcool PATH --chemprop PATH`: CPU seconds of one thread.
+Ratios within one run are what counts: other work ran on the machine."""
 ROUNDS = 11
 PAGE: dict[str, list[str]] = {}
 

@@ -15,6 +15,7 @@ from counterpoint.graphs.nodes.bgrl import BGRL
 from counterpoint.graphs.nodes.communities import community_assignment, deca_loss
 from counterpoint.graphs.nodes.gcool import GCool
 from counterpoint.graphs.nodes.grace import GRACE
+from counterpoint.graphs.nodes.metanodes import influence, metanode_loss
 from counterpoint.graphs.nodes.pamc import PamC
 from counterpoint.graphs.nodes.reader import stochastic_blocks
 
@@ -70,6 +71,19 @@ def test_pamc_pretrains_its_autoencoder_on_mini_batches_of_rows(tmp_path):
     assert model.losses(batch, model.embed(batch)).keys() == {"reconstruction"}
     model.stage = model.stages()[1]
     assert len(list(model.batch_sampler(model.datasets().train, 1, 0))) == 1
+
+
+def test_pamc_sums_each_node_into_its_nearest_centres_meta_node(tmp_path):
+    graph = blocks()
+    model = make(PamC, PamCConfig, graph, tmp_path / "run", max_epochs=1)
+    model.stage = model.stages()[1]
+    z = torch.randn(180, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model.centres.copy_(z[[5, 70, 150]])
+    nearest = torch.cdist(z, model.centres).argmin(1)
+    weights = influence(graph.edge_index, 180, model.config.order)
+    expected = metanode_loss(z, weights, nearest, model.config.tau)
+    assert model.losses({}, {"node": z})["contrast"].item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_deca_prefers_planted_blocks_to_random_ones_but_one_community_to_both():
