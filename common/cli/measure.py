@@ -139,6 +139,10 @@ def lines_of(evaluation: Evaluation) -> list[str]:
         lines += ["", *table(("label-free", "samples", "dim", "RankMe", "uniformity", "mean cosine"), free)]
     extras = [line for name, result in evaluation.results.items() for line in _extra_lines(name, result)]
     lines += ["", *extras] if extras else []
+    noted: dict[str, list[str]] = {}
+    for name, note in evaluation.notes():
+        noted.setdefault(note, []).append(name)
+    lines += ["", *(f"note: {', '.join(names)}: {note}" for note, names in noted.items())] if noted else []
     if evaluation.skipped:
         lines += ["", *(f"not run: {name}: {reason}" for name, reason in evaluation.skipped.items())]
     return lines

@@ -31,6 +31,9 @@ def fill(
     ]
     if rest:
         page.table("Other figures", rest, ("protocol", "metric", "value", "95 %", "chance"))
+    for name, note in evaluation.notes():
+        if not isinstance(evaluation.results[name], LabelFree):  # which shows its own
+            page.text(f"{name}: {note}.")
     if series := curves(run):
         page.section("Training")
         for title, lines in series.items():

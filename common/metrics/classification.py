@@ -69,6 +69,7 @@ def score_classes(
     chance = confusion_figures(confusion(y, majority, count, ones)) | _macro(flat, ones)
     absent = [labels.classes[c] for c in range(count) if not (y == c).any()]
     notes = [f"classes without a test sample: {', '.join(absent[:10])}"] if absent else []
+    notes += _lonely(y, groups)
     cost = len(y) * max(len(curves), 1)
     return _scored(
         figures, len(y), chance, groups, n_boot, seed, cost, int((~keep).sum()), labels.classes, notes,
@@ -155,6 +156,21 @@ def score_regression(
     chance = figures(np.ones(len(y)), constant, constant) | {"spearman": 0.0}
     per_row = {"row": np.flatnonzero(keep), "error": np.abs(p - y)}
     return _scored(figures, len(y), chance, groups, n_boot, seed, len(y), int((~keep).sum()), (), [], per_row)
+
+
+def _lonely(codes: np.ndarray, groups: np.ndarray | None) -> list[str]:
+    """A warning where most classes stand in one group each: drawing groups then draws classes, too."""
+    if groups is None:
+        return []
+    pairs = {(c, g) for c, g in zip(codes.tolist(), groups.tolist())}
+    classes, count = np.unique([c for c, _ in pairs], return_counts=True)
+    lonely = int((count == 1).sum())
+    if 2 * lonely <= len(classes):
+        return []
+    return [
+        f"{lonely} of {len(classes)} classes stand in a single group: a resample of groups loses such classes whole, "
+        "so that intervals of figures over classes are shifted and say nothing about new groups of them"
+    ]
 
 
 def _labelled(probabilities: np.ndarray, labels: LabelSet, groups: np.ndarray | None) -> np.ndarray:

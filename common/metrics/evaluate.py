@@ -49,6 +49,14 @@ class Evaluation(Result):
             lines.append(f"| {name} | {metric} | {i.value:.3f} | {i.low:.3f} – {i.high:.3f} | {level} |")
         return "\n".join(lines)
 
+    def notes(self) -> list[tuple[str, str]]:
+        """(protocol, what to distrust about its figures)."""
+        found = []
+        for name, result in self.results.items():
+            scores = getattr(result, "scores", None) or getattr(result, "best", None) or result
+            found += [(name, note) for note in getattr(scores, "notes", None) or ()]
+        return found
+
     def figures(self) -> list[tuple[str, str, object, float | None]]:
         """(protocol, metric, interval, chance) of every figure with an interval."""
         rows = []

@@ -227,3 +227,13 @@ def test_no_warnings_on_ordinary_use():
         warnings.simplefilter("error")
         (labels,) = encode_labels(Y)
         score_classes(P, labels, n_boot=20)
+
+
+def test_classes_of_a_single_group_are_told_with_the_figures():
+    y = [0, 0, 1, 1, 2, 2, 3, 3]
+    probabilities = np.eye(4)[y]
+    (labels,) = encode_labels(y)
+    alone = score_classes(probabilities, labels, groups=np.array(y), n_boot=5)
+    assert any("4 of 4 classes stand in a single group" in note for note in alone.notes)
+    spread = score_classes(probabilities, labels, groups=np.array([0, 1] * 4), n_boot=5)
+    assert spread.notes == score_classes(probabilities, labels, n_boot=5).notes == []
