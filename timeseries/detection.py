@@ -107,7 +107,7 @@ def event_scores(
     names = [name for name in ("auroc", "auprc") if name in areas.metrics]
     intervals = {name: areas.intervals[name] for name in names} | intervals
     chance = {name: areas.chance[name] for name in names} | chance
-    metrics = {name: interval.value for name, interval in intervals.items()}
+    metrics = {name: float(interval.value) for name, interval in intervals.items()}
     scores = Scores(len(matrix), metrics, chance, intervals, 0, ("event",), areas.notes)
     true, found, flags = table[:, 2:5].sum(0).astype(int).tolist()
     return EventScores(scores, float(threshold), len(table), len(matrix), true, found, flags)

@@ -24,6 +24,9 @@ from counterpoint.common.errors import InputError
 # The machine refuses: full disk, quota, read-only or forbidden folder. Always the user's to mend, never our fault.
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
+# Warnings of libraries about how they are called, which no user can act upon.
+_TO_PROGRAMMERS = ("Sparse CSR tensor support is in beta", "Detected pickle protocol", "NumPy array is not writable")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code. Also the entry point of `counterpoint-<vertical>` scripts.
@@ -71,6 +74,8 @@ def _warnings_for_people() -> Iterator[None]:
         if not sys.warnoptions:
             for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
                 warnings.simplefilter("ignore", category)
+            for text in _TO_PROGRAMMERS:
+                warnings.filterwarnings("ignore", f".*{text}")
             warnings.showwarning = show
         yield
 
