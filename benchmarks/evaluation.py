@@ -7,8 +7,8 @@ The floor is the CPU time of a bare matrix product of the same size, measured in
 
 Measured at n = 100 000 on two free cores of an AMD EPYC (AVX2 only), whole process:
 
-    retrieval, both directions   48 s wall, 96 s CPU (bare product 98 s), peak 1.3 GB
-    kNN at 1, 5, 20, 200         50 s wall, 95 s CPU (bare product 102 s), peak 1.9 GB
+    retrieval, both directions   54 s wall, 108 s CPU (bare product 85 s), peak 1.3 GB
+    kNN at 1, 5, 20, 200         44 s wall, 85 s CPU (bare product 78 s), peak 1.9 GB
 
 Imports and data are 1.0 GB of these. kNN of a set against itself needs half the products.
 """
