@@ -35,9 +35,11 @@ def sample_of_text(vertical: Vertical, system: Any, text: str, modality: str) ->
 
 
 def encode_sample(system: Any, sample: Mapping[str, Any], modality: str) -> Float[Tensor, "1 dim"]:
-    """The embedding of one sample."""
+    """The embedding of one sample, made where the system is."""
+    device = next(system.parameters()).device
+    batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in system.collate([sample]).items()}
     with torch.inference_mode():
-        found = system.encode(system.collate([sample]), modality)
+        found = system.encode(batch, modality)
     if modality not in found:
         raise no_such("modality", modality, found)
     return found[modality].float().cpu()
