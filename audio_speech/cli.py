@@ -1,6 +1,6 @@
 """What the audio vertical tells the command line; importing it costs nothing."""
 
-from counterpoint.common.cli.vertical import Importer, SystemEntry, Vertical
+from counterpoint.common.vertical import Importer, SystemEntry, Vertical
 
 _COMMANDS = "counterpoint.audio_speech.commands"
 

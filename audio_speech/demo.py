@@ -16,14 +16,14 @@ from counterpoint.audio_speech.configs import AudioSheetConfig
 from counterpoint.audio_speech.gallery import picture
 from counterpoint.audio_speech.identify import Identification, identify
 from counterpoint.audio_speech.snippets import SnippetDataset
-from counterpoint.common.cli.page import curves
-from counterpoint.common.cli.vertical import Outcome
 from counterpoint.common.data import collate
 from counterpoint.common.kernels import topk_scores
 from counterpoint.common.metrics import Retrieval, RetrievalResult, label_free, retrieval
 from counterpoint.common.progress import note, track
 from counterpoint.common.report import GalleryRow, Report
+from counterpoint.common.runs.page import curves
 from counterpoint.common.trainers import create_system, fit, load_run, override
+from counterpoint.common.vertical import Outcome
 
 KS = (1, 10, 25)
 SAID = ("R@1", "R@10", "R@25", "MRR", "median_rank")

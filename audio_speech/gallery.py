@@ -13,10 +13,10 @@ from counterpoint.audio_speech.engrave import SCORE_SUFFIXES, engrave
 from counterpoint.audio_speech.features import read_audio, spectrogram
 from counterpoint.audio_speech.render import Job, Piece, play, render
 from counterpoint.audio_speech.snippets import audio_window, sheet_window
-from counterpoint.common.cli.vertical import Outcome
 from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.report import GalleryRow, Media, Report
+from counterpoint.common.vertical import Outcome
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 

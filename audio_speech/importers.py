@@ -13,10 +13,10 @@ from counterpoint.audio_speech.midi import MIDI_SUFFIXES, midi_to_musicxml
 from counterpoint.audio_speech.pieces import melody, same_tune
 from counterpoint.audio_speech.render import Job, Piece, play, render
 from counterpoint.audio_speech.snippets import FRACTIONS, chorale_manifest
-from counterpoint.common.cli.vertical import ImportReport, Rejected
 from counterpoint.common.data import Manifest, split_by_group
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import track
+from counterpoint.common.vertical import ImportReport, Rejected
 
 
 def import_folder(source: Path, out: Path, *, by_tune: bool = True, seed: int = 0, workers: int = 2) -> ImportReport:

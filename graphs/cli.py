@@ -1,6 +1,6 @@
 """What the graphs vertical tells the command line; importing it costs nothing."""
 
-from counterpoint.common.cli.vertical import Importer, SystemEntry, Vertical
+from counterpoint.common.vertical import Importer, SystemEntry, Vertical
 
 _COMMANDS = "counterpoint.graphs.commands"
 _CONFIGS = "counterpoint.graphs.configs"

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from counterpoint.common.cli.vertical import Outcome
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.kernels import topk_scores
 from counterpoint.common.metrics import label_free
 from counterpoint.common.progress import note
 from counterpoint.common.report import GalleryRow, Media, Report
 from counterpoint.common.trainers import create_system, fit, load_run, override
+from counterpoint.common.vertical import Outcome
 from counterpoint.graphs.circuits.data import load_circuits
 from counterpoint.graphs.circuits.downstream import DownstreamConfig, predict_coupling, regression_figures
 from counterpoint.graphs.circuits.graph import CapacitanceScale

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from counterpoint.common.cli.vertical import Outcome
 from counterpoint.common.data.dataset import synthetic_part
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.report import Media, Report
+from counterpoint.common.vertical import Outcome
 from counterpoint.graphs.circuits.data import load_circuit
 from counterpoint.graphs.circuits.graph import CircuitGraph
 

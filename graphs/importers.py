@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from counterpoint.common.cli.vertical import ImportReport, Rejected
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.errors import InputError
+from counterpoint.common.vertical import ImportReport, Rejected
 
 NETLISTS = (".sp", ".spice", ".cdl", ".cir", ".ckt")
 PARASITICS = (".spef", ".dspf", ".spf")

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from counterpoint.common.cli.discover import find_verticals
 from counterpoint.common.cli.verbs import UMBRELLA, verbs_of
+from counterpoint.common.discover import find_verticals
 
 LIMIT = 1.0
 HEAVY = ("torch", "pandas", "sklearn", "scipy", "lightning", "matplotlib", "music21")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from counterpoint.common.cli.discover import find_verticals
 from counterpoint.common.cli.verbs import UMBRELLA, verbs_of
+from counterpoint.common.discover import find_verticals
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(

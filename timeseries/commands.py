@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from counterpoint.common.cli.vertical import ImportReport, Outcome
+from counterpoint.common.vertical import ImportReport, Outcome
 
 
 def import_wfdb(source: Path, out: Path, patient: str = "record", label: str = "") -> ImportReport:

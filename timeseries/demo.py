@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from counterpoint.common.cli.vertical import Outcome
 from counterpoint.common.metrics.label_free import label_free
 from counterpoint.common.report import GalleryRow, Media, Report
 from counterpoint.common.trainers import fit, override
+from counterpoint.common.vertical import Outcome
 from counterpoint.timeseries.base import SignalSystem, build
 from counterpoint.timeseries.comet import Comet
 from counterpoint.timeseries.configs import CometConfig, SignalConfig, TS2VecConfig

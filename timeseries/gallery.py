@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from counterpoint.common.cli.vertical import Outcome
 from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.report import Media, Report
+from counterpoint.common.vertical import Outcome
 from counterpoint.timeseries.manifest import conditioned, read_row
 from counterpoint.timeseries.readers.dispatch import read_record
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from counterpoint.common.cli.vertical import ImportReport, Rejected
 from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import track
+from counterpoint.common.vertical import ImportReport, Rejected
 from counterpoint.timeseries.readers.dispatch import read_record
 from counterpoint.timeseries.readers.ucr import Collection, read_ucr
 from counterpoint.timeseries.record import Record

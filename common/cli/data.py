@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from counterpoint.common.cli.options import call, listing, wants_help, write
-from counterpoint.common.cli.suggest import no_such
 from counterpoint.common.cli.verbs import Call
-from counterpoint.common.cli.vertical import Outcome, Vertical
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
+from counterpoint.common.suggest import no_such
+from counterpoint.common.vertical import Outcome, Vertical
 
 _SHOWN = 50
 
@@ -65,7 +65,7 @@ def _preview(program: str, argv: list[str], vertical: Vertical) -> int:
 
 
 def _check(program: str, argv: list[str], vertical: Vertical) -> int:
-    return call(program, check, argv, vertical)
+    return call(program, check, argv, vertical=vertical)
 
 
 def _split(program: str, argv: list[str], vertical: Vertical) -> int:
@@ -73,7 +73,7 @@ def _split(program: str, argv: list[str], vertical: Vertical) -> int:
 
 
 def _curate(program: str, argv: list[str], vertical: Vertical) -> int:
-    return call(program, resolve("counterpoint.common.cli.curate:curate_run"), argv)
+    return call(program, resolve("counterpoint.common.runs.curation:curate"), argv)
 
 
 def check(vertical: Vertical, manifest: Path, workers: int = 2) -> Outcome:

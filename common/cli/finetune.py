@@ -8,9 +8,9 @@ from typing import Any
 from counterpoint.common.cli.options import new_parser, parse, run
 from counterpoint.common.cli.pretrain import build_config, outcome, without_own
 from counterpoint.common.cli.verbs import Call
-from counterpoint.common.cli.vertical import Outcome
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers.finetune_config import FinetuneConfig
+from counterpoint.common.vertical import Outcome
 
 # Recorded by `finetune` itself, so that its run stands on its own.
 _RECORDED = {"run", "base", "classes", "width"}

@@ -14,12 +14,12 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from counterpoint.common.cli.discover import find_verticals
 from counterpoint.common.cli.options import listing, wants_help, write
-from counterpoint.common.cli.suggest import no_such
 from counterpoint.common.cli.verbs import UMBRELLA, VERBS, Call, verbs_of
-from counterpoint.common.cli.vertical import Vertical
+from counterpoint.common.discover import find_verticals
 from counterpoint.common.errors import InputError
+from counterpoint.common.suggest import no_such
+from counterpoint.common.vertical import Vertical
 
 # The machine refuses: full disk, quota, read-only or forbidden folder. Always the user's to mend, never our fault.
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-import math
 import re
 import shutil
 import sys
@@ -15,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TextIO, get_type_hints
 
-from counterpoint.common.cli.suggest import nearest, no_such
 from counterpoint.common.cli.words import Several, arrange
 from counterpoint.common.errors import InputError
+from counterpoint.common.output import jsonable
+from counterpoint.common.suggest import nearest, no_such
 
 
 def wants_help(argv: Sequence[str]) -> bool:
@@ -129,16 +129,16 @@ def _sentence(message: str, parser, help_command: str, typed: Mapping[str, str])
     return f"{message.rstrip('.')}; see {help_command}"
 
 
-def call(program: str, function: Callable[..., Any], argv: Sequence[str], *bound: Any) -> int:
+def call(program: str, function: Callable[..., Any], argv: Sequence[str], **bound: Any) -> int:
     """Run `function` as a command: its annotated parameters are the options, its docstring the help.
 
     Parameters without a default are positional, except `out`, which is always `--out`; `*names` takes any number of
-    further positionals. The first parameters may be given in `bound`. `--json` prints the result's `as_dict()`;
+    further positionals. Parameters given in `bound` are no options. `--json` prints the result's `as_dict()`;
     otherwise its `lines` are printed.
     """
     parser = new_parser(program, summary_of(function))
-    parameters = list(inspect.signature(function).parameters.values())[len(bound) :]
-    first = set(list(inspect.signature(function).parameters)[: len(bound)])
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in bound]
+    given = set(bound)
     plain = [
         p.name
         for p in parameters
@@ -147,17 +147,17 @@ def call(program: str, function: Callable[..., Any], argv: Sequence[str], *bound
     more = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
     rest = {p.name for p in parameters} - set(plain)
     if plain:
-        parser.add_function_arguments(function, as_group=False, as_positional=True, skip=first | rest)
+        parser.add_function_arguments(function, as_group=False, as_positional=True, skip=given | rest)
     if more is not None:
         parser.add_argument(more, nargs="*", type=get_type_hints(function)[more], help=_help_of(function, more))
-    parser.add_function_arguments(function, as_group=False, skip=first | set(plain))
+    parser.add_function_arguments(function, as_group=False, skip=given | set(plain))
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     namespace = parse(parser, argv)
     values = vars(parser.instantiate(namespace))
     as_json = values.pop("json")
     further = values.pop(more) if more is not None else []
-    positional = [values.pop(name) for name in plain]
-    return run(partial(function, *bound, *positional, *further, **values), as_json)
+    positional = [values.pop(name) for name in plain] if further else []  # only `*names` must be given by place
+    return run(partial(function, *positional, *further, **values, **bound), as_json)
 
 
 def _help_of(function: Callable[..., Any], name: str) -> str:
@@ -178,28 +178,6 @@ def run(function: Callable[[], Any], as_json: bool) -> int:
     if failed := getattr(result, "failed", ""):
         raise InputError(failed)
     return 0
-
-
-def jsonable(value: Any) -> Any:
-    """Plain JSON: paths as text, tensors and arrays as lists, NaN and infinities as null.
-
-    >>> from pathlib import Path
-    >>> jsonable({"a": (1, float("nan")), "b": Path("x")})
-    {'a': [1, None], 'b': 'x'}
-    """
-    if hasattr(value, "as_dict"):
-        return jsonable(value.as_dict())
-    if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [jsonable(item) for item in value]
-    if hasattr(value, "tolist"):
-        return jsonable(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    return str(value)
 
 
 def summary_of(function: Callable[..., Any]) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from counterpoint.common.cli.options import listing, new_parser, parse, run, wants_help, write
-from counterpoint.common.cli.suggest import no_such
 from counterpoint.common.cli.verbs import Call
-from counterpoint.common.cli.vertical import Outcome, SystemEntry
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
+from counterpoint.common.suggest import no_such
 from counterpoint.common.trainers.config import override, to_dict
+from counterpoint.common.vertical import Outcome, SystemEntry
 
 _OWN = ("config", "preset", "resume", "print_config", "json", "run")
 

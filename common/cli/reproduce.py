@@ -6,16 +6,16 @@ import os
 from pathlib import Path
 
 from counterpoint.common.cli.options import call
-from counterpoint.common.cli.suggest import no_such
 from counterpoint.common.cli.verbs import Call
-from counterpoint.common.cli.vertical import Outcome, Vertical
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
+from counterpoint.common.suggest import no_such
+from counterpoint.common.vertical import Outcome, Vertical
 
 
 def reproduce(command: Call) -> int:
     """Run the verb."""
-    return call(command.program, reproduce_run, command.argv, command.vertical)
+    return call(command.program, reproduce_run, command.argv, vertical=command.vertical)
 
 
 def reproduce_run(

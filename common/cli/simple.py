@@ -1,45 +1,15 @@
-"""The short verbs: `demo`, `systems` and `losses`."""
+"""Verbs whose command line is the signature of one function: lists, the demo, and what is done with a finished run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
+from counterpoint.common import runs
 from counterpoint.common.cli.options import call
 from counterpoint.common.cli.verbs import Call
-from counterpoint.common.cli.vertical import Vertical
 from counterpoint.common.lazy import resolve
-
-
-class Rows(list):
-    """A list of records: JSON gives all of them whole, the table for people the first columns.
-
-    >>> Rows([{"name": "a", "paper": "x", "module": "m"}], columns=("name", "paper")).lines
-    ['name  paper', 'a     x']
-    """
-
-    def __init__(self, records: Iterable[dict], columns: Sequence[str]) -> None:
-        super().__init__(records)
-        self.columns = columns
-
-    def as_dict(self) -> list[dict]:
-        """The records themselves."""
-        return list(self)
-
-    @property
-    def lines(self) -> list[str]:
-        """An aligned table under its column names."""
-        return table(self.columns, [[str(row[column]) for column in self.columns] for row in self])
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Align `rows` under `columns`; the last column runs free.
-
-    >>> table(["name", "n"], [["audio", "3"]])
-    ['name   n', 'audio  3']
-    """
-    widths = [max(len(str(row[i])) for row in [columns, *rows]) for i in range(len(columns))]
-    return ["  ".join(str(cell).ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [columns, *rows]]
+from counterpoint.common.output import Rows
+from counterpoint.common.vertical import Vertical
 
 
 def demo(command: Call) -> int:
@@ -49,7 +19,7 @@ def demo(command: Call) -> int:
 
 def systems(command: Call) -> int:
     """List the vertical's systems."""
-    return call(command.program, list_systems, command.argv, command.vertical)
+    return call(command.program, list_systems, command.argv, vertical=command.vertical)
 
 
 def losses(command: Call) -> int:
@@ -68,3 +38,28 @@ def list_losses() -> Rows:
 
     records = ({**asdict(entry), "status": "ready"} for entry in objectives())
     return Rows(records, ("name", "paper", "needs"))
+
+
+def evaluate(command: Call) -> int:
+    """The figures of a checkpoint."""
+    return call(command.program, runs.evaluate, command.argv, vertical=command.vertical)
+
+
+def embed(command: Call) -> int:
+    """Embeddings of a split as Parquet."""
+    return call(command.program, runs.embed, command.argv)
+
+
+def search(command: Call) -> int:
+    """Nearest neighbours of a sample, a file or a text."""
+    return call(command.program, runs.search, command.argv, vertical=command.vertical)
+
+
+def report(command: Call) -> int:
+    """One HTML file that shows a run."""
+    return call(command.program, runs.report, command.argv, vertical=command.vertical)
+
+
+def export(command: Call) -> int:
+    """The encoder for others."""
+    return call(command.program, runs.export, command.argv)

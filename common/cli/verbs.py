@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from counterpoint.common.cli.vertical import Vertical
 from counterpoint.common.lazy import resolve
+from counterpoint.common.vertical import Vertical
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,17 @@ VERBS = {
         ),
         Verb("pretrain", "train a system", f"{_MODULE}.pretrain:pretrain"),
         Verb("finetune", "labels on top of a checkpoint", f"{_MODULE}.finetune:finetune"),
-        Verb("evaluate", "the figures of a checkpoint, with intervals and chance", f"{_MODULE}.evaluate:evaluate"),
-        Verb("embed", "embeddings of a split as Parquet", f"{_MODULE}.embed:embed"),
-        Verb("search", "nearest neighbours of a sample or of a file, across modalities", f"{_MODULE}.search:search"),
-        Verb("report", "one HTML file that shows a run", f"{_MODULE}.report:report"),
+        Verb("evaluate", "the figures of a checkpoint, with intervals and chance", f"{_MODULE}.simple:evaluate"),
+        Verb("embed", "embeddings of a split as Parquet", f"{_MODULE}.simple:embed"),
+        Verb("search", "nearest neighbours of a sample or of a file, across modalities", f"{_MODULE}.simple:search"),
+        Verb("report", "one HTML file that shows a run", f"{_MODULE}.simple:report"),
         Verb(
             "reproduce",
             "check the papers' claims against their baselines, with seeds and intervals",
             f"{_MODULE}.reproduce:reproduce",
             lambda vertical: vertical.checks is not None,
         ),
-        Verb("export", "the encoder as ONNX, torch.export or safetensors", f"{_MODULE}.export:export"),
+        Verb("export", "the encoder as ONNX, torch.export or safetensors", f"{_MODULE}.simple:export"),
     )
 }
 

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from counterpoint.common.cli.embed import embed_run
-from counterpoint.common.cli.evaluate import evaluate_run
 from counterpoint.common.errors import InputError
+from counterpoint.common.runs.embedding import embed
+from counterpoint.common.runs.evaluation import evaluate
 from counterpoint.common.trainers import create_system, fit, load_run, override
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
-from counterpoint.graphs.cli import vertical
 from counterpoint.graphs.configs import CircuitGCLConfig, GRACEConfig, GraphCLConfig
 from counterpoint.graphs.importers import simulate_to_manifest
 from counterpoint.graphs.molecules.graphcl import GraphCL
@@ -39,7 +38,7 @@ def node_run(tmp_path):
 
 def test_nodes_are_the_samples_of_a_graphs_run(node_run):
     """10 % of the labelled nodes train the probe, 80 % test it; the vectors are those of the whole graph."""
-    found = evaluate_run(vertical, node_run, "last", label="label", bootstrap=20)
+    found = evaluate(node_run, "last", label="label", bootstrap=20)
     assert found.figures["samples"] == {"test": 144, "train": 18}
     assert found.figures["results"]["knn of node"]["by_k"]["1"]["metrics"]["accuracy"] > 0.5
     system = load_run(node_run, "last")
@@ -47,7 +46,7 @@ def test_nodes_are_the_samples_of_a_graphs_run(node_run):
     vectors = system.encode(test.collate([test[0], test[7]]))["node"]
     expected = torch.nn.functional.normalize(system.node_vectors(), dim=1)[[test[0]["index"], test[7]["index"]]]
     torch.testing.assert_close(vectors, expected)
-    embedded = embed_run(node_run, checkpoint="last", columns=("label",))
+    embedded = embed(node_run, checkpoint="last", columns=("label",))
     assert embedded.figures["modalities"] == {"node": 64}
 
 
@@ -87,4 +86,4 @@ def test_graphs_cannot_be_corrupted_and_say_so(node_run, tmp_path):
     ]
     for run in runs:
         with pytest.raises(InputError, match="--corrupt: the batches of .* hold no tensors of numbers to corrupt"):
-            evaluate_run(vertical, run, "last", corrupt=("noise",), limit=40, bootstrap=2)
+            evaluate(run, "last", corrupt=("noise",), limit=40, bootstrap=2)

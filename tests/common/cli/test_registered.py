@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import yaml
 
-from counterpoint.common.cli.discover import find_verticals
 from counterpoint.common.cli.main import main
 from counterpoint.common.cli.options import parse
 from counterpoint.common.cli.pretrain import build_config, config_parser
+from counterpoint.common.discover import find_verticals
 from counterpoint.common.lazy import resolve
 
 VERTICALS = {name: load() for name, load in find_verticals().items()}

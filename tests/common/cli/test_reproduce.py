@@ -5,9 +5,9 @@ import json
 import pytest
 
 from counterpoint.common.cli import reproduce as module
-from counterpoint.common.cli.vertical import SystemEntry, Vertical
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers.reproduce import Claim, sample_data
+from counterpoint.common.vertical import SystemEntry, Vertical
 
 RAN = []
 

@@ -200,9 +200,9 @@ def test_without_a_second_modality_the_gallery_shows_neighbours_among_the_others
 
     from toy_vertical import vertical
 
-    from counterpoint.common.cli.encode import encode_run
-    from counterpoint.common.cli.page import add_gallery
     from counterpoint.common.report import Report
+    from counterpoint.common.runs.encode import encode_run
+    from counterpoint.common.runs.page import add_gallery
 
     encoded = encode_run(run, label="side")
     alone = replace(encoded, vectors={"left": encoded.vectors["left"]})
@@ -252,8 +252,8 @@ class TestTwoRuns:
     def test_other_samples_are_not_paired_even_when_they_are_as_many(self, run):
         from dataclasses import replace
 
-        from counterpoint.common.cli.encode import encode_run
-        from counterpoint.common.cli.measure import Examined, not_paired
+        from counterpoint.common.runs.encode import encode_run
+        from counterpoint.common.runs.measure import Examined, not_paired
 
         encoded = encode_run(run)
         one = Examined(encoded, {}, None)

@@ -6,8 +6,8 @@ from typing import Literal
 import pytest
 
 from counterpoint.common.cli.options import call
-from counterpoint.common.cli.vertical import Outcome
 from counterpoint.common.errors import InputError
+from counterpoint.common.vertical import Outcome
 
 
 def command(

@@ -6,18 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
-from counterpoint.common.cli.options import call
-from counterpoint.common.cli.verbs import Call
-from counterpoint.common.cli.vertical import Outcome
 from counterpoint.common.errors import InputError
+from counterpoint.common.vertical import Outcome
 
 
-def embed(command: Call) -> int:
-    """Run the verb."""
-    return call(command.program, embed_run, command.argv)
-
-
-def embed_run(
+def embed(
     run: Path,
     out: Path | None = None,
     checkpoint: Literal["best", "last"] = "best",
@@ -43,9 +36,9 @@ def embed_run(
     """
     import torch
 
-    from counterpoint.common.cli.encode import open_split
     from counterpoint.common.data import synthetic_part
     from counterpoint.common.data.embeddings import embed_to_parquet
+    from counterpoint.common.runs.encode import open_split
 
     if shard < 1:
         raise InputError(f"shard is {shard}; it must be at least 1")

@@ -9,11 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from counterpoint.common.cli.encode import encode_rows, modality_pairs
-from counterpoint.common.cli.measure import Examined
-from counterpoint.common.cli.suggest import no_such
 from counterpoint.common.errors import InputError
 from counterpoint.common.metrics import CORRUPTIONS, CorruptionSweep, corruption_sweep, encode_labels, knn, retrieval
+from counterpoint.common.runs.encode import encode_rows, modality_pairs
+from counterpoint.common.runs.measure import Examined
+from counterpoint.common.suggest import no_such
 
 Vectors = dict[str, Tensor]
 

@@ -5,18 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from counterpoint.common.cli.options import call
-from counterpoint.common.cli.suggest import no_such
-from counterpoint.common.cli.verbs import Call
-from counterpoint.common.cli.vertical import Outcome
+from counterpoint.common.suggest import no_such
+from counterpoint.common.vertical import Outcome
 
 
-def export(command: Call) -> int:
-    """Run the verb."""
-    return call(command.program, export_run, command.argv)
-
-
-def export_run(
+def export(
     run: Path,
     out: Path,
     format: Literal["auto", "onnx", "torch", "folder"] = "auto",

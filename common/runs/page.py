@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from counterpoint.common.cli.encode import Encoded, modality_pairs
-from counterpoint.common.cli.vertical import Vertical
 from counterpoint.common.kernels import Index, topk_scores
 from counterpoint.common.lazy import resolve
 from counterpoint.common.metrics import Evaluation, LabelFree, RetrievalResult
 from counterpoint.common.report import GalleryRow, Report
+from counterpoint.common.runs.encode import Encoded, modality_pairs
+from counterpoint.common.vertical import Vertical
 
 
 def fill(

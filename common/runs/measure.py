@@ -9,11 +9,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from counterpoint.common.cli.encode import Encoded, NoSplit, encode_run, entry_of
-from counterpoint.common.cli.queries import encode_prompts
-from counterpoint.common.cli.simple import table
-from counterpoint.common.cli.suggest import no_such
-from counterpoint.common.cli.vertical import Vertical
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.metrics import (
@@ -27,6 +22,11 @@ from counterpoint.common.metrics import (
     Split,
     evaluate,
 )
+from counterpoint.common.output import table
+from counterpoint.common.runs.encode import Encoded, NoSplit, encode_run, entry_of
+from counterpoint.common.runs.queries import encode_prompts
+from counterpoint.common.suggest import no_such
+from counterpoint.common.vertical import Vertical
 
 
 @dataclass(frozen=True)

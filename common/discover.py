@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 
-from counterpoint.common.cli.vertical import Vertical
+from counterpoint.common.errors import InputError
+from counterpoint.common.vertical import Vertical
 
 GROUP = "counterpoint.verticals"
 
@@ -27,3 +28,16 @@ def _loader(entry: EntryPoint) -> Callable[[], Vertical]:
         return vertical
 
     return load
+
+
+def vertical_of(*systems: str) -> Vertical:
+    """The installed vertical that lists one of these systems (`"module:Class"`).
+
+    Raises:
+        InputError: none does.
+    """
+    for load in find_verticals().values():
+        vertical = load()
+        if any(entry.system in systems for entry in vertical.systems):
+            return vertical
+    raise InputError(f"no installed vertical has the system {systems[0]}; give vertical=...")

@@ -5,18 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from counterpoint.common.cli.options import call
-from counterpoint.common.cli.verbs import Call
-from counterpoint.common.cli.vertical import Outcome, Vertical
+from counterpoint.common.vertical import Outcome, Vertical
 
 
-def search(command: Call) -> int:
-    """Run the verb."""
-    return call(command.program, search_run, command.argv, command.vertical)
-
-
-def search_run(
-    vertical: Vertical,
+def search(
     run: Path,
     id: str | None = None,
     file: Path | None = None,
@@ -30,6 +22,8 @@ def search_run(
     manifest: Path | None = None,
     embeddings: Path | None = None,
     html: Path | None = None,
+    *,
+    vertical: Vertical | None = None,
 ) -> Outcome:
     """Find the nearest neighbours of a sample (--id), of a file of your own (--file) or of a text (--text, where the
     vertical takes one, as graphs takes SMILES) among the embeddings of RUN.
@@ -48,10 +42,12 @@ def search_run(
         manifest: search in this manifest instead of the run's own data.
         embeddings: folder made by the verb embed; RUN/embeddings-SPLIT, filled first when needed, unless given.
         html: also write query and neighbours as pictures into this HTML file.
+        vertical: the vertical of the run's system; looked up among the installed ones unless given.
     """
-    from counterpoint.common.cli.neighbours import Question, neighbours_page
+    from counterpoint.common.runs.encode import vertical_of_run
+    from counterpoint.common.runs.neighbours import Question, neighbours_page
 
-    question = Question(vertical, run, checkpoint, split, manifest, embeddings)
+    question = Question(vertical or vertical_of_run(run), run, checkpoint, split, manifest, embeddings)
     found = question.ask(id=id, file=file, text=text, source=source, to=to, top=top, kind=index)
     files = {}
     if html is not None:

@@ -12,10 +12,10 @@ import yaml
 from jaxtyping import Float
 from torch import Tensor
 
-from counterpoint.common.cli.suggest import no_such
-from counterpoint.common.cli.vertical import Vertical
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
+from counterpoint.common.suggest import no_such
+from counterpoint.common.vertical import Vertical
 
 
 def sample_of_file(vertical: Vertical, system: Any, file: Path, modality: str) -> dict[str, Any]:

@@ -7,19 +7,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from counterpoint.common.cli.embed import embed_run
-from counterpoint.common.cli.encode import open_split
-from counterpoint.common.cli.queries import encode_sample, sample_of_file, sample_of_text
-from counterpoint.common.cli.simple import table
-from counterpoint.common.cli.suggest import no_such
-from counterpoint.common.cli.vertical import Vertical
 from counterpoint.common.data import synthetic_part
 from counterpoint.common.data.embeddings import EmbeddingStore, model_hash
 from counterpoint.common.data.search import search as search_store
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
+from counterpoint.common.output import table
 from counterpoint.common.report import GalleryRow, Media, Report
+from counterpoint.common.runs.embedding import embed
+from counterpoint.common.runs.encode import open_split
+from counterpoint.common.runs.queries import encode_sample, sample_of_file, sample_of_text
+from counterpoint.common.suggest import no_such
 from counterpoint.common.trainers import load_run
+from counterpoint.common.vertical import Vertical
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Question:
         """Its embeddings of the split, complete and made with the same weights."""
         folder = self.embeddings or self.run / f"embeddings-{self.split}"
         if not (folder / "embeddings.json").is_file() or EmbeddingStore(folder).missing:
-            embed_run(self.run, folder, self.checkpoint, self.split, self.manifest)
+            embed(self.run, folder, self.checkpoint, self.split, self.manifest)
         store = EmbeddingStore(folder)
         if store.info.model_hash != model_hash(self.system):
             raise InputError(f"{folder} was made with other weights than the {self.checkpoint} checkpoint; delete it")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from counterpoint.common.cli.vertical import Outcome
 from counterpoint.common.errors import InputError
+from counterpoint.common.vertical import Outcome
 
 
-def curate_run(
+def curate(
     run: Path,
     out: Path,
     keep: float | None = None,
@@ -41,9 +41,9 @@ def curate_run(
 
     import pandas as pd
 
-    from counterpoint.common.cli.encode import encode_run, modality_pairs
-    from counterpoint.common.cli.suggest import no_such
     from counterpoint.common.data import curate
+    from counterpoint.common.runs.encode import encode_run, modality_pairs
+    from counterpoint.common.suggest import no_such
 
     if keep is None and min_score is None and duplicates is None and not like:
         raise InputError("nothing to do: give --keep, --min_score, --duplicates or --like")

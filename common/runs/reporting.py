@@ -5,19 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from counterpoint.common.cli.options import call
-from counterpoint.common.cli.verbs import Call
-from counterpoint.common.cli.vertical import Outcome, Vertical
 from counterpoint.common.errors import InputError
+from counterpoint.common.vertical import Outcome, Vertical
 
 
-def report(command: Call) -> int:
-    """Run the verb."""
-    return call(command.program, report_run, command.argv, command.vertical)
-
-
-def report_run(
-    vertical: Vertical,
+def report(
     run: Path,
     *others: Path,
     out: Path | None = None,
@@ -29,6 +21,7 @@ def report_run(
     examples: int = 6,
     bootstrap: int = 1000,
     seed: int = 0,
+    vertical: Vertical | None = None,
 ) -> Outcome:
     """Write what there is to see of RUN into one HTML file: figures with intervals, curves, an embedding map, retrieved
     examples, collapse monitors, configuration and environment. With several runs, compare them: figures side by side
@@ -46,12 +39,15 @@ def report_run(
         examples: queries in the gallery.
         bootstrap: resamples of the 95 % intervals.
         seed: seed of the resampling and of the choice of examples.
+        vertical: the vertical of the run's system; looked up among the installed ones unless given.
     """
-    from counterpoint.common.cli.measure import examine
-    from counterpoint.common.cli.page import fill
-    from counterpoint.common.cli.side_by_side import fill_comparison, names_of
     from counterpoint.common.report import Report
+    from counterpoint.common.runs.encode import vertical_of_run
+    from counterpoint.common.runs.measure import examine
+    from counterpoint.common.runs.page import fill
+    from counterpoint.common.runs.side_by_side import fill_comparison, names_of
 
+    vertical = vertical or vertical_of_run(run)
     runs = [run, *others]
     if len({path.resolve() for path in runs}) < len(runs):
         raise InputError("a run is given twice; a comparison needs different runs")

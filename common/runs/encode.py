@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from counterpoint.common.cli.suggest import no_such
-from counterpoint.common.cli.vertical import SystemEntry, Vertical
 from counterpoint.common.data import synthetic_part
 from counterpoint.common.data.encoding import encode_rows as encode_samples
+from counterpoint.common.discover import vertical_of
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
-from counterpoint.common.trainers import load_run, override
+from counterpoint.common.suggest import no_such
+from counterpoint.common.trainers import load_run, load_yaml, override
+from counterpoint.common.vertical import SystemEntry, Vertical
 
 SPLITS = ("train", "val", "test")
 
@@ -137,6 +138,13 @@ def modality_pairs(encoded: Encoded) -> Iterator[tuple[str, str]]:
         for b in names[i + 1 :]:
             if encoded.vectors[a].shape == encoded.vectors[b].shape:
                 yield a, b
+
+
+def vertical_of_run(run: Path) -> Vertical:
+    """The installed vertical that a run's system belongs to."""
+    record = load_yaml(run / "config.yaml")
+    base = (record.get("config") or {}).get("base") or {}  # a finetuned run names what it stands on
+    return vertical_of(str(record.get("system")), *([str(base["system"])] if "system" in base else []))
 
 
 def entry_of(vertical: Vertical, system: Any) -> SystemEntry | None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from counterpoint.common.cli.measure import Examined, not_paired
-from counterpoint.common.cli.page import add_gallery, add_map, curves
-from counterpoint.common.cli.vertical import Vertical
 from counterpoint.common.metrics import LabelFree
 from counterpoint.common.report import Report, compare_runs
+from counterpoint.common.runs.measure import Examined, not_paired
+from counterpoint.common.runs.page import add_gallery, add_map, curves
+from counterpoint.common.vertical import Vertical
 
 
 def names_of(runs: Sequence[Path]) -> list[str]:

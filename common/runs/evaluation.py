@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from counterpoint.common.cli.options import call, jsonable
-from counterpoint.common.cli.verbs import Call
-from counterpoint.common.cli.vertical import Outcome, Vertical
 from counterpoint.common.errors import InputError
+from counterpoint.common.output import write_json
+from counterpoint.common.vertical import Outcome, Vertical
 
 
-def evaluate(command: Call) -> int:
-    """Run the verb."""
-    return call(command.program, evaluate_run, command.argv, command.vertical)
-
-
-def evaluate_run(
-    vertical: Vertical,
+def evaluate(
     run: Path,
     checkpoint: Literal["best", "last"] = "best",
     split: str = "test",
@@ -37,6 +28,8 @@ def evaluate_run(
     seed: int = 0,
     batch_size: int = 128,
     out: Path | None = None,
+    *,
+    vertical: Vertical | None = None,
 ) -> Outcome:
     """Evaluate the checkpoint of RUN with every protocol its data allow: retrieval between modalities in both
     directions, label-free measures, probes and neighbours where there are labels, and the system's own.
@@ -61,12 +54,15 @@ def evaluate_run(
         seed: seed of everything drawn.
         batch_size: samples encoded at a time.
         out: the JSON file; RUN/evaluation-SPLIT.json unless given.
+        vertical: the vertical of the run's system; looked up among the installed ones unless given.
     """
-    from counterpoint.common.cli.measure import comparison_lines, examine, lines_of, not_paired
-    from counterpoint.common.cli.robust import check_corruptions, corrupted
     from counterpoint.common.metrics import compare_evaluations
+    from counterpoint.common.runs.encode import vertical_of_run
+    from counterpoint.common.runs.measure import comparison_lines, examine, lines_of, not_paired
+    from counterpoint.common.runs.robust import check_corruptions, corrupted
 
     check_corruptions(corrupt, severities)
+    vertical = vertical or vertical_of_run(run)
     options = {
         "manifest": manifest,
         "protocols": protocols,
@@ -107,11 +103,3 @@ def evaluate_run(
         lines += ["", *comparison_lines(found, str(against), str(run))]
     write_json(figures, target)
     return Outcome(figures, (*lines, "", f"wrote {target}"), {"evaluation": target})
-
-
-def write_json(figures: dict, target: Path) -> None:
-    """Write JSON under a temporary name, then rename: a reader never sees half a file."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(jsonable(figures), indent=2) + "\n", encoding="utf-8")
-    temporary.replace(target)
