@@ -34,6 +34,7 @@ from counterpoint.audio_speech.augment import audio_view, sheet_view
 from counterpoint.audio_speech.configs import AudioSheetConfig, UnimodalStageConfig
 from counterpoint.audio_speech.models import CCAProjection, VGGTower
 from counterpoint.audio_speech.snippets import SnippetData, load_snippets
+from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.data.samplers import BatchSampler, ShuffleSampler
 from counterpoint.common.losses import InfoNCE, LogitScale, NTXent
 from counterpoint.common.models import Projector
@@ -152,17 +153,13 @@ class AudioSheet(ContrastiveSystem):
         """Fit the CCA projection on so many training pairs (fewer, if there are not so many)."""
         dataset = self.data.pairs
         order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:pairs].tolist()
-        found: dict[str, list[Tensor]] = {m: [] for m in self.modalities}
-        training = self.training
-        self.eval()
-        for start in range(0, len(order), batch_size):
-            samples = [dataset[i] for i in order[start : start + batch_size]]
-            batch = {m: torch.stack([s[m] for s in samples]).to(self.device) for m in self.modalities}
-            for m in self.modalities:
-                found[m].append(self.towers[m](self.view(batch, m)))
-        self.train(training)
         if len(order) > self.config.dim:
-            self.cca.fit(*(torch.cat(found[m]) for m in self.modalities))
+            found = encode_rows(self, dataset, order, what=self._raw, batch_size=batch_size).vectors
+            self.cca.fit(*(found[m].to(self.device) for m in self.modalities))
+
+    def _raw(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Tower outputs before the projection."""
+        return {m: self.towers[m](self.view(batch, m)) for m in self.modalities}
 
 
 class ShortEpochs(ShuffleSampler):

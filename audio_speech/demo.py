@@ -16,10 +16,10 @@ from counterpoint.audio_speech.configs import AudioSheetConfig
 from counterpoint.audio_speech.gallery import picture
 from counterpoint.audio_speech.identify import Identification, identify
 from counterpoint.audio_speech.snippets import SnippetDataset
-from counterpoint.common.data import collate
+from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.kernels import topk_scores
 from counterpoint.common.metrics import Retrieval, RetrievalResult, label_free, retrieval
-from counterpoint.common.progress import note, track
+from counterpoint.common.progress import note
 from counterpoint.common.report import GalleryRow, Report
 from counterpoint.common.runs.page import curves
 from counterpoint.common.trainers import create_system, fit, load_run, override
@@ -68,7 +68,9 @@ def run_demo(
     trained = time.perf_counter()
     note("evaluating on the test pieces and writing the report")
     best = load_run(result.run_dir, "best").use(data)
-    known, unseen = encode_all(best, data.test), encode_all(best, data.unseen)
+    known, unseen = (
+        encode_rows(best, part, batch_size=100, progress="encoding").vectors for part in (data.test, data.unseen)
+    )
     findings = {
         f"seen timbre and tempo ({config.data.test_rendition})": judge(known, data.test),
         f"unseen timbre and tempo ({config.data.unseen_rendition})": judge(unseen, data.unseen),
@@ -89,20 +91,6 @@ def run_demo(
     lines = summary(findings)
     spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     return Outcome(figures, (*lines, "", spent, f"open {report}"), {"report": report, "figures": out / "demo.json"})
-
-
-@torch.no_grad()
-def encode_all(system: AudioSheet, dataset: SnippetDataset, batch_size: int = 100) -> dict[str, Tensor]:
-    """Embeddings of a whole data set, modality -> `[snippets, dim]`."""
-    system.eval()
-    found: dict[str, list[Tensor]] = {}
-    starts = range(0, len(dataset), batch_size)
-    for start in track(starts, "encoding", len(starts)):
-        batch = collate([dataset[i] for i in range(start, min(start + batch_size, len(dataset)))])
-        batch = {k: v.to(system.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-        for modality, z in system.encode(batch).items():
-            found.setdefault(modality, []).append(z.cpu())
-    return {modality: torch.cat(parts) for modality, parts in found.items()}
 
 
 def judge(vectors: dict[str, Tensor], dataset: SnippetDataset) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from counterpoint.audio_speech.audio_sheet import AudioSheet
 from counterpoint.audio_speech.configs import AudioSheetConfig, SheetDataConfig
-from counterpoint.audio_speech.demo import encode_all
 from counterpoint.audio_speech.snippets import SnippetData, load_snippets
+from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.metrics import retrieval
 from counterpoint.common.trainers import create_system, fit, override
 from counterpoint.common.trainers.reproduce import Claim
@@ -79,7 +79,7 @@ def _arm(out: Path, arm: str, seed: int, unimodal: int, align: int, changes: dic
 def _mrr(config: AudioSheetConfig, data: SnippetData) -> float:
     system = create_system(AudioSheet, config).use(data)
     fit(system)
-    vectors = encode_all(system, data.test)
+    vectors = encode_rows(system, data.test, batch_size=100).vectors
     both = retrieval(vectors["audio"], vectors["sheet"], ks=(1,), n_boot=0)
     return (both.a_to_b.metrics["MRR"] + both.b_to_a.metrics["MRR"]) / 2
 

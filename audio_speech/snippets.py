@@ -7,13 +7,13 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from counterpoint.audio_speech.configs import Rendition, SheetDataConfig
 from counterpoint.audio_speech.pieces import chorale_files, chorale_folder, melody, same_tune
 from counterpoint.audio_speech.render import Failed, Job, Piece, Sound, choose_renditions, render
 from counterpoint.common.data.cache import Cache
 from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.data.samples import Samples, options_hash, values_hash
 from counterpoint.common.data.splits import check_leakage, split_by_group
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
@@ -32,7 +32,7 @@ class Moment:
     onset: int
 
 
-class SnippetDataset(Dataset):
+class SnippetDataset(Samples):
     """Pairs of a sheet window and a spectrogram window about the same onset.
 
     A sample holds `sheet` `[height, width + 2 margin]` uint8 (255 is paper), `audio` `[frames + 2 margin, bands]`
@@ -66,7 +66,7 @@ class SnippetDataset(Dataset):
         time, column = piece.engraving.onsets[moment.onset]
         sample = {
             "index": index,
-            "id": f"{piece.id} {moment.rendition} onset {moment.onset}",
+            "id": self.name_of(moment),
             "group": self.tunes[moment.piece],
             "moment": moment.piece << 32 | moment.onset,
         }
@@ -80,6 +80,39 @@ class SnippetDataset(Dataset):
             if not self.audio_margin:
                 sample["sound"] = self._sound(piece, moment, centre)
         return sample
+
+    def name_of(self, moment: Moment) -> str:
+        """The id of a moment's sample."""
+        return f"{self.pieces[moment.piece].id} {moment.rendition} onset {moment.onset}"
+
+    @property
+    def ids(self) -> list[str]:
+        return [self.name_of(moment) for moment in self.moments]
+
+    @property
+    def groups(self) -> list[str]:
+        return [self.tunes[moment.piece] for moment in self.moments]
+
+    columns = ("piece",)
+
+    def column(self, name: str) -> list[str]:
+        return self.piece_ids if name == "piece" else super().column(name)
+
+    def row_of(self, position: int) -> int:
+        """The piece of a snippet."""
+        return self.moments[position].piece
+
+    @cached_property
+    def hash(self) -> str:
+        used = sorted({moment.piece for moment in self.moments})
+        played = values_hash([(self.pieces[i].id, self.pieces[i].engraving.notes) for i in used])
+        return options_hash(
+            played,
+            moments=[(m.piece, str(m.rendition), m.onset) for m in self.moments],
+            config=self.config,
+            margins=self.sheet_margin,
+            modalities=self.modalities,
+        )
 
     def _sound(self, piece: Piece, moment: Moment, centre: float) -> Sound:
         config = self.config.spectrogram

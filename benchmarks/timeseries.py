@@ -121,7 +121,7 @@ def our_step(name: str, batch: int, length: int, channels: int, **changes):
 
     def step(seed):
         torch.manual_seed(seed)
-        data = draw(system.collate(samples), seed, length)
+        data = draw(system.draw_views(dataset.collate(samples)), seed, length)
         loss = system.total(system.losses(data, system.embed(data)))
         optimizer.zero_grad()
         loss.backward()

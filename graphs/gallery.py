@@ -9,6 +9,7 @@ import numpy as np
 
 from counterpoint.common.data.dataset import synthetic_part
 from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.data.samples import ListSamples, Samples
 from counterpoint.common.errors import InputError
 from counterpoint.common.report import Media, Report
 from counterpoint.common.vertical import Outcome
@@ -92,7 +93,7 @@ def picture(sample: dict[str, Any], modality: str) -> Media | None:
     return Media(str(sample.get("id", "")), image=depiction(str(sample["smiles"])), caption=str(sample["smiles"]))
 
 
-def query(file: Path, modality: str, config: Any) -> dict[str, Any]:
+def query(file: Path, modality: str, config: Any) -> Samples:
     """A user's file of one molecule as a sample."""
     from counterpoint.graphs.molecules.reader import read_molecules
 
@@ -102,10 +103,10 @@ def query(file: Path, modality: str, config: Any) -> dict[str, Any]:
     return _sample(str(frame["id"].iloc[0]), str(frame["smiles"].iloc[0]))
 
 
-def query_text(text: str, modality: str, config: Any) -> dict[str, Any]:
+def query_text(text: str, modality: str, config: Any) -> Samples:
     """A SMILES string as a sample.
 
-    >>> query_text("OCC", "molecule", None)["smiles"]
+    >>> query_text("OCC", "molecule", None)[0]["smiles"]
     'CCO'
     """
     from rdkit import Chem, rdBase
@@ -117,10 +118,11 @@ def query_text(text: str, modality: str, config: Any) -> dict[str, Any]:
     return _sample(text, Chem.MolToSmiles(molecule))
 
 
-def _sample(name: str, smiles: str) -> dict[str, Any]:
+def _sample(name: str, smiles: str) -> Samples:
+    from counterpoint.graphs.molecules.data import collate_molecules
     from counterpoint.graphs.molecules.featurize import molecule_graph
 
-    return {"index": 0, "id": name, "group": name, "smiles": smiles, "molecule": molecule_graph(smiles)}
+    return ListSamples([{"id": name, "smiles": smiles, "molecule": molecule_graph(smiles)}], collate_molecules)
 
 
 def preview_page(manifest: Path, out: Path, n: int) -> Outcome:

@@ -9,14 +9,13 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from counterpoint.common.data.dataset import collate
+from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.errors import InputError
+from counterpoint.common.rng import preserved_rng, seed_all
 from counterpoint.common.trainers import ContrastiveSystem, Datasets, fit, override
-from counterpoint.common.trainers.state import preserved_rng, seed_all
 from counterpoint.timeseries.manifest import WindowDataset, load_windows
 from counterpoint.timeseries.windows import WindowSet
 
@@ -64,19 +63,19 @@ class SignalSystem(ContrastiveSystem):
         """Leads of the data."""
         return self.config.data.channels
 
-    def collate(self, samples: list[dict]) -> dict[str, Any]:
-        """Samples to a batch; systems add the step's random crops here, where they are seeded per batch."""
-        return collate(samples)
+    def draw_views(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch with what the step draws at random (crops, jitter): here, where it is seeded per batch."""
+        return batch
 
     def datasets(self) -> Datasets:
         """Windows of the three splits; a split without windows is None."""
         parts = {}
         for split in ("train", "val", "test"):
             part = self.windows.where(split=split)
-            parts[split] = WindowDataset(part, of=self.windows) if len(part) else None
+            parts[split] = WindowDataset(part, of=self.windows, views=self.draw_views) if len(part) else None
         if parts["train"] is None:
             raise InputError(f"{self.config.data.manifest}: no window belongs to split train; run data split first")
-        return Datasets(**parts, collate=self.collate)
+        return Datasets(**parts)
 
     def represent(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch dim"]:
         """The evaluation embedding of windows (not normalized)."""
@@ -103,16 +102,6 @@ class SignalSystem(ContrastiveSystem):
         if average is not None:
             self.encoder = average.module.requires_grad_(True)
 
-    @torch.no_grad()
     def embed_windows(self, windows: WindowSet, batch_size: int = 256) -> Float[Tensor, "windows dim"]:
         """Evaluation embeddings of many windows, in evaluation mode; the mode is put back afterwards."""
-        training = self.training
-        self.eval()
-        dataset = WindowDataset(windows)
-        parts = []
-        for first in range(0, len(windows), batch_size):
-            last = min(first + batch_size, len(windows))
-            x = torch.stack([dataset[i]["x"] for i in range(first, last)])
-            parts.append(self.represent(x.to(self.device)).float().cpu())
-        self.train(training)
-        return torch.cat(parts)
+        return encode_rows(self, WindowDataset(windows), what="features", batch_size=batch_size).vectors["signal"]

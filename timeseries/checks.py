@@ -104,8 +104,8 @@ NOISY = FAULTY = 0.1
 class PlantedPairs(WindowDataset):
     """Training windows of which known shares are noise in both views, or show another window in the second."""
 
-    def __init__(self, windows: WindowSet, of: WindowSet, seed: int):
-        super().__init__(windows, of)
+    def __init__(self, windows: WindowSet, of: WindowSet, seed: int, views: Callable[[dict], dict] | None = None):
+        super().__init__(windows, of, views)
         second, self.noisy, self.faulty = corrupt_pairs(windows.stack(), NOISY, FAULTY, seed)
         self.second = torch.from_numpy(second)
 
@@ -121,8 +121,8 @@ class PlantedDBPM(DBPM):
 
     def datasets(self) -> Datasets:
         part = self.windows.where(split="train")
-        self.planted = PlantedPairs(part, self.windows, self.config.train.seed)
-        return Datasets(self.planted, collate=self.collate)
+        self.planted = PlantedPairs(part, self.windows, self.config.train.seed, self.draw_views)
+        return Datasets(self.planted)
 
 
 def _planted(seed: int, mined: bool, cls: type[DBPM] = PlantedDBPM) -> tuple[DBPM, WindowSet]:

@@ -139,8 +139,8 @@ class DBPM(SignalSystem):
         if config.mining is not None:
             self.miner = BadPairMiner(config.pairs, config.mining, config.train.max_epochs)
 
-    def collate(self, samples: list[dict]) -> dict[str, Any]:
-        batch = super().collate(samples)
+    def draw_views(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch with a weak and a strong view of every window."""
         x = torch.nan_to_num(batch["x"])
         second = torch.nan_to_num(batch["second"]) if "second" in batch else x
         return {**batch, "weak": scaled(x, self.config.scaling), "strong": permuted_jittered(

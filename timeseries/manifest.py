@@ -6,13 +6,17 @@ Columns the vertical adds to a manifest: `file`, `row` (a series of an array fil
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from counterpoint.common.data import Cache, Manifest, ManifestDataset, check_leakage
+from counterpoint.common.data.samples import options_hash
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note, track
 from counterpoint.timeseries.configs import SignalConfig
@@ -184,10 +188,13 @@ class WindowDataset(ManifestDataset):
 
     A lead that a recording lacks, or that is flat, is zero in `x` and False in `present`; single gaps stay NaN, which
     the encoders treat as masked time steps. Codes are positions in the sorted names of the whole set (`of` subsets).
-    With `data.events` a sample also has `steps` [length], the class of every time step (-1: unknown).
+    With `data.events` a sample also has `steps` [length], the class of every time step (-1: unknown). `views` draws
+    what a system's step needs at random from a batch.
     """
 
-    def __init__(self, windows: WindowSet, of: WindowSet | None = None):
+    def __init__(
+        self, windows: WindowSet, of: WindowSet | None = None, views: Callable[[dict], dict] | None = None
+    ):
         whole = of or windows
         self.windows = windows
         self.patients = tuple(sorted(set(whole.frame["group"])))
@@ -198,6 +205,19 @@ class WindowDataset(ManifestDataset):
         self.trial = np.array([codes["trials"][v] for v in frame["trial"]], np.int64)
         meta = {"synthetic": True} if windows.synthetic else {}
         super().__init__(Manifest(frame.assign(position=np.arange(len(frame))), meta=meta), self._load)
+        self.views = views
+
+    @cached_property
+    def hash(self) -> str:
+        return options_hash(self.manifest.hash, windows=self.windows.content_hash)
+
+    def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        batch = super().collate(samples)
+        return batch if self.views is None else self.views(batch)
+
+    def row_of(self, position: int) -> int:
+        """The recording of a window."""
+        return int(self.windows.frame["signal"].iat[position])
 
     def _load(self, row: dict) -> dict:
         i = int(row["position"])

@@ -87,9 +87,8 @@ class TS2Vec(SignalSystem):
         self.encoder = TS2VecEncoder(self.channels, size.dim, size.hidden, size.depth, dropout=size.dropout)
         self.average = AveragedWeights(self.encoder)
 
-    def collate(self, samples: list[dict]) -> dict[str, Any]:
-        """Samples to a batch with the step's crops; of longer windows the crops see `max_length` samples."""
-        batch = super().collate(samples)
+    def draw_views(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch with the step's crops; of longer windows the crops see `max_length` samples."""
         count, time = batch["x"].shape[:2]
         used = min(time, self.config.max_length)
         first = int(torch.randint(0, time - used + 1, ())) if used < time else 0

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float32, Int
 
+from counterpoint.common.data.samples import values_hash
 from counterpoint.common.errors import InputError
 from counterpoint.timeseries.preprocess import MIN_FINITE, MIN_RANGE, Normalizer, check_level, usable_channels
 
@@ -131,6 +133,12 @@ class WindowSet:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Identity of what the windows hold: the signals' values, and how windows are cut and scaled."""
+        kept = (self.signals, self.present, self.mean, self.std, self.steps)
+        return values_hash([kept, self.length, self.fs, self.leads, self.per_window])
 
     def __getitem__(self, i: int) -> Float32[np.ndarray, "length channels"]:
         return self._cut(int(self.frame["signal"].iat[i]), int(self.frame["start"].iat[i]))

@@ -1,7 +1,7 @@
 """Manifests, validation, group-safe splits, datasets, batch samplers and the file cache."""
 
 from counterpoint.common.data.cache import Cache
-from counterpoint.common.data.dataset import BadSample, ManifestDataset, collate, group_codes, synthetic_part
+from counterpoint.common.data.dataset import ManifestDataset, group_codes, synthetic_part
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.data.near_duplicates import NearDuplicate, check_near_duplicates, near_duplicates
 from counterpoint.common.data.samplers import (
@@ -14,6 +14,7 @@ from counterpoint.common.data.samplers import (
     WeightedSampler,
     WithinClusterBatchSampler,
 )
+from counterpoint.common.data.samples import BadSample, ListSamples, Part, Samples, collate
 from counterpoint.common.data.shards import ShardReader, ShardShuffleSampler, index_shards, write_shards
 from counterpoint.common.data.splits import SplitSummary, check_leakage, split_by_group, split_hash
 from counterpoint.common.data.validate import BadRow, ValidationReport, validate_manifest
@@ -26,9 +27,12 @@ __all__ = [
     "ClusterDisjointBatchSampler",
     "GroupUniqueBatchSampler",
     "HardNegativeBatchSampler",
+    "ListSamples",
     "Manifest",
     "ManifestDataset",
     "NearDuplicate",
+    "Part",
+    "Samples",
     "SequentialSampler",
     "ShardReader",
     "ShardShuffleSampler",

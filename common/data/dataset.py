@@ -1,31 +1,23 @@
-"""Datasets over a manifest, and how unreadable samples travel through a loader."""
+"""Samples read from the rows of a manifest."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
-from torch.utils.data import Dataset, default_collate
 
-from counterpoint.common.data.manifest import Manifest, _missing
+from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.data.samples import BadSample, Samples, options_hash, plain
 from counterpoint.common.data.shards import ShardReader
 from counterpoint.common.errors import InputError
+from counterpoint.common.suggest import no_such
 
 
-@dataclass(frozen=True)
-class BadSample:
-    """Stands in the place of a sample that could not be read."""
-
-    index: int
-    id: str
-    reason: str
-
-
-class ManifestDataset(Dataset):
+class ManifestDataset(Samples):
     """Samples of a manifest: `load(row)` returns a dictionary of tensors; `index`, `id` and `group` are added.
 
     Args:
@@ -36,6 +28,7 @@ class ManifestDataset(Dataset):
         max_bad: share of bad samples that stops a run.
         stream: True when the manifest is of tar shards (`write_shards`, `index_shards`); then `load` finds the sample's
             files, extension -> bytes, in `row["files"]`. Draw batches with `ShardShuffleSampler`.
+        reading: every option of `load` that changes what a sample holds (crop, rate, tokenizer); part of `hash`.
 
     >>> table = Manifest.from_rows([{"id": "a", "value": 1.0}, {"id": "b", "value": 2.0}])
     >>> dataset = ManifestDataset(table, lambda row: {"x": torch.tensor(row["value"])})
@@ -50,28 +43,48 @@ class ManifestDataset(Dataset):
         on_error: str = "raise",
         max_bad: float = 0.01,
         stream: bool = False,
+        reading: Mapping[str, Any] | None = None,
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
         self.manifest, self.load, self.on_error, self.max_bad = manifest, load, on_error, max_bad
-        frame = manifest.frame
-        self.indices = frame.index.to_numpy(dtype=np.int64)
-        self.ids = frame["id"].to_numpy(dtype=object)
-        self.groups = frame["group"].to_numpy(dtype=object)
+        self.synthetic = synthetic_part(manifest)
+        self.reading = {"load": getattr(load, "__qualname__", type(load).__qualname__), **(reading or {})}
+        self.table = manifest.table
+        self.indices = manifest.frame.index.to_numpy(dtype=np.int64)
+        self.columns = tuple(self.table.column_names)
         self.reader = ShardReader(manifest) if stream else None
-        self._columns = {name: frame[name].tolist() for name in frame.columns}
 
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def ids(self) -> Sequence[str]:
+        return TextColumn(self.table.column("id"))
+
+    @property
+    def groups(self) -> Sequence[str]:
+        return TextColumn(self.table.column("group"))
+
+    @property
+    def hash(self) -> str:
+        return options_hash(self.manifest.hash, **self.reading)
+
+    def column(self, name: str) -> list[Any]:
+        if name not in self.columns:
+            raise no_such("column", name, self.columns)
+        return [plain(value) for value in self.table.column(name).to_pylist()]
+
     def row(self, position: int) -> dict[str, Any]:
         """The manifest's row behind a sample."""
-        return {k: None if _missing(v[position]) else v[position] for k, v in self._columns.items()}
+        (values,) = self.table.slice(position, 1).to_pylist()
+        return {name: None if value != value else value for name, value in values.items()}
 
     def __getitem__(self, position: int) -> dict[str, Any] | BadSample:
-        index, name = int(self.indices[position]), str(self.ids[position])
+        index = int(self.indices[position])
+        row = self.row(position)
+        name, group = str(row["id"]), str(row["group"])
         try:
-            row = self.row(position)
             if self.reader is not None:
                 row["files"] = self.reader.files(row)
             sample = dict(self.load(row))
@@ -81,48 +94,50 @@ class ManifestDataset(Dataset):
                 return BadSample(index, name, reason)
             where = f"{self.manifest.path or 'manifest'}, row {index + 1} (id {name})"
             raise InputError(f"{where}: {reason}; repair the row, or train with on_error=skip") from error
-        return {**sample, "index": index, "id": name, "group": str(self.groups[position])}
+        return {**sample, "index": index, "id": name, "group": group}
 
 
-def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Stack tensors and numbers; text, values some of which are missing (None), and what does not stack stay a list.
+class TextColumn(Sequence):
+    """An Arrow column of text as a sequence: one value is looked up when it is asked for, none is kept.
 
-    >>> collate([{"x": torch.zeros(2), "id": "a"}, {"x": torch.ones(2), "id": "b"}])["id"]
-    ['a', 'b']
+    >>> names = TextColumn(pa.chunked_array([["a", "b"]]))
+    >>> names[1], len(names), list(names)
+    ('b', 2, ['a', 'b'])
     """
-    batch = {}
-    if odd := set().union(*samples) - set(samples[0]).intersection(*samples):
-        raise ValueError(f"field {min(odd)!r} stands in some samples of a batch only: give None where it is missing")
-    for name in samples[0]:
-        values = [sample[name] for sample in samples]
-        first = values[0]
-        if any(v is None for v in values):
-            batch[name] = values
-            continue
-        if isinstance(first, torch.Tensor) and any(v.shape != first.shape for v in values):
-            shapes = sorted({tuple(v.shape) for v in values})
-            raise ValueError(
-                f"field {name!r} has several shapes in one batch ({shapes[0]}, {shapes[1]}): pad or crop it"
-            )
-        if isinstance(first, (torch.Tensor, np.ndarray, int, float, np.number)):
-            batch[name] = default_collate(values)
-        else:
-            batch[name] = values
-    return batch
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self.values = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, position: Any) -> Any:
+        if isinstance(position, slice):
+            return [str(v) for v in self.values.to_pylist()[position]]
+        return str(self.values[int(position)].as_py())
+
+    def __iter__(self):
+        return iter(self.values.to_pylist())
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.asarray(self.values.to_pylist(), dtype=dtype or object)
 
 
-def synthetic_part(dataset: Any) -> str:
+def synthetic_part(data: Samples | Manifest) -> str:
     """What a generator made of a data set (or of a manifest's), in words; empty where all of it was measured.
 
-    A data set says so in its `synthetic`, or its manifest in `meta["synthetic"]`: True, or the words. Whatever shows
-    figures or samples of the data set repeats it.
+    A manifest says so in `meta["synthetic"]`: True, or the words. Whatever shows figures or samples repeats it.
 
     >>> made = Manifest.from_rows([{"id": "a"}], meta={"synthetic": "sound rendered from real scores"})
     >>> synthetic_part(ManifestDataset(made, lambda row: {}))
     'sound rendered from real scores'
     """
-    table = dataset if isinstance(dataset, Manifest) else getattr(dataset, "manifest", None)
-    said = getattr(dataset, "synthetic", None) or getattr(table, "meta", {}).get("synthetic")
+    said = data.meta.get("synthetic") if isinstance(data, Manifest) else data.synthetic
     return said if isinstance(said, str) else "made by a generator, not measured" if said else ""
 
 

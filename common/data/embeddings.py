@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -26,8 +26,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from counterpoint.common.data.dataset import collate
 from counterpoint.common.data.encoding import encode_rows
+from counterpoint.common.data.samples import Samples, checked
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import track
 
@@ -67,34 +67,30 @@ def model_hash(module: torch.nn.Module) -> str:
 
 def embed_to_parquet(
     system: Any,
-    dataset: Any,
+    dataset: Samples,
     out: str | os.PathLike[str],
     *,
     metadata: Sequence[str] = (),
     batch_size: int = 128,
     shard_size: int = 4096,
-    collate_fn: Callable[[list[dict]], dict] = collate,
-    device: str | torch.device = "cpu",
-    data_hash: str | None = None,
+    workers: int = 0,
+    device: str | torch.device | None = None,
 ) -> EmbeddingStore:
     """Encode a data set into `out`; run it in as many processes as there are cores, and again after a crash.
 
     Args:
         system: a module with `encode(batch) -> {modality: [batch, dim]}`.
-        dataset: map-style; samples are dictionaries with `id` and `group`. Unreadable ones (`BadSample`) are left out
-            and listed with their reasons in the shard.
-        metadata: further sample keys (labels) or columns of the data set's manifest to store beside the vectors.
-        data_hash: identity of the data; taken from `dataset.manifest.hash` when there is one. Give it where the
-            manifest does not tell data apart (another crop, another sampling rate) or there is none: then only the type
-            and the length of the data set are compared.
+        dataset: the samples; unreadable ones (`BadSample`) are left out and listed with their reasons in the shard.
+        metadata: further sample keys (labels) or columns of the data set to store beside the vectors.
+        workers: processes that read samples beside this one.
+        device: where batches are encoded; the device of the system's parameters unless given.
 
     Raises:
         InputError: the folder holds embeddings of another model or of other data.
     """
     out = Path(out)
-    manifest = getattr(dataset, "manifest", None)
-    identity = data_hash or getattr(manifest, "hash", None) or f"{type(dataset).__name__}:{len(dataset)}"
-    info = EmbeddingInfo(model_hash(system), identity, len(dataset), shard_size, tuple(metadata))
+    checked(dataset, "what is to be embedded")
+    info = EmbeddingInfo(model_hash(system), dataset.hash, len(dataset), shard_size, tuple(metadata))
     if info.samples == 0:
         raise InputError(f"{out}: there is no sample to embed")
     _agree(out, info)
@@ -108,7 +104,7 @@ def embed_to_parquet(
             with _claim(out, i) as mine:
                 if mine and not _part(out, i).exists():
                     rows = range(i * shard_size, min((i + 1) * shard_size, info.samples))
-                    table = _table(system, dataset, rows, metadata, batch_size, collate_fn, device, info)
+                    table = _table(system, dataset, rows, metadata, batch_size, workers, device, info)
                     _write(table, _part(out, i))
     finally:
         system.train(was_training)
@@ -117,25 +113,26 @@ def embed_to_parquet(
 
 def _table(
     system: Any,
-    dataset: Any,
+    dataset: Samples,
     rows: range,
     metadata: Sequence[str],
     batch_size: int,
-    collate_fn: Callable[[list[dict]], dict],
-    device: str | torch.device,
+    workers: int,
+    device: str | torch.device | None,
     info: EmbeddingInfo,
 ) -> pa.Table:
     found = encode_rows(
         system,
         dataset,
         rows,
-        facts=lambda position, sample: {name: _fact(dataset, position, sample, name) for name in metadata},
+        facts=tuple(metadata),
         batch_size=batch_size,
-        collate_fn=collate_fn,
+        workers=workers,
         device=device,
     )
     extra = {name: found.facts.get(name, []) for name in metadata}
-    table = pa.table({"id": found.ids, "group": found.groups, "row": found.positions, **extra})
+    places = {"row": [dataset.row_of(p) for p in found.positions], "sample": found.positions}
+    table = pa.table({"id": found.ids, "group": found.groups, **places, **extra})
     for name, z in found.vectors.items():
         if not torch.isfinite(z).all():
             row = int((~torch.isfinite(z).all(1)).nonzero()[0])
@@ -180,8 +177,8 @@ class EmbeddingStore:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """id, group, row in the data set, and the metadata columns."""
-        names = ["id", "group", "row", *self.info.columns]
+        """id, group, manifest row, place among the samples, and the metadata columns."""
+        names = ["id", "group", "row", "sample", *self.info.columns]
         # A column without a value in a whole shard has no type there, and integers in one may be numbers in another.
         parts = [t.select(names) for t in self._tables]
         return pa.concat_tables(parts, promote_options="permissive").to_pandas()
@@ -217,16 +214,6 @@ class EmbeddingStore:
 
     def __len__(self) -> int:
         return sum(len(t) for t in self._tables)
-
-
-def _fact(dataset: Any, position: int, sample: Mapping[str, Any], name: str) -> object:
-    if name in sample:
-        value = sample[name]
-        return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
-    manifest = getattr(dataset, "manifest", None)
-    if manifest is not None and name in manifest.frame:
-        return manifest.row(position)[name]
-    raise InputError(f"metadata {name!r}: neither a key of the samples nor a column of their manifest")
 
 
 def _agree(out: Path, info: EmbeddingInfo) -> None:

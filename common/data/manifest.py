@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
+from counterpoint.common.data.arrow import table_hash, table_of
 from counterpoint.common.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -100,11 +101,14 @@ class Manifest:
         return len(self.frame)
 
     @cached_property
+    def table(self) -> pa.Table:
+        """The rows as an Arrow table: what data sets read, shared by worker processes without copies."""
+        return table_of(self.frame)
+
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of the content: the same for every file format and column order."""
-        columns = sorted(self.frame.columns)
-        text = self.frame[columns].to_json(orient="records", lines=True, double_precision=12, force_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return table_hash(self.table)
 
     def select(self, split: str | None = None, **equal: Any) -> Manifest:
         """The rows of one split (and with the given column values); the stable sample numbers stay."""
@@ -165,7 +169,7 @@ def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
         raise InputError(
             f"{name}: a manifest needs a column 'id'; found: {', '.join(map(str, frame.columns)) or 'none'}"
         )
-    frame = frame.copy()
+    frame = frame.copy(deep=False)
     empty = frame["id"].isna() | (frame["id"].astype(str) == "")
     if empty.any():
         raise InputError(f"{name}, row {_row(frame, empty)}: empty id; every sample needs its own")
@@ -178,10 +182,10 @@ def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     if "group" not in frame:
         frame["group"] = frame["id"]
     named = frame["group"].notna() & (frame["group"].astype(str) != "")
-    frame["group"] = frame["group"].astype(object).where(named, frame["id"]).astype(str)
+    frame["group"] = frame["group"].astype(str).where(named, frame["id"])
     if "split" not in frame:
         frame["split"] = ""
-    frame["split"] = frame["split"].astype(object).where(frame["split"].notna(), "").astype(str)
+    frame["split"] = frame["split"].astype(str).where(frame["split"].notna(), "")
     wrong = ~frame["split"].isin((*SPLITS, ""))
     if wrong.any():
         value = frame["split"][wrong].iloc[0]

@@ -50,7 +50,7 @@ def curate(
     if bool(like) != (top is not None):
         raise InputError("--like and --top go together")
     encoded = encode_run(run, checkpoint, split, manifest=manifest)
-    source = getattr(encoded.dataset, "manifest", None)
+    source = encoded.dataset.manifest
     if source is None or len(source) != len(encoded.dataset):
         raise InputError(f"the data of {type(encoded.system).__name__} are no manifest with one row per sample")
     names = list(encoded.vectors)

@@ -19,6 +19,7 @@ def embed(
     columns: tuple[str, ...] = (),
     shard: int = 4096,
     batch_size: int = 128,
+    workers: int = 0,
 ) -> Outcome:
     """Write the embeddings of a split as Parquet shards: id, group, row and one vector column per modality.
 
@@ -33,16 +34,16 @@ def embed(
         columns: sample fields or manifest columns to store beside the vectors, e.g. label,piece.
         shard: rows of a shard.
         batch_size: samples encoded at a time.
+        workers: processes that read samples beside this one.
     """
     import torch
 
-    from counterpoint.common.data import synthetic_part
     from counterpoint.common.data.embeddings import embed_to_parquet
     from counterpoint.common.runs.encode import open_split
 
     if shard < 1:
         raise InputError(f"shard is {shard}; it must be at least 1")
-    system, dataset, collate = open_split(run, checkpoint, split, manifest)
+    system, dataset = open_split(run, checkpoint, split, manifest)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     folder = out or run / f"embeddings-{split}"
     store = embed_to_parquet(
@@ -52,10 +53,9 @@ def embed(
         metadata=columns,
         batch_size=batch_size,
         shard_size=shard,
-        collate_fn=collate,
-        device=device,
+        workers=workers,
     )
-    figures = {**asdict(store.info), "missing": store.missing, "synthetic": synthetic_part(dataset)}
+    figures = {**asdict(store.info), "missing": store.missing, "synthetic": dataset.synthetic}
     if store.missing:
         return Outcome(figures, (f"{folder}: {len(store.missing)} shards are still being written by others",))
     sizes = {name: store.vectors(name).shape[1] for name in store.modalities}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from counterpoint.common.data import synthetic_part
+from counterpoint.common.data import Samples
 from counterpoint.common.data.encoding import encode_rows as encode_samples
 from counterpoint.common.discover import vertical_of
 from counterpoint.common.errors import InputError
@@ -38,18 +38,16 @@ class Encoded:
         ids, groups: of each row.
         labels: of each row, where a label field was asked for.
         left_out: unreadable samples as (id, reason).
-        collate: how samples become batches.
     """
 
     system: Any
-    dataset: Any
+    dataset: Samples
     positions: list[int]
     vectors: dict[str, Tensor]
     ids: list[str]
     groups: list[str]
     labels: Any
     left_out: list[tuple[str, str]]
-    collate: Any = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,15 +55,15 @@ class Encoded:
     @property
     def synthetic(self) -> str:
         """What of the data a generator made; empty where all of them were measured."""
-        return synthetic_part(self.dataset)
+        return self.dataset.synthetic
 
     def sample(self, row: int) -> dict[str, Any]:
         """The sample behind a row of the embeddings."""
         return self.dataset[self.positions[row]]
 
 
-def open_split(run: Path, checkpoint: str, split: str, manifest: Path | None = None) -> tuple[Any, Any, Any]:
-    """(system, dataset, collate) of a run; `manifest` replaces the data it was trained on."""
+def open_split(run: Path, checkpoint: str, split: str, manifest: Path | None = None) -> tuple[Any, Samples]:
+    """(system, samples) of a run; `manifest` replaces the data it was trained on."""
     system = load_run(run, checkpoint)
     if manifest is not None:
         if not hasattr(getattr(system.config, "data", None), "manifest"):
@@ -76,7 +74,7 @@ def open_split(run: Path, checkpoint: str, split: str, manifest: Path | None = N
     found = {name: getattr(datasets, name) for name in SPLITS if getattr(datasets, name) is not None}
     if split not in found:
         raise NoSplit(str(no_such("split", split, found)))
-    return system, found[split], datasets.collate
+    return system, found[split]
 
 
 def encode_run(
@@ -90,11 +88,11 @@ def encode_run(
     label: str | None = None,
 ) -> Encoded:
     """Load a run's checkpoint and encode a split, its first `limit` samples; `NoSplit` where the data have none."""
-    system, dataset, collate = open_split(run, checkpoint, split, manifest)
+    system, dataset = open_split(run, checkpoint, split, manifest)
     rows = range(len(dataset) if limit is None else min(limit, len(dataset)))
     if not rows:
         raise InputError(f"{run}: the {split} split is empty")
-    encoded = encode_rows(system, dataset, collate, rows, batch_size, label)
+    encoded = encode_rows(system, dataset, rows, batch_size, label)
     if not encoded.ids:
         raise InputError(f"{run}: no sample of {split} could be read; the first: {encoded.left_out[0][1]}")
     if encoded.left_out:
@@ -105,8 +103,7 @@ def encode_run(
 
 def encode_rows(
     system: Any,
-    dataset: Any,
-    collate: Any,
+    dataset: Samples,
     rows: Sequence[int],
     batch_size: int = 128,
     label: str | None = None,
@@ -118,17 +115,13 @@ def encode_rows(
         system.to(device).eval(),
         dataset,
         rows,
-        facts=lambda position, sample: {} if label is None else {"label": _label(dataset, position, sample, label)},
+        facts=() if label is None else (label,),
         change=change,
         batch_size=batch_size,
-        collate_fn=collate,
-        device=device,
         progress="encoding",
     )
-    labels = _stack(found.facts.get("label", []))
-    return Encoded(
-        system, dataset, found.positions, found.vectors, found.ids, found.groups, labels, found.left_out, collate
-    )
+    labels = _stack(found.facts.get(label, []))
+    return Encoded(system, dataset, found.positions, found.vectors, found.ids, found.groups, labels, found.left_out)
 
 
 def modality_pairs(encoded: Encoded) -> Iterator[tuple[str, str]]:
@@ -151,17 +144,6 @@ def entry_of(vertical: Vertical, system: Any) -> SystemEntry | None:
     """The vertical's entry of a loaded system."""
     name = f"{type(system).__module__}:{type(system).__qualname__}"
     return next((entry for entry in vertical.systems if entry.system == name), None)
-
-
-def _label(dataset: Any, position: int, sample: dict[str, Any], name: str) -> Any:
-    if name in sample:
-        value = sample[name]
-        return value.tolist() if isinstance(value, Tensor) else value
-    manifest = getattr(dataset, "manifest", None)
-    if manifest is not None and name in manifest.frame:
-        return manifest.row(position)[name]
-    texts = [key for key, value in sample.items() if not isinstance(value, Tensor) or value.ndim < 2]
-    raise no_such("label field", name, [*texts, *(() if manifest is None else manifest.frame.columns)])
 
 
 def _stack(labels: list) -> Any:

@@ -85,7 +85,7 @@ def evaluate(
         "system": type(encoded.system).__name__,
         "checkpoint": checkpoint,
         "split": split,
-        "manifest_hash": getattr(getattr(encoded.dataset, "manifest", None), "hash", None),
+        "data": encoded.dataset.hash,
         "synthetic": encoded.synthetic,
         "left_out": [{"id": name, "reason": reason} for name, reason in encoded.left_out],
         **evaluation.as_dict(),

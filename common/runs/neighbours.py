@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from counterpoint.common.data import synthetic_part
 from counterpoint.common.data.embeddings import EmbeddingStore, model_hash
 from counterpoint.common.data.search import search as search_store
 from counterpoint.common.errors import InputError
@@ -16,7 +15,7 @@ from counterpoint.common.output import table
 from counterpoint.common.report import GalleryRow, Media, Report
 from counterpoint.common.runs.embedding import embed
 from counterpoint.common.runs.encode import open_split
-from counterpoint.common.runs.queries import encode_sample, sample_of_file, sample_of_text
+from counterpoint.common.runs.queries import encode_samples, samples_of_file, samples_of_text
 from counterpoint.common.suggest import no_such
 from counterpoint.common.trainers import load_run
 from counterpoint.common.vertical import Vertical
@@ -110,13 +109,13 @@ class Question:
         for name in (source, to):
             if name not in names:
                 raise no_such("modality", name, names)
-        sample, vectors = None, None
+        samples, vectors = None, None
         if file is not None:
-            sample = sample_of_file(self.vertical, self.system, file, source)
+            samples = samples_of_file(self.vertical, self.system, file, source)
         elif text is not None:
-            sample = sample_of_text(self.vertical, self.system, text, source)
-        if sample is not None:
-            vectors = encode_sample(self.system, sample, source)
+            samples = samples_of_text(self.vertical, self.system, text, source)
+        if samples is not None:
+            vectors = encode_samples(self.system, samples, source)
         (found,) = search_store(
             store, target=to, ids=[id] if id is not None else (), source=source, vectors=vectors, k=top, kind=kind
         )
@@ -131,13 +130,13 @@ class Question:
             groups=[groups[place] for place in places],
             scores=[hit.score for hit in found.hits],
             pool=len(store) - (id is not None and source == to),
-            sample=sample,
-            synthetic=synthetic_part(self.dataset),
+            sample=None if samples is None else samples[0],
+            synthetic=self.dataset.synthetic,
         )
 
     def picture(self, place: int, modality: str) -> Media:
         """One stored sample in the field's own picture."""
-        rows = self.store.frame["row"].tolist()
+        rows = self.store.frame["sample"].tolist()
         return resolve(self.vertical.gallery)(self.dataset[rows[place]], modality)
 
 

@@ -12,37 +12,40 @@ import yaml
 from jaxtyping import Float
 from torch import Tensor
 
+from counterpoint.common.data.encoding import encode_rows
+from counterpoint.common.data.samples import ListSamples, Samples
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.suggest import no_such
 from counterpoint.common.vertical import Vertical
 
 
-def sample_of_file(vertical: Vertical, system: Any, file: Path, modality: str) -> dict[str, Any]:
-    """A user's file as one sample."""
+def samples_of_file(vertical: Vertical, system: Any, file: Path, modality: str) -> Samples:
+    """A user's file as samples."""
     if vertical.query is None:
         raise InputError(f"{vertical.name} cannot read a file as a sample")
     if not file.is_file():
         raise InputError(f"{file}: no such file")
-    return resolve(vertical.query)(file, modality, system.config)
+    return _as_samples(resolve(vertical.query)(file, modality, system.config))
 
 
-def sample_of_text(vertical: Vertical, system: Any, text: str, modality: str) -> dict[str, Any]:
-    """A user's text (a SMILES string, a sentence) as one sample."""
+def samples_of_text(vertical: Vertical, system: Any, text: str, modality: str) -> Samples:
+    """A user's text (a SMILES string, a sentence) as samples."""
     if vertical.text is None:
         raise InputError(f"{vertical.name} takes no text; give a file")
-    return resolve(vertical.text)(text, modality, system.config)
+    return _as_samples(resolve(vertical.text)(text, modality, system.config))
 
 
-def encode_sample(system: Any, sample: Mapping[str, Any], modality: str) -> Float[Tensor, "1 dim"]:
-    """The embedding of one sample, made where the system is."""
-    device = next(system.parameters()).device
-    batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in system.collate([sample]).items()}
-    with torch.inference_mode():
-        found = system.encode(batch, modality)
+def _as_samples(found: Samples | Mapping[str, Any]) -> Samples:
+    return found if isinstance(found, Samples) else ListSamples([found])
+
+
+def encode_samples(system: Any, samples: Samples, modality: str) -> Float[Tensor, "samples dim"]:
+    """The embeddings of a user's samples, made where the system is."""
+    found = encode_rows(system, samples, what=lambda batch: system.encode(batch, modality)).vectors
     if modality not in found:
         raise no_such("modality", modality, found)
-    return found[modality].float().cpu()
+    return found[modality]
 
 
 def read_prompts(path: Path) -> dict[str, list[str]]:
@@ -76,10 +79,10 @@ def encode_prompts(
             file = path.parent / one
             try:
                 if vertical.text is None or file.is_file():
-                    sample = sample_of_file(vertical, system, file, modality)
+                    samples = samples_of_file(vertical, system, file, modality)
                 else:
-                    sample = sample_of_text(vertical, system, one, modality)
-                rows.append(encode_sample(system, sample, modality))
+                    samples = samples_of_text(vertical, system, one, modality)
+                rows.append(encode_samples(system, samples, modality))
             except ValueError as error:
                 raise InputError(f"{path}, class {name!r}: {error}") from error
         vectors[name] = torch.cat(rows)

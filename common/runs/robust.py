@@ -42,7 +42,7 @@ def corrupted(
     system, dataset, positions = encoded.system, encoded.dataset, encoded.positions
 
     def encode(change: Callable[[dict, list[int]], dict] | None) -> Vectors:
-        return encode_rows(system, dataset, encoded.collate, positions, batch_size, change=change).vectors
+        return encode_rows(system, dataset, positions, batch_size, change=change).vectors
 
     found = {}
     for field in _inputs(encoded):
@@ -74,7 +74,7 @@ def _generator(seed: int, field: str, row: int) -> torch.Generator:
 
 def _inputs(encoded: object) -> list[str]:
     """Names of the batch's tensors of numbers with one row per sample; those named after a modality when there are."""
-    batch = encoded.collate([encoded.sample(0)])
+    batch = encoded.dataset.collate([encoded.sample(0)])
     numbers = [
         name
         for name, value in batch.items()

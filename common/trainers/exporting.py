@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from counterpoint.common.data.batch import rows
 from counterpoint.common.errors import InputError
+from counterpoint.common.rng import preserved_rng
 from counterpoint.common.trainers.loader import Datasets
-from counterpoint.common.trainers.state import preserved_rng
-from counterpoint.common.trainers.steps import batch_rows
 
 FORMATS = {"onnx": ".onnx", "torch": ".pt2"}  # with the endings that say so
 
@@ -95,7 +95,7 @@ def example_batch(system: Any, size: int = 4) -> dict[str, Any]:
     """The first samples of the system's validation (else training) data."""
     datasets: Datasets = system.datasets()
     source = datasets.val if datasets.val is not None else datasets.train
-    return datasets.collate([source[i] for i in range(min(size, len(source)))])
+    return source.collate([source[i] for i in range(min(size, len(source)))])
 
 
 class _Watched(dict):
@@ -126,7 +126,7 @@ def _export(
     odd = [n for n in names if not isinstance(batch[n], Tensor)]
     if odd:
         raise InputError(f"the encoder reads {odd[0]!r}, which is not a tensor: an exported model takes tensors only")
-    if batch_rows(batch) < 2:
+    if rows(batch) < 2:
         raise InputError("export needs an example batch of at least two samples")
     encoder = Encoder(system, names, modality)
     tensors = tuple(batch[n] for n in names)
@@ -145,7 +145,7 @@ def _export(
         raise InputError(
             f"{type(system).__name__} cannot be exported ({' '.join(str(error).split())[:300]})"
         ) from error
-    worst, sizes = 0.0, (batch_rows(batch), batch_rows(batch) - 1)
+    worst, sizes = 0.0, (rows(batch), rows(batch) - 1)
     for size in sizes:
         part = tuple(t[:size] for t in tensors)
         for name, mine, theirs in zip(outputs, encoder(*part), run(*part)):

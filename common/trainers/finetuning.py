@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from counterpoint.common.data.dataset import BadSample
+from counterpoint.common.data.encoding import encode_rows
+from counterpoint.common.data.samples import BadSample, Part, Samples, options_hash, values_hash
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.metrics.fewshot import nested_subset
+from counterpoint.common.rng import preserved_rng, seed_all
 from counterpoint.common.trainers.adapt import freeze, inject_lora, layerwise_groups
 from counterpoint.common.trainers.config import from_dict, load_yaml, override, to_dict
 from counterpoint.common.trainers.finetune_config import IMBALANCE, MODES, FinetuneConfig
@@ -29,13 +31,7 @@ from counterpoint.common.trainers.run import (
     load_run,
     load_weights,
 )
-from counterpoint.common.trainers.state import (
-    find_checkpoint,
-    preserved_rng,
-    read_state,
-    seed_all,
-    write_checkpoint,
-)
+from counterpoint.common.trainers.state import find_checkpoint, read_state, write_checkpoint
 from counterpoint.common.trainers.system import ContrastiveSystem
 from counterpoint.common.trainers.tasks import Digest, Task, task_class
 
@@ -57,7 +53,7 @@ def finetune(config: FinetuneConfig, resume: str | Path | None = None) -> RunRes
     datasets = best.datasets()
     report: dict[str, Any] = {"task": best.config.task, "mode": best.config.mode, "labels": list(best.config.labels)}
     if best.config.calibrate and datasets.val is not None:
-        fitted = best.task.calibrate(best.predictions(datasets.val, datasets.collate)[0])
+        fitted = best.task.calibrate(best.predictions(datasets.val)[0])
         if fitted:
             folder = find_checkpoint(checkpoint_dir(result.run_dir, "best"))
             write_checkpoint(folder, best.state_dict(), read_state(folder))
@@ -65,7 +61,7 @@ def finetune(config: FinetuneConfig, resume: str | Path | None = None) -> RunRes
     for split in ("val", "test"):
         dataset = getattr(datasets, split)
         if dataset is not None:
-            report[split] = best.scores(dataset, datasets.collate)
+            report[split] = best.scores(dataset)
     text = json.dumps(report, indent=2, default=float) + "\n"
     (result.run_dir / "finetune.json").write_text(text, encoding="utf-8")
     figures = {f"test/{k}": v for k, v in report.get("test", {}).get("metrics", {}).items()}
@@ -100,7 +96,7 @@ def create_finetune(config: FinetuneConfig) -> FinetuneSystem:
         s for s in map(datasets.train.__getitem__, range(len(datasets.train))) if not isinstance(s, BadSample)
     )
     with torch.no_grad(), preserved_rng():
-        features = task(config).features(base.eval(), datasets.collate([sample]))
+        features = task(config).features(base.eval(), datasets.train.collate([sample]))
     modality = config.modality or next((m for m in base.modalities if m in features), next(iter(features)))
     if modality not in features:
         raise InputError(f"modality {modality!r} is not one of {', '.join(features)}")
@@ -113,25 +109,28 @@ def create_finetune(config: FinetuneConfig) -> FinetuneSystem:
     return system
 
 
-class Labelled(torch.utils.data.Dataset):
+class Labelled(Part):
     """The samples that carry a label, with it as `target`."""
 
-    def __init__(self, dataset: Any, positions: Sequence[int], targets: np.ndarray | None, task: Task) -> None:
-        self.dataset, self.positions, self.targets = dataset, list(positions), targets
-        self.target = task.target
-        groups = getattr(dataset, "groups", None)
-        self.groups = list(map(str, positions)) if groups is None else [str(groups[p]) for p in positions]
-        self.manifest = getattr(dataset, "manifest", None)
-
-    def __len__(self) -> int:
-        return len(self.positions)
+    def __init__(self, samples: Samples, positions: Sequence[int], targets: np.ndarray | None, task: Task) -> None:
+        super().__init__(samples, positions)
+        self.targets, self.target = targets, task.target
 
     def __getitem__(self, i: int) -> Any:
-        sample = self.dataset[self.positions[i]]
+        sample = super().__getitem__(i)
         if isinstance(sample, BadSample):
             return sample
         target = self.target(sample) if self.targets is None else torch.as_tensor(self.targets[i])
         return {**sample, "target": target}
+
+    @property
+    def hash(self) -> str:
+        return options_hash(super().hash, targets=None if self.targets is None else values_hash(self.targets))
+
+    def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The data set's own batch, and the targets."""
+        batch = super().collate([{k: v for k, v in s.items() if k != "target"} for s in samples])
+        return {**batch, "target": torch.stack([s["target"] for s in samples])}
 
 
 class FinetuneSystem(ContrastiveSystem):
@@ -163,7 +162,7 @@ class FinetuneSystem(ContrastiveSystem):
         self.base.stage = list(self.base.stages())[-1]
         found = self.base.datasets()
         parts = {s: self._labelled(getattr(found, s), s) for s in ("train", "val", "test")}
-        return Datasets(**parts, collate=_Collate(found.collate))
+        return Datasets(**parts)
 
     def _labelled(self, dataset: Any, split: str) -> Labelled | None:
         if dataset is None:
@@ -180,8 +179,8 @@ class FinetuneSystem(ContrastiveSystem):
         return Labelled(dataset, positions.tolist(), targets, self.task)
 
     def _subset(self, dataset: Any, table: np.ndarray | None, positions: np.ndarray) -> np.ndarray:
-        groups = getattr(dataset, "groups", None)
-        units = np.asarray([str(p if groups is None else groups[p]) for p in positions])
+        groups = dataset.groups
+        units = np.asarray([groups[p] for p in positions])
         codes, fraction = self.task.strata(table, positions), self.config.fraction
         return nested_subset(codes, units, (fraction,), self.config.train.seed)[fraction]
 
@@ -228,49 +227,21 @@ class FinetuneSystem(ContrastiveSystem):
         """What the task makes of the head's output: probabilities, or values in the target's unit."""
         return self.task.predict(self.embed(batch)["logits"])
 
-    @torch.no_grad()
-    def predictions(self, dataset: Labelled, collate: Callable) -> tuple[Digest, list[str]]:
+    def predictions(self, dataset: Labelled) -> tuple[Digest, list[str]]:
         """The task's digest and the groups of a split, in order; unreadable samples are left out."""
-        with preserved_rng():
-            seed_all(self.config.train.seed)  # datasets that draw views give the same ones every time
-            return self._predictions(dataset, collate)
+        train = self.config.train
+        found = encode_rows(self, dataset, what=self._digest, batch_size=train.batch_size, seed=train.seed)
+        return found.vectors, found.groups
 
-    def _predictions(self, dataset: Labelled, collate: Callable) -> tuple[Digest, list[str]]:
-        self.eval()
-        parts: list[Digest] = []
-        groups: list[str] = []
-        size = self.config.train.batch_size
-        for start in range(0, len(dataset), size):
-            chosen = range(start, min(start + size, len(dataset)))
-            samples = [(i, dataset[i]) for i in chosen]
-            good = [(i, s) for i, s in samples if not isinstance(s, BadSample)]
-            if good:
-                batch = {
-                    k: v.to(self.device) if isinstance(v, Tensor) else v
-                    for k, v in collate([s for _, s in good]).items()
-                }
-                found = self.task.digest(self.embed(batch)["logits"], batch["target"])
-                parts.append({k: v.cpu() for k, v in found.items()})
-                groups += [dataset.groups[i] for i, _ in good]
-        return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}, groups
+    def _digest(self, batch: Mapping[str, Any]) -> Digest:
+        return self.task.digest(self.embed(batch)["logits"], batch["target"])
 
-    def scores(self, dataset: Labelled, collate: Callable) -> dict[str, Any]:
+    def scores(self, dataset: Labelled) -> dict[str, Any]:
         """Figures with chance levels and intervals over groups, as plain data."""
-        return self.task.scores(*self.predictions(dataset, collate))
+        return self.task.scores(*self.predictions(dataset))
 
     def validation_rows(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.task.digest(embeddings["logits"], batch["target"])
 
     def validation_metrics(self, embeddings: Mapping[str, Tensor]) -> dict[str, float]:
         return {f"val/{k}": v for k, v in self.task.quick(dict(embeddings)).items()}
-
-
-class _Collate:
-    """The system's own collate, and the targets."""
-
-    def __init__(self, collate: Callable) -> None:
-        self.collate = collate
-
-    def __call__(self, samples: Sequence[dict]) -> dict[str, Any]:
-        batch = self.collate([{k: v for k, v in s.items() if k != "target"} for s in samples])
-        return {**batch, "target": torch.stack([s["target"] for s in samples])}

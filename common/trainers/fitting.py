@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from counterpoint.common.data.samplers import SequentialSampler
 from counterpoint.common.errors import InputError
+from counterpoint.common.rng import preserved_rng, seed_all
 from counterpoint.common.trainers.keeper import RunKeeper
 from counterpoint.common.trainers.loader import Batches, Datasets, Requests
 from counterpoint.common.trainers.logger import MetricsCsv
@@ -33,7 +34,7 @@ from counterpoint.common.trainers.run import (
     record_data,
 )
 from counterpoint.common.trainers.sharding import ShardedStrategy
-from counterpoint.common.trainers.state import find_checkpoint, preserved_rng, read_state, seed_all
+from counterpoint.common.trainers.state import find_checkpoint, read_state
 from counterpoint.common.trainers.system import ContrastiveSystem, Progress, Stage
 
 
@@ -140,7 +141,7 @@ def _run_stage(
     stage_number = system.progress.stage
     requests = Requests(sampler, train.seed, stage_number, rank, world)
     batches = Batches(
-        datasets.train, datasets, requests, train.workers, pin, lambda: (system.progress.epoch, system.progress.batch)
+        datasets.train, requests, train.workers, pin, lambda: (system.progress.epoch, system.progress.batch)
     )
     val = None
     if datasets.val is not None:
@@ -149,7 +150,7 @@ def _run_stage(
         in_order = Requests(
             SequentialSampler(len(datasets.val), batch_size, world), train.seed, stage_number, rank, world
         )
-        val = Batches(datasets.val, datasets, in_order, train.workers, pin, lambda: (0, 0))
+        val = Batches(datasets.val, in_order, train.workers, pin, lambda: (0, 0))
     system.train()
     with _quiet_lightning():
         trainer.fit(system, batches, val)

@@ -6,39 +6,50 @@ So the batches are the same with 0 or 8 workers, on 1 or 2 devices, in one go or
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from counterpoint.common.data.dataset import BadSample, collate
 from counterpoint.common.data.samplers import BatchSampler
+from counterpoint.common.data.samples import BadSample, Samples, checked
 from counterpoint.common.errors import InputError
-from counterpoint.common.trainers.state import preserved_rng, seed_all
+from counterpoint.common.rng import preserved_rng, seed_all
 
 BAD = "_bad"
 
 
 @dataclass(frozen=True)
 class Datasets:
-    """What a system trains, validates and is tested on. `train[i]` is a dictionary of tensors (and text)."""
+    """What a system trains, validates and is tested on, each a `Samples`; a split that the data lack is None."""
 
-    train: Any
-    val: Any = None
-    test: Any = None
-    collate: Callable[[Sequence[dict]], dict] = field(default=collate)
+    train: Samples
+    val: Samples | None = None
+    test: Samples | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("train", "val", "test"):
+            if getattr(self, name) is not None or name == "train":
+                checked(getattr(self, name), f"the {name} split")
 
 
 class SeededBatches(Dataset):
     """Turns a request (seeds and positions) into a batch; a bad sample is replaced by another, and reported.
 
-    With a dataset that has `groups`, the replacement avoids the groups in the batch.
+    The replacement avoids the groups in the batch.
     """
 
-    def __init__(self, dataset: Any, collate: Callable[[Sequence[dict]], dict]) -> None:
-        self.dataset, self.collate = dataset, collate
+    def __init__(self, dataset: Samples) -> None:
+        self.dataset = dataset
+
+    @cached_property
+    def groups(self) -> tuple[Sequence[str], int]:
+        """The group of every sample, and how many different ones there are; looked up when a sample is bad."""
+        groups = self.dataset.groups
+        return groups, len(set(groups))
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -50,7 +61,7 @@ class SeededBatches(Dataset):
             for position, seed in zip(positions, seeds):
                 samples.append(self._sample(position, seed, positions, bad))
             seed_all(seeds[0] + 1, devices=False)
-            batch = self.collate(samples)
+            batch = self.dataset.collate(samples)
         return {**batch, BAD: [(b.index, b.id, b.reason) for b in bad]} if bad else batch
 
     def _sample(self, position: int, seed: int, positions: list[int], bad: list[BadSample]) -> dict[str, Any]:
@@ -58,19 +69,18 @@ class SeededBatches(Dataset):
         sample = self.dataset[position]
         if not isinstance(sample, BadSample):
             return sample
-        groups = getattr(self.dataset, "groups", None)
-        taken = set() if groups is None else {groups[p] for p in positions}
-        every = 0 if groups is None else len(set(groups))
+        groups, every = self.groups
+        taken = {groups[p] for p in positions}
         rng = np.random.default_rng(seed)
         for _ in range(1000):
             if not isinstance(sample, BadSample):
                 return sample
             bad.append(sample)
             other = int(rng.integers(len(self.dataset)))
-            if groups is None or len(taken) == every or groups[other] not in taken:
+            if len(taken) == every or groups[other] not in taken:
                 seed_all(seed, devices=False)
                 sample = self.dataset[other]
-                if groups is not None and not isinstance(sample, BadSample):
+                if not isinstance(sample, BadSample):
                     positions.append(other)
         raise InputError(f"sample {bad[0].id} and all that could replace it are unreadable ({bad[0].reason})")
 
@@ -100,15 +110,14 @@ class Batches:
 
     def __init__(
         self,
-        dataset: Any,
-        datasets: Datasets,
+        dataset: Samples,
         requests: Requests,
         workers: int,
         pin: bool,
         position: Callable[[], tuple[int, int]],
     ) -> None:
         self.requests, self.workers, self.pin, self.position = requests, workers, pin, position
-        self.source = SeededBatches(dataset, datasets.collate)
+        self.source = SeededBatches(dataset)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         self.requests.sampler.epoch, self.requests.sampler.batch = self.position()

@@ -12,9 +12,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from counterpoint.common.data.batch import rows
 from counterpoint.common.errors import CollapseWarning
 from counterpoint.common.metrics.label_free import alignment, rankme, uniformity
-from counterpoint.common.trainers.steps import batch_rows
 
 CAUSES = (
     "the views or augmentations leave nothing to distinguish",
@@ -82,7 +82,7 @@ class CollapseMonitor(Callback):
             return
         step = system.progress.step + 1
         # Only the last rows before a reading are needed.
-        if (self.every - step % self.every) % self.every * batch_rows(batch) <= self.rows:
+        if (self.every - step % self.every) % self.every * rows(batch) <= self.rows:
             for name, value in outputs["embeddings"].items():
                 if value.ndim == 2:
                     new = system.gather_rows(value.float())

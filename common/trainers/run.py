@@ -18,8 +18,9 @@ from torch.distributed.fsdp import FSDPModule
 from counterpoint.common.data.dataset import synthetic_part
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
+from counterpoint.common.rng import preserved_rng, seed_all
 from counterpoint.common.trainers.config import from_dict, load_yaml, save_yaml, to_dict
-from counterpoint.common.trainers.state import find_checkpoint, preserved_rng, read_model, read_state, seed_all
+from counterpoint.common.trainers.state import find_checkpoint, read_model, read_state
 
 CONFIG, METRICS, ENVIRONMENT, BAD_SAMPLES = "config.yaml", "metrics.csv", "environment.json", "bad_samples.jsonl"
 
@@ -168,8 +169,7 @@ def record_data(run_dir: Path, stage: str, datasets: Any) -> None:
     for split in ("train", "val", "test"):
         dataset = getattr(datasets, split)
         if dataset is not None:
-            manifest = getattr(dataset, "manifest", None)
-            record[split] = {"samples": len(dataset), "hash": getattr(manifest, "hash", None)}
+            record[split] = {"samples": len(dataset), "hash": dataset.hash}
             record[split] |= {"synthetic": said} if (said := synthetic_part(dataset)) else {}
     known.setdefault("data", {})[stage] = record
     try:

@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Int
 from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from counterpoint.common.data.dataset import BadSample
+from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.data.samplers import WithinClusterBatchSampler
 from counterpoint.common.errors import InputError
 from counterpoint.common.models import ConcatEncoder
 from counterpoint.common.trainers.fitting import fit
 from counterpoint.common.trainers.run import CONFIG, checkpoint_dir, load_run
-from counterpoint.common.trainers.state import preserved_rng, seed_all
 
 CLUSTERS = "clusters.npy"
 
@@ -69,26 +67,21 @@ def _train(create: Callable[[int, str], Any], number: int, run: Path, earlier: l
     fit(system, resume=run if started else None)
 
 
-@torch.no_grad()
 def cluster(system: Any, clusters: int, modality: str | None = None) -> Int[np.ndarray, " samples"]:
     """K-means of the training set's normalised contrast embeddings, in evaluation mode, one view per sample."""
-    datasets, size = system.datasets(), system.config.train.batch_size
-    name = modality or system.modalities[0]
-    rows: list[Tensor] = []
-    with preserved_rng():
-        seed_all(system.config.train.seed)
-        for start in range(0, len(datasets.train), size):
-            samples = [datasets.train[i] for i in range(start, min(start + size, len(datasets.train)))]
-            bad = [s for s in samples if isinstance(s, BadSample)]
-            if bad:
-                raise InputError(f"sample {bad[0].id} cannot be read ({bad[0].reason}); stages need every sample")
-            batch = {
-                k: v.to(system.device) if isinstance(v, Tensor) else v for k, v in datasets.collate(samples).items()
-            }
-            embeddings = system.eval().embed(batch)
-            if name not in embeddings:
-                raise InputError(f"modality {name!r} is not one of {', '.join(embeddings)}")
-            rows.append(normalize(embeddings[name].float(), dim=-1).cpu())
-    table = torch.cat(rows).numpy()
-    found = KMeans(min(clusters, len(table)), n_init=10, random_state=system.config.train.seed).fit_predict(table)
-    return found.astype(np.int64)
+    samples, name = system.datasets().train, modality or system.modalities[0]
+
+    def contrasted(batch: Any) -> dict[str, Tensor]:
+        embeddings = system.embed(batch)
+        if name not in embeddings:
+            raise InputError(f"modality {name!r} is not one of {', '.join(embeddings)}")
+        return {name: normalize(embeddings[name].float(), dim=-1)}
+
+    train = system.config.train
+    found = encode_rows(system, samples, what=contrasted, batch_size=train.batch_size, seed=train.seed)
+    if found.left_out:
+        bad, reason = found.left_out[0]
+        raise InputError(f"sample {bad} cannot be read ({reason}); stages need every sample")
+    table = found.vectors[name].numpy()
+    labels = KMeans(min(clusters, len(table)), n_init=10, random_state=system.config.train.seed).fit_predict(table)
+    return labels.astype(np.int64)

@@ -10,40 +10,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from counterpoint.common.data.batch import cut, rows
+from counterpoint.common.rng import preserved_rng, rng_state, set_rng_state
 from counterpoint.common.trainers.harmonize import Harmonizer
-from counterpoint.common.trainers.state import preserved_rng, rng_state, set_rng_state
 
 Embed = Callable[[Mapping[str, Any]], dict[str, Tensor]]
 Losses = Callable[[Mapping[str, Any], dict[str, Tensor]], dict[str, Tensor]]
-
-
-def batch_rows(batch: Mapping[str, Any]) -> int:
-    """Samples in a batch: the length of `index`, else of the first tensor.
-
-    >>> batch_rows({"name": "x", "audio": torch.zeros(3, 2)})
-    3
-    """
-    first = batch.get("index", next((v for v in batch.values() if isinstance(v, Tensor) and v.ndim), None))
-    if first is None:
-        raise ValueError("the batch holds no tensor")
-    return len(first)
-
-
-def slice_batch(batch: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
-    """Samples start..stop of a batch; entries that are not per sample stay whole.
-
-    >>> slice_batch({"index": torch.arange(4), "id": list("abcd"), "rate": 8000}, 1, 3)
-    {'index': tensor([1, 2]), 'id': ['b', 'c'], 'rate': 8000}
-    """
-    n = batch_rows(batch)
-
-    def cut(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {k: cut(v) for k, v in value.items()}
-        per_sample = (isinstance(value, Tensor) and value.ndim) or isinstance(value, (list, tuple))
-        return value[start:stop] if per_sample and len(value) == n else value
-
-    return {k: cut(v) for k, v in batch.items()}
 
 
 def total_loss(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
@@ -79,9 +51,9 @@ def cached_gradients(
 
     Source: Gao et al., "Scaling deep contrastive learning batch size under memory limited setup", RepL4NLP 2021.
     """
-    n = batch_rows(batch)
+    n = rows(batch)
     size = micro_batch_size or n
-    chunks = [slice_batch(batch, i, min(i + size, n)) for i in range(0, n, size)]
+    chunks = [cut(batch, i, min(i + size, n)) for i in range(0, n, size)]
     states: list[dict[str, Any]] = []
     if len(chunks) == 1:
         live = embed(chunks[0])
@@ -93,8 +65,8 @@ def cached_gradients(
                 states.append(rng_state())
                 parts.append(embed(chunk))
         for name, value in parts[0].items():
-            if len(value) != batch_rows(chunks[0]):
-                raise ValueError(f"embedding {name!r} has {len(value)} rows for {batch_rows(chunks[0])} samples")
+            if len(value) != rows(chunks[0]):
+                raise ValueError(f"embedding {name!r} has {len(value)} rows for {rows(chunks[0])} samples")
     leaves = {k: torch.cat([p[k].detach() for p in parts]).requires_grad_() for k in parts[0]}
     terms = losses(batch, leaves)
     check(terms)
@@ -113,7 +85,7 @@ def cached_gradients(
             for chunk, state in zip(chunks, states):
                 set_rng_state(state)
                 _backward(embed(chunk), gradients, row)
-                row += batch_rows(chunk)
+                row += rows(chunk)
     return {k: v.detach() for k, v in terms.items()}, {k: v.detach() for k, v in leaves.items()}
 
 

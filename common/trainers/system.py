@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
-from counterpoint.common.data.dataset import collate, group_codes
+from counterpoint.common.data.batch import rows
+from counterpoint.common.data.dataset import group_codes
 from counterpoint.common.data.samplers import BatchSampler, ShuffleSampler
 from counterpoint.common.errors import InputError, NonFiniteLossError
 from counterpoint.common.metrics import retrieval
 from counterpoint.common.metrics.label_free import rankme
 from counterpoint.common.models.ema import EMATeacher
+from counterpoint.common.rng import rng_state, set_rng_state
 from counterpoint.common.trainers.config import to_dict
 from counterpoint.common.trainers.configs import OptimConfig, ScheduleConfig
 from counterpoint.common.trainers.harmonize import Harmonizer
@@ -29,8 +31,7 @@ from counterpoint.common.trainers.loader import Datasets
 from counterpoint.common.trainers.optim import build_optimizer, parameter_groups
 from counterpoint.common.trainers.schedules import Schedule
 from counterpoint.common.trainers.sharding import align_statistics, clip_gradients, list_entries, settle_gradients
-from counterpoint.common.trainers.state import rng_state, set_rng_state
-from counterpoint.common.trainers.steps import average_gradients, batch_rows, cached_gradients, total_loss
+from counterpoint.common.trainers.steps import average_gradients, cached_gradients, total_loss
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,6 @@ class ContrastiveSystem(LightningModule):
     def preprocessing(self) -> dict[str, Any]:
         """How raw data become this system's inputs, as plain data; travels with `save_pretrained`."""
         return to_dict(getattr(self.config, "data", {}))
-
-    def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Samples to a batch; a system whose samples do not stack brings its own (and gives it to `Datasets` too)."""
-        return collate(samples)
 
     def stages(self) -> Sequence[Stage]:
         """The training's stages, in order; `self.stage` is the current one."""
@@ -342,7 +339,7 @@ class ContrastiveSystem(LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         embeddings = self.embed(batch)
-        n = batch_rows(batch)
+        n = rows(batch)
         kept = self._validation
         kept["rows"] += n
         for name, term in self.losses(batch, embeddings).items():

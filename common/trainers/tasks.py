@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, interpolate, mse_loss
 
-from counterpoint.common.data.dataset import BadSample
+from counterpoint.common.data.samples import BadSample, facts
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.losses import BMC, BalancedSoftmax
@@ -108,7 +108,7 @@ class Classification(Task):
 
     def classes(self, dataset: Any) -> tuple[str, ...]:
         name = self.config.labels[0]
-        found = {v for v in labels_of(dataset, name) if v is not None}
+        found = {v for v in facts(dataset, name) if v is not None}
         classes = tuple(map(str, sorted(found, key=lambda v: (isinstance(v, str), v))))
         if len(classes) < 2:
             raise InputError(f"label {name!r} has {len(classes)} class(es) in the training split; two are least")
@@ -116,7 +116,7 @@ class Classification(Task):
 
     def targets(self, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
         code = {c: i for i, c in enumerate(self.config.classes)}
-        column = labels_of(dataset, self.config.labels[0])
+        column = facts(dataset, self.config.labels[0])
         table = np.array([-1 if v is None else code.get(str(v), -1) for v in column])
         return table, table >= 0
 
@@ -166,7 +166,7 @@ class MultiLabel(Task):
         self.register_buffer("known", torch.ones(self.outputs))
 
     def targets(self, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
-        columns = [labels_of(dataset, name) for name in self.config.labels]
+        columns = [facts(dataset, name) for name in self.config.labels]
         table = np.array([[np.nan if v is None else float(v) for v in row] for row in zip(*columns)], dtype=np.float32)
         if not np.isin(table[np.isfinite(table)], (0, 1)).all():
             raise InputError(f"labels {', '.join(self.config.labels)}: a multi-label column holds 0, 1 or nothing")
@@ -220,7 +220,7 @@ class Regression(Task):
         return 1
 
     def targets(self, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
-        column = labels_of(dataset, self.config.labels[0])
+        column = facts(dataset, self.config.labels[0])
         table = np.array([np.nan if v is None else float(v) for v in column], dtype=np.float32)
         return table, np.isfinite(table)
 
@@ -347,25 +347,6 @@ def at_places(logits: Float[Tensor, "batch *coarse classes"], places: Sequence[i
         raise InputError(f"features at {tuple(coarse)} places cannot carry labels at {tuple(places)}")
     grown = interpolate(logits.movedim(-1, 1), size=tuple(places), mode=modes[len(coarse)], align_corners=False)
     return grown.movedim(1, -1)
-
-
-def labels_of(dataset: Any, name: str) -> list[Any]:
-    """The label of every sample: a column of the dataset's manifest, else a key of its samples; missing is None."""
-    manifest = getattr(dataset, "manifest", None)
-    if manifest is not None and name in manifest.frame:
-        return [_clean(v) for v in manifest.frame[name].tolist()]
-    values = []
-    for sample in (dataset[i] for i in range(len(dataset))):
-        if not isinstance(sample, BadSample) and name not in sample:
-            known = ", ".join(manifest.frame.columns) if manifest is not None else ", ".join(sample)
-            raise InputError(f"no label {name!r}; there are: {known}")
-        values.append(None if isinstance(sample, BadSample) else _clean(sample[name]))
-    return values
-
-
-def _clean(value: Any) -> Any:
-    value = value.item() if isinstance(value, (Tensor, np.generic)) else value
-    return None if value is None or value == "" or value != value else value
 
 
 _TASKS = dict(zip(TASKS, (Classification, MultiLabel, Regression, Dense), strict=True))

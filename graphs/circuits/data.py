@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from counterpoint.common.data.dataset import synthetic_part
 from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.data.samples import Samples, options_hash, values_hash
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers.loader import Datasets
 from counterpoint.graphs.circuits.flatten import flatten
@@ -72,12 +74,12 @@ class JoinedCircuits:
         return cls(torch.cat(kinds), torch.cat(edges, 1), torch.cat(owner), [g.name for g in graphs])
 
 
-class NodeSeeds(torch.utils.data.Dataset):
+class NodeSeeds(Samples):
     """Every node once an epoch, as the seed of a sampled neighbourhood. `collate` draws the neighbourhoods with the
     batch's own random numbers (PyTorch's generator, which the trainer seeds per batch)."""
 
     def __init__(self, joined: JoinedCircuits, fanout: Sequence[int], synthetic: str = ""):
-        self.joined, self.synthetic = joined, synthetic
+        self.joined, self.synthetic, self.fanout = joined, synthetic, tuple(fanout)
         self.sampler = NeighborSampler(joined.edge_index, len(joined.kind), fanout)
 
     def __len__(self) -> int:
@@ -85,12 +87,26 @@ class NodeSeeds(torch.utils.data.Dataset):
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         group = self.joined.names[self.joined.circuit[position]]
-        return {"index": int(position), "id": str(position), "group": group, "of": self}
+        return {"index": int(position), "id": str(position), "group": group}
 
-    @staticmethod
-    def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    @property
+    def ids(self) -> list[str]:
+        return list(map(str, range(len(self))))
+
+    @property
+    def groups(self) -> list[str]:
+        return [self.joined.names[c] for c in self.joined.circuit.tolist()]
+
+    @cached_property
+    def hash(self) -> str:
+        return options_hash(values_hash(vars(self.joined)), fanout=self.fanout)
+
+    def row_of(self, position: int) -> int:
+        """The circuit of a node."""
+        return int(self.joined.circuit[position])
+
+    def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The samples' neighbourhoods in the circuits they come from."""
-        self: NodeSeeds = samples[0]["of"]
         seeds = torch.tensor([s["index"] for s in samples])
         generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         sub: Subgraph = self.sampler.sample(seeds, generator=generator)
@@ -117,6 +133,6 @@ def circuit_datasets(config: CircuitDataConfig, fanout: Sequence[int]) -> Datase
 
     if split is None or not (split == "train").any():
         everything = JoinedCircuits.of(load_circuits(manifest, config.power))
-        return Datasets(NodeSeeds(everything, fanout, synthetic_part(manifest)), collate=NodeSeeds.collate)
+        return Datasets(NodeSeeds(everything, fanout, synthetic_part(manifest)))
     test = seeds("test") if (split == "test").any() else None
-    return Datasets(seeds("train"), test=test, collate=NodeSeeds.collate)
+    return Datasets(seeds("train"), test=test)

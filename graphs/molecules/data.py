@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
-from counterpoint.common.data.dataset import collate as collate_fields
+from counterpoint.common.data.dataset import ManifestDataset
 from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.data.samples import collate as collate_fields
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers.loader import Datasets
 from counterpoint.graphs.configs import MoleculeDataConfig
@@ -16,31 +15,28 @@ from counterpoint.graphs.molecules.featurize import collate as join
 from counterpoint.graphs.molecules.featurize import featurize
 
 
-class MoleculeDataset(torch.utils.data.Dataset):
+class MoleculeDataset(ManifestDataset):
     """Graphs of a manifest's molecules, featurized once. Samples hold `molecule`, `smiles`, `index`, `id`, `group`."""
 
     def __init__(self, manifest: Manifest, workers: int = 0):
         if "smiles" not in manifest.frame:
             columns = ", ".join(manifest.frame.columns)
             raise InputError(f"{manifest.path or 'manifest'}: has no column smiles; its columns are {columns}")
-        self.manifest = manifest
+        super().__init__(manifest, featurize)
         self.smiles = manifest.frame["smiles"].astype(str).tolist()
         self.graphs = featurize(self.smiles, workers=workers)
-        self.indices = manifest.frame.index.to_numpy()
-        self.ids = manifest.frame["id"].to_numpy(dtype=object)
-        self.groups = manifest.frame["group"].to_numpy(dtype=object)
-
-    def __len__(self) -> int:
-        return len(self.graphs)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         return {
             "molecule": self.graphs[position],
             "smiles": self.smiles[position],
             "index": int(self.indices[position]),
-            "id": str(self.ids[position]),
-            "group": str(self.groups[position]),
+            "id": self.ids[position],
+            "group": self.groups[position],
         }
+
+    def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return collate_molecules(samples)
 
 
 def collate_molecules(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -49,16 +45,16 @@ def collate_molecules(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**rest, "molecule": join([s["molecule"] for s in samples])}
 
 
-def molecule_datasets(config: MoleculeDataConfig, collate=collate_molecules) -> Datasets:
+def molecule_datasets(config: MoleculeDataConfig) -> Datasets:
     """The manifest's splits as datasets; without a split column everything is training data."""
     if not config.manifest:
         raise InputError("data.manifest is not set; make one with `counterpoint graphs data import molecules`")
     manifest = Manifest.load(config.manifest)
     split = manifest.frame.get("split")
     if split is None or not (split == "train").any():
-        return Datasets(MoleculeDataset(manifest, config.workers), collate=collate)
+        return Datasets(MoleculeDataset(manifest, config.workers))
     parts = {
         name: MoleculeDataset(manifest.select(split=name), config.workers) if (split == name).any() else None
         for name in ("train", "val", "test")
     }
-    return Datasets(parts["train"], parts["val"], parts["test"], collate=collate)
+    return Datasets(parts["train"], parts["val"], parts["test"])

@@ -138,6 +138,36 @@ class MoleculeBatch:
         moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **moved)
 
+    def __len__(self) -> int:
+        return self.n_graphs
+
+    def cut(self, start: int, stop: int) -> MoleculeBatch:
+        """Molecules start..stop as a batch of their own; atoms and molecules are numbered anew."""
+        start, stop, _ = slice(start, stop).indices(self.n_graphs)
+        atoms = (self.graph >= start) & (self.graph < stop)
+        edges = atoms[self.bonds[0]]
+        number = torch.cumsum(atoms, 0) - 1
+        part = MoleculeBatch(
+            self.atoms[atoms],
+            number[self.bonds[:, edges]],
+            self.bond_features[edges],
+            self.graph[atoms] - start,
+            max(stop - start, 0),
+        )
+        if self.attributes is None:
+            return part
+        kept = (self.attribute_graph >= start) & (self.attribute_graph < stop)
+        relations = kept[self.attribute_edges[0]]
+        attribute = torch.cumsum(kept, 0) - 1
+        source, target = self.attribute_edges[:, relations]
+        return replace(
+            part,
+            attributes=self.attributes[kept],
+            attribute_graph=self.attribute_graph[kept] - start,
+            attribute_edges=torch.stack([attribute[source], number[target]]),
+            attribute_relation=self.attribute_relation[relations],
+        )
+
 
 def collate(graphs: Sequence[MoleculeGraph]) -> MoleculeBatch:
     """Join graphs; atom numbers of each are shifted behind those of the graphs before it.

@@ -19,7 +19,7 @@ from counterpoint.common.kernels import Diagonal, Self, contrast_stats
 from counterpoint.common.losses import NTXent
 from counterpoint.common.trainers import ContrastiveSystem, Datasets
 from counterpoint.graphs.configs import GraphCLConfig
-from counterpoint.graphs.molecules.data import collate_molecules, molecule_datasets
+from counterpoint.graphs.molecules.data import molecule_datasets
 from counterpoint.graphs.molecules.encoders import MoleculeGCN
 from counterpoint.graphs.molecules.views import augment
 
@@ -40,10 +40,9 @@ class GraphCL(ContrastiveSystem):
         )
         self.contrast = NTXent(config.temperature)
 
-    collate = staticmethod(collate_molecules)
 
     def datasets(self) -> Datasets:
-        return molecule_datasets(self.config.data, self.collate)
+        return molecule_datasets(self.config.data)
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         molecules = batch["molecule"]

@@ -30,7 +30,7 @@ from counterpoint.common.data.samplers import BatchSampler
 from counterpoint.common.losses import NTXent
 from counterpoint.common.trainers import ContrastiveSystem, Datasets, Stage
 from counterpoint.graphs.configs import KCLConfig
-from counterpoint.graphs.molecules.data import collate_molecules, molecule_datasets
+from counterpoint.graphs.molecules.data import molecule_datasets
 from counterpoint.graphs.molecules.element_kg import ElementGraph, periodic_table_graph, read_triples
 from counterpoint.graphs.molecules.encoders import KMPNN, MoleculeGCN
 from counterpoint.graphs.molecules.featurize import MoleculeBatch, with_element_knowledge
@@ -73,10 +73,9 @@ class KCL(ContrastiveSystem):
             elements.copy_(table[: len(elements)])
             self.initialized.fill_(True)
 
-    collate = staticmethod(collate_molecules)
 
     def datasets(self) -> Datasets:
-        return molecule_datasets(self.config.data, self.collate)
+        return molecule_datasets(self.config.data)
 
     def batch_sampler(self, dataset: Any, batch_size: int, seed: int) -> BatchSampler:
         if not self.config.similar_batches:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from counterpoint.common.data.samplers import BatchSampler
+from counterpoint.common.data.samples import Samples, values_hash
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
 from counterpoint.common.trainers import ContrastiveSystem, Datasets
@@ -19,7 +20,7 @@ from counterpoint.graphs.nodes.encoders import thin
 from counterpoint.graphs.nodes.reader import NodeGraph, read_graph
 
 
-class Nodes(torch.utils.data.Dataset):
+class Nodes(Samples):
     """Nodes of a graph as samples (`index`, `id`, `group`, `label` where it is known); a batch of them is the whole
     graph with `rows`, the nodes that were asked for."""
 
@@ -34,6 +35,26 @@ class Nodes(torch.utils.data.Dataset):
         label = int(self.graph.y[row])
         known = {"label": label} if label >= 0 else {}
         return {"index": row, "id": str(row), "group": str(row), **known}
+
+    columns = ("label",)
+
+    @property
+    def ids(self) -> list[str]:
+        return list(map(str, self.rows.tolist()))
+
+    groups = ids
+
+    @cached_property
+    def hash(self) -> str:
+        return graph_hash(self.graph, self.rows)
+
+    def column(self, name: str) -> list[Any]:
+        if name != "label":
+            return super().column(name)
+        return [label if label >= 0 else None for label in self.graph.y[torch.from_numpy(self.rows)].tolist()]
+
+    def row_of(self, position: int) -> int:
+        return int(self.rows[position])
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The graph and its features, all of it; `index` counts the nodes."""
@@ -69,7 +90,7 @@ def node_split(graph: NodeGraph, seed: int = 0) -> np.ndarray:
     return split
 
 
-class NodeRows(torch.utils.data.Dataset):
+class NodeRows(Samples):
     """The features of each node as a sample of its own, without the graph: for stages that learn from rows."""
 
     def __init__(self, graph: NodeGraph):
@@ -78,8 +99,23 @@ class NodeRows(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return self.graph.n_nodes
 
+    @property
+    def ids(self) -> list[str]:
+        return list(map(str, range(len(self))))
+
+    groups = ids
+
+    @cached_property
+    def hash(self) -> str:
+        return graph_hash(self.graph, np.arange(len(self)))
+
     def __getitem__(self, position: int) -> dict[str, Any]:
         return {"index": position, "id": str(position), "group": str(position), "x": self.graph.x[position]}
+
+
+def graph_hash(graph: NodeGraph, rows: np.ndarray) -> str:
+    """Identity of a graph and of the nodes chosen from it."""
+    return values_hash({"x": graph.x, "edges": graph.edge_index, "y": graph.y, "rows": rows})
 
 
 class NodeSystem(ContrastiveSystem):
@@ -115,7 +151,7 @@ class NodeSystem(ContrastiveSystem):
         )
         if not len(train):
             train = Nodes(self.graph, np.arange(self.graph.n_nodes), self.node_features)
-        return Datasets(train, test=test if len(test) else None, collate=train.collate)
+        return Datasets(train, test=test if len(test) else None)
 
     def batch_sampler(self, dataset: Any, batch_size: int, seed: int) -> BatchSampler:
         if isinstance(dataset, Nodes):

@@ -10,9 +10,10 @@ import torch
 from counterpoint.audio_speech.audio_sheet import AudioSheet, ShortEpochs
 from counterpoint.audio_speech.cli import vertical
 from counterpoint.audio_speech.configs import AudioSheetConfig
-from counterpoint.audio_speech.demo import encode_all, judge, summary
+from counterpoint.audio_speech.demo import judge, summary
 from counterpoint.audio_speech.identify import protocols
 from counterpoint.common.data import collate
+from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.lazy import resolve
 from counterpoint.common.trainers import create_system, fit, load_run, override
 
@@ -104,7 +105,7 @@ def test_training_end_to_end_leaves_a_run_that_loads_and_is_judged(system, snipp
     assert math.isfinite(result.metrics["val/loss"])
     loaded = load_run(result.run_dir, "last").use(snippets)
     assert loaded.cca.correlations[0] > 0, "the projection is fitted before the validation and kept with the weights"
-    vectors, again = encode_all(system, snippets.test), encode_all(loaded, snippets.test)
+    vectors, again = (encode_rows(s, snippets.test, batch_size=100).vectors for s in (system, loaded))
     assert torch.equal(vectors["sheet"], again["sheet"])
     assert torch.allclose(vectors["audio"].norm(dim=1), torch.ones(24), atol=1e-5)
     found = judge(vectors, snippets.test)
@@ -129,14 +130,15 @@ def test_one_modality_alone_can_be_encoded(system, snippets):
 
 
 def test_cca_is_fitted_on_training_pairs_and_kept_with_the_weights(system, snippets):
-    plain = encode_all(system, snippets.test)
+    plain = encode_rows(system, snippets.test, batch_size=100).vectors
     system.fit_cca(pairs=64)
     assert (system.cca.correlations[0] > 0).item()
-    fitted = encode_all(system, snippets.test)
+    fitted = encode_rows(system, snippets.test, batch_size=100).vectors
     assert not torch.allclose(plain["sheet"], fitted["sheet"])
     other = AudioSheet(system.config)
     other.load_state_dict(system.state_dict())
-    assert torch.allclose(encode_all(other, snippets.test)["sheet"], fitted["sheet"], atol=1e-6)
+    loaded = encode_rows(other, snippets.test, batch_size=100).vectors
+    assert torch.allclose(loaded["sheet"], fitted["sheet"], atol=1e-6)
 
 
 def test_short_epochs_differ_and_resume():

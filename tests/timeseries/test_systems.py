@@ -28,7 +28,7 @@ def windows():
 
 def batch_of(system, windows, rows=range(8)):
     dataset = WindowDataset(windows)
-    return system.collate([dataset[i] for i in rows])
+    return system.draw_views(dataset.collate([dataset[i] for i in rows]))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from counterpoint.common import metrics
-from counterpoint.common.data import BadSample, Manifest, ManifestDataset
+from counterpoint.common.data import BadSample, ListSamples, Manifest, ManifestDataset
 from counterpoint.common.data.embeddings import EmbeddingStore, embed_to_parquet, model_hash
 from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.errors import InputError
@@ -133,6 +133,9 @@ def test_a_killed_process_leaves_no_lock_behind(tmp_path):
 def test_unreadable_samples_are_listed_with_their_reasons(tmp_path):
     dataset, _ = samples(12, bad=(3, 4, 5, 11))
     assert isinstance(dataset[3], BadSample)
+    with pytest.raises(InputError, match=r"1 of 12 samples could not be read, more than max_bad = 0.01; the first: s"):
+        embed_to_parquet(Towers(), dataset, tmp_path, shard_size=3, batch_size=2)
+    dataset.max_bad = 0.5
     store = embed_to_parquet(Towers(), dataset, tmp_path, shard_size=3, batch_size=2)
     assert len(store) == 8
     assert store.frame["row"].tolist() == [0, 1, 2, 6, 7, 8, 9, 10]  # places in the data set
@@ -185,20 +188,19 @@ def test_a_shard_of_another_model_is_not_read(tmp_path):
         EmbeddingStore(tmp_path / "one").vectors("audio")
 
 
-def test_the_data_are_known_by_their_content_or_by_the_name_given(tmp_path):
+def test_the_data_are_known_by_their_content_and_by_how_they_are_read(tmp_path):
     x = torch.ones(2, 3)
 
-    def dataset(label):
+    def dataset(label, **reading):
         table = Manifest.from_rows([{"id": f"s{i}", "label": label} for i in range(2)])
-        return ManifestDataset(table, lambda row: {"x": x[0]})
+        return ManifestDataset(table, lambda row: {"x": x[0]}, reading=reading)
 
     embed_to_parquet(Towers(), dataset("a"), tmp_path / "m")
     with pytest.raises(InputError, match="other data"):
         embed_to_parquet(Towers(), dataset("b"), tmp_path / "m")  # as many samples, other labels
-    store = embed_to_parquet(Towers(), dataset("a"), tmp_path / "n", data_hash="crop 4 s")
-    assert store.info.data_hash == "crop 4 s"
-    with pytest.raises(InputError, match="other data"):
-        embed_to_parquet(Towers(), dataset("a"), tmp_path / "n", data_hash="crop 8 s")
+    embed_to_parquet(Towers(), dataset("a", seconds=4), tmp_path / "n")
+    with pytest.raises(InputError, match="other data"):  # the same rows, read in another way
+        embed_to_parquet(Towers(), dataset("a", seconds=8), tmp_path / "n")
 
 
 def test_model_hash_tells_names_and_shapes_apart():
@@ -213,7 +215,7 @@ def test_model_hash_tells_names_and_shapes_apart():
 class TestEncodeRows:
     def rows(self, n=7):
         x = torch.arange(n).float()[:, None].repeat(1, 3)
-        return [{"x": x[i], "id": f"s{i}", "group": f"g{i // 2}"} for i in range(n)]
+        return ListSamples([{"x": x[i], "id": f"s{i}", "group": f"g{i // 2}"} for i in range(n)])
 
     def test_positions_are_places_in_the_data_set_and_reach_the_change(self):
         system, seen = Towers().eval(), []
@@ -222,8 +224,13 @@ class TestEncodeRows:
             seen.extend(positions)
             return {**batch, "x": batch["x"] + 100}
 
-        data = self.rows()
-        data[4] = BadSample(4, "s4", "broken")
+        class Broken(ListSamples):
+            max_bad = 0.5
+
+            def __getitem__(self, position):
+                return BadSample(4, "s4", "broken") if position == 4 else super().__getitem__(position)
+
+        data = Broken(self.rows().samples)
         found = encode_rows(system, data, [6, 4, 1, 2], change=change, batch_size=3)
         assert found.positions == seen == [6, 1, 2]
         assert found.groups == ["g3", "g0", "g1"]

@@ -14,6 +14,7 @@ from counterpoint.common.data.curate import (
     subset_by_query,
 )
 from counterpoint.common.data.embeddings import embed_to_parquet
+from counterpoint.common.data.samples import ListSamples
 from counterpoint.common.data.search import Index, search
 from counterpoint.common.errors import InputError, LeakageError
 from counterpoint.common.metrics import auroc
@@ -40,7 +41,7 @@ class Identity(torch.nn.Module):
 def store(tmp_path):
     z = gaussian(30, 6)
     rows = [{"x": z[i], "id": f"s{i}"} for i in range(30)]
-    return embed_to_parquet(Identity(), rows, tmp_path, batch_size=30), z
+    return embed_to_parquet(Identity(), ListSamples(rows), tmp_path, batch_size=30), z
 
 
 class TestIndex:
@@ -124,7 +125,7 @@ class TestSearch:
                 return {"audio": batch["x"], "sheet": 2 * batch["x"]}
 
         z = gaussian(12, 6)
-        folder = embed_to_parquet(Same(), [{"x": z[i], "id": f"s{i}"} for i in range(12)], tmp_path)
+        folder = embed_to_parquet(Same(), ListSamples([{"x": z[i], "id": f"s{i}"} for i in range(12)]), tmp_path)
         found = search(folder, ids=["s9", "s1", "s4"], source="audio", target="sheet", k=1)
         assert [(f.query, f.hits[0].id) for f in found] == [("s9", "s9"), ("s1", "s1"), ("s4", "s4")]
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_system import Pairs, Tiny, TinyConfig
 
+from counterpoint.common.data.samples import Samples, values_hash
 from counterpoint.common.errors import InputError
 from counterpoint.common.metrics.dense import score_dense
 from counterpoint.common.trainers import (
@@ -28,7 +29,7 @@ from counterpoint.timeseries.configs import TS2VecConfig
 from counterpoint.timeseries.ts2vec import TS2Vec
 
 
-class Bursts(torch.utils.data.Dataset):
+class Bursts(Samples):
     """A slow wave in noise, lifted for a while; each step says whether it is lifted, 1 in 10 is unlabelled."""
 
     def __init__(self, n: int, seed: int) -> None:
@@ -39,19 +40,38 @@ class Bursts(torch.utils.data.Dataset):
         slow = np.sin(0.25 * t + rng.uniform(0, 6.3, (n, 1)))
         self.x = (slow + 1.5 * self.on + 0.3 * rng.standard_normal((n, 64))).astype(np.float32)
         self.event = np.where(rng.random((n, 64)) < 0.1, -1, self.on)
-        self.groups = [f"p{i // 2}" for i in range(n)]
+        self.draw = None
+
+    @property
+    def ids(self):
+        return [f"w{i}" for i in range(len(self))]
+
+    @property
+    def groups(self):
+        return [f"p{i // 2}" for i in range(len(self))]
+
+    @property
+    def hash(self):
+        return values_hash([self.x, self.event])
 
     def __len__(self):
         return len(self.x)
 
     def __getitem__(self, i):
         x = torch.from_numpy(self.x[i])[:, None]
-        return {"x": x, "index": i, "id": f"w{i}", "group": self.groups[i], "event": torch.from_numpy(self.event[i])}
+        return {"x": x, "index": i, "id": f"w{i}", "group": f"p{i // 2}", "event": torch.from_numpy(self.event[i])}
+
+    def collate(self, samples):
+        batch = super().collate(samples)
+        return batch if self.draw is None else self.draw(batch)
 
 
 class Segmented(TS2Vec):
     def datasets(self):
-        return Datasets(Bursts(48, 0), Bursts(24, 1), Bursts(25, 2), self.collate)
+        parts = [Bursts(48, 0), Bursts(24, 1), Bursts(25, 2)]
+        for part in parts:
+            part.draw = self.draw_views
+        return Datasets(*parts)
 
 
 TRAIN = {"tensorboard": False, "accelerator": "cpu", "monitor_every": 0, "batch_size": 16}
@@ -91,7 +111,8 @@ def test_time_steps_are_segmented(pretrained, tmp_path, mode):
     assert f"{int((Bursts(25, 2).event >= 0).sum())} places" in report["notes"]
     interval = report["intervals"]["mean_iou"]
     assert interval["low"] < interval["value"] < interval["high"]
-    batch = system.collate([Bursts(25, 2)[i] for i in range(3)])
+    test = system.datasets().test
+    batch = test.collate([test[i] for i in range(3)])
     assert system.predict(batch).shape == (3, 64, 2)
 
 
@@ -103,7 +124,7 @@ def test_class_weights_count_places_and_more_of_the_rare_class_is_found(pretrain
             event = Bursts(48, 0).event
             assert system.task.counts.tolist() == [(event == c).sum() for c in (0, 1)]
         datasets = system.datasets()
-        matrix = system.predictions(datasets.train, datasets.collate)[0]["confusion"].sum(0).double()
+        matrix = system.predictions(datasets.train)[0]["confusion"].sum(0).double()
         rare = int(matrix.sum(1).argmin())
         recalls[imbalance] = float(matrix[rare, rare] / matrix[rare].sum())
     assert min(recalls["weights"], recalls["balanced-softmax"]) > recalls["none"]

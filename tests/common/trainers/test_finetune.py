@@ -94,7 +94,7 @@ def test_what_moves_in_each_mode(pretrained, tmp_path, mode):
 
 def test_a_frozen_encoder_has_no_dropout_while_its_head_is_trained(pretrained, tmp_path):
     system = create_finetune(config_for(pretrained, tmp_path / "run", dropout=0.5)).train()
-    batch = system.datasets().collate([system.datasets().train[i] for i in range(8)])
+    batch = system.datasets().train.collate([system.datasets().train[i] for i in range(8)])
     assert torch.equal(system.features(batch)["a"], system.features(batch)["a"])
     assert not torch.equal(system.embed(batch)["logits"], system.embed(batch)["logits"])  # the head's own
     moving = create_finetune(config_for(pretrained, tmp_path / "run", mode="full")).train()
@@ -127,7 +127,7 @@ def test_temperature_minimises_the_validation_loss(pretrained, tmp_path):
     result = finetune(config_for(pretrained, tmp_path / "run"))
     system = load_run(result.run_dir)
     datasets = system.datasets()
-    found, _ = system.predictions(datasets.val, datasets.collate)
+    found, _ = system.predictions(datasets.val)
     logits, target = found["logits"], found["target"]
     nll = lambda t: float(torch.nn.functional.cross_entropy(logits / t, target))  # noqa: E731
     best = float(system.task.temperature)
@@ -179,7 +179,7 @@ def test_balanced_softmax_raises_the_recall_of_the_rare_class(pretrained, tmp_pa
         config = config_for(pretrained, tmp_path / imbalance, imbalance=imbalance)
         system = load_run(finetune(config).run_dir, "last")
         datasets = system.datasets()
-        found, _ = system.predictions(datasets.train, datasets.collate)
+        found, _ = system.predictions(datasets.train)
         logits, target = found["logits"], found["target"]
         rare = int(system.task.counts.argmin())
         recalls[imbalance] = float((logits.argmax(-1) == target)[target == rare].double().mean())
@@ -192,9 +192,9 @@ def test_smaller_fractions_are_subsets_of_whole_groups(pretrained, tmp_path):
     for fraction in (0.2, 0.5, 1.0):
         train = create_finetune(config_for(pretrained, tmp_path / "run", fraction=fraction)).datasets().train
         assert len(train) == pytest.approx(95 * fraction, abs=4)
-        sets.append(set(train.positions))
-        inside = {train.dataset.groups[p] for p in train.positions}
-        outside = {train.dataset.groups[p] for p in set(range(96)) - sets[-1] - {5}}
+        sets.append(set(train.positions.tolist()))
+        inside = {train.whole.groups[p] for p in train.positions}
+        outside = {train.whole.groups[p] for p in set(range(96)) - sets[-1] - {5}}
         assert not inside & outside
     assert sets[0] < sets[1] < sets[2]
 
@@ -216,7 +216,7 @@ def test_resume_equals_the_uninterrupted_run(pretrained, tmp_path):
 def test_mistakes_are_named(pretrained, tmp_path):
     good = config_for(pretrained, tmp_path / "run")
     for changes, words in [
-        ({"labels": ("composer",)}, "no label 'composer'; there are: .*kind"),
+        ({"labels": ("composer",)}, "unknown label field .composer.; there are: .*kind"),
         ({"labels": ()}, "needs one column"),
         ({"mode": "half"}, "'half' is not one of frozen"),
         ({"modality": "c"}, "'c' is not one of a, b"),
@@ -270,6 +270,6 @@ def test_exported_numbers_equal_the_source(pretrained, tmp_path, format):
 def test_predictions_are_in_the_targets_unit(pretrained, tmp_path):
     config = config_for(pretrained, tmp_path / "r", task="regression", labels=("height",))
     system = create_finetune(config).eval()
-    batch = system.datasets().collate([system.datasets().train[i] for i in range(8)])
+    batch = system.datasets().train.collate([system.datasets().train[i] for i in range(8)])
     assert abs(float(system.predict(batch).mean()) - 100) < 20
     assert np.isclose(float(system.task.center), 100, atol=4)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from counterpoint.common.data import ShuffleSampler
+from counterpoint.common.data.samples import Samples, values_hash
 from counterpoint.common.losses import InfoNCE, LogitScale
 from counterpoint.common.models import ConcatEncoder
 from counterpoint.common.trainers import (
@@ -92,7 +93,7 @@ def test_raw_features_weigh_stages_by_their_length_and_normalised_ones_equally()
         ConcatEncoder([])
 
 
-class Attributes(torch.utils.data.Dataset):
+class Attributes(Samples):
     """Two independent attributes of eight values; the second has half the first one's contrast."""
 
     def __init__(self, n, seed):
@@ -108,6 +109,16 @@ class Attributes(torch.utils.data.Dataset):
 
     def __getitem__(self, i):
         return {"a": self.view(i), "b": self.view(i), "index": i, "id": str(i), "group": str(i)}
+
+    @property
+    def ids(self):
+        return list(map(str, range(len(self))))
+
+    groups = ids
+
+    @property
+    def hash(self):
+        return values_hash([self.label, self.mean])
 
 
 class Narrow(ContrastiveSystem):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-from counterpoint.common.data import GroupUniqueBatchSampler
+from counterpoint.common.data import GroupUniqueBatchSampler, Samples
 from counterpoint.common.losses import FeatureQueue, InfoNCE, LogitScale
 from counterpoint.common.models import EMATeacher
 from counterpoint.common.trainers import (
@@ -43,14 +43,26 @@ class TinyConfig:
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(schedule=ScheduleConfig(warmup=2)))
 
 
-class Pairs(torch.utils.data.Dataset):
+class Pairs(Samples):
     """Two noisy linear views of one latent; the noise is drawn anew on every visit."""
 
     def __init__(self, n: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.latent = torch.randn(n, 4, generator=generator)
         self.mix = torch.randn(2, 4, 10, generator=torch.Generator().manual_seed(99))
-        self.groups = [f"g{i // 2}" for i in range(n)]
+        self.seed = seed
+
+    @property
+    def ids(self) -> list[str]:
+        return [f"s{i}" for i in range(len(self))]
+
+    @property
+    def groups(self) -> list[str]:
+        return [f"g{i // 2}" for i in range(len(self))]
+
+    @property
+    def hash(self) -> str:
+        return f"pairs {len(self)} {self.seed}"
 
     def __len__(self) -> int:
         return len(self.latent)

@@ -82,3 +82,16 @@ def test_each_feature_is_the_atoms_and_the_bonds_own():
     ]
     assert graph.bonds.tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
     assert graph.bond_features.tolist() == [[1, 0, 1, 0], [1, 0, 1, 0], [0, 0, 1, 0], [0, 0, 1, 0]]
+
+
+def test_a_part_of_a_batch_is_the_batch_of_its_part():
+    knowledge = periodic_table_graph()
+    graphs = [molecule_graph(s) for s in SMILES]
+    whole = with_element_knowledge(collate(graphs), knowledge)
+    for start, stop in ((0, 2), (1, len(graphs)), (2, 2)):
+        part, expected = whole.cut(start, stop), collate(graphs[start:stop]) if stop > start else None
+        assert len(part) == stop - start
+        if expected is not None:
+            expected = with_element_knowledge(expected, knowledge)
+            for name, value in vars(expected).items():
+                assert torch.equal(torch.as_tensor(getattr(part, name)), torch.as_tensor(value)), name

@@ -66,7 +66,7 @@ def test_pamc_pretrains_its_autoencoder_on_mini_batches_of_rows(tmp_path):
     model.stage = model.stages()[0]
     rows = model.datasets()
     assert len(rows.train) == 180
-    batch = rows.collate([rows.train[i] for i in (3, 7)])
+    batch = rows.train.collate([rows.train[i] for i in (3, 7)])
     assert torch.equal(batch["x"], graph.x[[3, 7]])
     assert model.losses(batch, model.embed(batch)).keys() == {"reconstruction"}
     model.stage = model.stages()[1]

@@ -1,0 +1,293 @@
+"""`Samples`: the one protocol of every data set in the suite. What trains, encodes, evaluates or searches reads this.
+
+A data set says who its samples are (`ids`, `groups`), what is known of them without reading one (`columns`,
+`column`), which manifest row each came from (`row_of`: several samples may share a row), how samples become a batch
+(`collate`), and what it is (`hash`: of the data and of every option that changes what a sample holds).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, default_collate
+
+from counterpoint.common.errors import InputError
+from counterpoint.common.suggest import no_such
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """Stands in the place of a sample that could not be read."""
+
+    index: int
+    id: str
+    reason: str
+
+
+class Samples(Dataset, ABC):
+    """Samples of one split: `samples[i]` is a dictionary of tensors, numbers and text with `index`, `id` and `group`,
+    or a `BadSample` where `on_error` is `skip` and it could not be read.
+
+    Attributes:
+        on_error: `raise` or `skip`.
+        max_bad: share of unreadable samples from which a run or an encoding stops.
+        synthetic: what of the data a generator made, in words; empty where all of it was measured.
+        columns: names for `column`, known of every sample without reading one.
+        manifest: the manifest whose rows the samples came from; None where there is none.
+    """
+
+    on_error: str = "raise"
+    max_bad: float = 0.01
+    synthetic: str = ""
+    columns: tuple[str, ...] = ()
+    manifest: Any = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, position: int) -> dict[str, Any] | BadSample: ...
+
+    @property
+    @abstractmethod
+    def ids(self) -> Sequence[str]:
+        """The unique name of every sample."""
+
+    @property
+    @abstractmethod
+    def groups(self) -> Sequence[str]:
+        """What every sample belongs to (patient, piece, scene, molecule, user): splits and intervals keep it whole."""
+
+    @property
+    @abstractmethod
+    def hash(self) -> str:
+        """Identity of the data and of the reading options: equal hashes mean equal samples."""
+
+    def column(self, name: str) -> Sequence[Any]:
+        """A known value of every sample; missing ones are None. Raises `InputError` for a name not in `columns`."""
+        raise no_such("column", name, self.columns)
+
+    def row_of(self, position: int) -> int:
+        """The manifest row (counted from 0) that a sample came from."""
+        return position
+
+    def collate(self, samples: Sequence[Mapping[str, Any]]) -> Any:
+        """Samples to a batch."""
+        return collate(samples)
+
+
+class ListSamples(Samples):
+    """A handful of samples at hand: a user's files or texts to be encoded, a toy, a notebook's data.
+
+    Samples without `id`, `group` or `index` are named by their place. The hash is that of the values.
+
+    >>> two = ListSamples([{"x": torch.zeros(2), "id": "a"}, {"x": torch.ones(2)}])
+    >>> two.ids, two.collate([two[0], two[1]])["x"].shape
+    (['a', '1'], torch.Size([2, 2]))
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Mapping[str, Any]],
+        collate: Callable[[Sequence[Mapping[str, Any]]], Any] | None = None,
+        synthetic: str = "",
+    ) -> None:
+        named = ({**s, "index": s.get("index", i), "id": str(s.get("id", i))} for i, s in enumerate(samples))
+        self.samples = [{**s, "group": str(s.get("group", s["id"]))} for s in named]
+        self.synthetic, self._collate = synthetic, collate
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        return dict(self.samples[position])
+
+    @property
+    def ids(self) -> list[str]:
+        return [s["id"] for s in self.samples]
+
+    @property
+    def groups(self) -> list[str]:
+        return [s["group"] for s in self.samples]
+
+    @property
+    def hash(self) -> str:
+        return values_hash(self.samples)
+
+    def collate(self, samples: Sequence[Mapping[str, Any]]) -> Any:
+        return super().collate(samples) if self._collate is None else self._collate(samples)
+
+
+class Part(Samples):
+    """Some samples of another data set, in the given order; everything else is the other's.
+
+    >>> part = Part(ListSamples([{"x": i, "id": f"s{i}"} for i in range(4)]), [3, 1])
+    >>> part.ids, part[0]["x"], part.row_of(0)
+    (['s3', 's1'], 3, 3)
+    """
+
+    def __init__(self, whole: Samples, positions: Sequence[int] | np.ndarray) -> None:
+        self.whole, self.positions = whole, np.asarray(positions, dtype=np.int64)
+        self.on_error, self.max_bad = whole.on_error, whole.max_bad
+        self.synthetic, self.columns = whole.synthetic, whole.columns
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, position: int) -> dict[str, Any] | BadSample:
+        return self.whole[int(self.positions[position])]
+
+    @property
+    def ids(self) -> list[str]:
+        return _picked(self.whole.ids, self.positions)
+
+    @property
+    def groups(self) -> list[str]:
+        return _picked(self.whole.groups, self.positions)
+
+    @property
+    def hash(self) -> str:
+        return options_hash(self.whole.hash, positions=self.positions.tolist())
+
+    def column(self, name: str) -> list[Any]:
+        return _picked(self.whole.column(name), self.positions)
+
+    def row_of(self, position: int) -> int:
+        return self.whole.row_of(int(self.positions[position]))
+
+    def collate(self, samples: Sequence[Mapping[str, Any]]) -> Any:
+        return self.whole.collate(samples)
+
+
+def fact(samples: Samples, position: int, sample: Mapping[str, Any], name: str) -> Any:
+    """A value of one sample: its column where the data set has one, else what stands in the sample read; missing is
+    None. Raises `InputError` with the names there are."""
+    if name in samples.columns:
+        return plain(samples.column(name)[position])
+    if name in sample:
+        value = sample[name]
+        return plain(value.tolist() if isinstance(value, torch.Tensor) else value)
+    texts = [key for key, value in sample.items() if not isinstance(value, torch.Tensor) or value.ndim < 2]
+    raise no_such("label field", name, dict.fromkeys([*texts, *samples.columns]))
+
+
+def facts(samples: Samples, name: str) -> list[Any]:
+    """A value of every sample, as `fact`; samples are read only when no column has the name. An unreadable sample's
+    value is None."""
+    if name in samples.columns:
+        return [plain(value) for value in samples.column(name)]
+    read = ((i, samples[i]) for i in range(len(samples)))
+    return [None if isinstance(s, BadSample) else fact(samples, i, s, name) for i, s in read]
+
+
+def plain(value: Any) -> Any:
+    """A Python value; NaN, NA and the empty text are None.
+
+    >>> plain(np.float64("nan")) is None, plain(np.int64(3))
+    (True, 3)
+    """
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or type(value).__name__ == "NAType" or (isinstance(value, str) and not value):
+        return None
+    return None if isinstance(value, float) and value != value else value
+
+
+def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Stack tensors and numbers; text, values some of which are missing (None), and what does not stack stay a list.
+
+    >>> collate([{"x": torch.zeros(2), "id": "a"}, {"x": torch.ones(2), "id": "b"}])["id"]
+    ['a', 'b']
+    """
+    batch = {}
+    if odd := set().union(*samples) - set(samples[0]).intersection(*samples):
+        raise ValueError(f"field {min(odd)!r} stands in some samples of a batch only: give None where it is missing")
+    for name in samples[0]:
+        values = [sample[name] for sample in samples]
+        first = values[0]
+        if any(v is None for v in values):
+            batch[name] = values
+            continue
+        if isinstance(first, torch.Tensor) and any(v.shape != first.shape for v in values):
+            shapes = sorted({tuple(v.shape) for v in values})
+            raise ValueError(
+                f"field {name!r} has several shapes in one batch ({shapes[0]}, {shapes[1]}): pad or crop it"
+            )
+        if isinstance(first, (torch.Tensor, np.ndarray, int, float, np.number)):
+            batch[name] = default_collate(values)
+        else:
+            batch[name] = values
+    return batch
+
+
+def options_hash(data: str, **options: Any) -> str:
+    """sha256 of a data hash and of the options under which the data are read.
+
+    >>> options_hash("a", length=3) == options_hash("a", length=3), options_hash("a", length=4) == options_hash("a")
+    (True, False)
+    """
+    if not options:
+        return data
+    said = json.dumps(options, sort_keys=True, default=str)
+    return hashlib.sha256(f"{data}\n{said}".encode()).hexdigest()
+
+
+def values_hash(values: Any) -> str:
+    """sha256 of nested dictionaries, sequences, tensors, arrays and plain values.
+
+    >>> values_hash([{"x": torch.ones(2)}]) == values_hash([{"x": torch.zeros(2)}])
+    False
+    """
+    seen = hashlib.sha256()
+
+    def visit(value: Any) -> None:
+        if isinstance(value, Mapping):
+            seen.update(b"{")
+            for key in sorted(value, key=str):
+                seen.update(f"{key}:".encode())
+                visit(value[key])
+        elif isinstance(value, (torch.Tensor, np.ndarray)):
+            array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+            seen.update(f"{array.dtype}{array.shape}".encode())
+            seen.update(np.ascontiguousarray(array).tobytes())
+        elif isinstance(value, (list, tuple)):
+            seen.update(b"[")
+            for item in value:
+                visit(item)
+        elif hasattr(value, "__dict__"):
+            seen.update(type(value).__name__.encode())
+            visit(vars(value))
+        else:
+            seen.update(f"{type(value).__name__}:{value!r};".encode())
+
+    visit(values)
+    return seen.hexdigest()
+
+
+def checked(samples: Any, where: str) -> Samples:
+    """`samples`, if it is one; else a sentence for whoever wrote the data set."""
+    if isinstance(samples, Samples):
+        return samples
+    raise TypeError(
+        f"{where} is a {type(samples).__name__}, not Samples: derive it from counterpoint.common.data.Samples "
+        "(ids, groups, hash, collate), or wrap a list of dictionaries in ListSamples"
+    )
+
+
+def refuse_bad(bad: int, seen: int, max_bad: float, first: BadSample) -> None:
+    """Stop when more than a share `max_bad` of the samples seen could not be read."""
+    if bad > max_bad * seen:
+        raise InputError(
+            f"{bad} of {seen} samples could not be read, more than max_bad = {max_bad:g}; the first: {first.id}: "
+            f"{first.reason}"
+        )
+
+
+def _picked(values: Sequence[Any], positions: np.ndarray) -> list[Any]:
+    return [values[p] for p in positions.tolist()]
