@@ -134,7 +134,7 @@ class Comet(SignalSystem):
 
     def represent(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch dim"]:
         """Maximum over time of the averaged encoder's representation (our reading of the frozen evaluation)."""
-        return pool_series(self.represent_steps(x))
+        return pool_series(self.represent_steps(x), x)
 
     def represent_steps(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch time dim"]:
         """The averaged encoder's representation of every time step."""

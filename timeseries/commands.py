@@ -36,18 +36,21 @@ def import_edf(source: Path, out: Path, patient: str = "record", label: str = ""
     return import_recordings(source, out, (".edf",), patient, label)
 
 
-def import_arrays(source: Path, out: Path, patient: str = "record", fs: float | None = None) -> ImportReport:
+def import_arrays(
+    source: Path, out: Path, patient: str = "record", fs: float | None = None, label: str = ""
+) -> ImportReport:
     """Turn SOURCE (CSV, Parquet, .npy or .npz recordings) into a manifest; the recordings stay where they are.
 
     Args:
         source: a file, or a folder that is searched with all folders below.
         out: folder that receives manifest.parquet.
-        patient: who a recording belongs to: `record` (each its own) or `folder`.
+        patient: who a recording belongs to: `record` (each its own), `folder`, or a column constant in each file.
         fs: sampling rate in hertz, where the files do not state it.
+        label: column that holds the class and is constant in each file.
     """
     from counterpoint.timeseries.importers import import_recordings
 
-    return import_recordings(source, out, (".csv", ".parquet", ".npy", ".npz"), patient, "", fs)
+    return import_recordings(source, out, (".csv", ".parquet", ".npy", ".npz"), patient, label, fs)
 
 
 def import_ucr(source: Path, out: Path, fs: float = 1.0) -> ImportReport:

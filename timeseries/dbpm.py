@@ -141,14 +141,15 @@ class DBPM(SignalSystem):
 
     def draw_views(self, batch: dict[str, Any]) -> dict[str, Any]:
         """A batch with a weak and a strong view of every window."""
-        x = torch.nan_to_num(batch["x"])
-        second = torch.nan_to_num(batch["second"]) if "second" in batch else x
+        x = batch["x"]  # gaps and padding stay NaN in both views: noise on them would be data
+        second = batch.get("second", x)
         return {**batch, "weak": scaled(x, self.config.scaling), "strong": permuted_jittered(
             second, self.config.segments, self.config.jitter)}  # fmt: skip
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Projections of the two views."""
-        return {name: self.projector(pool_series(self.encoder(batch[name]))) for name in ("weak", "strong")}
+        views = {name: batch[name] for name in ("weak", "strong")}
+        return {name: self.projector(pool_series(self.encoder(x), x)) for name, x in views.items()}
 
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         rows = self.objective.row_losses(embeddings["weak"], embeddings["strong"])
@@ -158,7 +159,7 @@ class DBPM(SignalSystem):
 
     def represent(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch dim"]:
         """Maximum over time of the averaged encoder's representation, before the projector."""
-        return pool_series(self.represent_steps(x))
+        return pool_series(self.represent_steps(x), x)
 
     def represent_steps(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch time dim"]:
         """The averaged encoder's representation of every time step."""

@@ -125,9 +125,23 @@ class TS2VecEncoder(nn.Module):
         return self.latent(h if keep is None else h * keep[..., None], steps)
 
 
-def pool_series(z: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch dim"]:
-    """The representation of a whole series: the maximum over time (TS2Vec's `full_series`)."""
-    return z.amax(1)
+def pool_series(
+    z: Float[Tensor, "batch time dim"], x: Float[Tensor, "batch time channels"] | None = None
+) -> Float[Tensor, "batch dim"]:
+    """The representation of a whole series: the maximum over time (TS2Vec's `full_series`).
+
+    With the series `x` that `z` represents, steps that the encoder masked (NaN: gaps, padding) are no data and take no
+    part; a series of nothing else is pooled whole.
+
+    >>> z = torch.tensor([[[1.0], [2.0], [9.0]]])
+    >>> pool_series(z, torch.tensor([[[0.1], [0.2], [torch.nan]]])).item()
+    2.0
+    """
+    if x is None:
+        return z.amax(1)
+    hidden = torch.isnan(x).any(-1)
+    hidden = hidden & ~hidden.all(1, keepdim=True)
+    return z.masked_fill(hidden[..., None], -torch.inf).amax(1)
 
 
 TSAI_PLAIN = {  # need no torchvision

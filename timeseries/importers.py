@@ -17,6 +17,8 @@ from counterpoint.timeseries.readers.dispatch import read_record
 from counterpoint.timeseries.readers.ucr import Collection, read_ucr
 from counterpoint.timeseries.record import Record
 
+SHOWN = 12
+
 
 def import_recordings(
     source: Path, out: Path, suffixes: Iterable[str], patient: str = "record", label: str = "", fs: float | None = None
@@ -31,7 +33,7 @@ def import_recordings(
     files = [source] if source.is_file() else _below(source, wanted)
     if not files:
         raise InputError(f"{source}: no {' or '.join(wanted)} file in it")
-    rows, rejected, names = [], [], set()
+    rows, rejected, names, told = [], [], set(), {}
     parts = _segments(files)
     for file in track(files, "reading recordings", len(files)):
         if file in parts:
@@ -50,6 +52,8 @@ def import_recordings(
             rejected.append(Rejected(str(file), str(error).removeprefix(f"{file}: ")))
             continue
         names.add(name)
+        for text in record.notes:
+            told.setdefault(text, []).append(name)
         rows.append({
             "id": name, "group": group, "file": os.path.relpath(file, out),
             "fs": max(c.fs for c in record.channels) if fs is None else fs,
@@ -57,7 +61,16 @@ def import_recordings(
             "units": " ".join(c.unit or "-" for c in record.channels), "seconds": round(record.duration, 3),
             "events": len(record.annotations),
         })  # fmt: skip
-    return _save(out, rows, rejected)
+    return _save(out, rows, rejected, _told(told))
+
+
+def _told(notes: dict[str, list[str]]) -> str:
+    """What is to be known of the recordings taken: each sentence once, with the recordings it is true of."""
+    lines = [
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {text}" for text, names in notes.items()
+    ]
+    more = [f"... and {len(lines) - SHOWN} more such notes; data check lists all"] if len(lines) > SHOWN else []
+    return "\n".join([*lines[:SHOWN], *more])
 
 
 def _existing(source: Path, suffixes: tuple[str, ...]) -> Path:
@@ -120,6 +133,7 @@ def import_archive(source: Path, out: Path, fs: float = 1.0) -> ImportReport:
     source = _existing(source, suffixes)
     folder = source if source.is_dir() else source.parent
     stems: dict[str, dict[str, Path]] = {}
+    told: list[str] = []
     for file in sorted(folder.iterdir()):
         found = re.fullmatch(r"(.+)_(TRAIN|TEST)", file.stem, flags=re.IGNORECASE)
         if found and file.suffix.lower() in suffixes and (source.is_dir() or found.group(1) in source.stem):
@@ -130,6 +144,7 @@ def import_archive(source: Path, out: Path, fs: float = 1.0) -> ImportReport:
     (name, files), rows = next(iter(stems.items())), []
     for split, file in files.items():
         part: Collection = read_ucr(file)
+        told += part.notes
         out.mkdir(parents=True, exist_ok=True)
         np.save(out / f"{split}.npy", part.x)
         for i, label in enumerate(part.labels):
@@ -145,22 +160,26 @@ def import_archive(source: Path, out: Path, fs: float = 1.0) -> ImportReport:
                 row["target"] = float(part.target[i])
             rows.append(row)
     note = "The archive names no subjects: scores on its split say nothing about new ones."
-    return _save(out, rows, [], note)
+    return _save(out, rows, [], "\n".join([*told, note]))
 
 
-def check_row(row: dict, root: Path) -> None:
-    """Read a manifest row's recording; raise what is wrong with it (`data check`)."""
-    from counterpoint.timeseries.preprocess import usable_channels
+def check_row(row: dict, root: Path) -> list[str]:
+    """Read a manifest row's recording; raise what is wrong with it, return what is to be known (`data check`)."""
+    from counterpoint.timeseries.manifest import cells
+    from counterpoint.timeseries.preprocess import missing_notes, usable_channels
 
-    if not row.get("file"):
-        raise InputError("no file; the column file names the recording")
-    number, rate = row.get("row"), row.get("fs")
-    record = read_record(
-        root / row["file"], None if rate is None else float(rate), None if number is None else int(number)
-    )
+    file, rate, number = cells(row)
+    record = read_record(root / file, rate, number)
     if not record.channels:
         raise InputError("holds annotations but no signals")
-    for channel in record.channels:
-        if usable_channels(channel.data[:, None])[0]:
-            return
-    raise InputError("every channel is flat or mostly missing")
+    if not any(usable_channels(channel.data[:, None], min_finite=0.0)[0] for channel in record.channels):
+        raise InputError("every channel is flat or missing")
+    notes = list(record.notes)
+    for fs in dict.fromkeys(channel.fs for channel in record.channels):
+        same = [channel for channel in record.channels if channel.fs == fs]
+        for size in dict.fromkeys(len(channel.data) for channel in same):
+            alike = [channel for channel in same if len(channel.data) == size]
+            block = record.block if len(alike) == len(record.channels) and record.block is not None else None
+            x = np.stack([channel.data for channel in alike], 1) if block is None else block
+            notes += missing_notes(x, [channel.name for channel in alike])
+    return notes

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from counterpoint.common.data import Cache, Manifest, ManifestDataset, check_leakage
+from counterpoint.common.data.manifest import as_number
 from counterpoint.common.data.samples import options_hash
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note, track
@@ -31,14 +32,34 @@ SHOWN_NOTES = 8
 
 
 def read_row(manifest: Manifest, row: dict) -> Record:
-    """The recording behind a manifest row."""
-    if not row.get("file"):
-        raise InputError(f"{manifest.path or 'manifest'}, id {row['id']}: no file; the column file names the recording")
-    number = row.get("row")
-    rate = row.get("fs")
-    return read_record(
-        manifest.file(row["file"]), None if rate is None else float(rate), None if number is None else int(number)
-    )
+    """The recording behind a manifest row; a cell that cannot be used is named with the manifest and the row."""
+    try:
+        file, rate, number = cells(row)
+    except InputError as error:
+        at = int((manifest.frame["id"] == row["id"]).to_numpy().argmax()) + 1
+        raise InputError(f"{manifest.path or 'manifest'}, row {at} (id {row['id']}): {error}") from None
+    return read_record(manifest.file(file), rate, number)
+
+
+def cells(row: dict) -> tuple[str, float | None, int | None]:
+    """What a manifest row says of its recording: file, sampling rate `fs` (hertz) and `row` of an array of series.
+
+    >>> cells({"id": "a", "file": "a.npy", "fs": "128"})
+    ('a.npy', 128.0, None)
+
+    Raises `InputError` naming the column and its value.
+    """
+    file = row.get("file")
+    if not isinstance(file, str) or not file.strip():
+        what = "no file" if file in (None, "") else f"file is {file!r}"
+        raise InputError(f"{what}; the column file names the recording")
+    rate = as_number(row.get("fs"), "fs", "a positive number of hertz")
+    if rate is not None and rate <= 0:
+        raise InputError(f"fs is {rate:g}; give a positive number of hertz, or leave the cell empty")
+    number = as_number(row.get("row"), "row", "the number of a series in the file, from 0")
+    if number is not None and (number < 0 or number != int(number)):
+        raise InputError(f"row is {number:g}; give the number of a series in the file, from 0")
+    return file, rate, None if number is None else int(number)
 
 
 def conditioned(
@@ -58,11 +79,14 @@ def load_windows(config: SignalConfig) -> WindowSet:
     """Read everything a configuration names: the manifest's recordings, or the embedded generator with its own split.
 
     Rows without any split count as training. Patients in two splits raise `LeakageError`. What the recordings lack
-    (leads, units, windows) is told on stderr and stays in `notes`.
+    (samples, leads, units, windows) and what no window covers is told on stderr and stays in `notes`; a class whose
+    recordings give no window at all raises `InputError`.
     """
     if not config.manifest:
         return _generated(config).normalized(config.normalize)
     manifest = Manifest.load(config.manifest)
+    if not len(manifest):
+        raise InputError(f"{config.manifest}: the manifest has no rows; import recordings into it (data import)")
     check_leakage(manifest)
     if (manifest.frame["split"] == "").all():
         manifest = replace(manifest, frame=manifest.frame.assign(split="train"))
@@ -74,6 +98,7 @@ def load_windows(config: SignalConfig) -> WindowSet:
         if not record.channels:
             raise InputError(f"{record.source}: holds annotations but no signals; remove row id {row['id']}")
         leads = leads or record.names
+        notes += [f"{row['id']}: {text}" for text in record.notes]
         notes += _learn_units(record, leads, config, units)
         wanted = tuple(units.get(lead, "") for lead in leads)
         x, fs = (_cached if config.cache else conditioned)(record, config, leads, wanted)
@@ -89,9 +114,6 @@ def load_windows(config: SignalConfig) -> WindowSet:
             steps.append(np.where(np.isfinite(x).any(1), known, UNKNOWN))
     check_events(config.manifest, config.events, seen)
     length = config.length or max(len(x) for x in signals)
-    if not config.length:
-        signals = [_padded(x, length, np.nan) for x in signals]
-        steps = [_padded(s, length, UNKNOWN) for s in steps]
     starts = labels = None
     if config.beats:
         length = beats[0][2]
@@ -100,23 +122,86 @@ def load_windows(config: SignalConfig) -> WindowSet:
         row["record"] = row["id"]
     synthetic = bool(manifest.meta.get("synthetic")) or bool(rows[0].get("synthetic"))
     windows = WindowSet.build(
-        signals, length, config.step or max(length // 2, 1), rows, rate, leads, starts, labels, synthetic
-    )
-    for row, present in zip(rows, windows.present):
-        if not present.all():
-            lacking = ", ".join(lead for lead, there in zip(leads, present) if not there)
-            notes.append(f"{row['id']}: no usable {lacking}; zero in its windows, `present` is false")
-    notes = (*notes, *windows.notes)
-    for text in notes[:SHOWN_NOTES]:
-        note(text)
-    if len(notes) > SHOWN_NOTES:
-        note(f"... and {len(notes) - SHOWN_NOTES} more such notes")
+        signals, length, config.step or max(length // 2, 1), rows, rate, leads, starts, labels, synthetic,
+        pad=not config.length and not config.beats,
+    )  # fmt: skip
+    notes += [*_whole_set(windows, len(rows)), *_lacking(windows, rows), *windows.notes]
+    tell(notes)
     if not len(windows):
         raise InputError(f"{config.manifest}: no window of {length} samples in any recording; lower data.length")
+    if not config.beats:
+        _check_classes(config.manifest, rows, windows)
     windows = replace(
-        windows, units=tuple(units.get(lead, "") for lead in leads), steps=tuple(steps) or None, notes=notes
+        windows, units=tuple(units.get(lead, "") for lead in leads), steps=tuple(steps) or None, notes=tuple(notes)
     ).normalized(config.normalize)
     return windows.pseudo_trials(config.windows_per_trial) if config.windows_per_trial else windows
+
+
+def tell(notes: Sequence[str]) -> None:
+    """Notes on stderr, `<id>: <text>`: what is said of many recordings is said once, with their number."""
+    said: dict[str, list[str]] = {}
+    for text in notes:
+        name, _, what = text.partition(": ")
+        said.setdefault(what, []).append(name)
+    lines = []
+    for what, names in said.items():
+        many = [f"{names[0]} and {len(names) - 1} more"] if len(names) > 2 else names
+        lines += [f"{name}: {what}" for name in many]
+    for line in lines[:SHOWN_NOTES]:
+        note(line)
+    if len(lines) > SHOWN_NOTES:
+        note(f"... and {len(lines) - SHOWN_NOTES} more such notes")
+
+
+def _lacking(windows: WindowSet, rows: list[dict]) -> list[str]:
+    """Leads that are zero in windows, by recording."""
+    count, notes = windows.frame["signal"].value_counts(), []
+    for i, leads in windows.lacking().items():
+        never = [lead for lead, n in leads.items() if n == count[i]]
+        if never:
+            notes.append(f"{rows[i]['id']}: no usable {', '.join(never)}; zero in its windows, `present` is false")
+        some = [f"{lead} in {n}" for lead, n in leads.items() if n < count[i]]
+        if some:
+            lack = ", ".join(some)
+            notes.append(f"{rows[i]['id']}: of {count[i]} windows lack {lack}; zero there, `present` is false")
+    return notes
+
+
+def _whole_set(windows: WindowSet, recordings: int) -> list[str]:
+    """What happened to the set as a whole: recordings without a window, samples outside all windows, padding."""
+    notes, frame, length = [], windows.frame, windows.length
+    sizes = np.array([len(x) for x in windows.signals])
+    lost = recordings - frame["signal"].nunique()
+    if lost and len(frame):
+        notes.append(f"data: {lost} of {recordings} recordings give no window")
+    ends = (frame.groupby("signal")["start"].max() + length).reindex(range(len(sizes)), fill_value=0).to_numpy()
+    rest = np.maximum(sizes - ends, 0)[ends > 0]
+    if rest.any():
+        notes.append(
+            f"data: windows of {length} samples cut recordings of {sizes.min()} to {sizes.max()} samples; {rest.sum()} "
+            f"samples at the end of {np.count_nonzero(rest)} recordings are in no window (data.length 0 takes each "
+            "whole)"
+        )
+    short = np.count_nonzero((sizes < length) & (ends > 0))
+    if short:
+        notes.append(
+            f"data: {short} of {recordings} recordings are shorter than the longest of {length} samples; their windows "
+            "are padded at the end, which the encoders mask"
+        )
+    return notes
+
+
+def _check_classes(where: str, rows: list[dict], windows: WindowSet) -> None:
+    """Raise when a class, or the training recordings of one, have no window left."""
+    kept = set(zip(windows.frame["label"], windows.frame["split"]))
+    had = Counter((str(row["label"]), row["split"]) for row in rows if row.get("label") not in (None, ""))
+    for (label, split), count in sorted(had.items()):
+        elsewhere = any(name == label for name, _ in kept)
+        if (label, split) not in kept and (split == "train" or not elsewhere):
+            raise InputError(
+                f"{where}: class {label!r} loses all of its {count} {split} recordings, none gives a window of "
+                f"{windows.length} samples; lower data.length (0 takes each recording whole), or remove their rows"
+            )
 
 
 def _learn_units(record: Record, leads: tuple[str, ...], config: SignalConfig, units: dict[str, str]) -> list[str]:
@@ -147,6 +232,7 @@ def _cached(
     fs = config.fs or max(channel.fs for channel in record.channels)
     key = {
         "kind": "timeseries-signal",
+        "missing": "every non-finite value",
         "file": str(record.source.resolve()),
         "id": record.id,
         "size": stat.st_size,
@@ -177,19 +263,13 @@ def _beats(record: Record, x: np.ndarray, fs: float, config: SignalConfig) -> tu
     return starts, labels, length
 
 
-def _padded(x: np.ndarray, length: int, value: float) -> np.ndarray:
-    """Grown at the end to `length` samples."""
-    grown = np.full((length - len(x), *x.shape[1:]), value, x.dtype)
-    return np.concatenate([x, grown]) if len(grown) else x
-
-
 class WindowDataset(ManifestDataset):
     """Windows as samples: `x` [length, channels], integer codes `patient` and `trial`, the class `label`, and the ids.
 
-    A lead that a recording lacks, or that is flat, is zero in `x` and False in `present`; single gaps stay NaN, which
-    the encoders treat as masked time steps. Codes are positions in the sorted names of the whole set (`of` subsets).
-    With `data.events` a sample also has `steps` [length], the class of every time step (-1: unknown). `views` draws
-    what a system's step needs at random from a batch.
+    A lead that a window lacks (`WindowSet.present_of`) is zero in `x` and False in `present`; single gaps and padding
+    stay NaN, which the encoders treat as masked time steps. Codes are positions in the sorted names of the whole set
+    (`of` subsets). With `data.events` a sample also has `steps` [length], the class of every time step (-1: unknown).
+    `views` draws what a system's step needs at random from a batch.
     """
 
     def __init__(
@@ -221,12 +301,14 @@ class WindowDataset(ManifestDataset):
 
     def _load(self, row: dict) -> dict:
         i = int(row["position"])
-        present = self.windows.present[int(row["signal"])]
+        present = self.windows.present_of(i)
         x = self.windows[i]
         if not present.all():
             x = np.where(present, x, np.float32(0))
+            recorded = len(self.windows.signals[int(row["signal"])]) - int(row["start"])
+            x[recorded:] = np.nan  # padding stays padding in every channel
         sample = {
-            "x": torch.from_numpy(np.ascontiguousarray(x)),
+            "x": torch.from_numpy(np.array(x, np.float32)),  # a copy: the signal may be a mapped file
             "present": torch.from_numpy(present),
             "patient": int(self.patient[i]),
             "trial": int(self.trial[i]),

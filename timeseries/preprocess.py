@@ -10,9 +10,72 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
 
 from counterpoint.common.errors import InputError
+
+_PIECE = 1 << 17  # samples that stay in the processor's cache
+
+
+def missing_as_nan(
+    x: Float[np.ndarray, "time channels"],
+) -> tuple[Float32[np.ndarray, "time channels"], Int[np.ndarray, " channels"]]:
+    """Values that are no finite float32 numbers are missing values: NaN. Returns the signal and the count per channel.
+
+    The count is of the infinite ones alone. A signal without any comes back as it is, not copied.
+
+    >>> x, infinite = missing_as_nan(np.array([[1.0, np.inf], [np.nan, 2.0]], np.float32))
+    >>> x.tolist(), infinite.tolist()
+    ([[1.0, nan], [nan, 2.0]], [0, 1])
+    """
+    with np.errstate(over="ignore"):  # a float64 beyond float32 is as little a measurement as an infinite one
+        x = x if x.dtype == np.float32 else np.asarray(x, np.float32)
+    infinite = np.zeros(x.shape[1], int)
+    for first in range(0, len(x), _PIECE):
+        piece = x[first : first + _PIECE]
+        if not np.isfinite(piece).all():
+            infinite += np.isinf(piece).sum(0)
+    if infinite.any():
+        x = np.where(np.isinf(x), np.float32(np.nan), x)
+    return x, infinite
+
+
+_SENTINELS = np.array([s * v for v in (99, 999, 9999, 99999, 999999, 32768, 65535) for s in (1, -1)] + [32767], float)
+
+
+def sentinel(x: Float[np.ndarray, " time"]) -> float | None:
+    """A value that looks like a mark for "missing": -999 and the like, repeated, far from all other values.
+
+    >>> sentinel(np.array([0.1, 0.2, -999, -999, 0.3], np.float32))
+    -999.0
+    """
+    finite = x[np.isfinite(x)]
+    if not len(finite):
+        return None
+    for value in (float(finite.min()), float(finite.max())):
+        if value not in _SENTINELS or np.count_nonzero(finite == value) < 2:
+            continue
+        rest = finite[finite != value]
+        if len(rest) and np.abs(rest - value).min() > 3 * max(float(np.ptp(rest)), 1e-6):
+            return value
+    return None
+
+
+def missing_notes(x: Float[np.ndarray, "time channels"], names: Sequence[str]) -> list[str]:
+    """What a signal lacks, in words: missing samples per channel, and values that look like marks for missing ones."""
+    lost = [int(len(x) - np.isfinite(x[:, j]).sum()) for j in range(x.shape[1])]
+    found = []
+    if any(lost):
+        some = ", ".join(f"{name} {count}" for name, count in zip(names, lost) if count)
+        found.append(f"missing samples of {len(x)}: {some}")
+    for j, name in enumerate(names):
+        value = sentinel(x[:, j])
+        if value is not None:
+            found.append(
+                f"channel {name} is {value:g} in {int((x[:, j] == np.float32(value)).sum())} samples, far from its "
+                "other values; if that marks missing ones, leave them empty"
+            )
+    return found
 
 
 def _bridge(x: Float[np.ndarray, " time"]) -> tuple[np.ndarray, np.ndarray]:
@@ -117,8 +180,8 @@ def usable_channels(
     """
     count = np.zeros(x.shape[1], int)
     lowest, highest = np.full((2, x.shape[1]), np.nan, np.float32)
-    for first in range(0, len(x), 1 << 17):  # pieces that stay in the processor's cache
-        piece = np.ascontiguousarray(x[first : first + (1 << 17)].T)  # reductions along memory are ten times faster
+    for first in range(0, len(x), _PIECE):
+        piece = np.ascontiguousarray(x[first : first + _PIECE].T)  # reductions along memory are ten times faster
         count += np.isfinite(piece).sum(1)
         # fmin and fmax ignore NaN as long as anything else is there.
         lowest = np.fmin(lowest, np.fmin.reduce(piece, 1))
@@ -139,7 +202,7 @@ def check_level(level: str) -> str:
 
 @dataclass(frozen=True)
 class Normalizer:
-    """Standard scaling per channel at a stated level, z = (x - mean) / std, NaN ignored.
+    """Standard scaling per channel at a stated level, z = (x - mean) / std, of finite values alone.
 
     `trial`, `record` and `patient` take the statistics of the signal's own unit (`key`), so nothing is learnt from
     other patients. `train` learns one mean and deviation from the training signals alone and applies it everywhere;
@@ -189,9 +252,16 @@ class Normalizer:
 
 
 def _moments(signals: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Pooled mean and deviation per channel, NaN left out; a constant channel gets deviation 1. Two passes, chunked."""
-    pieces = [x[i : i + (1 << 18)] for x in signals for i in range(0, len(x), 1 << 18)]
-    count = np.maximum(sum(np.isfinite(x).sum(0) for x in pieces), 1)
-    mean = sum(np.nansum(x, 0, dtype=np.float64) for x in pieces) / count
-    std = np.sqrt(sum(np.nansum(np.square(x - mean), 0, dtype=np.float64) for x in pieces) / count)
+    """Pooled mean and deviation per channel of the finite values; a constant channel gets 1. Two passes, chunked."""
+
+    def pieces():
+        for x in signals:
+            for i in range(0, len(x), 1 << 18):
+                piece = x[i : i + (1 << 18)]
+                finite = np.isfinite(piece)
+                yield (piece if finite.all() else np.where(finite, piece, np.nan)), finite
+
+    count = np.maximum(sum(finite.sum(0) for _, finite in pieces()), 1)
+    mean = sum(np.nansum(x, 0, dtype=np.float64) for x, _ in pieces()) / count
+    std = np.sqrt(sum(np.nansum(np.square(x - mean), 0, dtype=np.float64) for x, _ in pieces()) / count)
     return mean, np.where(std > 1e-8, std, 1.0)

@@ -81,7 +81,8 @@ NO_EVENTS = Annotations(np.zeros(0), np.zeros(0), ())
 class Record:
     """A recording: channels (their rates may differ), annotations, header fields and the file it came from.
 
-    `block` is set by readers whose channels are the columns of one array [samples, channels]; `array` then returns
+    `notes` are the sentences that a user must see: what was assumed, left out or taken as missing. `block` is set by
+    readers whose channels are the columns of one array [samples, channels]; `array` then returns
     that array without a copy.
 
     >>> lead = Channel("II", "mV", 4.0, np.arange(8, dtype=np.float32))
@@ -96,6 +97,7 @@ class Record:
     meta: Mapping[str, str] = field(default_factory=dict)
     source: Path | None = None
     block: Float32[np.ndarray, "samples channels"] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -117,7 +117,7 @@ class TS2Vec(SignalSystem):
 
     def represent(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch dim"]:
         """Maximum over time of the averaged encoder's representation."""
-        return pool_series(self.represent_steps(x))
+        return pool_series(self.represent_steps(x), x)
 
     def represent_steps(
         self, x: Float[Tensor, "batch time channels"], mask_last: bool = False

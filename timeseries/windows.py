@@ -16,7 +16,14 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from counterpoint.common.data.samples import values_hash
 from counterpoint.common.errors import InputError
-from counterpoint.timeseries.preprocess import MIN_FINITE, MIN_RANGE, Normalizer, check_level, usable_channels
+from counterpoint.timeseries.preprocess import (
+    MIN_FINITE,
+    MIN_RANGE,
+    Normalizer,
+    check_level,
+    missing_as_nan,
+    usable_channels,
+)
 
 COLUMNS = ("id", "group", "trial", "record", "label", "split", "start")
 
@@ -35,8 +42,9 @@ def window_starts(samples: int, length: int, step: int) -> Int[np.ndarray, " win
 def _usable_windows(x: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
     """Windows with at least one usable channel (the test of `usable_channels`, many windows at a time)."""
     out = np.zeros(len(starts), bool)
-    if len(x) < length:
+    if not len(starts) or not len(x):
         return out
+    length = min(length, len(x))  # what is padding is not judged
     if all(np.isfinite(x[first : first + (1 << 17)]).all() for first in range(0, len(x), 1 << 17)):
         # Two samples of a window that differ are proof enough; the few windows without proof are searched below.
         out = (np.abs(x[starts] - x[starts + length // 3]) > MIN_RANGE).any(1)
@@ -58,8 +66,9 @@ class WindowSet:
     """Windows [length, channels] over `signals`; `frame` has one row a window, `signal` and `start` (samples) place it.
 
     Columns of `frame`: id (unique), group (patient), trial, record, label, split, start, signal. `present` [signals,
-    channels] says which leads each signal really has; windows keep NaN where nothing was recorded. `steps` holds the
-    class of every time step of each signal (`events.step_classes`), where annotations were asked for.
+    channels] says which leads each signal really has anywhere, `present_of` which a window has; windows keep NaN where
+    nothing was recorded and, as padding, behind the end of a signal shorter than they are. `steps` holds the class of
+    every time step of each signal (`events.step_classes`), where annotations were asked for.
 
     >>> x = np.arange(20, dtype=np.float32).reshape(10, 2)
     >>> windows = WindowSet.build([x], length=4, step=2, rows=[{"id": "r1", "group": "p1"}], fs=4.0)
@@ -94,27 +103,34 @@ class WindowSet:
         starts: Sequence[np.ndarray] | None = None,
         labels: Sequence[Sequence[str]] | None = None,
         synthetic: bool = False,
+        pad: bool = False,
     ) -> WindowSet:
         """Cut every signal: regularly by `length` and `step`, or at the given `starts` (beats) with their `labels`.
 
-        `rows` describe the signals (id, group, trial, label, split). Windows without one usable channel (all flat or
-        NaN) are left out and counted in `notes`.
+        `rows` describe the signals (id, group, trial, label, split). Every window is judged by itself: one without a
+        usable channel (all flat or NaN) is left out and counted in `notes`. With `pad` a signal shorter than `length`
+        is one window whose end is padding: NaN, which the encoders mask.
         """
         if len(rows) != len(signals):
             raise ValueError(f"WindowSet.build: {len(rows)} rows for {len(signals)} signals")
         widths = {x.shape[1] for x in signals}
         if len(widths) != 1:
             raise InputError(f"recordings have {', '.join(map(str, sorted(widths)))} channels; name common leads")
-        tables, notes = [], []
+        tables, notes, clean = [], [], []
         for i, (x, row) in enumerate(zip(signals, rows)):
-            begin = window_starts(len(x), length, step) if starts is None else np.asarray(starts[i], int)
-            keep = (begin >= 0) & (begin + length <= len(x))
+            x, infinite = missing_as_nan(x)
+            clean.append(x)
+            if infinite.any():
+                notes.append(f"{row['id']}: {infinite.sum()} infinite samples, taken as missing")
+            room = max(len(x), length) if pad else len(x)
+            begin = window_starts(room, length, step) if starts is None else np.asarray(starts[i], int)
+            keep = (begin >= 0) & (begin + length <= room)
             usable = keep.copy()
             usable[keep] = _usable_windows(x, begin[keep], length)
             dropped = int(keep.sum() - usable.sum())
             if dropped:
                 notes.append(f"{row['id']}: {dropped} of {len(begin)} windows are flat or empty in every channel")
-            if not keep.any():
+            if len(x) < length and not pad:
                 notes.append(f"{row['id']}: {len(x)} samples, shorter than one window of {length}")
             begin = begin[usable]
             table = pd.DataFrame({"start": begin})
@@ -127,9 +143,10 @@ class WindowSet:
             table["signal"] = i
             tables.append(table)
         frame = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*COLUMNS, "signal"])
-        present = np.stack([usable_channels(x) for x in signals]) if len(signals) else np.zeros((0, 0), bool)
+        present = [usable_channels(x, min_finite=0.0) for x in clean]
+        present = np.stack(present) if present else np.zeros((0, 0), bool)
         names = tuple(leads) or tuple(f"channel{j + 1}" for j in range(next(iter(widths))))
-        return cls(tuple(signals), frame, length, float(fs), names, present, synthetic, tuple(notes))
+        return cls(tuple(clean), frame, length, float(fs), names, present, synthetic, tuple(notes))
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -144,10 +161,32 @@ class WindowSet:
         return self._cut(int(self.frame["signal"].iat[i]), int(self.frame["start"].iat[i]))
 
     def steps_of(self, i: int) -> Int[np.ndarray, " length"]:
-        """The class of every time step of a window."""
+        """The class of every time step of a window; -1, unknown, in its padding."""
         assert self.steps is not None
         start = int(self.frame["start"].iat[i])
-        return self.steps[int(self.frame["signal"].iat[i])][start : start + self.length]
+        return _grown(self.steps[int(self.frame["signal"].iat[i])][start : start + self.length], self.length, -1)
+
+    def present_of(self, i: int) -> Bool[np.ndarray, " channels"]:
+        """Which leads a window has: recorded in at least half of it (padding aside), and not flat in all the signal."""
+        signal, start = int(self.frame["signal"].iat[i]), int(self.frame["start"].iat[i])
+        x = self.signals[signal][start : start + self.length]
+        return self.present[signal] & (np.isfinite(x).mean(0) >= MIN_FINITE)
+
+    def lacking(self) -> dict[int, dict[str, int]]:
+        """Per signal: the leads that some of its windows lack, with the number of those windows."""
+        found: dict[int, dict[str, int]] = {}
+        for i, rows in self.frame.groupby("signal")["start"]:
+            x = self.signals[i]
+            counts = np.full(len(self.leads), len(rows)) * ~self.present[i]
+            if not all(np.isfinite(x[first : first + (1 << 17)]).all() for first in range(0, len(x), 1 << 17)):
+                begin = rows.to_numpy()
+                end = np.minimum(begin + self.length, len(x))
+                for j in np.flatnonzero(self.present[i]):
+                    total = np.concatenate([[0], np.cumsum(np.isfinite(x[:, j]))])
+                    counts[j] = int(((total[end] - total[begin]) < MIN_FINITE * (end - begin)).sum())
+            if counts.any():
+                found[int(i)] = {lead: int(n) for lead, n in zip(self.leads, counts) if n}
+        return found
 
     def whole(self, signal: int, samples: int | None = None) -> Float32[np.ndarray, "samples channels"]:
         """The first samples of a signal, scaled as its windows are; absent leads are zero."""
@@ -155,7 +194,8 @@ class WindowSet:
         return np.where(self.present[signal], x, np.float32(0))
 
     def _cut(self, signal: int, start: int) -> np.ndarray:
-        return self._scaled(self.signals[signal][start : start + self.length], signal)
+        x = self._scaled(self.signals[signal][start : start + self.length], signal)
+        return _grown(x, self.length, np.nan)
 
     def _scaled(self, x: np.ndarray, signal: int) -> np.ndarray:
         if self.mean is not None:
@@ -221,6 +261,13 @@ class WindowSet:
         grouped = self.frame.groupby(["split", "label"], sort=True)
         columns = {"windows": ("id", "size"), "trials": ("trial", "nunique"), "patients": ("group", "nunique")}
         return grouped.agg(**columns).reset_index()
+
+
+def _grown(x: np.ndarray, length: int, value: float) -> np.ndarray:
+    """Padded at the end to `length` steps."""
+    if len(x) == length:
+        return x
+    return np.concatenate([x, np.full((length - len(x), *x.shape[1:]), value, x.dtype)])
 
 
 def r_peaks(x: Float[np.ndarray, " time"], fs: float) -> Int[np.ndarray, " beats"]:

@@ -93,10 +93,14 @@ def check(vertical: Vertical, manifest: Path, workers: int = 2) -> Outcome:
     shown = [f"row {b['row']} ({b['id']}) {b['file']}: {b['reason']}" for b in bad[:_SHOWN]]
     if len(bad) > _SHOWN:
         shown.append(f"... and {len(bad) - _SHOWN} more; --json lists all")
+    notes = [{"row": number, "id": name, "note": text} for number, name, text in report.notes]
+    shown += [f"note, row {n['row']} ({n['id']}): {n['note']}" for n in notes[:_SHOWN]]
+    if len(notes) > _SHOWN:
+        shown.append(f"... and {len(notes) - _SHOWN} more notes; --json lists all")
     good = report.rows - len(bad)
     verdict = f"{manifest}: {len(bad)} of {report.rows} rows cannot be used" if bad else ""
     lines = (*shown, f"{good} of {report.rows} rows can be used; no group stands in two splits")
-    return Outcome({"rows": report.rows, "usable": good, "bad": bad}, lines, failed=verdict)
+    return Outcome({"rows": report.rows, "usable": good, "bad": bad, "notes": notes}, lines, failed=verdict)
 
 
 def split(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import warnings
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -56,7 +58,7 @@ class Manifest:
             if path.suffix == ".parquet":
                 frame = pd.read_parquet(path)
             elif path.suffix == ".csv":
-                frame = pd.read_csv(path)
+                frame = _csv(path)
                 # Names are text as it stands: a patient called NA is not a missing one.
                 names = ("id", "group", "split")
                 text = pd.read_csv(path, usecols=lambda c: c in names, dtype=str, keep_default_na=False)
@@ -71,7 +73,7 @@ class Manifest:
         except (ValueError, OSError) as error:  # pyarrow's and pandas' parse errors are ValueErrors
             raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from error
         side = _sidecar(path)
-        meta = json.loads(side.read_text(encoding="utf-8")) if side.is_file() else {}
+        meta = _facts(side) if side.is_file() else {}
         return cls(frame.reset_index(drop=True), path.parent, path, meta)
 
     def save(self, path: str | Path) -> Manifest:
@@ -145,15 +147,64 @@ def _json_line(row: dict[str, Any]) -> str:
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
         try:
             row = json.loads(line) if line.strip() else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}, line {number}: not JSON ({error})") from error
         if row is not None and not isinstance(row, dict):
             raise InputError(f"{path}, line {number}: a row is a JSON object, not {type(row).__name__}")
         rows += [] if row is None else [row]
     return rows
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    """pandas would take the first of too many columns as row names, and drop the last with a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            frame = pd.read_csv(path, index_col=False)
+        except pd.errors.ParserWarning as error:
+            raise InputError(
+                f"{path}: rows have more fields than the header names; quote the texts that hold a comma"
+            ) from error
+    if "id" not in frame and len(frame.columns) == 1 and any(c in str(frame.columns[0]) for c in ";\t|"):
+        raise InputError(f"{path}: its columns are not split by commas ({frame.columns[0]!r}); save it with commas")
+    return frame
+
+
+def _facts(side: Path) -> dict[str, Any]:
+    """The facts about the table that stand beside it."""
+    try:
+        meta = json.loads(side.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise InputError(
+            f"{side}: not readable as JSON ({reason}); repair or remove it (it says whether data are synthetic and "
+            "how they were split)"
+        ) from error
+    if not isinstance(meta, dict):
+        raise InputError(f"{side}: facts about a manifest are one JSON object, not {type(meta).__name__}")
+    return meta
+
+
+def as_number(value: Any, column: str, wanted: str = "a number") -> float | None:
+    """A manifest cell as a finite number, None where it is empty.
+
+    >>> as_number("128.0", "fs"), as_number(None, "fs")
+    (128.0, None)
+
+    Raises `InputError` naming the column, the value and what is wanted.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise InputError(f"{column} is {str(value)[:40]!r}; give {wanted}, or leave the cell empty")
+    return number
 
 
 def _sidecar(path: Path) -> Path:
@@ -165,6 +216,9 @@ def _missing(value: Any) -> bool:
 
 
 def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise InputError(f"{name}: column {twice[0]!r} stands there twice; rename one of them")
     if "id" not in frame:
         raise InputError(
             f"{name}: a manifest needs a column 'id'; found: {', '.join(map(str, frame.columns)) or 'none'}"

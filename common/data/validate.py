@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -26,6 +26,8 @@ class ValidationReport:
 
     rows: int
     bad: list[BadRow] = field(default_factory=list)
+    notes: list[tuple[int, str, str]] = field(default_factory=list)
+    """What is to be known of rows that can be used: number, id, sentence."""
 
     @property
     def ok(self) -> bool:
@@ -34,13 +36,16 @@ class ValidationReport:
 
     def as_dict(self) -> dict:
         """Plain data for JSON."""
-        return {"rows": self.rows, "bad": [vars(b) for b in self.bad]}
+        notes = [{"row": number, "id": name, "note": text} for number, name, text in self.notes]
+        return {"rows": self.rows, "bad": [vars(b) for b in self.bad], "notes": notes}
 
 
 def validate_manifest(
-    manifest: Manifest, check: Callable[[dict], None], workers: int = 4, progress: bool = True
+    manifest: Manifest, check: Callable[[dict], Sequence[str] | None], workers: int = 4, progress: bool = True
 ) -> ValidationReport:
     """Call `check(row)` for every row; an exception makes the row bad, with the exception's text as the reason.
+
+    What `check` returns, sentences about a row that can be used, stands in the report's `notes`.
 
     `check` runs in threads: decoders release the interpreter lock, and nothing has to be pickled. The file reported is
     the exception's attribute `filename` (every OSError has it), else the first column whose value names a file.
@@ -54,23 +59,24 @@ def validate_manifest(
     """
     rows = [manifest.row(i) for i in range(len(manifest))]
 
-    def attempt(row: dict) -> tuple[str, str] | None:
+    def attempt(row: dict) -> tuple[str, str] | list[str]:
         try:
-            check(row)
+            return list(check(row) or ())
         except Exception as error:  # any failure of a reader is a finding about the row
             text = " ".join(str(error).split()) or type(error).__name__
             return str(getattr(error, "filename", None) or _file_of(row)), text
-        return None
 
-    bad = []
+    bad, notes = [], []
     with ThreadPoolExecutor(max(1, workers)) as pool:
         results = pool.map(attempt, rows)
         if progress:
             results = track(results, "checking", len(rows))
         for number, (row, found) in enumerate(zip(rows, results), start=1):
-            if found is not None:
+            if isinstance(found, tuple):
                 bad.append(BadRow(number, str(row["id"]), *found))
-    return ValidationReport(len(rows), bad)
+            else:
+                notes += [(number, str(row["id"]), text) for text in found]
+    return ValidationReport(len(rows), bad, notes)
 
 
 def _file_of(row: dict) -> str:

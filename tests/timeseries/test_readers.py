@@ -211,7 +211,7 @@ TS = """#comment
 @classLabel true a b
 @data
 1,2,3:4,5,6:a
-1,?,3:4,5:b
+1,?,3:4,5,?:b
 """
 
 

@@ -11,7 +11,7 @@ __getattr__, __dir__ = lazy_exports(
         "read_edf": "counterpoint.timeseries.readers.edf",
         "read_ucr": "counterpoint.timeseries.readers.ucr",
         "Collection": "counterpoint.timeseries.readers.ucr",
-        "read_table": "counterpoint.timeseries.readers.arrays",
+        "read_table": "counterpoint.timeseries.readers.table",
         "read_numpy": "counterpoint.timeseries.readers.arrays",
     },
 )

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from counterpoint.common.errors import InputError
-from counterpoint.timeseries.readers.arrays import read_numpy, read_table
+from counterpoint.timeseries.preprocess import missing_as_nan
+from counterpoint.timeseries.readers.arrays import read_numpy
 from counterpoint.timeseries.readers.edf import read_edf
+from counterpoint.timeseries.readers.table import read_table
 from counterpoint.timeseries.readers.wfdb import read_wfdb
 from counterpoint.timeseries.record import Record
 
@@ -24,7 +29,8 @@ SUFFIXES: dict[str, Callable[..., Record]] = {
 def read_record(path: Path | str, fs: float | None = None, row: int | None = None) -> Record:
     """Read one recording: WFDB header (.hea), EDF/EDF+ (.edf), NumPy (.npy, .npz), CSV or Parquet table.
 
-    `fs` (hertz) is needed by array files that do not state their rate; `row` picks one series of an array [N, T, C].
+    Infinite values count as missing ones (NaN), and the record's notes say how many there are. `fs` (hertz) is needed
+    by array files that do not state their rate; `row` picks one series of an array [N, T, C].
     Raises `InputError` naming the file and the remedy.
     """
     path = Path(path)
@@ -36,5 +42,25 @@ def read_record(path: Path | str, fs: float | None = None, row: int | None = Non
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the manifest's file column and its folder")
     if suffix in (".hea", ".edf"):
-        return SUFFIXES[suffix](path)
-    return SUFFIXES[suffix](path, fs=fs, row=row)
+        return _finite(SUFFIXES[suffix](path))
+    if fs is not None and not (np.isfinite(fs) and fs > 0):
+        raise InputError(f"{path}: the sampling rate fs is {fs:g}; give a positive number of hertz")
+    return _finite(SUFFIXES[suffix](path, fs=fs, row=row))
+
+
+def _finite(record: Record) -> Record:
+    """The record with NaN for what is infinite, told in its notes."""
+    if record.block is not None:
+        block, counts = missing_as_nan(record.block)
+        columns = list(block.T)
+    else:
+        found = [missing_as_nan(channel.data[:, None]) for channel in record.channels]
+        block, columns, counts = None, [x[:, 0] for x, _ in found], [int(n[0]) for _, n in found]
+    if not any(counts):
+        return record
+    channels = tuple(replace(c, data=x) if n else c for c, x, n in zip(record.channels, columns, counts))
+    if block is not None:
+        channels = tuple(replace(c, data=x) for c, x in zip(record.channels, columns))
+    some = ", ".join(f"{c.name} {n} of {len(c.data)}" for c, n in zip(channels, counts) if n)
+    told = f"infinite samples, taken as missing: {some}"
+    return replace(record, channels=channels, block=block, notes=(*record.notes, told))

@@ -11,13 +11,15 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from counterpoint.common.errors import InputError
+from counterpoint.timeseries.readers.text import read_text
 
 
 @dataclass(frozen=True)
 class Collection:
     """A labelled set of series: `x` [series, time, channels] padded with NaN to the longest, and one label each.
 
-    Class labels are strings as the file writes them; regression targets (`@targetlabel`) stand in `target`.
+    `notes` say what a user must know (infinite values, classes without a series). Class labels are strings as
+    the file writes them; regression targets (`@targetlabel`) stand in `target`.
     """
 
     x: Float32[np.ndarray, "series time channels"]
@@ -25,6 +27,7 @@ class Collection:
     labels: tuple[str, ...]
     name: str
     target: Float32[np.ndarray, " series"] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -36,7 +39,8 @@ def read_ucr(path: Path | str) -> Collection:
     """Read one archive file; `?`, `NaN` and an empty field are missing values.
 
     Raises `InputError` naming file and line for a value that is no number, a row whose channels differ in number from
-    the others', a label that the header does not declare, or a file without data.
+    the others', channels of different lengths in one series (another rate? a cut line?), a label that the header does
+    not declare, or a file without data. Infinite values count as missing.
     """
     path = Path(path)
     parsers = {".ts": _parse_ts, ".arff": _parse_arff, ".txt": _parse_table, ".tsv": _parse_table, ".csv": _parse_table}
@@ -45,12 +49,9 @@ def read_ucr(path: Path | str) -> Collection:
         raise InputError(f"{path}: not a UCR/UEA file by its suffix; use one of {', '.join(parsers)}")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        # Some archive headers were written on Windows with accented authors' names; the data rows are ASCII.
-        lines = path.read_text(encoding="latin-1").splitlines()
-    name, rows, labels, regression = parser(path, lines)
+    # Some archive headers were written on Windows with accented authors' names; the data rows are ASCII.
+    lines = read_text(path)[0].lstrip("\ufeff").splitlines()
+    name, rows, labels, regression, notes = parser(path, lines)
     if not rows:
         raise InputError(f"{path}: no data rows; the file ends after its header (was the download cut?)")
     lengths = np.array([max(len(channel) for channel in row) for row in rows])
@@ -58,13 +59,21 @@ def read_ucr(path: Path | str) -> Collection:
     for i, row in enumerate(rows):
         for j, channel in enumerate(row):
             x[i, : len(channel), j] = channel
+    infinite = int(np.isinf(x).sum())
+    if infinite:
+        x = np.where(np.isinf(x), np.float32(np.nan), x)
+        notes = [*notes, f"{infinite} infinite values, taken as missing"]
     target = np.array([float(label) for label in labels], np.float32) if regression else None
-    return Collection(x, lengths, tuple("" if regression else label for label in labels), name, target)
+    labels = tuple("" if regression else label for label in labels)
+    return Collection(x, lengths, labels, name, target, tuple(f"{path.name}: {text}" for text in notes))
 
 
 def _numbers(path: Path, line: int, text: str) -> np.ndarray:
     try:
-        return np.array([field if field.strip() not in ("?", "") else "nan" for field in text.split(",")], np.float32)
+        with np.errstate(over="ignore"):
+            return np.array(
+                [field if field.strip() not in ("?", "") else "nan" for field in text.split(",")], np.float64
+            ).astype(np.float32)
     except ValueError as error:
         bad = next((field for field in text.split(",") if not _is_number(field)), text[:40])
         raise InputError(f"{path}, line {line}: {bad.strip()!r} is not a number; write ? where missing") from error
@@ -84,13 +93,20 @@ def _check_row(path: Path, line: int, row: list[np.ndarray], first: list[np.ndar
             f"{path}, line {line}: {len(row)} channel(s) where the rows before have {len(first)}; "
             "the line is cut or joins two rows"
         )
+    lengths = [len(channel) for channel in row]
+    if len(set(lengths)) > 1:
+        odd = next(j for j, length in enumerate(lengths) if length != lengths[0])
+        raise InputError(
+            f"{path}, line {line}: channel {odd + 1} has {lengths[odd]} values where channel 1 has {lengths[0]}; "
+            "resample the channels of a series to one rate, or write ? where one was not recorded"
+        )
 
 
 def _parse_ts(path: Path, lines: list[str]):
     header: dict[str, str] = {}
     rows, labels = [], []
     declared: list[str] = []
-    in_data = regression = labelled = False
+    in_data = regression = labelled = equal = False
     for number, line in enumerate(lines, 1):
         line = line.strip()
         if not line or line.startswith(("#", "%")):
@@ -112,23 +128,31 @@ def _parse_ts(path: Path, lines: list[str]):
                 )
             elif key == "data":
                 in_data = True
+                equal = header.get("equallength", "").lower().startswith("true")
             continue
         fields = line.split(":")
         label = fields.pop().strip() if labelled else ""
         if declared and label not in declared:
             known = " ".join(declared)
             raise InputError(f"{path}, line {number}: label {label[:30]!r} is not among @classLabel {known}")
-        if regression and not _is_number(label):
+        if regression and not (_is_number(label) and np.isfinite(float(label if label not in ("?", "") else "nan"))):
             raise InputError(f"{path}, line {number}: target {label[:30]!r} is not a number")
         row = [_numbers(path, number, field) for field in fields]
         if not row:
             raise InputError(f"{path}, line {number}: a label but no series; write dimension values before the colon")
         _check_row(path, number, row, rows[0] if rows else None)
+        if rows and equal and len(row[0]) != len(rows[0][0]):
+            raise InputError(
+                f"{path}, line {number}: {len(row[0])} values where the rows before have {len(rows[0][0])} and "
+                "@equalLength is true; the line is cut, or write @equalLength false"
+            )
         rows.append(row)
         labels.append(label)
     if not in_data:
         raise InputError(f"{path}: no @data line; not a .ts file, or cut within its header")
-    return header.get("problemname", path.stem), rows, labels, regression
+    absent = [name for name in declared if name not in labels]
+    notes = [f"no series of class {' or '.join(absent)}, which @classLabel declares"] if absent and rows else []
+    return header.get("problemname", path.stem), rows, labels, regression, notes
 
 
 _RELATIONAL = re.compile(r"""^\s*(["'])(.*?)\1\s*,\s*(.*)$""", re.DOTALL)
@@ -163,7 +187,7 @@ def _parse_arff(path: Path, lines: list[str]):
         labels.append(label.strip().strip("'\""))
     if not in_data:
         raise InputError(f"{path}: no @data line; not an .arff file, or cut within its header")
-    return name, rows, labels, False
+    return name, rows, labels, False, []
 
 
 def _fields(line: str) -> Iterator[str]:
@@ -179,11 +203,11 @@ def _parse_table(path: Path, lines: list[str]):
         label, *values = _fields(line)
         if not values:
             raise InputError(f"{path}, line {number}: a label but no values")
-        if _is_number(label) and float(label) == int(float(label)):
+        if label != "?" and _is_number(label) and float(label or "nan").is_integer():
             label = str(int(float(label)))
         values = _numbers(path, number, ",".join(values))
         # The 2018 archive pads short series with NaN at the end; padding is not part of the series.
         keep = np.flatnonzero(np.isfinite(values))
         rows.append([values[: keep[-1] + 1] if len(keep) else values])
         labels.append(label)
-    return re.sub(r"_(TRAIN|TEST)$", "", path.stem, flags=re.IGNORECASE), rows, labels, False
+    return re.sub(r"_(TRAIN|TEST)$", "", path.stem, flags=re.IGNORECASE), rows, labels, False, []
