@@ -1,4 +1,4 @@
-"""What worker processes do to a score: engrave it, and play it. Nothing here loads torch, so that they start at once."""
+"""What worker processes do to a score: engrave it, and play it. Nothing here loads torch: they start at once."""
 
 from __future__ import annotations
 

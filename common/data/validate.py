@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
+from counterpoint.common.data.isolation import isolated_map, said
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.progress import track
+from counterpoint.common.vertical import Rejected
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,17 @@ class ValidationReport:
 
 
 def validate_manifest(
-    manifest: Manifest, check: Callable[[dict], None], workers: int = 4, progress: bool = True
+    manifest: Manifest,
+    check: Callable[[dict], None],
+    workers: int = 4,
+    progress: bool = True,
+    isolate: bool = False,
 ) -> ValidationReport:
     """Call `check(row)` for every row; an exception makes the row bad, with the exception's text as the reason.
 
-    `check` runs in threads: decoders release the interpreter lock, and nothing has to be pickled. The file reported is
+    `check` runs in threads: decoders release the interpreter lock, and nothing has to be pickled. With `isolate` it
+    runs in worker processes (`isolation.isolated_map`; it must be importable from a module): a file that ends or blocks
+    its parser is a bad row like another. The file reported is
     the exception's attribute `filename` (every OSError has it), else the first column whose value names a file.
 
     >>> table = Manifest.from_rows([{"id": "a", "rate": 8000}, {"id": "b", "rate": -1}])
@@ -54,23 +63,29 @@ def validate_manifest(
     """
     rows = [manifest.row(i) for i in range(len(manifest))]
 
-    def attempt(row: dict) -> tuple[str, str] | None:
-        try:
-            check(row)
-        except Exception as error:  # any failure of a reader is a finding about the row
-            text = " ".join(str(error).split()) or type(error).__name__
-            return str(getattr(error, "filename", None) or _file_of(row)), text
-        return None
-
+    attempt = partial(_attempt, check)
     bad = []
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        results = pool.map(attempt, rows)
+        results = (
+            ((_file_of(row), found.reason) if isinstance(found, Rejected) else found)
+            for row, found in isolated_map(attempt, rows, workers=workers, chunk=16)
+        ) if isolate else pool.map(attempt, rows)
         if progress:
             results = track(results, "checking", len(rows))
         for number, (row, found) in enumerate(zip(rows, results), start=1):
             if found is not None:
                 bad.append(BadRow(number, str(row["id"]), *found))
     return ValidationReport(len(rows), bad)
+
+
+def _attempt(check: Callable[[dict], None], row: dict) -> tuple[str, str] | None:
+    try:
+        check(row)
+    except ImportError:
+        raise  # of the installation, not of the row
+    except Exception as error:  # any failure of a reader is a finding about the row
+        return str(getattr(error, "filename", None) or _file_of(row)), said(error)
+    return None
 
 
 def _file_of(row: dict) -> str:

@@ -119,10 +119,10 @@ def _read(path: Path) -> str:
 def included_file(path: Path, rest: str, root: Path | None) -> Path:
     """The file that `.include rest` in `path` means; with a `root` one inside of that folder, whatever links say."""
     target = path.parent / rest.strip().strip("'\"")
-    if root is not None and not target.resolve().is_relative_to(root.resolve()):
+    if root is not None and target.exists() and not target.resolve().is_relative_to(root.resolve()):
         raise InputError(
-            f"{path}: includes {rest.strip()}, which lies outside of the netlist's folder; copy it there, or import with "
-            "--allow_outside"
+            f"{path}: includes {rest.strip()}, which lies outside of the netlist's folder; copy it there, or import "
+            "with --allow_outside"
         )
     return target
 

@@ -95,7 +95,7 @@ def read_numpy(path: Path | str, fs: float | None = None, row: int | None = None
     except (ValueError, OSError, EOFError, KeyError) as error:
         if isinstance(error, InputError):
             raise
-        reason = str(error).splitlines()[0]
+        reason = "it holds Python objects" if "pickle" in str(error).lower() else str(error).splitlines()[0]
         raise InputError(f"{path}: not a readable NumPy file ({reason}); save numeric arrays only") from error
     if x.ndim == 3 and row is None:
         raise InputError(f"{path}: holds {len(x)} series; name one by the manifest's row column (0-{len(x) - 1})")
