@@ -11,13 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from counterpoint.common.data.importing import find_files, name_files, read_files, require_file, save_manifest
+from counterpoint.common.data.importing import (
+    find_files,
+    name_files,
+    plain_reason,
+    read_files,
+    require_file,
+    save_manifest,
+)
+from counterpoint.common.data.isolation import Isolated
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.data.names import file_name
 from counterpoint.common.errors import InputError
 from counterpoint.common.vertical import ImportReport, Rejected
 
 NETLISTS = (".sp", ".spice", ".cdl", ".cir", ".ckt")
+READING_SECONDS = 3600.0
+"""Processor time for a whole file of molecules, which may hold millions."""
 PARASITICS = (".spef", ".dspf", ".spf")
 
 
@@ -42,7 +52,8 @@ def molecules_to_manifest(
     if split not in ("scaffold", "balanced-scaffold", "random", "none"):
         raise InputError(f"split {split!r} is unknown; use scaffold, balanced-scaffold, random or none")
     require_file(source)
-    table = read_molecules(
+    read = partial(
+        read_molecules,
         source,
         smiles_column=smiles_column or None,
         id_column=id_column or None,
@@ -51,6 +62,11 @@ def molecules_to_manifest(
         standardize=standardize,
         duplicates=duplicates,
     )
+    with Isolated(timeout=READING_SECONDS) as worker:
+        try:
+            table = worker.call(read)
+        except InputError as error:
+            raise InputError(f"{source}: {plain_reason(str(error), Path(source))}") from None
     frame = table.frame.drop(columns="row")
     frame.insert(2, "inchikey", inchikeys(frame["smiles"].tolist()))
     frame["group"] = scaffold_groups(frame["smiles"].tolist())

@@ -128,16 +128,16 @@ class ShardReader:
             path = Path(shard) if self.root is None else self.root / shard
             if self.root is not None and not self.allow_outside and not _inside(path, self.root):
                 raise InputError(
-                    f"shard {shard!r} lies outside of its manifest's folder {self.root}; move it there, or read it with "
-                    "ShardReader(..., allow_outside=True)"
+                    f"shard {shard!r} lies outside of its manifest's folder {self.root}; move it there, or read it "
+                    "with ShardReader(..., allow_outside=True)"
                 )
             if unreadable(path):
                 raise InputError(f"{path}: no such shard")
             return path
         if scheme.group(1).lower() not in self.schemes:
             raise InputError(
-                f"shard {shard!r}: a manifest may name shards by {', '.join(f'{s}://' for s in self.schemes)} or a path "
-                f"in its own folder, not by {scheme.group(1)}:; copy the shard there, or allow it with "
+                f"{shard!r}: a manifest names shards by {', '.join(f'{s}://' for s in self.schemes)} or a path in "
+                f"its own folder, not by {scheme.group(1)}:; copy the shard there, or allow it with "
                 f"ShardReader(..., schemes=...)"
             )
         return self.cache.get_or_make({"shard": shard}, ".tar", lambda target: _copy(shard, target))

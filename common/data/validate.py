@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
-from counterpoint.common.data.isolation import isolated_map, said
+from counterpoint.common.data.isolation import isolated_map
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.progress import track
 from counterpoint.common.vertical import Rejected
@@ -84,7 +84,7 @@ def _attempt(check: Callable[[dict], None], row: dict) -> tuple[str, str] | None
     except ImportError:
         raise  # of the installation, not of the row
     except Exception as error:  # any failure of a reader is a finding about the row
-        return str(getattr(error, "filename", None) or _file_of(row)), said(error)
+        return str(getattr(error, "filename", None) or _file_of(row)), " ".join(str(error).split()) or type(error).__name__
     return None
 
 

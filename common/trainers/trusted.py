@@ -50,8 +50,8 @@ def trusted_class(target: Any, base: type, where: str, allow: Sequence[str] = ()
     told = [name.strip() for name in os.environ.get(ALLOW, "").split(",") if name.strip()]
     if not any(module == a or module.startswith(f"{a}.") for a in (*trusted_packages(), *allow, *told)):
         raise InputError(
-            f"{where}: names {target}, of a module that belongs to no installed vertical, so it is not imported; if you "
-            f"trust it, set {ALLOW}={module} (in Python: give allow=({module!r},), or import it first)"
+            f"{where}: names {target}, of a module that belongs to no installed vertical, so it is not imported; if "
+            f"you trust it, set {ALLOW}={module} (in Python: give allow=({module!r},), or import it first)"
         )
     try:
         found = resolve(target)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
 
+from counterpoint.common.data.archives import check_zip
 from counterpoint.common.errors import InputError
 from counterpoint.timeseries.record import Channel, Record
 
@@ -85,6 +87,7 @@ def read_numpy(path: Path | str, fs: float | None = None, row: int | None = None
     extra: dict[str, np.ndarray] = {}
     try:
         if path.suffix.lower() == ".npz":
+            check_zip(path)
             with np.load(path, allow_pickle=False) as archive:
                 if "x" not in archive:
                     raise InputError(f"{path}: no array named x; found {', '.join(archive.files) or 'nothing'}")
@@ -92,9 +95,9 @@ def read_numpy(path: Path | str, fs: float | None = None, row: int | None = None
                 extra = {key: archive[key] for key in ("fs", "leads", "units") if key in archive}
         else:
             x = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, KeyError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (ValueError, OSError, EOFError, KeyError, SyntaxError, zlib.error, RuntimeError) as error:
         reason = "it holds Python objects" if "pickle" in str(error).lower() else str(error).splitlines()[0]
         raise InputError(f"{path}: not a readable NumPy file ({reason}); save numeric arrays only") from error
     if x.ndim == 3 and row is None:
