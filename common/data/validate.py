@@ -84,7 +84,8 @@ def _attempt(check: Callable[[dict], None], row: dict) -> tuple[str, str] | None
     except ImportError:
         raise  # of the installation, not of the row
     except Exception as error:  # any failure of a reader is a finding about the row
-        return str(getattr(error, "filename", None) or _file_of(row)), " ".join(str(error).split()) or type(error).__name__
+        text = " ".join(str(error).split()) or type(error).__name__
+        return str(getattr(error, "filename", None) or _file_of(row)), text
     return None
 
 

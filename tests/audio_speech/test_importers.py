@@ -120,3 +120,14 @@ def test_a_file_becomes_a_query(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             query(tmp_path / name, modality, config)
+
+
+def test_an_id_names_files_inside_of_the_folder_alone(tmp_path, own_cache):
+    score = chorale_files(1)[0]
+    (tmp_path / score.name).write_bytes(score.read_bytes())
+    table = Manifest.from_rows([{"id": "../../escaped", "score": score.name}], tmp_path).save(tmp_path / "m.csv")
+    report = simulate(tmp_path / "deep" / "out", manifest=table.path, workers=1)
+    row = Manifest.load(report.manifest).row(0)
+    assert row["id"] == "../../escaped"
+    assert all("/" not in row[kind].split("/", 1)[1] for kind in ("score", "strip", "audio", "notes"))
+    assert {p.parent.parent for p in tmp_path.rglob("*escaped*")} == {tmp_path / "deep" / "out"}
