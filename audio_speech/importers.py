@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from counterpoint.audio_speech.pieces import melody, same_tune
 from counterpoint.audio_speech.render import Job, Piece, play, render
 from counterpoint.audio_speech.snippets import FRACTIONS, chorale_manifest
 from counterpoint.common.data import Manifest, split_by_group
+from counterpoint.common.data.importing import find_files, name_files, plain_reason, read_files, save_manifest
+from counterpoint.common.data.names import file_name
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import track
 from counterpoint.common.vertical import ImportReport, Rejected
@@ -21,21 +24,19 @@ from counterpoint.common.vertical import ImportReport, Rejected
 
 def import_folder(source: Path, out: Path, *, by_tune: bool = True, seed: int = 0, workers: int = 2) -> ImportReport:
     """Copy every usable score below `source` into `out/scores` and write `out/manifest.parquet`."""
-    source, out = Path(source), Path(out)
-    files = _files(source)
-    rejected: list[Rejected] = []
-    jobs: list[Job] = []
+    out = Path(out)
+    found = find_files(source)
+    names, rejected = name_files(found.files, found.root), list(found.rejected)
     (out / "scores").mkdir(parents=True, exist_ok=True)
-    for file, name in track(_names(files, source), "reading scores", len(files)):
-        try:
-            jobs.append(Job(name, _take(file, out / "scores", name)))
-        except (InputError, OSError) as error:
-            rejected.append(Rejected(str(file), _reason(error)))
-    sources = {job.id: file for file, name in _names(files, source) for job in jobs if job.id == name}
+    take = partial(_take, folder=out / "scores", names=names)
+    taken = dict(read_files(take, found.files, rejected, description="reading scores", workers=workers))
+    jobs = [Job(names[file], score) for file, score in taken.items()]
+    sources = {names[file]: file for file in taken}
     made = render(jobs, EngravingConfig(), SpectrogramConfig(), workers=workers, description="engraving")
     for piece, job in zip(made, jobs):
         if not isinstance(piece, Piece):
-            rejected.append(Rejected(str(sources[job.id]), piece.reason))
+            file = sources[job.id]
+            rejected.append(Rejected(str(file), plain_reason(plain_reason(piece.reason, job.score), file)))
             job.score.unlink(missing_ok=True)
     pieces = [piece for piece in made if isinstance(piece, Piece)]
     scores = {job.id: f"scores/{job.score.name}" for job in jobs}
@@ -51,18 +52,15 @@ def import_folder(source: Path, out: Path, *, by_tune: bool = True, seed: int = 
         }
         for piece in pieces
     ]
-    target = out / "manifest.parquet"
-    if not rows:
-        return ImportReport(target, 0, tuple(rejected))
-    manifest = Manifest.from_rows(rows, out, {"source": str(source), "audio": "synthetic"})
-    groups = manifest.frame["group"].nunique()
+    groups = len({row["group"] for row in rows})
     words = "Audio will be synthesised from the scores: what is trained on them is trained on synthetic audio."
-    if groups >= len(FRACTIONS):
-        manifest = split_by_group(manifest, FRACTIONS, seed)
-    else:
+    enough = groups >= len(FRACTIONS)
+    if not enough:
         words += f" {groups} tune(s) are too few to split into train, val and test; all rows are unsplit."
-    manifest.save(target)
-    return ImportReport(target, len(rows), tuple(rejected), words)
+    return save_manifest(
+        out, rows, rejected, meta={"source": str(source), "audio": "synthetic"}, note=words if rows else "",
+        finish=(lambda manifest: split_by_group(manifest, FRACTIONS, seed)) if enough else None,
+    )  # fmt: skip
 
 
 def check_row(row: dict, root: Path) -> None:
@@ -91,7 +89,7 @@ def render_folder(
         if not isinstance(piece, Piece):
             rejected.append(Rejected(str(job.score), piece.reason))
             continue
-        name, rate = piece.id, config.spectrogram.sample_rate
+        name, rate = file_name(piece.id), config.spectrogram.sample_rate
         files = {
             "score": f"scores/{name}{job.score.suffix}",
             "strip": f"strips/{name}.png",
@@ -106,33 +104,13 @@ def render_folder(
         notes[:, :2] /= how.tempo
         head = "onset_seconds,offset_seconds,midi_pitch,pixel_column"
         np.savetxt(out / files["notes"], notes, "%.3f", ",", header=head, comments="")
-        rows.append({"id": name, "group": row["group"], "split": row["split"], **files})
+        rows.append({"id": piece.id, "group": row["group"], "split": row["split"], **files})
     saved = Manifest.from_rows(rows, out, {**table.meta, "rendition": str(how)}).save(out / "manifest.parquet")
     return ImportReport(saved.path, len(rows), tuple(rejected), f"synthetic audio ({how}) rendered from real scores")
 
 
-def _files(source: Path) -> list[Path]:
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise InputError(f"{source}: no such file or folder")
-    files = [f for f in sorted(source.rglob("*")) if f.is_file() and not f.name.startswith(".")]
-    if not files:
-        raise InputError(f"{source}: an empty folder")
-    return files
-
-
-def _names(files: list[Path], source: Path) -> list[tuple[Path, str]]:
-    """A name for every file: its place below the source without suffix; with it where two would be the same."""
-    root = source if source.is_dir() else source.parent
-    plain = ["-".join(f.relative_to(root).with_suffix("").parts) for f in files]
-    return [
-        (file, name if plain.count(name) == 1 else f"{name}-{file.suffix.lstrip('.')}")
-        for file, name in zip(files, plain)
-    ]
-
-
-def _take(file: Path, folder: Path, name: str) -> Path:
+def _take(file: Path, folder: Path, names: dict[Path, str]) -> Path:
+    name = file_name(names[file])
     suffix = file.suffix.lower()
     if suffix in MIDI_SUFFIXES:
         return midi_to_musicxml(file, folder / f"{name}.musicxml")
@@ -143,7 +121,3 @@ def _take(file: Path, folder: Path, name: str) -> Path:
     if not (target.exists() and target.samefile(file)):
         shutil.copyfile(file, target)
     return target
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -13,8 +13,9 @@ import numpy as np
 from counterpoint.audio_speech import features, synth
 from counterpoint.audio_speech.configs import EngravingConfig, Rendition, SpectrogramConfig
 from counterpoint.audio_speech.engrave import Engraving, engraving_key, load_engraving
-from counterpoint.audio_speech.worker import Workers
+from counterpoint.audio_speech.worker import engrave_score, perform_to
 from counterpoint.common.data.cache import Cache
+from counterpoint.common.data.isolation import Isolated
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import track
 
@@ -65,7 +66,7 @@ def render(
     something is missing.
     """
     cache = cache or Cache()
-    with Workers(workers) as work, ThreadPoolExecutor(max(workers, 1)) as threads:
+    with Isolated(workers) as work, ThreadPoolExecutor(max(workers, 1)) as threads:
         made = threads.map(lambda job: _render_one(job, engraving, spectrogram, cache, work), jobs)
         return list(track(made, description, len(jobs)))
 
@@ -99,11 +100,11 @@ class Sound:
 
 
 def _render_one(
-    job: Job, engraving: EngravingConfig, spectrogram: SpectrogramConfig, cache: Cache, work: Workers
+    job: Job, engraving: EngravingConfig, spectrogram: SpectrogramConfig, cache: Cache, work: Isolated
 ) -> Piece | Failed:
     try:
         key = engraving_key(job.score, engraving)
-        path = cache.get_or_make(key, ".npz", lambda target: work.engrave(job.score, engraving, target))
+        path = cache.get_or_make(key, ".npz", lambda target: work.call(engrave_score, job.score, engraving, target))
     except FileNotFoundError:
         return Failed(job.id, job.score, f"{job.score}: no such file")
     except InputError as error:
@@ -114,7 +115,7 @@ def _render_one(
         made = cache.get_or_make(
             spectrogram_key(score, rendition, spectrogram),
             ".npy",
-            lambda target, r=rendition, s=seed: work.perform(path, r, spectrogram, s, target),
+            lambda target, r=rendition, s=seed: work.call(perform_to, path, r, spectrogram, s, target),
         )
         played[rendition] = np.load(made, allow_pickle=False)
     return Piece(job.id, score, played)

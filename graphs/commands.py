@@ -45,7 +45,9 @@ def import_molecules(
     )  # fmt: skip
 
 
-def import_circuits(source: Path, out: Path, train: tuple[str, ...] = (), top: str = "") -> ImportReport:
+def import_circuits(
+    source: Path, out: Path, train: tuple[str, ...] = (), top: str = "", allow_outside: bool = False
+) -> ImportReport:
     """Turn SPICE netlists, with a SPEF or DSPF file of the same name beside them, into a manifest split by circuit.
 
     Args:
@@ -53,10 +55,11 @@ def import_circuits(source: Path, out: Path, train: tuple[str, ...] = (), top: s
         out: folder that receives manifest.parquet and copies of the files.
         train: names of the circuits to train on; without it the one with the most coupling pairs.
         top: cell to expand, where a file has several that could be the top.
+        allow_outside: let netlists include files outside of their own folder.
     """
     from counterpoint.graphs.importers import circuits_to_manifest
 
-    return circuits_to_manifest(source, out, train=train, top=top)
+    return circuits_to_manifest(source, out, train=train, top=top, allow_outside=allow_outside)
 
 
 def simulate(

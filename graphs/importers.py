@@ -5,16 +5,29 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from counterpoint.common.data.importing import (
+    find_files,
+    name_files,
+    plain_reason,
+    read_files,
+    require_file,
+    save_manifest,
+)
+from counterpoint.common.data.isolation import Isolated
 from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.data.names import file_name
 from counterpoint.common.errors import InputError
 from counterpoint.common.vertical import ImportReport, Rejected
 
 NETLISTS = (".sp", ".spice", ".cdl", ".cir", ".ckt")
+READING_SECONDS = 3600.0
+"""Processor time for a whole file of molecules, which may hold millions."""
 PARASITICS = (".spef", ".dspf", ".spf")
 
 
@@ -38,7 +51,9 @@ def molecules_to_manifest(
 
     if split not in ("scaffold", "balanced-scaffold", "random", "none"):
         raise InputError(f"split {split!r} is unknown; use scaffold, balanced-scaffold, random or none")
-    table = read_molecules(
+    require_file(source)
+    read = partial(
+        read_molecules,
         source,
         smiles_column=smiles_column or None,
         id_column=id_column or None,
@@ -47,6 +62,11 @@ def molecules_to_manifest(
         standardize=standardize,
         duplicates=duplicates,
     )
+    with Isolated(timeout=READING_SECONDS) as worker:
+        try:
+            table = worker.call(read)
+        except InputError as error:
+            raise InputError(f"{source}: {plain_reason(str(error), Path(source))}") from None
     frame = table.frame.drop(columns="row")
     frame.insert(2, "inchikey", inchikeys(frame["smiles"].tolist()))
     frame["group"] = scaffold_groups(frame["smiles"].tolist())
@@ -74,45 +94,40 @@ def molecules_to_manifest(
     return ImportReport(path, len(frame), rejected, "; ".join(notes))
 
 
-def circuits_to_manifest(source: Path, out: Path, *, train: Sequence[str] = (), top: str = "") -> ImportReport:
+def circuits_to_manifest(
+    source: Path, out: Path, *, train: Sequence[str] = (), top: str = "", allow_outside: bool = False
+) -> ImportReport:
     """Copy netlists (with what they include) and the parasitics files of the same name into `out`, and write
     `out/manifest.parquet`, one row per circuit: `netlist`, `parasitics`, `top`, counts, `notes`, `split`. A DSPF file
     without a netlist of its name holds its own devices. Circuits named in `train` train, the others test; without names
-    the one with the most coupling pairs trains."""
-    from counterpoint.graphs.circuits.data import load_circuit
-    from counterpoint.graphs.circuits.spice import self_contained
-
-    if not source.exists():
-        raise InputError(f"{source}: no such file or folder; give a netlist, or a folder of netlists")
-    files = [source] if source.is_file() else _circuit_files(source)
+    the one with the most coupling pairs trains. A netlist may include files of its own folder and below; with
+    `allow_outside` any."""
+    source, out = Path(source), Path(out)
+    if source.is_dir():
+        found = find_files(source)
+        files = _circuit_files(found.files)
+        rejected = [r for r in found.rejected if Path(r.source).suffix.lower() in (*NETLISTS, *PARASITICS)]
+    else:
+        found = find_files(source, (*NETLISTS, *PARASITICS[1:]))
+        files, rejected = found.files, []
     if not files:
         raise InputError(
             f"{source}: holds no netlist ({', '.join(NETLISTS)}) and no DSPF ({', '.join(PARASITICS[1:])})"
         )
-    root = source.parent if source.is_file() else source
+    ids, beside = name_files(files, found.root), {file: _parasitics_of(file) for file in files}
     rows: list[dict[str, Any]] = []
-    rejected: list[Rejected] = []
-    used: set[Path | None] = set()
-    for file in files:
-        candidates = (file, *map(file.with_suffix, PARASITICS))
-        beside = next((p for p in candidates if p.suffix.lower() in PARASITICS and p.is_file()), None)
-        used.add(beside)
-        name = str(file.relative_to(root).with_suffix("")).replace("/", "-")
-        row = {"id": name, "netlist": file.name, "parasitics": beside.name if beside else None, "top": top or None}
-        try:
-            graph = load_circuit(row, file.parent)
-        except InputError as error:
-            rejected.append(Rejected(str(file), str(error).removeprefix(f"{file}, ").removeprefix(f"{file}: ")))
-            continue
-        folder = out / "netlists" / name
+    read = partial(_circuit_facts, ids=ids, beside=beside, top=top, allow_outside=allow_outside)
+    for file, (counts, text) in read_files(read, files, rejected, description="reading netlists"):
+        folder = out / "netlists" / file_name(ids[file])
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / file.name).write_text(self_contained(file), encoding="utf-8")
-        if beside is not None and beside != file:
-            shutil.copyfile(beside, folder / beside.name)
-        row["netlist"] = f"netlists/{name}/{file.name}"
-        row["parasitics"] = f"netlists/{name}/{beside.name}" if beside else None
-        counts = {**graph.n_nodes, "couplings": len(graph.coupling_farad), "notes": "; ".join(graph.notes)}
-        rows.append({**row, "group": name, **counts})
+        (folder / file.name).write_text(text, encoding="utf-8")
+        extra = beside[file]
+        if extra is not None and extra != file:
+            shutil.copyfile(extra, folder / extra.name)
+        place = folder.relative_to(out).as_posix()
+        row = {"id": ids[file], "netlist": f"{place}/{file.name}"}
+        row |= {"parasitics": f"{place}/{extra.name}" if extra else None, "top": top or None}
+        rows.append({**row, "group": ids[file], **counts})
     if not rows:
         first = f"{rejected[0].source}: {rejected[0].reason}"
         raise InputError(f"{source}: none of its {len(files)} netlists can be used; the first: {first}")
@@ -123,20 +138,36 @@ def circuits_to_manifest(source: Path, out: Path, *, train: Sequence[str] = (), 
     chosen = set(train) or {max(rows, key=lambda r: r["couplings"])["id"]}
     for row in rows:
         row["split"] = "train" if row["id"] in chosen else "test"
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "manifest.parquet"
-    Manifest.from_rows(rows, out, {"source": str(source)}).save(path)
     notes = [f"{row['id']}: {row['notes']}" for row in rows if row["notes"]]
     if source.is_dir():
-        extras = sorted(p for p in source.rglob("*") if p.suffix.lower() in PARASITICS and p not in used)
-        notes += [f"{extra.relative_to(root)}: not used; give it the name of its netlist" for extra in extras]
+        used = set(beside.values())
+        extras = [p for p in found.files if p.suffix.lower() in PARASITICS and p not in used]
+        notes += [f"{extra.relative_to(source)}: not used; give it the name of its netlist" for extra in extras]
     notes.append(f"train: {', '.join(sorted(chosen))}; split by circuit")
-    return ImportReport(path, len(rows), tuple(rejected), "\n".join(notes))
+    return save_manifest(out, rows, rejected, meta={"source": str(source)}, note="\n".join(notes))
 
 
-def _circuit_files(folder: Path) -> list[Path]:
-    """Netlists of a folder and all below it, and DSPF files that have no netlist of their name."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
+def _circuit_facts(
+    file: Path, ids: dict[Path, str], beside: dict[Path, Path | None], top: str, allow_outside: bool
+) -> tuple[dict[str, Any], str]:
+    """A circuit's counts and notes, and its netlist with what it includes in one text."""
+    from counterpoint.graphs.circuits.data import load_circuit
+    from counterpoint.graphs.circuits.spice import self_contained
+
+    extra = beside[file]
+    row = {"id": ids[file], "netlist": file.name, "parasitics": extra.name if extra else None, "top": top or None}
+    graph = load_circuit(row, file.parent, allow_outside=allow_outside)
+    counts = {**graph.n_nodes, "couplings": len(graph.coupling_farad), "notes": "; ".join(graph.notes)}
+    return counts, self_contained(file, allow_outside=allow_outside)
+
+
+def _parasitics_of(file: Path) -> Path | None:
+    candidates = (file, *map(file.with_suffix, PARASITICS))
+    return next((p for p in candidates if p.suffix.lower() in PARASITICS and p.is_file()), None)
+
+
+def _circuit_files(files: list[Path]) -> list[Path]:
+    """The netlists among files, and the DSPF files that have no netlist of their name."""
     netlists = [p for p in files if p.suffix.lower() in NETLISTS]
     named = {p.with_suffix("") for p in netlists}
     return netlists + [p for p in files if p.suffix.lower() in PARASITICS[1:] and p.with_suffix("") not in named]

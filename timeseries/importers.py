@@ -5,63 +5,49 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from counterpoint.common.data import Manifest
+from counterpoint.common.data.importing import find_files, name_files, plain_reason, read_files, save_manifest
+from counterpoint.common.data.isolation import Isolated
 from counterpoint.common.errors import InputError
-from counterpoint.common.progress import track
-from counterpoint.common.vertical import ImportReport, Rejected
+from counterpoint.common.vertical import ImportReport
 from counterpoint.timeseries.readers.dispatch import read_record
 from counterpoint.timeseries.readers.ucr import Collection, read_ucr
-from counterpoint.timeseries.record import Record
 
 SHOWN = 12
 
 
 def import_recordings(
-    source: Path, out: Path, suffixes: Iterable[str], patient: str = "record", label: str = "", fs: float | None = None
+    source: Path,
+    out: Path,
+    suffixes: Iterable[str],
+    patient: str = "record",
+    label: str = "",
+    fs: float | None = None,
+    workers: int = 1,
 ) -> ImportReport:
     """Every recording below `source` as one manifest row; files stay where they are, paths are relative to `out`.
 
     `patient` says who a recording belongs to: each its own (`record`), its folder (`folder`), or a header field.
     `label` names a header field that holds the class. A recording that cannot be read is rejected with its reason.
     """
-    wanted = tuple(suffixes)
-    source = _existing(source, wanted)
-    files = [source] if source.is_file() else _below(source, wanted)
-    if not files:
-        raise InputError(f"{source}: no {' or '.join(wanted)} file in it")
-    rows, rejected, names, told = [], [], set(), {}
-    parts = _segments(files)
-    for file in track(files, "reading recordings", len(files)):
-        if file in parts:
-            continue  # read through its master header
-        try:
-            record = read_record(file, fs)
-            if not record.channels:
-                raise InputError("holds annotations but no signals")
-            name = _name(file, source)
-            if name in names:  # `a/b.hea` beside `a-b.hea`, or `r.csv` beside `r.npz`
-                name = file.relative_to(source).as_posix()
-            group = name if patient == "record" else _group(record, file, patient)
-            if label and label.lower() not in record.meta:
-                raise InputError(f"its header has no field {label!r}; it has {', '.join(record.meta) or 'none'}")
-        except InputError as error:
-            rejected.append(Rejected(str(file), str(error).removeprefix(f"{file}: ")))
-            continue
-        names.add(name)
-        for text in record.notes:
-            told.setdefault(text, []).append(name)
-        rows.append({
-            "id": name, "group": group, "file": os.path.relpath(file, out),
-            "fs": max(c.fs for c in record.channels) if fs is None else fs,
-            "label": record.meta.get(label.lower(), "") if label else "", "leads": " ".join(record.names),
-            "units": " ".join(c.unit or "-" for c in record.channels), "seconds": round(record.duration, 3),
-            "events": len(record.annotations),
-        })  # fmt: skip
-    return _save(out, rows, rejected, _told(told))
+    found = find_files(source, tuple(suffixes))
+    parts = _segments(found.files)  # are read through their master header
+    files = [file for file in found.files if file not in parts]
+    names, rows, rejected = name_files(files, found.root), [], list(found.rejected)
+    told: dict[str, list[str]] = {}
+    read = partial(_facts, patient=patient, label=label, fs=fs)
+    for file, facts in read_files(read, files, rejected, description="reading recordings", workers=workers):
+        group = {"record": names[file], "folder": file.parent.name}.get(patient, facts.group)
+        for text in facts.notes:
+            told.setdefault(text, []).append(names[file])
+        rows.append({"id": names[file], "group": group, "file": os.path.relpath(file, out), **facts.columns})
+    return save_manifest(out, rows, rejected, note=_told(told))
 
 
 def _told(notes: dict[str, list[str]]) -> str:
@@ -73,54 +59,42 @@ def _told(notes: dict[str, list[str]]) -> str:
     return "\n".join([*lines[:SHOWN], *more])
 
 
-def _existing(source: Path, suffixes: tuple[str, ...]) -> Path:
-    """The source itself, or the file behind a record's name without suffix, as WFDB tools take it."""
-    if source.exists():
-        return source
-    for suffix in suffixes:
-        if source.with_name(source.name + suffix).is_file():
-            return source.with_name(source.name + suffix)
-    raise InputError(f"{source}: no such file or folder")
+@dataclass(frozen=True)
+class _Facts:
+    """What a recording adds to the manifest, and the group that its header names."""
+
+    columns: dict[str, Any]
+    group: str
+    notes: tuple[str, ...]
 
 
-def _below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files of these kinds in a folder and all below it; a link that leads nowhere is listed, to be rejected."""
-    return sorted(f for f in folder.rglob("*") if f.suffix.lower() in suffixes and not f.is_dir())
+def _facts(file: Path, patient: str, label: str, fs: float | None) -> _Facts:
+    record = read_record(file, fs)
+    if not record.channels:
+        raise InputError("holds annotations but no signals")
+    for field in {label.lower()} - {""} | {patient.lower()} - {"record", "folder"}:
+        if field not in record.meta:
+            raise InputError(f"its header has no field {field!r}; it has {', '.join(record.meta) or 'none'}")
+    columns = {
+        "fs": max(c.fs for c in record.channels) if fs is None else fs,
+        "label": record.meta.get(label.lower(), "") if label else "", "leads": " ".join(record.names),
+        "units": " ".join(c.unit or "-" for c in record.channels), "seconds": round(record.duration, 3),
+        "events": len(record.annotations),
+    }  # fmt: skip
+    return _Facts(columns, record.meta.get(patient.lower(), ""), tuple(record.notes))
 
 
 def _segments(files: list[Path]) -> set[Path]:
     """Headers that are segments of a multi-segment record listed in the same folder."""
     found = set()
     for file in files:
-        if file.suffix.lower() != ".hea" or not file.is_file():
+        if file.suffix.lower() != ".hea":
             continue
         lines = [line for line in file.read_text(errors="replace").splitlines() if line and not line.startswith("#")]
         if lines and re.match(r"\S+/\d+\s", lines[0]):
-            found |= {file.with_name(f"{line.split()[0]}.hea") for line in lines[1:] if line.split()[0] != "~"}
+            named = [words[0] for line in lines[1:] if (words := line.split())]
+            found |= {file.with_name(f"{name}.hea") for name in named if name != "~" and "/" not in name}
     return found
-
-
-def _group(record: Record, file: Path, patient: str) -> str:
-    if patient == "folder":
-        return file.parent.name
-    if patient.lower() not in record.meta:
-        raise InputError(f"its header has no field {patient!r}; it has {', '.join(record.meta) or 'none'}")
-    return record.meta[patient.lower()]
-
-
-def _name(file: Path, source: Path) -> str:
-    if source.is_file():
-        return file.stem
-    inside = file.relative_to(source).with_suffix("")
-    return inside.as_posix().replace("/", "-")
-
-
-def _save(out: Path, rows: list[dict], rejected: list[Rejected], note: str = "") -> ImportReport:
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "manifest.parquet"
-    if rows:
-        Manifest.from_rows(rows, out, {"rejected": len(rejected)}).save(path)
-    return ImportReport(path, len(rows), tuple(rejected), note)
 
 
 def import_archive(source: Path, out: Path, fs: float = 1.0) -> ImportReport:
@@ -130,7 +104,9 @@ def import_archive(source: Path, out: Path, fs: float = 1.0) -> ImportReport:
     score says nothing about new subjects.
     """
     suffixes = (".ts", ".arff", ".txt", ".tsv")
-    source = _existing(source, suffixes)
+    source = Path(source)
+    if not source.exists():  # named without its suffix
+        source = find_files(source, suffixes).files[0]
     folder = source if source.is_dir() else source.parent
     stems: dict[str, dict[str, Path]] = {}
     told: list[str] = []
@@ -143,7 +119,11 @@ def import_archive(source: Path, out: Path, fs: float = 1.0) -> ImportReport:
         raise InputError(f"{source}: found {some}; name one data set by one of its files")
     (name, files), rows = next(iter(stems.items())), []
     for split, file in files.items():
-        part: Collection = read_ucr(file)
+        with Isolated() as worker:
+            try:
+                part: Collection = worker.call(read_ucr, file)
+            except InputError as error:
+                raise InputError(f"{file}: {plain_reason(str(error), file)}") from None
         told += part.notes
         out.mkdir(parents=True, exist_ok=True)
         np.save(out / f"{split}.npy", part.x)
@@ -160,7 +140,7 @@ def import_archive(source: Path, out: Path, fs: float = 1.0) -> ImportReport:
                 row["target"] = float(part.target[i])
             rows.append(row)
     note = "The archive names no subjects: scores on its split say nothing about new ones."
-    return _save(out, rows, [], "\n".join([*told, note]))
+    return save_manifest(out, rows, note="\n".join([*told, note]))
 
 
 def check_row(row: dict, root: Path) -> list[str]:

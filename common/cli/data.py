@@ -87,7 +87,7 @@ def check(vertical: Vertical, manifest: Path, workers: int = 2) -> Outcome:
 
     table = Manifest.load(manifest)
     reader = partial(resolve(vertical.data_check), root=table.root) if vertical.data_check else _accept
-    report = validate_manifest(table, reader, workers=workers, progress=True)
+    report = validate_manifest(table, reader, workers=workers, progress=True, isolate=True)
     check_leakage(table)
     bad = [{"row": b.row, "id": b.id, "file": str(b.file), "reason": b.reason} for b in report.bad]
     shown = [f"row {b['row']} ({b['id']}) {b['file']}: {b['reason']}" for b in bad[:_SHOWN]]

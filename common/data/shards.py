@@ -2,14 +2,16 @@
 
 A stream is a folder of `.tar` files and a manifest that says in which shard, at which byte each file of a sample
 begins. So a streamed set keeps what training relies on: stable sample numbers, groups, the content hash, exact resume,
-any number of processes. Shards may lie behind a URL (`s3://`, `gs://`, `https://`, `pipe:`): each is copied into the
-cache when first needed (through webdataset, and the command-line tools it uses for the scheme).
+any number of processes. Shards may lie behind a URL (`https://`, `s3://`, ...; see `SCHEMES`): each is copied into the
+cache when first needed (through webdataset, and the command-line tools it uses for the scheme). A manifest is data: no
+shard that it names runs a command (`pipe:`) or lies outside of its folder, unless the program that reads it says so.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,9 +21,13 @@ from typing import Any
 import numpy as np
 
 from counterpoint.common.data.cache import Cache
+from counterpoint.common.data.importing import unreadable
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.data.samplers import BatchSampler
 from counterpoint.common.errors import InputError
+
+SCHEMES = ("http", "https", "s3", "gs", "hf")
+"""Where shards may lie that a manifest names; `pipe` runs a command and `file` reads any file of this machine."""
 
 
 def write_shards(
@@ -70,11 +76,14 @@ def write_shards(
     return Manifest.from_rows(rows, folder).save(folder / "manifest.parquet")
 
 
-def index_shards(shards: Sequence[str], cache: Cache | None = None) -> Manifest:
+def index_shards(
+    shards: Sequence[str], cache: Cache | None = None, schemes: Sequence[str] = SCHEMES
+) -> Manifest:
     """The manifest of tar shards made elsewhere (WebDataset's convention: files of a sample share the name up to the
-    first dot). Group and split come from a sample's `.json` when it has them."""
+    first dot). Group and split come from a sample's `.json` when it has them. `schemes` as for `ShardReader`; local
+    shards may lie anywhere, since the caller names them."""
     rows = []
-    reader = ShardReader(None, cache)
+    reader = ShardReader(None, cache, schemes)
     for shard in shards:
         path = reader.local(shard)
         for name, members in _members(path).items():
@@ -87,10 +96,24 @@ def index_shards(shards: Sequence[str], cache: Cache | None = None) -> Manifest:
 
 
 class ShardReader:
-    """Reads the files of one sample from its shard, without reading the rest."""
+    """Reads the files of one sample from its shard, without reading the rest.
 
-    def __init__(self, manifest: Manifest | None, cache: Cache | None = None) -> None:
-        self.root = None if manifest is None else manifest.root
+    Args:
+        manifest: names the shards; local ones lie in its folder or below.
+        cache: where shards behind a URL are copied.
+        schemes: what such a URL may begin with. `("pipe",)` trusts the manifest with a shell.
+        allow_outside: let the manifest name local shards outside of its own folder.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest | None,
+        cache: Cache | None = None,
+        schemes: Sequence[str] = SCHEMES,
+        allow_outside: bool = False,
+    ) -> None:
+        self.root = None if manifest is None or manifest.path is None else manifest.root
+        self.schemes, self.allow_outside = tuple(schemes), allow_outside
         self.cache = cache or Cache()
 
     def files(self, row: Mapping[str, Any]) -> dict[str, bytes]:
@@ -100,11 +123,23 @@ class ShardReader:
 
     def local(self, shard: str) -> Path:
         """The shard on this machine, copied once if it lies behind a URL."""
-        if "://" not in shard and not shard.startswith("pipe:"):
+        scheme = re.match(r"\s*([A-Za-z][A-Za-z0-9+.-]*):", shard)
+        if scheme is None:
             path = Path(shard) if self.root is None else self.root / shard
-            if not path.is_file():
+            if self.root is not None and not self.allow_outside and not _inside(path, self.root):
+                raise InputError(
+                    f"shard {shard!r} lies outside of its manifest's folder {self.root}; move it there, or read it "
+                    "with ShardReader(..., allow_outside=True)"
+                )
+            if unreadable(path):
                 raise InputError(f"{path}: no such shard")
             return path
+        if scheme.group(1).lower() not in self.schemes:
+            raise InputError(
+                f"{shard!r}: a manifest names shards by {', '.join(f'{s}://' for s in self.schemes)} or a path in "
+                f"its own folder, not by {scheme.group(1)}:; copy the shard there, or allow it with "
+                f"ShardReader(..., schemes=...)"
+            )
         return self.cache.get_or_make({"shard": shard}, ".tar", lambda target: _copy(shard, target))
 
     @staticmethod
@@ -149,6 +184,10 @@ class ShardShuffleSampler(BatchSampler):
             parts.append(rng.permutation(np.concatenate(members)))
         line = np.concatenate(parts)
         return list(line[: len(self) * self.batch_size].reshape(len(self), self.batch_size))
+
+
+def _inside(path: Path, root: Path) -> bool:
+    return path.resolve().is_relative_to(root.resolve())
 
 
 def _members(path: Path) -> dict[str, dict[str, tuple[int, int]]]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
+from counterpoint.common.data.isolation import isolated_map
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.progress import track
+from counterpoint.common.vertical import Rejected
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,19 @@ class ValidationReport:
 
 
 def validate_manifest(
-    manifest: Manifest, check: Callable[[dict], Sequence[str] | None], workers: int = 4, progress: bool = True
+    manifest: Manifest,
+    check: Callable[[dict], Sequence[str] | None],
+    workers: int = 4,
+    progress: bool = True,
+    isolate: bool = False,
 ) -> ValidationReport:
     """Call `check(row)` for every row; an exception makes the row bad, with the exception's text as the reason.
 
     What `check` returns, sentences about a row that can be used, stands in the report's `notes`.
 
-    `check` runs in threads: decoders release the interpreter lock, and nothing has to be pickled. The file reported is
+    `check` runs in threads: decoders release the interpreter lock, and nothing has to be pickled. With `isolate` it
+    runs in worker processes (`isolation.isolated_map`; it must be importable from a module): a file that ends or blocks
+    its parser is a bad row like another. The file reported is
     the exception's attribute `filename` (every OSError has it), else the first column whose value names a file.
 
     >>> table = Manifest.from_rows([{"id": "a", "rate": 8000}, {"id": "b", "rate": -1}])
@@ -59,16 +68,13 @@ def validate_manifest(
     """
     rows = [manifest.row(i) for i in range(len(manifest))]
 
-    def attempt(row: dict) -> tuple[str, str] | list[str]:
-        try:
-            return list(check(row) or ())
-        except Exception as error:  # any failure of a reader is a finding about the row
-            text = " ".join(str(error).split()) or type(error).__name__
-            return str(getattr(error, "filename", None) or _file_of(row)), text
-
+    attempt = partial(_attempt, check)
     bad, notes = [], []
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        results = pool.map(attempt, rows)
+        results = (
+            ((_file_of(row), found.reason) if isinstance(found, Rejected) else found)
+            for row, found in isolated_map(attempt, rows, workers=workers, chunk=16)
+        ) if isolate else pool.map(attempt, rows)
         if progress:
             results = track(results, "checking", len(rows))
         for number, (row, found) in enumerate(zip(rows, results), start=1):
@@ -77,6 +83,16 @@ def validate_manifest(
             else:
                 notes += [(number, str(row["id"]), text) for text in found]
     return ValidationReport(len(rows), bad, notes)
+
+
+def _attempt(check: Callable[[dict], Sequence[str] | None], row: dict) -> tuple[str, str] | list[str]:
+    try:
+        return list(check(row) or ())
+    except ImportError:
+        raise  # of the installation, not of the row
+    except Exception as error:  # any failure of a reader is a finding about the row
+        text = " ".join(str(error).split()) or type(error).__name__
+        return str(getattr(error, "filename", None) or _file_of(row)), text
 
 
 def _file_of(row: dict) -> str:

@@ -156,6 +156,12 @@ class FinetuneSystem(ContrastiveSystem):
             layers += [nn.Linear(config.width, config.hidden_dim), nn.GELU()]
         self.head = nn.Sequential(*layers, nn.Linear(config.hidden_dim or config.width, self.task.outputs))
 
+    @staticmethod
+    def named_classes(config: FinetuneConfig) -> list[tuple[str, type]]:
+        """What the configuration names: the base system, and a task of one's own."""
+        own = [(config.task, Task)] if ":" in config.task else []
+        return [(config.base["system"], ContrastiveSystem), *own]
+
     # Data ------------------------------------------------------------------------------------------------------------
 
     def datasets(self) -> Datasets:

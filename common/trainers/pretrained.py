@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
 from counterpoint.common.errors import InputError
-from counterpoint.common.lazy import resolve
-from counterpoint.common.trainers.config import from_dict, to_dict
+from counterpoint.common.trainers.config import to_dict
 from counterpoint.common.trainers.run import (
     ENVIRONMENT,
-    create_system,
     environment,
     load_weights,
     system_class,
     system_name,
+    system_of,
 )
 from counterpoint.common.trainers.state import MODEL, write_model
 
@@ -48,13 +47,12 @@ def save_pretrained(
     return folder
 
 
-def from_pretrained(source: str | Path, revision: str | None = None) -> Any:
+def from_pretrained(source: str | Path, revision: str | None = None, allow: Sequence[str] = ()) -> Any:
     """A system from a folder of `save_pretrained`, or from a model hub by `owner/name`.
 
-    Only classes derived from `ContrastiveSystem` are built; nothing is unpickled.
+    Only classes derived from `ContrastiveSystem` are built; nothing is unpickled, and no module is imported but those
+    of installed verticals and of `allow`.
     """
-    from counterpoint.common.trainers.system import ContrastiveSystem
-
     folder = Path(source)
     if not folder.is_dir():
         folder = _download(str(source), revision)
@@ -62,12 +60,9 @@ def from_pretrained(source: str | Path, revision: str | None = None) -> Any:
         raise InputError(f"{folder}: not a saved model (it needs {CONFIG} and {MODEL})")
     try:
         record = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        cls: Any = resolve(record["system"])
-    except (ValueError, KeyError, ImportError, AttributeError) as error:
-        raise InputError(f"{folder / CONFIG}: its system cannot be built ({error})") from error
-    if not (isinstance(cls, type) and issubclass(cls, ContrastiveSystem)):
-        raise InputError(f"{folder / CONFIG}: {record['system']} is not a ContrastiveSystem")
-    system = create_system(cls, from_dict(cls.Config, record["config"]))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{folder / CONFIG}: is no readable JSON ({error})") from error
+    system = system_of(record, folder / CONFIG, allow)
     load_weights(system, folder)
     return system.eval()
 

@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from torch.distributed.fsdp import FSDPModule
 
 from counterpoint.common.data.dataset import synthetic_part
 from counterpoint.common.errors import InputError
-from counterpoint.common.lazy import resolve
 from counterpoint.common.rng import preserved_rng, seed_all
 from counterpoint.common.trainers.config import from_dict, load_yaml, save_yaml, to_dict
 from counterpoint.common.trainers.state import find_checkpoint, read_model, read_state
+from counterpoint.common.trainers.trusted import trusted_class, trusted_system
 
 CONFIG, METRICS, ENVIRONMENT, BAD_SAMPLES = "config.yaml", "metrics.csv", "environment.json", "bad_samples.jsonl"
 
@@ -42,14 +43,15 @@ def create_system(cls: type, config: Any) -> Any:
         return cls(config)
 
 
-def load_run(run_dir: str | Path, checkpoint: str = "best") -> Any:
+def load_run(run_dir: str | Path, checkpoint: str = "best", allow: Sequence[str] = ()) -> Any:
     """The system of a run folder with the weights of its `best` or `last` checkpoint. Nothing is unpickled.
 
-    Only classes derived from `ContrastiveSystem` are built. Raises `InputError` when something is missing or does not
+    Only classes derived from `ContrastiveSystem` are built, and no module is imported but those of installed verticals
+    and of `allow`. Raises `InputError` when something is missing or does not
     fit.
     """
     run_dir = Path(run_dir)
-    system = empty_system(run_dir)
+    system = empty_system(run_dir, allow)
     folder = find_checkpoint(checkpoint_dir(run_dir, checkpoint))
     load_weights(system, folder)
     system.run_dir = run_dir
@@ -57,20 +59,22 @@ def load_run(run_dir: str | Path, checkpoint: str = "best") -> Any:
     return system.eval()
 
 
-def empty_system(run_dir: Path) -> Any:
+def empty_system(run_dir: Path, allow: Sequence[str] = ()) -> Any:
     """The system described by the run's config.yaml, with its initial weights."""
-    from counterpoint.common.trainers.system import ContrastiveSystem
-
     if not (run_dir / CONFIG).is_file():
         raise InputError(f"{run_dir}: not a run folder (no {CONFIG} in it)")
-    record = load_yaml(run_dir / CONFIG)
-    try:
-        cls: Any = resolve(record["system"])
-    except (KeyError, ImportError, AttributeError) as error:
-        raise InputError(f"{run_dir / CONFIG}: its system cannot be imported ({error})") from error
-    if not (isinstance(cls, type) and issubclass(cls, ContrastiveSystem)):
-        raise InputError(f"{run_dir / CONFIG}: {record['system']} is not a ContrastiveSystem")
-    return create_system(cls, from_dict(cls.Config, record["config"]))
+    return system_of(load_yaml(run_dir / CONFIG), run_dir / CONFIG, allow)
+
+
+def system_of(record: Any, file: Path, allow: Sequence[str] = ()) -> Any:
+    """The system that a file's `system` and `config` describe, once every class they name is found to be trusted."""
+    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+        raise InputError(f"{file}: describes no system (it needs `system` and `config`)")
+    cls: Any = trusted_system(record.get("system"), str(file), allow)
+    config = from_dict(cls.Config, record["config"])
+    for target, base in getattr(cls, "named_classes", lambda _: ())(config):
+        trusted_class(target, base, str(file), allow)
+    return create_system(cls, config)
 
 
 def load_weights(system: Any, folder: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from counterpoint.common.data.dataset import synthetic_part
+from counterpoint.common.data.importing import require_file
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.data.samples import Samples, options_hash, values_hash
 from counterpoint.common.errors import InputError
@@ -24,15 +25,17 @@ from counterpoint.graphs.configs import CircuitDataConfig
 from counterpoint.graphs.sampler import NeighborSampler, Subgraph
 
 
-def load_circuit(row: Mapping[str, Any], root: Path, power: str = "") -> CircuitGraph:
+def load_circuit(
+    row: Mapping[str, Any], root: Path, power: str = "", allow_outside: bool = False
+) -> CircuitGraph:
     """The graph of one manifest row: `netlist`, and optionally `parasitics` (SPEF, DSPF/SPF) and `top`. Its `notes` say
-    what was left out on the way."""
-    netlist = read_spice(root / str(row["netlist"]))
+    what was left out on the way. `allow_outside` lets the netlist include files outside of its own folder."""
+    netlist = read_spice(root / str(row["netlist"]), allow_outside=allow_outside)
     top, extra = (v if isinstance(v := row.get(name), str) else "" for name in ("top", "parasitics"))  # a gap is NaN
     flat = flatten(netlist, top or None)
     parasitics = None
     if extra:
-        path = root / extra
+        path = require_file(root / extra)
         parasitics = read_spef(path) if path.suffix.lower() == ".spef" else read_dspf(path)
     graph = build_graph(flat, parasitics, power=power or POWER_NETS)
     graph.name = str(row.get("id") or graph.name)

@@ -20,6 +20,10 @@ _MODEL_KINDS = (
     ("bjt", re.compile(r"npn|pnp|bjt")),
     ("inductor", re.compile(r"ind|spiral")),
 )
+MOST_DEVICES = 20_000_000
+"""A flat circuit of more would not fit into memory; a hierarchy of a few lines can name 10^9."""
+DEEPEST = 64
+"""Levels of hierarchy; a cell that contains itself has no end."""
 KINDS = ("nmos", "pmos", "resistor", "capacitor", "inductor", "diode", "bjt", "cell", "source", "other")
 
 
@@ -69,10 +73,31 @@ def flatten(netlist: Netlist, top: str | None = None, *, merge_subnodes: bool = 
     Raises `InputError` when several cells could be the top, or the given one does not exist.
     """
     cell = _top_cell(netlist, top)
+    count = _count(netlist, cell, {}, 0)
+    if count > MOST_DEVICES:
+        raise InputError(
+            f"{netlist.path}: {cell.name or 'its top level'} expands to {count:,} devices; more than {MOST_DEVICES:,} "
+            "are not flattened, name a smaller cell with top="
+        )
     scope = _scope(netlist.path, 0, netlist.params, {})
     flat = FlatCircuit(cell.name or "top", cell.ports, globals=netlist.globals)
     _expand(netlist, cell, "", {}, _scope(netlist.path, cell.line, cell.params, scope), flat, depth=0)
     return _merge_subnodes(flat) if merge_subnodes else flat
+
+
+def _count(netlist: Netlist, cell: Cell, known: dict[str, int], depth: int) -> int:
+    """Elements of a cell once expanded; each cell is counted once, however often it stands there."""
+    key = cell.name.lower()
+    if key in known:
+        return known[key]
+    if depth > DEEPEST:
+        raise NetlistError(netlist.path, cell.line, f"cell {cell.name!r} instantiates itself")
+    total = 0
+    for element in cell.elements:
+        child = netlist.cell(element.model) if element.kind == "instance" else None
+        total += _count(netlist, child, known, depth + 1) if child is not None and child.elements else 1
+    known[key] = total
+    return total
 
 
 def _top_cell(netlist: Netlist, top: str | None) -> Cell:
@@ -113,7 +138,7 @@ def _scope(path: str, line: int, texts: Mapping[str, str], outer: Mapping[str, f
 
 
 def _expand(netlist, cell: Cell, prefix: str, net_map: Mapping[str, str], scope, flat: FlatCircuit, depth: int) -> None:
-    if depth > 64:
+    if depth > DEEPEST:
         raise NetlistError(netlist.path, cell.line, f"cell {cell.name!r} instantiates itself")
     global_nets = {g.lower(): g for g in (*netlist.globals, "0")}
     spelling = {port.lower(): net_map.get(port.lower(), port) for port in cell.ports}

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from counterpoint.common.data.importing import require_file
 from counterpoint.common.errors import InputError
 
 # Cards that carry simulation, not structure.
@@ -73,6 +74,7 @@ class Netlist:
     missing_includes: tuple[str, ...]
     ignored: dict[str, int]
     notes: tuple[str, ...] = ()
+    root: Path | None = None
 
     def cell(self, name: str) -> Cell | None:
         return self.cells.get(name.lower())
@@ -83,7 +85,7 @@ class Netlist:
         return [cell.name for key, cell in self.cells.items() if key and key not in used]
 
 
-def read_spice(path: str | Path) -> Netlist:
+def read_spice(path: str | Path, allow_outside: bool = False) -> Netlist:
     """Parse a SPICE netlist (`.sp`, `.spice`, `.cdl`, `.cir`, `.ckt`).
 
     Understood: `*`, `//`, `$` and `;` comments; `+` and backslash continuation; `.subckt`/`.ends` (nested names in any
@@ -91,10 +93,12 @@ def read_spice(path: str | Path) -> Netlist:
     `=`; quoted expressions. Cards that only steer a simulation are counted in `Netlist.ignored`. A transistor written
     as `X` (sky130) stays an instance of an undefined cell, which `flatten` takes as a device.
 
+    Only files of the netlist's own folder and below are included, any with `allow_outside`.
+
     Raises `NetlistError` naming file and line.
     """
     path = Path(path)
-    netlist = Netlist(str(path), {"": Cell("")}, {}, {}, (), (), {})
+    netlist = Netlist(str(path), {"": Cell("")}, {}, {}, (), (), {}, root=None if allow_outside else path.parent)
     _parse_file(path, netlist, [netlist.cells[""]], seen=(path.resolve(),))
     if not any(cell.elements for cell in netlist.cells.values()):
         raise NetlistError(path, 1, "no device or instance was found; give a SPICE netlist")
@@ -102,6 +106,7 @@ def read_spice(path: str | Path) -> Netlist:
 
 
 def _read(path: Path) -> str:
+    require_file(path)
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
@@ -111,19 +116,28 @@ def _read(path: Path) -> str:
     return text
 
 
-def included_file(path: Path, rest: str) -> Path:
-    """The file that `.include rest` in `path` means."""
-    return path.parent / rest.strip().strip("'\"")
+def included_file(path: Path, rest: str, root: Path | None) -> Path:
+    """The file that `.include rest` in `path` means; with a `root` one inside of that folder, whatever links say."""
+    target = path.parent / rest.strip().strip("'\"")
+    if root is not None and target.exists() and not target.resolve().is_relative_to(root.resolve()):
+        raise InputError(
+            f"{path}: includes {rest.strip()}, which lies outside of the netlist's folder; copy it there, or import "
+            "with --allow_outside"
+        )
+    return target
 
 
-def self_contained(path: Path, seen: tuple[Path, ...] = ()) -> str:
+def self_contained(
+    path: Path, seen: tuple[Path, ...] = (), allow_outside: bool = False, root: Path | None = None
+) -> str:
     """The netlist's text with the files that it includes, where they exist, in their places."""
+    root = None if allow_outside else root or path.parent
     lines = []
     for line in _read(path).splitlines():
         match = re.match(r"\s*\.inc(?:lude)?\s+(.+)", line, re.IGNORECASE)
-        target = included_file(path, match.group(1)) if match else None
+        target = included_file(path, match.group(1), root) if match else None
         if target is not None and target.is_file() and target.resolve() not in (*seen, path.resolve()):
-            inner = self_contained(target, (*seen, path.resolve()))
+            inner = self_contained(target, (*seen, path.resolve()), allow_outside, root)
             lines += [f"* from {target.name}:", inner.rstrip("\n"), f"* end of {target.name}"]
         else:
             lines.append(line)
@@ -219,7 +233,7 @@ def _directive(path, line, name, rest, netlist: Netlist, stack: list[Cell], seen
     elif name == "global":
         netlist.globals += tuple(rest.split())
     elif name in ("include", "inc"):
-        target = included_file(path, rest)
+        target = included_file(path, rest, netlist.root)
         if target.resolve() in seen:
             raise NetlistError(path, line, f".include {rest} includes itself")
         if target.is_file():

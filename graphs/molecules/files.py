@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import re
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 from rdkit import Chem
 
+from counterpoint.common.data.archives import read_gzip
 from counterpoint.common.errors import InputError
 from counterpoint.graphs.molecules.rdkit_log import LogTail
 
@@ -48,14 +48,12 @@ def read_records(
     path: Path, smiles_column: str | None, id_column: str | None, tasks: Sequence[str] | None, log: LogTail
 ) -> Records:
     """The records of a file, by its suffix; `.gz` may follow. Raises `InputError` naming the file and the remedy."""
-    data = path.read_bytes()
     suffix = path.suffix.lower()
     if suffix == ".gz":
         suffix = Path(path.stem).suffix.lower()
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError) as error:
-            raise InputError(f"{path}: is no whole gzip file ({error})") from None
+        data = read_gzip(path)
+    else:
+        data = path.read_bytes()
     if not data.strip():
         raise InputError(f"{path}: the file is empty")
     try:

@@ -36,8 +36,29 @@ def inchikeys(smiles: Sequence[str]) -> list[str]:
         return [Chem.MolToInchiKey(Chem.MolFromSmiles(s)) for s in smiles]
 
 
+LONGEST, DEEPEST = 5000, 100
+"""Characters and nested branches of a SMILES: RDKit recurses along both, and ends the process or hangs beyond."""
+
+
+def oversize(smiles: str) -> str:
+    """Why a SMILES is not given to RDKit; empty for all that chemists write.
+
+    >>> oversize("C" * 6000), oversize("CC(C)O")
+    ('is 6000 characters long; up to 5000 are read', '')
+    """
+    if len(smiles) > LONGEST:
+        return f"is {len(smiles)} characters long; up to {LONGEST} are read"
+    depth = deepest = 0
+    for character in smiles:
+        depth += (character == "(") - (character == ")")
+        deepest = max(deepest, depth)
+    return f"has branches nested {deepest} deep; up to {DEEPEST} are read" if deepest > DEEPEST else ""
+
+
 def parse_smiles(smiles: str) -> Chem.Mol:
     """The molecule of a SMILES that has been read before; `InputError` when RDKit cannot parse it."""
+    if problem := oversize(smiles):
+        raise InputError(f"{smiles[:40]!r}... {problem}")
     with rdBase.BlockLogs():  # the reader has listed what RDKit warns of
         molecule = Chem.MolFromSmiles(smiles)
     if molecule is None:
@@ -146,8 +167,8 @@ def read_molecules(
             molecule, problem = (None, record.problem) if record.problem else _parse(record.smiles, log)
             if molecule is None:
                 if on_error == "raise":
-                    raise InputError(f"{path}, row {record.row}: {record.smiles!r} {problem}")
-                issues.append(Issue(record.row, record.smiles, problem, "dropped"))
+                    raise InputError(f"{path}, row {record.row}: {_short(record.smiles)!r} {problem}")
+                issues.append(Issue(record.row, _short(record.smiles), problem, "dropped"))
                 continue
             if salts == "largest" and "." in record.smiles:
                 fragments = Chem.GetMolFrags(molecule, asMols=True)
@@ -168,9 +189,15 @@ def read_molecules(
     return MoleculeTable(frame.reset_index(drop=True), raw.tasks, issues, raw.left_out)
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def _parse(smiles: str, log: LogTail) -> tuple[Chem.Mol | None, str]:
     if not smiles or smiles.lower() == "nan":
         return None, "has no SMILES"
+    if problem := oversize(smiles):
+        return None, problem
     log.clear()
     molecule = Chem.MolFromSmiles(smiles)
     if molecule is None:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from counterpoint.common.data.archives import check_zip
 from counterpoint.common.errors import InputError
 
 _MASKS = ("train_mask", "val_mask", "test_mask")
@@ -91,10 +92,14 @@ def read_npz(path: str | Path) -> NodeGraph:
     labels in CSR parts (`adj_*`, `attr_*`, `labels`), as gnn-benchmark stores them."""
     path = Path(path)
     try:
+        check_zip(path)
         with np.load(path, allow_pickle=False) as archive:
             parts = {k: archive[k] for k in archive.files}
-    except (ValueError, OSError, EOFError, KeyError) as error:
-        raise InputError(f"{path}: cannot be read as .npz ({error})") from None
+    except ImportError:
+        raise
+    except Exception as error:  # zipfile's, zlib's, numpy's: whatever a damaged archive meets
+        reason = "it holds Python objects" if "pickle" in str(error).lower() else error or type(error).__name__
+        raise InputError(f"{path}: cannot be read as .npz ({reason}); save numeric arrays only") from None
     if {"x", "edge_index"} <= parts.keys():
         return _from_parts(parts, path)
     needed = [f"{a}_{b}" for a in ("adj", "attr") for b in ("data", "indices", "indptr", "shape")] + ["labels"]
@@ -133,10 +138,14 @@ def read_pt(path: str | Path) -> NodeGraph:
     try:
         with torch.serialization.safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]):
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except ImportError:
+        raise
+    except Exception as error:  # zipfile's, the unpickler's, torch's, the system's: whatever a damaged file meets
         reason = str(error).strip().splitlines()
         asked = next((line.partition("GLOBAL")[2].split()[0] for line in reason if "GLOBAL" in line), "")
         why = f"it asks for {asked}" if asked else (reason or [type(error).__name__])[0]
+        if "pickle" in why.lower() or "weights_only" in why.lower():
+            why = "it is damaged, or holds Python objects"
         raise InputError(
             f"{path}: cannot be read as tensors and PyTorch Geometric data alone ({why}); save it anew with "
             "torch.save({'x': data.x, 'edge_index': data.edge_index, 'y': data.y}, path)"

@@ -54,7 +54,7 @@ def test_a_folder_is_imported_and_each_bad_file_is_listed(tmp_path, own_cache):
     report = import_scores(source, tmp_path / "out", workers=1)
     assert report.rows == 5
     assert {Path(r.source).relative_to(source).as_posix() for r in report.rejected} == set(bad)
-    assert all(Path(r.source).name in r.reason for r in report.rejected)
+    assert all(line.count(f"{name}:") == 1 for name in bad for line in report.lines if f"/{name}:" in line)
     manifest = Manifest.load(report.manifest)
     assert set(manifest.frame["split"]) == {"train", "val", "test"}
     check_leakage(manifest)
@@ -120,3 +120,14 @@ def test_a_file_becomes_a_query(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             query(tmp_path / name, modality, config)
+
+
+def test_an_id_names_files_inside_of_the_folder_alone(tmp_path, own_cache):
+    score = chorale_files(1)[0]
+    (tmp_path / score.name).write_bytes(score.read_bytes())
+    table = Manifest.from_rows([{"id": "../../escaped", "score": score.name}], tmp_path).save(tmp_path / "m.csv")
+    report = simulate(tmp_path / "deep" / "out", manifest=table.path, workers=1)
+    row = Manifest.load(report.manifest).row(0)
+    assert row["id"] == "../../escaped"
+    assert all("/" not in row[kind].split("/", 1)[1] for kind in ("score", "strip", "audio", "notes"))
+    assert {p.parent.parent for p in tmp_path.rglob("*escaped*")} == {tmp_path / "deep" / "out"}

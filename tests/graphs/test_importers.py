@@ -100,7 +100,7 @@ def test_rows_are_checked_with_reasons(tmp_path):
         check_row({"smiles": "C1CC"}, tmp_path)
     with pytest.raises(InputError, match="neither a smiles nor a netlist"):
         check_row({}, tmp_path)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="gone.sp: no such file"):
         check_row({"netlist": "gone.sp"}, tmp_path)
 
 

@@ -110,7 +110,7 @@ def test_clashing_names_get_ids_of_their_own_and_records_stay_their_own_patients
         else:
             np.savez(tmp_path / "two" / "r.npz", x=np.ones((5, 1)), fs=10.0)
     report = import_arrays(tmp_path / "two", tmp_path / "out2")
-    assert sorted(Manifest.load(report.manifest).frame["id"]) == ["r", "r.npz"]
+    assert sorted(Manifest.load(report.manifest).frame["id"]) == ["r-csv", "r-npz"]
 
 
 def test_folders_links_and_wrong_sources_end_in_a_sentence(tmp_path):
@@ -122,7 +122,7 @@ def test_folders_links_and_wrong_sources_end_in_a_sentence(tmp_path):
     assert report.rows == 1
     reasons = {r.source.rsplit("/", 1)[-1]: r.reason for r in report.rejected}
     assert set(reasons) == {"lost.hea", "text.hea"}
-    assert "no such file" in reasons["lost.hea"]
+    assert "leads nowhere" in reasons["lost.hea"]
     assert import_wfdb(tmp_path / "db" / "a", tmp_path / "o2").rows == 1  # a record's name, as WFDB tools take it
     with pytest.raises(InputError, match=r"gone: no such file or folder"):
         import_wfdb(tmp_path / "gone", tmp_path / "o3")

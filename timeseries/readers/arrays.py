@@ -9,12 +9,10 @@ from tokenize import TokenError
 
 import numpy as np
 
+from counterpoint.common.data.archives import check_zip
 from counterpoint.common.errors import InputError
 from counterpoint.timeseries.record import Channel, Record
 
-MOST_BYTES = 1 << 30
-"""An .npz may always expand to this, beyond it to `MOST_RATIO` times its own size."""
-MOST_RATIO = 100
 _BROKEN = (
     ValueError, OSError, EOFError, KeyError, SyntaxError, TokenError, TypeError, MemoryError, OverflowError,
     RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error,
@@ -31,7 +29,8 @@ def read_numpy(path: Path | str, fs: float | None = None, row: int | None = None
     extra: dict[str, np.ndarray] = {}
     try:
         if path.suffix.lower() == ".npz":
-            _check_archive(path)
+            check_zip(path)
+            _check_members(path)
             with np.load(path, allow_pickle=False) as archive:
                 if "x" not in archive:
                     raise InputError(f"{path}: no array named x; found {', '.join(archive.files) or 'nothing'}")
@@ -125,16 +124,9 @@ def _check_header(path: Path, file, size: int, what: str = "") -> None:
         )
 
 
-def _check_archive(path: Path) -> None:
+def _check_members(path: Path) -> None:
     """What the members of an .npz claim to be is looked at before they are expanded."""
-    most = max(MOST_BYTES, MOST_RATIO * path.stat().st_size)
     with zipfile.ZipFile(path) as archive:
-        total = sum(member.file_size for member in archive.infolist())
-        if total > most:
-            raise InputError(
-                f"{path}: expands from {path.stat().st_size:,} to {total:,} bytes, more than {most:,} is not read; "
-                "split the file, or save it uncompressed (np.savez)"
-            )
         for member in archive.infolist():
             if member.filename.endswith(".npy"):
                 with archive.open(member) as file:

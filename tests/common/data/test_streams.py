@@ -73,7 +73,7 @@ def test_shards_behind_urls_are_told_apart(tmp_path):
     pytest.importorskip("webdataset")
     write_shards(samples(4), tmp_path / "far", per_shard=2)
     urls = [f"pipe:cat {tmp_path / 'far' / f'00000{i}.tar'}" for i in range(2)]
-    table = index_shards(urls, Cache(tmp_path / "cache"))
+    table = index_shards(urls, Cache(tmp_path / "cache"), schemes=("pipe",))
     assert table.frame["id"].tolist() == ["s0", "s1", "s2", "s3"]
 
 
@@ -95,11 +95,11 @@ def test_a_shard_behind_a_url_is_copied_once(tmp_path):
     write_shards(samples(4), tmp_path / "far")
     url = f"pipe:cat {tmp_path / 'far' / '000000.tar'}"
     cache = Cache(tmp_path / "cache")
-    table = index_shards([url], cache)
+    table = index_shards([url], cache, schemes=("pipe",))
     (tmp_path / "far" / "000000.tar").unlink()
-    assert np.load(io.BytesIO(ShardReader(table, cache).files(table.row(2))["npy"])).tolist() == [2] * 3
+    assert np.load(io.BytesIO(ShardReader(table, cache, ("pipe",)).files(table.row(2))["npy"])).tolist() == [2] * 3
     with pytest.raises(InputError, match="cannot be read"):
-        ShardReader(table, Cache(tmp_path / "empty")).files(table.row(2))
+        ShardReader(table, Cache(tmp_path / "empty"), ("pipe",)).files(table.row(2))
 
 
 def test_broken_shards_are_named(tmp_path):
@@ -162,3 +162,19 @@ def test_near_duplicates_refuse_nan_and_find_equal_vectors_at_threshold_one():
     z[7, 0] = float("nan")
     with pytest.raises(ValueError, match="'s7' holds NaN"):
         near_duplicates(z, ids, splits)
+
+
+@pytest.mark.parametrize(
+    "shard", ["pipe:touch {0}/run", " PIPE:touch {0}/run", "file://{0}/s.tar", "../s.tar", "{0}/s.tar"]
+)
+def test_a_manifest_runs_nothing_and_reads_nothing_outside(tmp_path, shard):
+    folder = tmp_path / "data"
+    write_shards(samples(2), folder)
+    (folder / "000000.tar").rename(tmp_path / "s.tar")
+    table = Manifest.load(folder / "manifest.parquet")
+    table.frame["shard"] = shard.format(tmp_path)
+    with pytest.raises(InputError, match="a manifest names shards by|outside of its manifest's folder"):
+        ShardReader(table, Cache(tmp_path / "cache")).files(table.row(0))
+    assert not (tmp_path / "run").exists()
+    if ":" not in shard:
+        assert ShardReader(table, allow_outside=True).files(table.row(0))

@@ -306,7 +306,7 @@ def test_configurations_that_cannot_work_are_refused(tmp_path):
     with pytest.raises(InputError, match="not a run folder"):
         load_run(tmp_path)
     (tmp_path / "config.yaml").write_text("system: os:system\nconfig: {}\n")
-    with pytest.raises(InputError, match="os:system is not a ContrastiveSystem"):
+    with pytest.raises(InputError, match="os:system, of a module that belongs to no installed vertical"):
         load_run(tmp_path)
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from counterpoint.common.errors import InputError
 from counterpoint.graphs.circuits.flatten import flatten
 from counterpoint.graphs.circuits.numbers import evaluate, parse_number
 from counterpoint.graphs.circuits.spice import NetlistError, read_spice, self_contained
@@ -231,3 +232,25 @@ def test_every_spice_file_of_the_sample_data_reads(data_dir):
             refused.append(path)
     assert len(files) > 90
     assert all(p.stem.endswith("_test") for p in refused)
+
+
+def test_a_file_outside_of_the_folder_is_not_included(tmp_path):
+    (tmp_path / "secret").write_text("root:secret:word\n")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "secret")
+    for name in ("../secret", str(tmp_path / "secret"), "link"):
+        path = write(tmp_path / "in", f"R1 a b 1\n.include {name}\n")
+        for read in (read_spice, self_contained):
+            with pytest.raises(InputError, match="outside of the netlist's folder") as refused:
+                read(path)
+            assert "root:" not in str(refused.value)
+
+
+def test_a_hierarchy_is_counted_before_it_is_flattened(tmp_path):
+    cells = ".subckt c0 a b\nR1 a b 1\n.ends\n"
+    for level in range(1, 10):
+        cells += f".subckt c{level} a b\n" + "".join(f"X{i} a b c{level - 1}\n" for i in range(10)) + ".ends\n"
+    path = write(tmp_path, cells)
+    with pytest.raises(InputError, match="c9 expands to 1,000,000,000 devices"):
+        flatten(read_spice(path))
+    assert len(flatten(read_spice(path), top="c2").resistors) == 100

@@ -1,0 +1,69 @@
+"""Classes that a file names: looked at before their module is imported, because importing a module runs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from typing import Any
+
+from counterpoint.common.errors import InputError
+from counterpoint.common.lazy import resolve
+
+ALLOW = "COUNTERPOINT_ALLOW"
+"""Environment variable: further modules (or packages) that files may name, with commas between."""
+
+
+def trusted_packages() -> tuple[str, ...]:
+    """`counterpoint` and the packages of the installed verticals.
+
+    >>> "counterpoint" in trusted_packages()
+    True
+    """
+    found = {entry.module.split(".")[0] for entry in entry_points(group="counterpoint.verticals")}
+    return tuple(sorted({"counterpoint", *found}))
+
+
+def trusted_system(target: Any, where: str, allow: Sequence[str] = ()) -> type:
+    """The `ContrastiveSystem` named `"module:Class"` by a file; see `trusted_class`."""
+    from counterpoint.common.trainers.system import ContrastiveSystem
+
+    return trusted_class(target, ContrastiveSystem, where, allow)
+
+
+def trusted_class(target: Any, base: type, where: str, allow: Sequence[str] = ()) -> type:
+    """The class derived from `base` that a file names as `"module:Class"`.
+
+    Its module is `counterpoint`'s, an installed vertical's, one named in `allow` or in the environment variable
+    COUNTERPOINT_ALLOW (or inside of a package named there), or one in which this program has already defined such a
+    class. Nothing else is imported.
+
+    Raises:
+        InputError: `where` names another module, something that is no system, or nothing that can be imported.
+    """
+    module, _, name = target.partition(":") if isinstance(target, str) else ("", "", "")
+    known = _subclasses(base)
+    if (module, name) in known:
+        return known[module, name]
+    if not module or not name:
+        raise InputError(f"{where}: {target!r} is not of the form module:Class")
+    told = [name.strip() for name in os.environ.get(ALLOW, "").split(",") if name.strip()]
+    if not any(module == a or module.startswith(f"{a}.") for a in (*trusted_packages(), *allow, *told)):
+        raise InputError(
+            f"{where}: names {target}, of a module that belongs to no installed vertical, so it is not imported; if "
+            f"you trust it, set {ALLOW}={module} (in Python: give allow=({module!r},), or import it first)"
+        )
+    try:
+        found = resolve(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"{where}: {target} cannot be imported ({error})") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise InputError(f"{where}: {target} is not a {base.__name__}")
+    return found
+
+
+def _subclasses(base: type) -> dict[tuple[str, str], type]:
+    found = {}
+    for cls in base.__subclasses__():
+        found |= {(cls.__module__, cls.__qualname__): cls} | _subclasses(cls)
+    return found
