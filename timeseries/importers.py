@@ -31,7 +31,7 @@ def import_recordings(
     files = [source] if source.is_file() else _below(source, wanted)
     if not files:
         raise InputError(f"{source}: no {' or '.join(wanted)} file in it")
-    rows, rejected, names = [], [], set()
+    rows, rejected, names, notes = [], [], set(), []
     parts = _segments(files)
     for file in track(files, "reading recordings", len(files)):
         if file in parts:
@@ -50,6 +50,7 @@ def import_recordings(
             rejected.append(Rejected(str(file), str(error).removeprefix(f"{file}: ")))
             continue
         names.add(name)
+        notes += record.notes
         rows.append({
             "id": name, "group": group, "file": os.path.relpath(file, out),
             "fs": max(c.fs for c in record.channels) if fs is None else fs,
@@ -57,7 +58,8 @@ def import_recordings(
             "units": " ".join(c.unit or "-" for c in record.channels), "seconds": round(record.duration, 3),
             "events": len(record.annotations),
         })  # fmt: skip
-    return _save(out, rows, rejected)
+    more = [f"and {len(notes) - 8} more such notes"] if len(notes) > 8 else []
+    return _save(out, rows, rejected, "; ".join([*notes[:8], *more]))
 
 
 def _existing(source: Path, suffixes: tuple[str, ...]) -> Path:
