@@ -59,8 +59,9 @@ def step_classes(
             )
         first = onset if duration else onset - width / 2
         last = onset + (duration or width / 2)
-        begin = max(round(first * fs), 0)
-        out[begin : max(round(last * fs), begin + 1)] = code[label]
+        begin = round(first * fs)
+        end = max(round(last * fs), begin + 1)
+        out[max(begin, 0) : max(end, 0)] = code[label]  # nothing, where it ends before the recording begins
     return out
 
 

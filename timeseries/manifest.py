@@ -24,8 +24,9 @@ from counterpoint.timeseries.configs import SignalConfig
 from counterpoint.timeseries.events import UNKNOWN, check_events, step_classes
 from counterpoint.timeseries.preprocess import bandpass, notch
 from counterpoint.timeseries.readers.dispatch import read_record
-from counterpoint.timeseries.record import UNSTATED, Record
+from counterpoint.timeseries.record import Record
 from counterpoint.timeseries.splits import split_patients
+from counterpoint.timeseries.units import UNSTATED, unit_factor
 from counterpoint.timeseries.windows import BEAT_SYMBOLS, WindowSet, beat_starts, r_peaks
 
 SHOWN_NOTES = 8
@@ -205,12 +206,15 @@ def _check_classes(where: str, rows: list[dict], windows: WindowSet) -> None:
 
 
 def _learn_units(record: Record, leads: tuple[str, ...], config: SignalConfig, units: dict[str, str]) -> list[str]:
-    """Keep the first stated unit of every lead; says which leads of this record have none where others do."""
-    found = []
+    """Keep the first stated unit of every lead; says what the record lacks, has of its own, or is converted from."""
+    found = list(record.notes)
     for lead, channel in zip(leads, record.pick(leads, config.aliases)):
         stated = channel is not None and channel.unit.strip().casefold() not in UNSTATED
         if stated:
-            units.setdefault(lead, channel.unit)
+            factor = unit_factor(channel.unit, units.setdefault(lead, channel.unit))
+            if factor not in (1.0, None):
+                where = record.source or record.id
+                found.append(f"{where}: lead {lead} converted from {channel.unit} to {units[lead]}")
         elif channel is not None and units.get(lead):
             found.append(f"{record.source or record.id}: lead {lead} states no unit; taken as {units[lead]}")
     return found

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from counterpoint.common.errors import InputError
+from counterpoint.timeseries.units import canonical_unit, damaged_unit, unit_factor
 
 
 @dataclass(frozen=True)
@@ -56,24 +57,6 @@ class Annotations:
         return Annotations(self.onset[keep], self.duration[keep], tuple(self.label[i] for i in keep))
 
 
-_VOLTS = {"v": 1.0, "mv": 1e-3, "uv": 1e-6, "\u00b5v": 1e-6, "\u03bcv": 1e-6, "nv": 1e-9}
-UNSTATED = ("", "-", "nu", "adu")  # NU: the header says that the numbers are not physical
-
-
-def unit_factor(unit: str, wanted: str) -> float | None:
-    """What turns a value in `unit` into one in `wanted`; None where the two do not measure the same.
-
-    A unit that is not stated counts as the wanted one.
-
-    >>> round(unit_factor("uV", "mV"), 9), unit_factor("", "mV"), unit_factor("mmHg", "mV")
-    (0.001, 1.0, None)
-    """
-    a, b = unit.strip().casefold(), wanted.strip().casefold()
-    if a == b or a in UNSTATED or b in UNSTATED:
-        return 1.0
-    return _VOLTS[a] / _VOLTS[b] if a in _VOLTS and b in _VOLTS else None
-
-
 NO_EVENTS = Annotations(np.zeros(0), np.zeros(0), ())
 
 
@@ -81,9 +64,13 @@ NO_EVENTS = Annotations(np.zeros(0), np.zeros(0), ())
 class Record:
     """A recording: channels (their rates may differ), annotations, header fields and the file it came from.
 
-    `notes` are the sentences that a user must see: what was assumed, left out or taken as missing. `block` is set by
-    readers whose channels are the columns of one array [samples, channels]; `array` then returns
-    that array without a copy.
+    `notes` are the sentences that a user must see: what was assumed, left out, renamed or taken as missing. `block` is
+    set by readers whose channels are the columns of one array [samples, channels]; `array` then returns that array
+    without a copy.
+
+    Units take their one spelling (`units.canonical_unit`). Of channels with one name (compared without case) the
+    later ones become `name#2`, `name#3`, so that each can be asked for. Raises `InputError` for a unit that lost a
+    character, since its size can then not be known.
 
     >>> lead = Channel("II", "mV", 4.0, np.arange(8, dtype=np.float32))
     >>> x, present = Record("r1", (lead,)).array(leads=("II", "V5"))
@@ -98,6 +85,35 @@ class Record:
     source: Path | None = None
     block: Float32[np.ndarray, "samples channels"] | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        where, notes = self.source or self.id, []
+        taken = {channel.name.casefold() for channel in self.channels}
+        seen: set[str] = set()
+        channels = []
+        for channel in self.channels:
+            if damaged_unit(channel.unit):
+                raise InputError(
+                    f"{where}: channel {channel.name} is in {channel.unit!r}, a unit that cannot be read; write uV, mV "
+                    "or V in the file's header"
+                )
+            name, copy = channel.name, 1
+            while name.casefold() in seen or (copy > 1 and name.casefold() in taken):
+                copy += 1
+                name = f"{channel.name}#{copy}"
+            if name != channel.name:
+                notes.append(f"has another channel {channel.name}, now called {name}")
+            seen.add(name.casefold())
+            unit = canonical_unit(channel.unit)
+            same = name == channel.name and unit == channel.unit
+            channels.append(channel if same else replace(channel, name=name, unit=unit))
+        onset, duration = self.annotations.onset, self.annotations.duration
+        outside = int(((onset >= self.duration) | ((onset < 0) & (onset + duration <= 0))).sum()) if channels else 0
+        if outside:
+            notes.append(f"{outside} of {len(onset)} annotations lie outside its {self.duration:g} s")
+        object.__setattr__(self, "channels", tuple(channels))
+        known = [text.removeprefix(f"{where}: ") for text in self.notes]  # who shows them names the recording
+        object.__setattr__(self, "notes", (*known, *(text for text in notes if text not in known)))
 
     @property
     def names(self) -> tuple[str, ...]:

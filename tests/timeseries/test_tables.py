@@ -194,7 +194,7 @@ def test_arrays_are_refused_before_they_are_expanded_or_unpickled(tmp_path):
     np.savez(tmp_path / "o.npz", x=np.array([[1, "a"]], dtype=object))
     refuses("o.npz", r"x\.npy: .*Python objects")
     np.savez_compressed(tmp_path / "bomb.npz", x=np.zeros((150_000_000, 1)))
-    refuses("bomb.npz", r"expands from [\d,]+ to 1,200,000,\d+ bytes")
+    refuses("bomb.npz", r"expands from [\d,]+ to at least 1,200,000,\d+ bytes")
     for name, array in {"c": X + 1j, "b": X > 0, "t": X.astype(str), "d": np.array(3.0), "e": X[:0]}.items():
         np.save(tmp_path / f"{name}.npy", array)
         refuses(f"{name}.npy", "real numbers .time, channels. are expected")

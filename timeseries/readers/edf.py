@@ -1,8 +1,16 @@
-"""EDF and EDF+ recordings through edfio: per-channel rates, physical units, annotations."""
+"""EDF and EDF+ recordings: per-channel rates, physical units, annotations, and the gaps of discontinuous files.
+
+The format: Kemp et al., "A simple format for exchange of digitized polygraphic recordings", 1992, and
+Kemp & Olivan, "European data format 'plus' (EDF+)", 2003. Decoded here: a header is a table of ASCII fields, a data
+record holds every signal's 16-bit samples one after another.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import re
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,95 +18,199 @@ from jaxtyping import Float
 
 from counterpoint.common.errors import InputError
 from counterpoint.timeseries.record import Annotations, Channel, Record
+from counterpoint.timeseries.units import decode_header
 
 LONGEST_DAYS = 7  # a discontinuous file that spans more is laid out in memory mostly as gaps
+ANNOTATIONS = "EDF Annotations"
+_SLEEP_EDF = re.compile(r"(S[CT]\d{4}[A-Z])\w-PSG", re.IGNORECASE)
+_WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)  # of a signal's fields, in the header's order
 
 
 def read_edf(path: Path | str) -> Record:
     """Read an EDF or EDF+ file in physical units; an annotation-only file gives a record without channels.
 
     In a discontinuous file (EDF+D) every data record stands at its own time, and the gaps between are NaN: no window
-    joins samples that were never adjacent, and annotations keep their places.
+    joins samples that were never adjacent, and annotations keep their places. A channel whose calibration is unusable
+    is left out and named in the record's `notes`. A Sleep-EDF night (`SC4001E0-PSG.edf`) without annotations takes
+    those of the hypnogram beside it (`SC4001EC-Hypnogram.edf`).
 
-    Raises `InputError` for a file that is not EDF, is shorter than its header promises, or is an EDF+D whose data
-    records carry no times, overlap, or span more than a week.
+    Raises `InputError` for a file that is not EDF (BDF, which holds 24-bit samples, included), is shorter than its
+    header promises, states no usable record duration, or is an EDF+D whose data records carry no times, overlap, or
+    span more than a week.
     """
-    import edfio
-
     path = Path(path)
     header = _read_header(path)
-    try:
-        edf = edfio.read_edf(path)
-        continuous = edf.is_continuous
-        channels = tuple(
-            Channel(s.label, _unit(s.physical_dimension), float(s.sampling_frequency), np.asarray(s.data, np.float32))
-            for s in edf.signals
-        )
-        events = list(edf.annotations)
-        record_seconds = float(edf.data_record_duration)
-    except (ValueError, IndexError, KeyError, ArithmeticError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a readable EDF file ({error}); open and save it again as EDF+C") from error
-    if not continuous and channels:
-        onsets = _onsets(path, header)
-        channels = tuple(_spread(path, channel, onsets, record_seconds) for channel in channels)
-    annotations = Annotations.of(
-        [event.onset for event in events],
-        [event.text for event in events],
-        [event.duration or 0.0 for event in events],
-    )
-    return Record(path.stem, channels, annotations, _meta(edf), path)
+    raw = np.memmap(path, "<i2", "r", header.size, (header.records, sum(header.samples))) if header.records else None
+    channels, notes = ([], []) if raw is None else _channels(path, header, raw)
+    lists, first = [], 0
+    for label, samples in zip(header.labels, header.samples):
+        if label == ANNOTATIONS and raw is not None and samples:
+            lists.append([np.ascontiguousarray(record[first : first + samples]).tobytes() for record in raw])
+        first += samples
+    if not header.continuous and channels:
+        onsets = _onsets(path, lists)
+        channels = [_spread(path, channel, onsets, header.seconds) for channel in channels]
+    annotations = _annotations(path, lists)
+    record = Record(path.stem, tuple(channels), annotations, header.meta, path, notes=tuple(notes))
+    return _with_hypnogram(record) if channels and not len(annotations) else record
 
 
 @dataclass(frozen=True)
 class _Header:
-    """Where things stand in the file: bytes of header, data records, and each signal's label and samples a record."""
+    """Bytes of header, data records and their seconds, each signal's fields, and what is said of the patient."""
 
     size: int
     records: int
+    seconds: float
+    continuous: bool
     labels: tuple[str, ...]
+    units: tuple[str, ...]
+    limits: tuple[tuple[str, str, str, str], ...]  # physical minimum and maximum, digital minimum and maximum
     samples: tuple[int, ...]
+    meta: dict[str, str]
 
 
 def _read_header(path: Path) -> _Header:
-    """The header says how long the file must be; a shorter one was cut in copying."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(256)
-        try:
+    """Read and judge the header: it says how long the file must be; a shorter one was cut in copying."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(256)
+            if head[:1] == b"\xff" and head[1:8] == b"BIOSEMI":
+                raise InputError(f"{path}: a BDF file (24-bit samples), which is not read; convert it to EDF+")
             header_bytes, records, signals = int(head[184:192]), int(head[236:244]), int(head[252:256])
-            labels = tuple(file.read(16).decode("latin-1").strip() for _ in range(signals))
-            file.seek(256 + signals * 216)
-            samples = tuple(int(file.read(8)) for _ in range(signals))
-        except ValueError as error:
-            raise InputError(f"{path}: not an EDF file (its header fields are not numbers)") from error
-    record_bytes = 2 * sum(samples)
-    if records >= 0 and size < header_bytes + record_bytes * records:
-        held = (size - header_bytes) // record_bytes if record_bytes else 0
+            seconds = _number(head[244:252])
+            table = file.read(256 * signals) if 0 < signals <= 9999 else b""
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the file and its permissions") from error
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: not an EDF file (its header fields are not numbers)") from error
+    if signals < 1 or header_bytes != 256 * (signals + 1) or len(table) < 256 * signals:
+        raise InputError(
+            f"{path}: not an EDF file, or its header is damaged ({signals} signals, {header_bytes} header bytes); "
+            "copy or export it again"
+        )
+    columns, at = [], 0
+    for width in _WIDTHS:
+        columns.append([table[at + i * width : at + (i + 1) * width] for i in range(signals)])
+        at += width * signals
+    labels = tuple(_text(field) for field in columns[0])
+    try:
+        samples = tuple(int(field) for field in columns[8])
+    except ValueError as error:
+        raise InputError(f"{path}: not an EDF file (its samples per data record are not numbers)") from error
+    if min(samples) < 0 or not sum(samples):
+        raise InputError(f"{path}: its header gives {min(samples)} samples per data record; export it again")
+    signal = any(label != ANNOTATIONS for label in labels)
+    if signal and not 0 < seconds <= LONGEST_DAYS * 86400:  # false for NaN too
+        raise InputError(
+            f"{path}: its header gives data records of {_text(head[244:252])!r} seconds, so no channel has a rate; "
+            "correct that field or export the file again"
+        )
+    held = (size - header_bytes) // (2 * sum(samples))
+    if records > held:
         raise InputError(
             f"{path}: truncated, holds {max(held, 0)} of the {records} data records its header promises; "
             "copy the file again"
         )
-    if records < 0:
-        records = (size - header_bytes) // record_bytes if record_bytes else 0
-    return _Header(header_bytes, records, labels, samples)
+    records = held if records < 0 else records  # -1: the writer did not know when it began
+    if signal and not records:
+        raise InputError(f"{path}: holds no data records; nothing to read")
+    plus = head[192:197] == b"EDF+D"
+    units = tuple(_text(field) for field in columns[2])
+    limits = tuple(tuple(_text(columns[k][i]) for k in (3, 4, 5, 6)) for i in range(signals))
+    return _Header(header_bytes, records, seconds, not plus, labels, units, limits, samples, _meta(head))
 
 
-def _onsets(path: Path, header: _Header) -> Float[np.ndarray, " records"]:
+def _text(field: bytes) -> str:
+    return decode_header(field).strip(" \0")
+
+
+def _number(field: bytes | str) -> float:
+    """A header's number; some writers put their locale's comma for the decimal point."""
+    text = field if isinstance(field, str) else _text(field)
+    return float(text.replace(",", "."))
+
+
+def _channels(path: Path, header: _Header, raw: np.ndarray) -> tuple[list[Channel], list[str]]:
+    """Every calibrated channel: physical = minimum + (digital - digital minimum) * range / digital range."""
+    channels, notes, first = [], [], 0
+    for label, unit, limits, samples in zip(header.labels, header.units, header.limits, header.samples):
+        place = slice(first, first + samples)
+        first += samples
+        if label == ANNOTATIONS:
+            continue
+        wrong = "no samples" if not samples else _uncalibrated(limits)
+        if wrong:
+            notes.append(f"{path}: channel {label} left out, {wrong}")
+            continue
+        low, high, bottom, top = (_number(text) for text in limits)
+        gain = (high - low) / (top - bottom)
+        data = raw[:, place].reshape(-1).astype(np.float64)
+        data = ((data - bottom) * gain + low).astype(np.float32)
+        channels.append(Channel(label, unit, samples / header.seconds, data))
+    if notes and not channels:
+        raise InputError(f"{'; '.join(text.removeprefix(f'{path}: ') if i else text for i, text in enumerate(notes))}")
+    return channels, notes
+
+
+def _uncalibrated(limits: tuple[str, str, str, str]) -> str:
+    """Why digital values cannot be turned into physical ones; empty where they can."""
+    try:
+        low, high, bottom, top = (_number(text) for text in limits)
+    except ValueError:
+        return f"its limits {', '.join(limits)} are not numbers"
+    if not (math.isfinite(low) and math.isfinite(high)) or low == high or max(abs(low), abs(high)) > 1e30:
+        return f"its physical limits {limits[0]} and {limits[1]} give no scale"
+    if not -32768 <= bottom < top <= 32767:
+        return f"its digital limits {limits[2]} and {limits[3]} are equal, swapped or beyond 16 bits"
+    return ""
+
+
+def _annotations(path: Path, lists: list[list[bytes]]) -> Annotations:
+    """Time-stamped annotation lists: `+onset[0x15 duration]0x14 text 0x14 ... 0x00`; a time stamp's text is empty."""
+    onsets, durations, texts = [], [], []
+    for signal in lists:
+        for i, record in enumerate(signal):
+            for entry in record.split(b"\0"):
+                stamp, *found = entry.split(b"\x14")
+                if not any(found):
+                    continue
+                onset, _, duration = stamp.partition(b"\x15")
+                try:
+                    start, length = float(onset), float(duration or 0)
+                except ValueError:
+                    start = length = math.nan
+                if not (math.isfinite(start) and math.isfinite(length) and length >= 0):
+                    raise InputError(
+                        f"{path}, data record {i + 1}: an annotation with the time {decode_header(stamp)[:40]!r}; "
+                        "export the file's annotations again"
+                    )
+                for text in found:
+                    if text:
+                        onsets.append(start)
+                        durations.append(length)
+                        texts.append(decode_header(text))
+    order = np.argsort(onsets, kind="stable")
+    return Annotations.of([onsets[i] for i in order], [texts[i] for i in order], [durations[i] for i in order])
+
+
+def _onsets(path: Path, lists: list[list[bytes]]) -> Float[np.ndarray, " records"]:
     """Seconds at which the data records begin, from the first; each one's first annotation is its time (`+12.5`)."""
-    if "EDF Annotations" not in header.labels:
+    if not lists:
         raise InputError(f"{path}: discontinuous (EDF+D) but without times of its data records; save it as EDF+C")
-    place = header.labels.index("EDF Annotations")
-    record_bytes, first = 2 * sum(header.samples), 2 * sum(header.samples[:place])
-    raw = np.memmap(path, np.uint8, "r", header.size, (header.records, record_bytes))
-    onsets = np.empty(header.records)
-    for i in range(header.records):
-        text = raw[i, first : first + 2 * header.samples[place]].tobytes().split(b"\x14")[0]
+    onsets = np.empty(len(lists[0]))
+    for i, record in enumerate(lists[0]):
         try:
-            onsets[i] = float(text)
-        except ValueError as error:
+            onsets[i] = float(record.split(b"\x14")[0])
+        except ValueError:
+            onsets[i] = math.nan
+        if not math.isfinite(onsets[i]):
             raise InputError(
                 f"{path}, data record {i + 1}: no time of its own in a discontinuous file (EDF+D); save it as EDF+C"
-            ) from error
+            )
     return onsets - onsets[0]
 
 
@@ -123,23 +235,36 @@ def _spread(path: Path, channel: Channel, onsets: Float[np.ndarray, " records"],
     return Channel(channel.name, channel.unit, channel.fs, out)
 
 
-def _unit(text: str) -> str:
-    """EDF headers are ASCII: a byte outside it in the unit (a micro sign in the writer's code page) cannot be kept."""
-    return "".join(c for c in text if c.isprintable() and c != "�").strip()
+def _with_hypnogram(record: Record) -> Record:
+    """The record with the stages of the hypnogram beside it, where both are named as in Sleep-EDF."""
+    night = _SLEEP_EDF.fullmatch(record.source.stem)
+    if night is None:
+        return record
+    named = re.compile(re.escape(night.group(1)) + r"\w-Hypnogram\.edf", re.IGNORECASE)
+    files = sorted(f for f in record.source.parent.iterdir() if named.fullmatch(f.name) and f.is_file())
+    if len(files) != 1:
+        return record
+    scored = read_edf(files[0])
+    # Both clocks are of one night; a hypnogram may begin later than the recording.
+    begins = [datetime.fromisoformat(r.meta["start"]) for r in (scored, record) if "start" in r.meta]
+    shift = (begins[0] - begins[1]).total_seconds() if len(begins) == 2 else 0.0
+    found = scored.annotations
+    told = f"{record.source}: annotations taken from {files[0].name}, scored by hand beside it"
+    moved = Annotations(found.onset + shift, found.duration, found.label)
+    return replace(record, annotations=moved, notes=(*record.notes, told))
 
 
-def _meta(edf) -> dict[str, str]:
-    """Subject code, sex and start, where the header is EDF+ and states them."""
+def _meta(head: bytes) -> dict[str, str]:
+    """Subject code and sex, where the header is EDF+ and states them, and the start."""
     meta: dict[str, str] = {}
-    for key, read in (
-        ("patient", lambda: edf.patient.code),
-        ("sex", lambda: edf.patient.sex),
-        ("start", lambda: edf.startdatetime.isoformat()),
-    ):
-        try:
-            value = read()
-        except (ValueError, AttributeError, IndexError):
-            continue  # plain EDF leaves these fields free-form; edfio refuses to interpret them, and so do we
-        if value and value != "X":
-            meta[key] = str(value)
+    if head[192:196] == b"EDF+":  # plain EDF leaves the patient field free-form, and so do we
+        code, sex, *_ = [*_text(head[8:88]).split(" "), "", ""]
+        meta |= {key: value for key, value in (("patient", code), ("sex", sex)) if value and value != "X"}
+    try:
+        start = datetime.strptime(decode_header(head[168:184]), "%d.%m.%y%H.%M.%S")
+        # The format's own rule: two-digit years 85-99 are of the twentieth century.
+        year = start.year % 100
+        meta["start"] = start.replace(year=year + (1900 if year > 84 else 2000)).isoformat()
+    except ValueError:
+        pass  # a start that is no date is no reason to refuse the signals
     return meta

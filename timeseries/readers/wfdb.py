@@ -9,6 +9,7 @@ import numpy as np
 
 from counterpoint.common.errors import InputError
 from counterpoint.timeseries.record import NO_EVENTS, Annotations, Channel, Record
+from counterpoint.timeseries.units import decode_header
 
 BYTES_PER_SAMPLE = {
     "8": 1,
@@ -45,14 +46,15 @@ def read_wfdb(
     header_file = stem.with_name(stem.name + ".hea")
     if not header_file.is_file():
         raise InputError(f"{header_file}: no such header; a WFDB record needs its .hea beside the signal file")
+    units = _stated_units(header_file)
     try:
         header = wfdb.rdheader(str(stem))
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, ArithmeticError, OSError) as error:
         raise InputError(f"{header_file}: not a readable WFDB header ({error}); check its record line") from error
     if isinstance(header, wfdb.MultiRecord):
         fs, frames = float(header.fs), int(header.sig_len)
         first, last = _span(header_file, fs, frames, start, stop)
-        channels, block = _through_wfdb(stem, first, last), None
+        channels, block = _through_wfdb(stem, first, last, None), None
     else:
         if not header.n_sig:
             raise InputError(f"{header_file}: the header lists no signals; nothing to read")
@@ -60,13 +62,20 @@ def read_wfdb(
         fs = float(header.fs)
         frames = int(header.sig_len) if header.sig_len else _frames_on_disk(stem, header)
         first, last = _span(header_file, fs, frames, start, stop)
-        block = _fast(stem, header, first, last) if _is_plain(header) else None
-        if block is None:
-            channels = _through_wfdb(stem, first, last)
+        units = [units.get(j, unit or "") for j, unit in enumerate(header.units)]
+        block = None
+        if _is_plain(header):
+            block = _fast(stem, header, first, last, whole=(first, last) == (0, frames))
+            channels, taken = [], 0
+            for name, unit, count in zip(_names(header), units, header.samps_per_frame):
+                data = block[:, taken] if count == 1 else block[:, taken : taken + count].reshape(-1)
+                channels.append(Channel(name, unit, fs * count, data))
+                taken += count
+            block, channels = block if taken == header.n_sig else None, tuple(channels)
+        elif not header.sig_len:
+            raise InputError(f"{header_file}: gives no sample count, which its format needs; add it after the rate")
         else:
-            channels = tuple(
-                Channel(name, unit, fs, block[:, j]) for j, (name, unit) in enumerate(zip(_names(header), header.units))
-            )
+            channels = _through_wfdb(stem, first, last, units)
     meta = _comments(header.comments or [])
     for field in ("base_date", "base_time"):
         if getattr(header, field, None):
@@ -74,6 +83,41 @@ def read_wfdb(
     events = _annotations(stem, annotator, fs).between(first / fs, last / fs)
     shifted = Annotations(events.onset - first / fs, events.duration, events.label)
     return Record(stem.name, channels, shifted, meta, header_file, block)
+
+
+def _stated_units(file: Path) -> dict[int, str]:
+    """Units by signal number as the header's bytes state them (the wfdb package drops what is not ASCII).
+
+    Raises `InputError` for a sampling rate or a gain that is not a positive (gain: non-zero), finite number.
+    """
+    lines = [line.strip() for line in decode_header(file.read_bytes()).splitlines()]
+    lines = [line.split() for line in lines if line and not line.startswith("#")]
+    if not lines:
+        raise InputError(f"{file}: lists no signals, the header is empty; copy it again")
+    rate = lines[0][2].split("/")[0].split("(")[0] if len(lines[0]) > 2 else "250"
+    if not 0 < _finite(rate) <= 1e9:
+        raise InputError(f"{file}: not a readable WFDB header (sampling rate {rate!r}); state the rate in hertz")
+    units = {}
+    if "/" in lines[0][0]:
+        return units  # the lines that follow name segments
+    for j, words in enumerate(lines[1:]):
+        if len(words) < 3:
+            continue
+        gain, slash, unit = words[2].partition("/")
+        if not _finite(gain.split("(")[0]):
+            raise InputError(f"{file}: signal {j + 1} has the gain {words[2]!r}; state units of the converter per unit")
+        if slash:
+            units[j] = unit
+    return units
+
+
+def _finite(text: str) -> float:
+    """The number, 0 where there is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return 0.0
+    return value if math.isfinite(value) else 0.0
 
 
 def _span(file: Path, fs: float, frames: int, start: float, stop: float | None) -> tuple[int, int]:
@@ -122,20 +166,25 @@ def _frames_on_disk(stem: Path, header) -> int:
 
 
 def _is_plain(header) -> bool:
-    """One file of interleaved 16 or 212 samples, one per frame: the layout of most ECG databases."""
+    """One file of interleaved 16 or 212 samples, one or more per frame: the layout of most ECG databases."""
     return (
         len(set(header.file_name)) == 1
         and set(header.fmt) in ({"16"}, {"212"})
-        and all(count == 1 for count in header.samps_per_frame)
+        and all(count >= 1 for count in header.samps_per_frame)
         and not any(header.skew or ())
     )
 
 
-def _fast(stem: Path, header, first: int, last: int) -> np.ndarray:
-    """Decode straight into one float32 array [samples, channels], a few megabytes of integers at a time."""
-    count, fmt = header.n_sig, header.fmt[0]
-    gain = np.asarray(header.adc_gain, np.float32)
-    baseline = np.asarray(header.baseline, np.float32)
+def _fast(stem: Path, header, first: int, last: int, whole: bool) -> np.ndarray:
+    """Decode straight into one float32 array [frames, samples of a frame], a few megabytes of integers at a time.
+
+    Of a record read whole, every signal's sum is held against the checksum that its header states.
+    """
+    per_frame = list(header.samps_per_frame)
+    count, fmt = sum(per_frame), header.fmt[0]
+    gain = np.repeat(np.asarray(header.adc_gain, np.float32), per_frame)
+    baseline = np.repeat(np.asarray(header.baseline, np.float32), per_frame)
+    sums = np.zeros(count, np.int64)
     out = np.empty((last - first, count), np.float32)
     step = max(CHUNK // count // 2 * 2, 2)
     begin = first - first % 2  # format 212 packs samples in pairs; an even frame is always on a pair's border
@@ -147,12 +196,27 @@ def _fast(stem: Path, header, first: int, last: int) -> np.ndarray:
             samples = (f1 - f0) * count
             digital = _int16(file, samples) if fmt == "16" else _int12(file, samples)
             digital = digital.reshape(-1, count)[max(first - f0, 0) :]
+            sums += digital.sum(0, dtype=np.int64)
             target = out[max(f0, first) - first : f1 - first]
             np.subtract(digital, baseline, out=target, casting="unsafe")
             target /= gain
             if digital.min() == MISSING[fmt]:
                 target[digital == MISSING[fmt]] = np.nan
+    first_of = np.cumsum([0, *per_frame[:-1]])
+    if whole:
+        _check_sums(stem, header, np.add.reduceat(sums, first_of))
     return out
+
+
+def _check_sums(stem: Path, header, sums: np.ndarray) -> None:
+    """Every signal's samples add up, modulo 2^16, to the checksum of its header line; zeros throughout state none."""
+    for name, stated, initial, total in zip(_names(header), header.checksum, header.init_value, sums):
+        if stated is None or (not stated and not initial) or (int(total) - stated) % 65536 == 0:
+            continue
+        raise InputError(
+            f"{stem}.hea: channel {name} does not add up to the checksum of its header ({int(total) % 65536} where "
+            f"{stated % 65536} is stated), so its samples were changed; copy {header.file_name[0]} again"
+        )
 
 
 def _int16(file, samples: int) -> np.ndarray:
@@ -174,12 +238,12 @@ def _int12(file, samples: int) -> np.ndarray:
     return out.reshape(-1)[:samples]
 
 
-def _through_wfdb(stem: Path, first: int, last: int) -> tuple[Channel, ...]:
+def _through_wfdb(stem: Path, first: int, last: int, units: list[str] | None) -> tuple[Channel, ...]:
     import wfdb
 
     try:
         record = wfdb.rdrecord(str(stem), sampfrom=first, sampto=last, smooth_frames=False, return_res=32)
-    except (ValueError, IndexError, KeyError, TypeError, OSError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, ArithmeticError, OSError) as error:
         raise InputError(f"{stem}.hea: wfdb cannot decode the record ({error}); check its signal files") from error
     signals = record.e_p_signal
     if signals is None:
@@ -187,7 +251,7 @@ def _through_wfdb(stem: Path, first: int, last: int) -> tuple[Channel, ...]:
     per_frame = record.samps_per_frame or [1] * len(signals)
     return tuple(
         Channel(name, unit or "", float(record.fs) * n, np.asarray(x, np.float32))
-        for name, unit, n, x in zip(_names(record), record.units, per_frame, signals)
+        for name, unit, n, x in zip(_names(record), units or record.units, per_frame, signals)
     )
 
 
