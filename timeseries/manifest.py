@@ -124,7 +124,8 @@ def _learn_units(record: Record, leads: tuple[str, ...], config: SignalConfig, u
         if stated:
             factor = unit_factor(channel.unit, units.setdefault(lead, channel.unit))
             if factor not in (1.0, None):
-                found.append(f"{record.source or record.id}: lead {lead} converted from {channel.unit} to {units[lead]}")
+                where = record.source or record.id
+                found.append(f"{where}: lead {lead} converted from {channel.unit} to {units[lead]}")
         elif channel is not None and units.get(lead):
             found.append(f"{record.source or record.id}: lead {lead} states no unit; taken as {units[lead]}")
     return found

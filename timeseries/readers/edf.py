@@ -170,7 +170,7 @@ def _uncalibrated(limits: tuple[str, str, str, str]) -> str:
 
 
 def _annotations(path: Path, lists: list[list[bytes]]) -> Annotations:
-    """Time-stamped annotation lists: `+onset[0x15 duration]0x14 text 0x14 ... 0x00`; a text is empty in a time stamp."""
+    """Time-stamped annotation lists: `+onset[0x15 duration]0x14 text 0x14 ... 0x00`; a time stamp has no text."""
     onsets, durations, texts = [], [], []
     for signal in lists:
         for i, record in enumerate(signal):
