@@ -50,8 +50,16 @@ def test_wfdb_excerpt_is_a_slice_of_the_whole(tmp_path, fmt, start, stop):
 def test_wfdb_missing_samples_become_nan(tmp_path):
     write_wfdb(tmp_path)
     raw = np.fromfile(tmp_path / "r.dat", "<i2").reshape(-1, 3)
+    before = int(raw[:, 1].sum(dtype=int))
     raw[10:20, 1] = -32768
     raw.tofile(tmp_path / "r.dat")
+    with pytest.raises(InputError, match=r"r\.hea: channel II does not add up to the checksum"):
+        read_wfdb(tmp_path / "r")
+    lines = (tmp_path / "r.hea").read_text().splitlines()
+    words = lines[2].split()
+    assert (int(words[6]) - before) % 65536 == 0
+    words[6] = str(int(raw[:, 1].sum(dtype=int)) % 65536)
+    (tmp_path / "r.hea").write_text("\n".join([*lines[:2], " ".join(words), *lines[3:]]) + "\n")
     block = read_wfdb(tmp_path / "r").block
     assert np.isnan(block[10:20, 1]).all()
     assert np.isfinite(np.delete(block, slice(10, 20), 0)).all()
