@@ -1,5 +1,5 @@
 """Import what an installation promises: `python try_imports.py [EXTRA ...]` tries the core and the named extras of
-pyproject.toml, and ends with exit code 1 and the names that fail. The Makefile notes an installation as done only after it.
+pyproject.toml, and ends with exit code 1 and the names that fail. The Makefile notes an installation only after it.
 """
 
 import importlib

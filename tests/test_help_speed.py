@@ -1,4 +1,4 @@
-"""`--help` of every level answers at once, because nothing heavy is imported for it: modules are counted, not seconds."""
+"""`--help` of every level answers at once, because nothing heavy is imported for it (modules are counted, not time)."""
 
 import os
 import subprocess

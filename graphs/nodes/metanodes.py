@@ -33,7 +33,7 @@ def influence(edge_index: Int[Tensor, "2 edges"], n_nodes: int, order: int, *, s
     total = power = a
     for _ in range(order - 1):
         with warnings.catch_warnings():
-            # The product of two COO tensors goes through CSR inside PyTorch, which calls CSR beta; only COO is used here.
+            # The product of two COO tensors goes through CSR inside PyTorch, which calls CSR beta; we keep COO.
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
             power = torch.sparse.mm(power, a).coalesce()
         total = (total + power).coalesce() if sum_orders else power
