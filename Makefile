@@ -1,5 +1,5 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each makes .venv, installs what it needs, and runs.
-# Once installed, both work without a network and without calling pip, until pyproject.toml changes.
+# Once installed, both work without a network and without calling pip, until pyproject.toml or constraints.txt changes.
 #
 #   TORCH=cpu make demo    PyTorch's own CPU builds (a much smaller download) instead of the registry's CUDA builds
 #   PYTHON=/path/python3   the Python that makes .venv (3.11 or newer)
@@ -7,11 +7,14 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench clean install-demo install-test venv
+.PHONY: help demo test test-all lint bench clean update-constraints install-demo install-test venv
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
+TESTED := -c constraints.txt
+TRY := $(BIN)/python .ci/try_imports.py
+INSTALLED := cat pyproject.toml constraints.txt
 WORKERS ?= 2
 TORCH ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
@@ -22,6 +25,7 @@ help:
 	@echo "make test-all  every test, also the slow ones"
 	@echo "make lint      ruff"
 	@echo "make bench     speed measurements"
+	@echo "make update-constraints  the newest versions of every dependency, written to constraints.txt; then run make test"
 	@echo "make clean     removes .venv and build leftovers, keeps runs/"
 
 demo: install-demo
@@ -45,16 +49,27 @@ bench: install-test
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-# What was installed is remembered as a copy of pyproject.toml, so a fresh timestamp alone installs nothing again.
+# What was installed is remembered as a copy of the files that decide it, so a fresh timestamp alone installs nothing
+# again; and only once everything that the extras promise can be imported, since pip may leave out an extra with a warning.
 install-demo: venv
-	@cmp -s pyproject.toml $(VENV)/demo.installed || { \
+	@$(INSTALLED) | cmp -s - $(VENV)/demo.installed || { \
 	  echo "== Installing Counterpoint with the audio extra into $(VENV) (PyTorch is large: this takes minutes)" && \
-	  $(PIP) -e '.[audio_speech]' && cp pyproject.toml $(VENV)/demo.installed; }
+	  $(PIP) $(TESTED) -e '.[audio-speech]' && $(TRY) audio-speech && $(INSTALLED) > $(VENV)/demo.installed; }
 
 install-test: venv
-	@cmp -s pyproject.toml $(VENV)/test.installed || { \
+	@$(INSTALLED) | cmp -s - $(VENV)/test.installed || { \
 	  echo "== Installing Counterpoint with every extra and the test tools into $(VENV) (this takes minutes)" && \
-	  $(PIP) -e '.[all,dev]' && cp pyproject.toml $(VENV)/test.installed && cp pyproject.toml $(VENV)/demo.installed; }
+	  $(PIP) $(TESTED) -e '.[all,dev]' && $(TRY) all dev && \
+	  $(INSTALLED) > $(VENV)/test.installed && $(INSTALLED) > $(VENV)/demo.installed; }
+
+# A local version (2.14.1+cpu) is written without its suffix, which every build of that version satisfies.
+update-constraints: venv
+	$(PIP) --upgrade --upgrade-strategy eager -e '.[all,dev]'
+	$(TRY) all dev
+	@{ echo "# The versions that the tests passed with, used by make (pip install -c); refreshed by: make update-constraints" && \
+	  $(BIN)/python -m pip list --disable-pip-version-check --format=freeze \
+	    --exclude counterpoint --exclude pip --exclude setuptools | sed 's/+.*//'; } > $(VENV)/constraints.txt
+	@mv $(VENV)/constraints.txt constraints.txt
 
 venv:
 	@test -x $(BIN)/python || { \
@@ -70,7 +85,7 @@ venv:
 ifeq ($(TORCH),cpu)
 	@test -e $(VENV)/torch-cpu.installed || { \
 	  echo "== Installing PyTorch's CPU builds" && \
-	  $(PIP) --index-url https://download.pytorch.org/whl/cpu 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12' && \
+	  $(PIP) --index-url https://download.pytorch.org/whl/cpu --no-deps "$$(grep '^torch==' constraints.txt)" && \
 	  touch $(VENV)/torch-cpu.installed; }
 else ifneq ($(TORCH),)
 	@echo "TORCH=$(TORCH) is not known; leave it out, or say TORCH=cpu" >&2; exit 2

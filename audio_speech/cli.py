@@ -8,7 +8,7 @@ vertical = Vertical(
     name="audio",
     package="counterpoint.audio_speech",
     summary="audio, speech and sheet music",
-    extra="audio_speech",
+    extra="audio-speech",
     systems=(
         SystemEntry(
             name="audio-sheet",
@@ -16,7 +16,7 @@ vertical = Vertical(
             paper="Carvalho, Washüttl, Widmer, Self-Supervised Contrastive Learning for Robust Audio-Sheet Music "
             "Retrieval Systems, ACM MMSys 2023",
             summary="printed music and sound in one space: find the bars that are heard, and the sound of the bars",
-            needs="scores (the chorales of the music21 package by default); extra audio_speech",
+            needs="scores (the chorales of the music21 package by default); extra audio-speech",
             config="counterpoint.audio_speech.configs:AudioSheetConfig",
             system="counterpoint.audio_speech.audio_sheet:AudioSheet",
             protocols="counterpoint.audio_speech.identify:protocols",

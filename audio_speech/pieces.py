@@ -26,7 +26,7 @@ def chorale_folder() -> Path:
     """music21's folder of Bach's works, found without importing music21."""
     spec = importlib.util.find_spec("music21")
     if spec is None or spec.origin is None:
-        raise InputError("the chorales come with the package music21: pip install 'counterpoint[audio_speech]'")
+        raise InputError("the chorales come with the package music21: pip install 'counterpoint[audio-speech]'")
     return Path(spec.origin).parent / "corpus" / "bach"
 
 

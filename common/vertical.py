@@ -6,7 +6,7 @@ A vertical's `cli.py` holds one constant, named in the entry-point group `counte
         name="audio",
         package="counterpoint.audio_speech",
         summary="audio, speech and sheet music",
-        extra="audio_speech",
+        extra="audio-speech",
         systems=(SystemEntry(name="audio-sheet", status="ready", ...),),
         importers=(Importer("scores", "MusicXML, MEI and MIDI", "counterpoint.audio_speech.commands:import_scores"),),
         demo="counterpoint.audio_speech.commands:demo",

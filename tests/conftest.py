@@ -5,11 +5,18 @@ import sys
 import types
 from pathlib import Path
 
+import hypothesis
 import pytest
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No test depends on the clock: a busy machine may be slow, and slow inputs are no fault.
+hypothesis.settings.register_profile(
+    "no-clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("no-clock")
 
 # An int is accepted where a float is annotated, as Python's own numeric tower (PEP 484) has it.
 checker = types.ModuleType("counterpoint_type_checker")

@@ -1,5 +1,7 @@
 """The package list is complete, and the wheel holds every module and nothing else."""
 
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -8,6 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+
+from counterpoint.common.discover import find_verticals
 
 ROOT = Path(__file__).resolve().parents[1]
 # Top-level folders of the checkout that are not part of the package.
@@ -54,6 +59,45 @@ def test_extra_all_holds_every_vertical():
     (everything,) = extras["all"]
     named = set(everything.removeprefix("counterpoint[").removesuffix("]").split(","))
     assert named == set(extras) - {"all", "dev", "bench"}
+
+
+@pytest.fixture(scope="module")
+def installed() -> dict:
+    """The functions of the script by which the Makefile checks an installation."""
+    return runpy.run_path(str(ROOT / ".ci" / "try_imports.py"))
+
+
+def test_extras_are_spelled_in_their_normalised_form_everywhere(installed):
+    extras = set(project()["project"]["optional-dependencies"])
+    assert {installed["normalised"](extra) for extra in extras} == extras
+    assert {load().extra for load in find_verticals().values()} <= extras
+    pages = [ROOT / "Makefile", *(ROOT / name for name in modules()), *ROOT.glob("*.md"), *ROOT.glob("[a-z]*/*.md")]
+    for page in pages:
+        for named in re.findall(r"(?:counterpoint|[' ]\.)\[([\w,-]+)\]", page.read_text(encoding="utf-8")):
+            assert set(named.split(",")) <= extras, f"{page} names {named}"
+
+
+# Used without an import of ours: the writer behind Lightning's TensorBoardLogger.
+PLUGINS = {"tensorboard"}
+
+
+def test_every_declared_dependency_is_imported_somewhere(installed):
+    code = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in modules())
+    for extra in (None, *set(project()["project"]["optional-dependencies"]) - {"all", "dev", "bench"}):
+        for requirement in installed["requirements"](extra):
+            name = installed["import_name"](requirement)
+            used = re.search(rf"^\s*(?:import|from) {name}\b", code, re.MULTILINE)
+            assert used or name in PLUGINS, f"{requirement} is declared and imported nowhere"
+
+
+def test_every_dependency_has_one_tested_version(installed):
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = {installed["normalised"](line.split("==")[0]): line for line in lines if not line.startswith("#")}
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in pins.values())
+    for requirement in (entry for extra in (None, "all", "dev") for entry in installed["requirements"](extra)):
+        wanted = Requirement(requirement)
+        pin = pins[installed["normalised"](wanted.name)]
+        assert wanted.specifier.contains(pin.partition("==")[2]), f"{pin} is outside {requirement}"
 
 
 @pytest.fixture(scope="module")

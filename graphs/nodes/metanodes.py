@@ -6,6 +6,8 @@ approximation", 2022 (arXiv 2209.14067).
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -30,7 +32,10 @@ def influence(edge_index: Int[Tensor, "2 edges"], n_nodes: int, order: int, *, s
     a = torch.sparse_coo_tensor(pairs, 1.0 / degree[pairs[0]], (n_nodes, n_nodes), check_invariants=True).coalesce()
     total = power = a
     for _ in range(order - 1):
-        power = torch.sparse.mm(power, a).coalesce()
+        with warnings.catch_warnings():
+            # The product of two COO tensors goes through CSR inside PyTorch, which calls CSR beta; we keep COO.
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            power = torch.sparse.mm(power, a).coalesce()
         total = (total + power).coalesce() if sum_orders else power
     return total
 

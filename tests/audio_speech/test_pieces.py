@@ -28,7 +28,7 @@ def test_settings_of_one_hymn_are_grouped_and_others_are_not():
 
 
 @given(st.lists(st.integers(50, 80), min_size=8, max_size=40), st.integers(-12, 12))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_transposition_keeps_the_tune(pitches, shift):
     line = np.array(pitches)
     assert len(set(same_tune({"a": line, "b": line + shift}).values())) == 1

@@ -69,7 +69,7 @@ def test_the_paper_s_front_end_has_92_bands_of_unit_area():
 
 
 @given(st.floats(200.0, 5000.0))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_sine_lights_the_band_of_its_frequency(frequency):
     config = SpectrogramConfig()
     t = np.arange(RATE) / RATE

@@ -30,7 +30,7 @@ def test_every_subset_is_equally_likely():
     assert chi2 < 20.5  # p = 0.001
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(2, 40), st.integers(0, 200), st.integers(1, 5), st.booleans(), st.integers(0, 10**6))
 def test_sampled_edges_are_edges_of_the_graph(n, e, k, disjoint, seed):
     edges = random_graph(n, e, seed)

@@ -49,7 +49,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), mi
 NAMES = st.one_of(TEXT, st.sampled_from(["NA", "None", "null", "nan", "007", "1e5", "1.0", "True", " a", "2024-01-01"]))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.tuples(NAMES, NAMES | st.none(), st.floats(-1e6, 1e6) | st.none()),
@@ -177,7 +177,7 @@ def test_validation_lists_every_bad_row_in_order():
 groups = st.lists(st.integers(0, 12), min_size=12, max_size=80).filter(lambda g: len(set(g)) >= 3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(groups, st.integers(0, 5), st.booleans(), st.sampled_from([0.6, 0.2, 0.05]))
 @example([0] * 6 + [1] * 5 + [2], 0, False, 0.6)  # two groups that straddle both cuts leave the middle split empty
 @example([0] * 6 + [1] * 6 + [2] * 6, 0, False, 0.05)  # the first group reaches beyond the first cut

@@ -64,7 +64,7 @@ def sampler_len(sampler, epoch):
     return len(sampler)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 15), min_size=8, max_size=120), st.integers(1, 6), st.integers(0, 3))
 def test_unique_batches_hold_a_group_once_and_waste_little(groups, batch_size, epoch):
     if len(set(groups)) < batch_size:
@@ -161,7 +161,7 @@ def test_without_dropping_every_sample_comes_once(n, size):
     assert len({i for b in kept for i in b}) == n // size * size
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 30), st.integers(1, 8), st.integers(1, 3))
 def test_in_order_every_sample_comes_once_and_no_batch_is_too_small(n, size, least):
     batches = list(SequentialSampler(n, size, least))

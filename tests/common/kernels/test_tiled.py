@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from counterpoint.common.kernels import Diagonal, Index, Pairs, SameLabel, Self, contrast_stats
 from counterpoint.common.kernels.sweep import tile_size
 
-FAST = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+FAST = settings(max_examples=25, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 @st.composite

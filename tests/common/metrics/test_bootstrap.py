@@ -101,7 +101,7 @@ def test_wrong_group_length_is_named():
         bootstrap_interval([1.0, 2.0, 3.0], ["a", "b"])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 4)), min_size=2, max_size=12), st.integers(0, 99))
 def test_means_and_medians_are_those_of_the_rows_drawn_however_unequal_the_groups(rows, seed):
     """A mean is over rows, so that a large group counts for its size; a median of an even number lies between two."""

@@ -18,7 +18,7 @@ def gaussian(n, dim, seed=0):
     return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed)).double()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=25))
 def test_the_matching_is_the_best_of_all_one_to_one_matchings(pairs):
     clusters, codes = map(np.array, zip(*pairs))

@@ -10,7 +10,7 @@ from counterpoint.common import metrics as m
 from counterpoint.common.metrics.control import shuffle_labels
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=30), st.integers(0, 10**6))
 def test_whole_groups_swap_labels_when_every_group_has_one(groups, seed):
     labels = [g % 3 for g in groups]

@@ -13,7 +13,7 @@ def gaussian(n, dim, seed=0):
     return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed)).double()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(5, 30), st.floats(0, 0.5), st.integers(0, 10**6), st.sampled_from([1, 2, 4]))
 def test_every_sample_is_classified_by_the_labelled_others(n, missing, seed, k):
     rng = np.random.default_rng(seed)
@@ -33,7 +33,7 @@ def test_every_sample_is_classified_by_the_labelled_others(n, missing, seed, k):
         np.testing.assert_allclose(result.probabilities[k][i], expected, atol=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, 5), min_size=8, max_size=25), st.integers(0, 10**6))
 def test_with_groups_every_sample_is_classified_by_the_other_groups(groups, seed):
     if len(set(groups)) < 3:

@@ -167,7 +167,7 @@ def test_balanced_mse_undoes_the_shrinkage_of_least_squares():
         optimizer.step(closure)
         with torch.no_grad():
             predicted = task.predict((head[0] * x + head[1])[:, None])
-        assert float(head[0]) == pytest.approx(1 / rho2, rel=0.1)
+        assert float(head[0].detach()) == pytest.approx(1 / rho2, rel=0.1)
         assert float(task.balanced.noise.detach() ** 2) == pytest.approx((1 - rho2) / rho2, rel=0.1)
         error, spread = (predicted - 7 - 3 * y).square().mean(), (3 * y).var()
         assert float(1 - error / spread) == pytest.approx(2 - 1 / rho2, abs=0.08)

@@ -90,7 +90,7 @@ def test_an_embedding_that_is_not_per_sample_is_refused():
 vectors = st.lists(st.integers(-3000, 3000).map(lambda v: v / 1000), min_size=3, max_size=3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(vectors, vectors)
 def test_realigned_gradients_do_not_conflict(x, y):
     a, b = torch.tensor([x], dtype=torch.float64), torch.tensor([y], dtype=torch.float64)
