@@ -24,6 +24,8 @@ MOST_DEVICES = 20_000_000
 """A flat circuit of more would not fit into memory; a hierarchy of a few lines can name 10^9."""
 DEEPEST = 64
 """Levels of hierarchy; a cell that contains itself has no end."""
+# Sizes that `.option scale` multiplies, once and twice.
+_LENGTHS, _AREAS = ("w", "l", "pd", "ps", "sa", "sb", "sd"), ("ad", "as")
 KINDS = ("nmos", "pmos", "resistor", "capacitor", "inductor", "diode", "bjt", "cell", "source", "other")
 
 
@@ -49,6 +51,8 @@ class FlatCircuit:
     resistors: list[tuple[str, str, float]] = field(default_factory=list)
     globals: tuple[str, ...] = ()
     unresolved: dict[str, int] = field(default_factory=dict)
+    scale: float = 1.0
+    """`.option scale`; the devices' sizes are multiplied by it already."""
 
     @property
     def nets(self) -> list[str]:
@@ -80,7 +84,7 @@ def flatten(netlist: Netlist, top: str | None = None, *, merge_subnodes: bool = 
             "are not flattened, name a smaller cell with top="
         )
     scope = _scope(netlist.path, 0, netlist.params, {})
-    flat = FlatCircuit(cell.name or "top", cell.ports, globals=netlist.globals)
+    flat = FlatCircuit(cell.name or "top", cell.ports, globals=netlist.globals, scale=_scale(netlist, scope))
     _expand(netlist, cell, "", {}, _scope(netlist.path, cell.line, cell.params, scope), flat, depth=0)
     return _merge_subnodes(flat) if merge_subnodes else flat
 
@@ -98,6 +102,16 @@ def _count(netlist: Netlist, cell: Cell, known: dict[str, int], depth: int) -> i
         total += _count(netlist, child, known, depth + 1) if child is not None and child.elements else 1
     known[key] = total
     return total
+
+
+def _scale(netlist: Netlist, scope: Mapping[str, float]) -> float:
+    try:
+        scale = evaluate(netlist.scale, scope)
+    except (KeyError, ValueError):
+        scale = 0.0
+    if scale <= 0:
+        raise InputError(f"{netlist.path}: .option scale={netlist.scale} is no positive number")
+    return scale
 
 
 def _top_cell(netlist: Netlist, top: str | None) -> Cell:
@@ -149,8 +163,16 @@ def _expand(netlist, cell: Cell, prefix: str, net_map: Mapping[str, str], scope,
             spelling[key] = global_nets.get(key) or prefix + name
         return spelling[key]
 
+    by_name = {e.name.lower(): e for e in cell.elements} if any(e.controls for e in cell.elements) else {}
     for element in cell.elements:
         nets = tuple(net(n) for n in element.nets)
+        for name in element.controls:  # a current or a flux is known by the nets between which it runs
+            if name.lower() not in by_name:
+                where = f"cell {cell.name!r}" if cell.name else "the top level"
+                raise NetlistError(
+                    netlist.path, element.line, f"{element.name} is controlled by {name}, which {where} does not hold"
+                )
+            nets += tuple(net(n) for n in by_name[name.lower()].nets[:2])
         child = netlist.cell(element.model) if element.kind == "instance" else None
         # A cell without a body is a black box: its instance stays in the graph as a device of kind "cell".
         if child is not None and child.elements:
@@ -170,15 +192,13 @@ def _expand(netlist, cell: Cell, prefix: str, net_map: Mapping[str, str], scope,
 
 
 def _leaf(netlist: Netlist, element: Element, prefix: str, nets: tuple[str, ...], scope, flat: FlatCircuit) -> None:
-    if element.kind in ("capacitor", "resistor") and element.value is not None and not element.model:
-        try:
-            value, copies = evaluate(element.value, scope), evaluate(element.params.get("m", "1"), scope)
-        except KeyError as error:
-            raise NetlistError(
-                netlist.path, element.line, f"{element.name}: parameter {error.args[0]!r} has no value"
-            ) from None
-        except ValueError as error:
-            raise NetlistError(netlist.path, element.line, f"{element.name}: {error}") from None
+    model, value_text = element.model, element.value
+    is_parameter = model.lower() in scope and model.lower() not in netlist.models
+    if element.kind in ("capacitor", "resistor", "inductor") and value_text is None and is_parameter:
+        model, value_text = "", model  # `R1 a b rload`
+    value = None if value_text is None else _value(netlist, element, value_text, scope, flat)
+    if element.kind in ("capacitor", "resistor") and value is not None and not model:
+        copies = _number(netlist, element, element.params.get("m", "1"), scope)
         if copies <= 0:
             raise NetlistError(netlist.path, element.line, f"{element.name}: m={copies:g} is no number of copies")
         if element.kind == "capacitor":
@@ -190,12 +210,42 @@ def _leaf(netlist: Netlist, element: Element, prefix: str, nets: tuple[str, ...]
     known = _scope(netlist.path, element.line, element.params, scope)
     params = {name: known[name] for name in element.params if name in known}
     for name in element.params.keys() - params.keys():
-        flat.unresolved[f"{element.model}.{name}"] = flat.unresolved.get(f"{element.model}.{name}", 0) + 1
+        _count_unresolved(flat, f"{model}.{name}")
+    params |= {name: params[name] * flat.scale for name in _LENGTHS if name in params}
+    params |= {name: params[name] * flat.scale**2 for name in _AREAS if name in params}
+    if value is not None:
+        params["value"] = value
     kind = device_kind(element, netlist.models)
     names = _terminals(kind, len(nets))
     flat.devices.append(
-        Device(prefix + element.name, kind, element.model, tuple(zip(names, nets, strict=True)), params)
+        Device(prefix + element.name, kind, model, tuple(zip(names, nets, strict=True)), params)
     )
+
+
+def _count_unresolved(flat: FlatCircuit, what: str) -> None:
+    flat.unresolved[what] = flat.unresolved.get(what, 0) + 1
+
+
+def _number(netlist: Netlist, element: Element, text: str, scope: Mapping[str, float]) -> float:
+    try:
+        return evaluate(text, scope)
+    except KeyError as error:
+        raise NetlistError(
+            netlist.path, element.line, f"{element.name}: parameter {error.args[0]!r} has no value"
+        ) from None
+    except ValueError as error:
+        raise NetlistError(netlist.path, element.line, f"{element.name}: {error}") from None
+
+
+def _value(netlist: Netlist, element: Element, text: str, scope, flat: FlatCircuit) -> float | None:
+    """The value of a card; a source may wait for a parameter of the simulation, a resistor or capacitor may not."""
+    try:
+        return _number(netlist, element, text, scope)
+    except NetlistError as error:
+        if element.kind in ("capacitor", "resistor", "inductor") or "has no value" not in str(error):
+            raise
+    _count_unresolved(flat, f"{element.name}.value")
+    return None
 
 
 def device_kind(element: Element, models: Mapping[str, str]) -> str:

@@ -105,10 +105,10 @@ def build_graph(flat: FlatCircuit, parasitics: Parasitics | None = None, *, powe
     if parasitics is not None:
         flat = _on_nets(flat, parasitics)
     is_power_pattern = re.compile(rf"(?:{power})", re.IGNORECASE)
-    global_nets = set(flat.globals)
+    global_nets = {net.lower() for net in flat.globals}
 
     def is_power(net: str) -> bool:
-        return net in global_nets or is_power_pattern.fullmatch(net.rpartition("/")[2]) is not None
+        return net.lower() in global_nets or is_power_pattern.fullmatch(net.rpartition("/")[2]) is not None
 
     report: Counter[str] = Counter()
     nets = [net for net in flat.nets if not is_power(net)]

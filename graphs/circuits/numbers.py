@@ -8,34 +8,59 @@ import operator
 import re
 from collections.abc import Mapping
 
-_NUMBER = re.compile(r"^([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)([a-zA-Zµ]*)$")
+_DIGITS = r"(?:\d+\.?\d*|\.\d+)(?:[eEdD][+-]?\d+)?"
+_NUMBER = re.compile(rf"^([+-]?{_DIGITS})([a-zA-Zµμ]*)$")
+# A numeral inside an expression with the letters and digits that hang on to it; no identifier starts with a digit.
+_NUMERAL = re.compile(rf"(?<![\w.])({_DIGITS}[\w.]*)")
+_RKM = re.compile(r"^([+-]?\d+)(meg|[a-zµμ])(\d+)([a-zµμ]*)$", re.IGNORECASE)
+# Letters that stand for the decimal point; m (milli or mega), f (femto or farad) and the rest are not one thing to all.
+_RKM_LETTERS = ("r", "k", "meg", "g", "t", "u", "µ", "μ", "n", "p")
 _SUFFIX = {"t": 1e12, "g": 1e9, "meg": 1e6, "x": 1e6, "k": 1e3, "mil": 25.4e-6, "m": 1e-3, "u": 1e-6, "µ": 1e-6,
-           "n": 1e-9, "p": 1e-12, "f": 1e-15, "a": 1e-18}  # fmt: skip
+           "μ": 1e-6, "n": 1e-9, "p": 1e-12, "f": 1e-15, "a": 1e-18}  # fmt: skip
 _BINARY = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
            ast.Pow: operator.pow, ast.Mod: operator.mod}  # fmt: skip
 _FUNCTIONS = {"max": max, "min": min, "abs": abs, "sqrt": math.sqrt, "int": int, "floor": math.floor, "log": math.log,
-              "ceil": math.ceil, "exp": math.exp, "pwr": operator.pow, "pow": operator.pow}  # fmt: skip
+              "ln": math.log, "log10": math.log10, "ceil": math.ceil, "exp": math.exp, "pwr": operator.pow,
+              "pow": operator.pow, "round": round, "nint": round, "sin": math.sin, "cos": math.cos, "tan": math.tan,
+              "atan": math.atan}  # fmt: skip
 
 
 def parse_number(text: str) -> float:
     """Value of a SPICE number in SI units; letters after the scale suffix are a unit and are ignored.
 
     Suffixes are case-insensitive as in SPICE (`m` is milli, `meg` is mega). A bare `F` after a number is femto, as
-    every SPICE reads it.
+    every SPICE reads it. `4k7`, `1R5`, `2p2`, where the letter stands for the decimal point (IEC 60062), are 4.7k, 1.5
+    and 2.2p: simulators that stop reading at the letter would take 4k, which nobody means who writes the 7. Where the
+    letter itself has two meanings (`1M5`: mega or milli) the number is refused.
 
-    >>> parse_number("0.01fF"), parse_number("270e-9"), parse_number("3MEG")
-    (1e-17, 2.7e-07, 3000000.0)
+    >>> parse_number("0.01fF"), parse_number("270e-9"), parse_number("3MEG"), parse_number("4k7")
+    (1e-17, 2.7e-07, 3000000.0, 4700.0)
+
+    Raises `ValueError`.
     """
     match = _NUMBER.match(text)
+    if match is None:
+        match = _NUMBER.match(_decimal_point(text))
     if match is None:
         raise ValueError(f"{text!r} is not a SPICE number")
     suffix = match.group(2).lower()
     factor = next((_SUFFIX[suffix[:n]] for n in (3, 1) if suffix[:n] in _SUFFIX and len(suffix) >= n), 1.0)
     # Multiply through decimal text, so that 0.01f is the float 1e-17 and not 1.0000000000000001e-17.
-    value = _scaled(match.group(1), factor)
+    value = _scaled(match.group(1).lower().replace("d", "e"), factor)
     if not math.isfinite(value):
         raise ValueError(f"{text!r} is beyond the largest number")
     return value
+
+
+def _decimal_point(text: str) -> str:
+    """`4k7` as `4.7k`; other text as it is."""
+    match = _RKM.match(text)
+    if match is None:
+        return text
+    whole, letter, part, unit = match.groups()
+    if letter.lower() not in _RKM_LETTERS:
+        raise ValueError(f"{text!r} can be read in two ways; write it with a decimal point, as in {whole}.{part}")
+    return f"{whole}.{part}{'' if letter.lower() == 'r' else letter}{unit}"
 
 
 def _scaled(digits: str, factor: float) -> float:
@@ -61,10 +86,10 @@ def evaluate(expression: str, scope: Mapping[str, float]) -> float:
         return parse_number(text)
     except ValueError:
         pass
-    # A numeral is rewritten to a plain float; an identifier never starts with a digit, so the two cannot be confused.
-    rewritten = re.sub(
-        r"(?<![\w.])((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[a-zA-Zµ]*)", lambda m: repr(parse_number(m.group(1))), text
-    )
+    try:
+        rewritten = _NUMERAL.sub(lambda m: repr(parse_number(m.group(1))), text)
+    except ValueError as error:
+        raise ValueError(str(error) if repr(expression) in str(error) else f"{expression!r}: {error}") from None
     wrong = f"{expression!r} is not an expression of numbers and parameters"
     try:
         value = _value(ast.parse(rewritten.replace("^", "**"), mode="eval").body, scope, expression)

@@ -75,14 +75,15 @@ def read_spef(path: str | Path) -> Parasitics:
     """Read a SPEF file: units, `*NAME_MAP`, `*D_NET` with `*CONN`, `*CAP` (ground: 3 fields, coupling: 4), `*RES`.
 
     A coupling capacitor is listed under both of its nets; it is counted once. Where the two listings differ, the
-    first is kept and a note says so. Raises `NetlistError` naming file and line.
+    first is kept and a note says so. A coupling to a net that no `*D_NET` describes is an error: a file that was cut
+    between two nets looks like that. Raises `NetlistError` naming file and line.
     """
     path = Path(path)
     out = Parasitics(str(path), path.stem)
     units = {"R_UNIT": 1.0}
     names: dict[str, str] = {}
     net_of_node = out.nodes
-    couplings: list[tuple[str, str, float]] = []
+    couplings: list[tuple[str, str, float, int]] = []
     section, net, net_line = "", None, 0
     saw_header = False
 
@@ -151,7 +152,7 @@ def read_spef(path: str | Path) -> Parasitics:
             elif len(words) == 4:
                 net_of_node.setdefault(expand(words[1]), net)
                 value = _number(path, line, words[3], "capacitance") * units["C_UNIT"]
-                couplings.append((expand(words[1]), expand(words[2]), value))
+                couplings.append((expand(words[1]), expand(words[2]), value, line))
             else:
                 raise NetlistError(path, line, f"a *CAP entry has 3 or 4 fields, this one {len(words)}")
         elif net is not None and section == "RES":
@@ -164,14 +165,16 @@ def read_spef(path: str | Path) -> Parasitics:
         raise NetlistError(path, 1, "has no *SPEF header; give a SPEF (IEEE 1481) file")
     if net is not None:
         raise NetlistError(path, net_line, f"net {net!r} has no *END; the file may be truncated")
+    if not out.total:
+        raise NetlistError(path, line, "the file ends before any *D_NET; it may be truncated")
     _add_couplings(path, out, couplings, net_of_node, delimiter)
     return out
 
 
 def _add_couplings(path, out: Parasitics, couplings, net_of_node: dict[str, str], delimiter: str) -> None:
     seen: dict[frozenset[str], float] = {}
-    differing = unknown = 0
-    for a, b, value in couplings:
+    differing = 0
+    for a, b, value, line in couplings:
         pair = frozenset((a, b))
         if pair in seen:
             differing += abs(seen[pair] - value) > 0.01 * max(abs(seen[pair]), 1e-21)
@@ -179,15 +182,15 @@ def _add_couplings(path, out: Parasitics, couplings, net_of_node: dict[str, str]
         seen[pair] = value
         net_a, net_b = (net_of_node.get(n) or net_of_node.get(n.rpartition(delimiter)[0]) for n in (a, b))
         if net_a is None or net_b is None:
-            unknown += 1
-            continue
+            missing = a if net_a is None else b
+            raise NetlistError(
+                path, line, f"a coupling ends at {missing!r}, whose net no *D_NET describes; the file may be truncated"
+            )
         if net_a != net_b:
             key = (net_a, net_b) if net_a < net_b else (net_b, net_a)
             out.coupling[key] = out.coupling.get(key, 0.0) + value
     if differing:
         out.notes.append(f"{differing} coupling capacitor(s) differ between their two listings; the first was kept")
-    if unknown:
-        out.notes.append(f"{unknown} coupling capacitor(s) end at a node of no described net and were left out")
 
 
 def read_dspf(path: str | Path) -> Parasitics:
@@ -251,6 +254,8 @@ def read_dspf(path: str | Path) -> Parasitics:
         raise NetlistError(path, 1, "has no *|DSPF header; give a DSPF/SPF file")
     if open_line:
         raise NetlistError(path, open_line, ".subckt has no .ends; the file may be truncated")
+    if not out.total:
+        raise NetlistError(path, 1, "describes no *|NET; the file may be truncated")
     for line, words in cards:
         if len(words) < 4:
             raise NetlistError(path, line, f"{words[0]} needs two nodes and a value")

@@ -13,42 +13,16 @@ from pathlib import Path
 
 from counterpoint.common.data.importing import require_file
 from counterpoint.common.errors import InputError
+from counterpoint.graphs.circuits.elements import ELEMENT_KINDS, Element, NetlistError, parse_element, split_card
 
 # Cards that carry simulation, not structure.
 _IGNORED = {
-    "option", "options", "temp", "tran", "ac", "dc", "op", "print", "plot", "probe", "save", "measure", "meas", "ic",
+    "temp", "tran", "ac", "dc", "op", "print", "plot", "probe", "save", "measure", "meas", "ic",
     "nodeset", "control", "endc", "end", "title", "lib", "endl", "connect", "alter", "data", "enddata", "pz", "noise",
     "width", "protect", "unprotect", "prot", "unprot", "csparam", "func", "simulator", "scale", "if", "else", "endif",
 }  # fmt: skip
-_TWO_TERMINAL = {"r": "resistor", "c": "capacitor", "l": "inductor"}
-_ELEMENT = {**_TWO_TERMINAL, "m": "mosfet", "q": "bjt", "d": "diode", "x": "instance", "v": "source", "i": "source",
-            "e": "source", "f": "source", "g": "source", "h": "source", "b": "source", "j": "jfet",
-            "k": "coupling", "t": "line", "s": "switch", "w": "switch", "a": "codemodel"}  # fmt: skip
 
-
-class NetlistError(InputError):
-    """A netlist or parasitics file that cannot be understood; names the file and the line."""
-
-    def __init__(self, path: Path | str, line: int, message: str):
-        super().__init__(f"{path}, line {line}: {message}")
-        self.path, self.line = str(path), line
-
-
-@dataclass(frozen=True)
-class Element:
-    """One card of a cell: `M1 d g s b nmos w=1u l=0.15u`.
-
-    `nets` are the card's nets in order; `model` the model or sub-circuit name ('' for a plain R, C, L);
-    `value` the text of a plain value; `params` the text of `name=value` pairs (names in lower case).
-    """
-
-    name: str
-    kind: str
-    nets: tuple[str, ...]
-    model: str
-    value: str | None
-    params: dict[str, str]
-    line: int
+_SPECTRE_WORDS = ("subckt", "ends", "parameters")  # Spectre writes them without a dot
 
 
 @dataclass
@@ -60,6 +34,8 @@ class Cell:
     params: dict[str, str] = field(default_factory=dict)
     elements: list[Element] = field(default_factory=list)
     line: int = 0
+    names: dict[str, int] = field(default_factory=dict)
+    """Line of each element by its lower-case name."""
 
 
 @dataclass
@@ -75,6 +51,8 @@ class Netlist:
     ignored: dict[str, int]
     notes: tuple[str, ...] = ()
     root: Path | None = None
+    scale: str = "1"
+    """Text of `.option scale`: the unit in which the sizes of devices are written, in metres."""
 
     def cell(self, name: str) -> Cell | None:
         return self.cells.get(name.lower())
@@ -89,9 +67,10 @@ def read_spice(path: str | Path, allow_outside: bool = False) -> Netlist:
     """Parse a SPICE netlist (`.sp`, `.spice`, `.cdl`, `.cir`, `.ckt`).
 
     Understood: `*`, `//`, `$` and `;` comments; `+` and backslash continuation; `.subckt`/`.ends` (nested names in any
-    case), `.param`, `.model`, `.global`, `.include` of files that exist; CDL's `/` before the cell name; blanks round
-    `=`; quoted expressions. Cards that only steer a simulation are counted in `Netlist.ignored`. A transistor written
-    as `X` (sky130) stays an instance of an undefined cell, which `flatten` takes as a device.
+    case), `.param`, `.model`, `.global`, `.option scale`, `.include` of files that exist; CDL's `/` before the cell
+    name; blanks round `=`; quoted expressions; Spectre's `subckt`, `ends`, `parameters` and nodes in brackets. Cards
+    that only steer a simulation are counted in `Netlist.ignored`. A transistor written as `X` (sky130) stays an
+    instance of an undefined cell, which `flatten` takes as a device.
 
     Only files of the netlist's own folder and below are included, any with `allow_outside`.
 
@@ -157,13 +136,13 @@ def _parse_file(path: Path, netlist: Netlist, stack: list[Cell], seen: tuple[Pat
             continue
         if in_control:
             continue
-        if head.startswith("."):
-            _directive(path, line, head[1:].lower(), card[len(head) :].strip(), netlist, stack, seen)
+        if head.startswith(".") or head.lower() in _SPECTRE_WORDS:
+            _directive(path, line, head.removeprefix(".").lower(), card[len(head) :].strip(), netlist, stack, seen)
         elif line == 1 and (head[0].lower() not in "rclmqdxjvi" or len(card.split()) < 4):
             continue  # a deck's first line is its title; a bare list of cards has a whole card there
-        elif head[0].lower() in _ELEMENT:
+        elif head[0].lower() in ELEMENT_KINDS:
             try:
-                stack[-1].elements.append(_element(path, line, card))
+                _add(path, parse_element(path, line, card), stack[-1])
             except NetlistError:
                 if line > 1:
                     raise
@@ -172,6 +151,17 @@ def _parse_file(path: Path, netlist: Netlist, stack: list[Cell], seen: tuple[Pat
             raise NetlistError(path, line, f"{head!r} starts no known SPICE card; expected a device, X or a dot card")
     if len(stack) > depth:
         raise NetlistError(path, stack[-1].line, f".subckt {stack[-1].name} has no .ends; the file may be truncated")
+
+
+def _add(path: Path, element: Element, cell: Cell) -> None:
+    """Put an element into its cell, where its name must be the only one of its kind."""
+    key = element.name.lower()
+    if key in cell.names:
+        where = f"cell {cell.name!r}" if cell.name else "the top level"
+        first = cell.names[key]
+        raise NetlistError(path, element.line, f"{element.name} is named twice in {where} (first in line {first})")
+    cell.names[key] = element.line
+    cell.elements.append(element)
 
 
 def _cards(path: Path, text: str) -> Iterator[tuple[int, str]]:
@@ -187,6 +177,8 @@ def _cards(path: Path, text: str) -> Iterator[tuple[int, str]]:
             continue
         backslash = stripped.endswith("\\")
         body = stripped.rstrip("\\").strip()
+        if not body:  # a lone backslash says nothing
+            continue
         if body.startswith("+") or joined:
             if not parts:
                 raise NetlistError(path, line, "a continuation line ('+') follows no card")
@@ -202,7 +194,7 @@ def _cards(path: Path, text: str) -> Iterator[tuple[int, str]]:
 
 def _directive(path, line, name, rest, netlist: Netlist, stack: list[Cell], seen) -> None:
     if name in ("subckt", "macro"):
-        tokens, params = _tokens(path, line, rest)
+        tokens, params = split_card(path, line, rest.replace("(", " ").replace(")", " "))
         if not tokens:
             raise NetlistError(path, line, ".subckt has no name")
         if tokens[0].lower() in netlist.cells:
@@ -221,12 +213,12 @@ def _directive(path, line, name, rest, netlist: Netlist, stack: list[Cell], seen
             netlist.notes += (f"line {line}: .ends {rest.split()[0]} closes .subckt {stack[-1].name}",)
         stack.pop()
     elif name in ("param", "parameter", "parameters"):
-        tokens, params = _tokens(path, line, rest)
+        tokens, params = split_card(path, line, rest)
         if tokens:
             raise NetlistError(path, line, f".param needs name=value pairs, got {tokens[0]!r}")
         (stack[-1].params if len(stack) > 1 else netlist.params).update(params)
     elif name == "model":
-        tokens, _ = _tokens(path, line, rest.replace("(", " ").replace(")", " "))
+        tokens, _ = split_card(path, line, rest.replace("(", " ").replace(")", " "))
         if len(tokens) < 2:
             raise NetlistError(path, line, ".model needs a name and a type")
         netlist.models[tokens[0].lower()] = tokens[1].lower()
@@ -240,61 +232,10 @@ def _directive(path, line, name, rest, netlist: Netlist, stack: list[Cell], seen
             _parse_file(target, netlist, stack, (*seen, target.resolve()))
         else:
             netlist.missing_includes += (rest.strip().strip("'\""),)
+    elif name in ("option", "options", "opt"):
+        netlist.scale = split_card(path, line, rest)[1].get("scale", netlist.scale)
+        netlist.ignored["option"] = netlist.ignored.get("option", 0) + 1
     elif name in _IGNORED:
         netlist.ignored[name] = netlist.ignored.get(name, 0) + 1
     else:
         raise NetlistError(path, line, f"unknown card .{name}")
-
-
-def _tokens(path, line: int, text: str) -> tuple[list[str], dict[str, str]]:
-    """Plain tokens and `name=value` pairs (names in lower case) of a card."""
-    text = re.sub(r"\s*=\s*", "=", text)
-    tokens, params = [], {}
-    for token in re.findall(r"""[^\s=]+=(?:'[^']*'|"[^"]*"|\{[^}]*\}|[^\s]+)?|'[^']*'|\{[^}]*\}|[^\s]+""", text):
-        if "=" in token and not token.startswith(("'", "{")):
-            name, _, value = token.partition("=")
-            if not name or not value:
-                raise NetlistError(path, line, f"{token!r} is no name=value pair")
-            params[name.lower().lstrip("$")] = value
-        else:
-            tokens.append(token)
-    return tokens, params
-
-
-def _element(path, line: int, card: str) -> Element:
-    tokens, params = _tokens(path, line, card)
-    if not tokens:
-        raise NetlistError(path, line, f"{card!r} is no device: its name holds '='")
-    name, rest = tokens[0], tokens[1:]
-    kind = _ELEMENT[name[0].lower()]
-    # CDL writes `$[model]` after a plain value and `$SUB=net` for a bulk terminal.
-    cdl_model = next((t[2:-1] for t in rest if t.startswith("$[") and t.endswith("]")), "")
-    rest = [t for t in rest if not t.startswith("$[")]
-
-    def need(count: int, what: str) -> None:
-        if len(rest) < count:
-            raise NetlistError(path, line, f"{name} needs {what}, got {len(rest)} word(s) before its parameters")
-
-    if kind == "instance":
-        need(1, "nets and a cell name")
-        return Element(name, kind, tuple(t for t in rest[:-1] if t != "/"), rest[-1], None, params, line)
-    if kind in ("mosfet", "bjt", "jfet"):
-        need(4, "at least three nets and a model")
-        return Element(name, kind, tuple(rest[:-1]), rest[-1], None, params, line)
-    if kind == "diode":
-        need(3, "two nets and a model")
-        return Element(name, kind, tuple(rest[:2]), rest[2], None, params, line)
-    if name[0].lower() in _TWO_TERMINAL:
-        need(2, "two nets")
-        value = params.pop(name[0].lower(), None)
-        model, extra = cdl_model, rest[2:]
-        for token in extra:
-            if re.match(r"^[+-.\d'{]", token):
-                value = token
-            elif not model:
-                model = token
-        if value is None and not model and not extra:
-            raise NetlistError(path, line, f"{name} has neither a value nor a model")
-        return Element(name, kind, tuple(rest[:2]), model, value, params, line)
-    need(1, "nets")
-    return Element(name, kind, tuple(rest[:2]), "", None, params, line)

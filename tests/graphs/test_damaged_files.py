@@ -2,7 +2,9 @@
 
 import random
 
+import numpy as np
 import pytest
+import torch
 
 from counterpoint.common.errors import InputError
 from counterpoint.graphs.circuits.flatten import flatten
@@ -10,6 +12,7 @@ from counterpoint.graphs.circuits.graph import build_graph
 from counterpoint.graphs.circuits.parasitics import read_dspf, read_spef
 from counterpoint.graphs.circuits.spice import read_spice
 from counterpoint.graphs.molecules.reader import read_molecules
+from counterpoint.graphs.nodes.reader import read_graph
 
 SPEF = """*SPEF "IEEE 1481-1998"
 *DESIGN "t"
@@ -62,6 +65,11 @@ C1 a y 1f
 X1 in out vdd 0 inv wn=k
 Xa out in vdd 0 inv
 R1 in out 1k
+L1 in out 1n
+V1 vdd 0 dc 1.8
+E1 out 0 in vdd 10
+F1 out 0 V1 2
+.option scale=1e-6
 .include other.sp
 .end
 """
@@ -130,3 +138,44 @@ def test_an_accident_ends_in_a_result_or_in_one_sentence(tmp_path, name, text, r
             sentences.append(str(error))
     assert sentences
     assert not [s for s in sentences if "\n" in s.strip() or not (name in s or s.startswith("circuit "))]
+
+
+@pytest.mark.slow
+def test_many_broken_netlists_end_in_a_result_or_in_one_sentence(tmp_path):
+    path, rng = tmp_path / "t.sp", random.Random(1)
+    refused = 0
+    for _ in range(1200):
+        broken = SPICE
+        for _ in range(rng.choice((1, 2, 3, 5))):
+            broken = damaged(broken, rng)
+        path.write_text(broken)
+        try:
+            graph_of(path)
+        except InputError:
+            refused += 1
+    assert 300 < refused < 1200
+
+
+@pytest.mark.parametrize("name", ["g.pt", "g.npz"])
+def test_a_saved_graph_with_damaged_bytes_is_one_sentence(tmp_path, name):
+    """Cut anywhere, or with bytes changed: what the unpickler, zip or zlib raise never gets through."""
+    path, rng = tmp_path / name, random.Random(name)
+    parts = {"x": np.eye(8, dtype=np.float32), "edge_index": np.array([[0, 1, 2], [1, 2, 3]])}
+    if name.endswith(".npz"):
+        np.savez_compressed(path, **parts)
+    else:
+        torch.save({k: torch.from_numpy(v) for k, v in parts.items()}, path)
+    read_graph(path)
+    whole, sentences = path.read_bytes(), []
+    for step in range(120):
+        broken = bytearray(whole[: rng.randrange(len(whole))] if step % 2 else whole)
+        for _ in range(rng.randrange(1, 9)):
+            if broken:
+                broken[rng.randrange(len(broken))] = rng.randrange(256)
+        path.write_bytes(bytes(broken))
+        try:
+            read_graph(path)
+        except InputError as error:
+            sentences.append(str(error))
+    assert len(sentences) >= 60
+    assert all(str(path) in s for s in sentences)

@@ -95,6 +95,18 @@ def test_truncated_spef_says_so(tmp_path):
         read_spef(path)
 
 
+def test_a_spef_cut_anywhere_is_refused(tmp_path):
+    """Also between two nets, where the nets that are left are whole but couple to ones that are not."""
+    path = tmp_path / "cut.spef"
+    for end in range(len(SPEF.rstrip())):
+        path.write_text(SPEF[:end])
+        with pytest.raises(NetlistError):
+            read_spef(path)
+    path.write_text(SPEF[: SPEF.index("*D_NET *2")])
+    with pytest.raises(NetlistError, match=r"line 18: a coupling ends at 'data\[0\]:3', whose net no \*D_NET"):
+        read_spef(path)
+
+
 DSPF = """*|DSPF 1.3
 *|DESIGN "toy"
 *|GROUND_NET VSS
