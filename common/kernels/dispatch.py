@@ -18,7 +18,7 @@ __all__ = ["BACKENDS", "DENSE_PAIRS", "choose", "evaluate", "evaluate_pair_sum"]
 BACKENDS = ("auto", "dense", "tiled", "triton")
 
 # Up to here the written-out logits are faster than tiles (benchmarks/engine.py --crossover).
-DENSE_PAIRS = 384 * 384
+DENSE_PAIRS = 96 * 96
 
 log = logging.getLogger(__name__)
 

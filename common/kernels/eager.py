@@ -92,8 +92,10 @@ class _Statistics(torch.autograd.Function):
         inputs, (count, col_count), sums, tiles = saved[:6], saved[6:8], saved[8:17], list(saved[17:])
         needs = ctx.needs_input_grad[3:]
         lse, positive, mean, _, col_lse, col_mean, _ = grads
-        quiet = [_quiet(lse, count), positive, _quiet(mean, count), _quiet(col_lse, col_count),
-                 _quiet(col_mean, col_count)]  # fmt: skip
+        quiet = [lse, positive, mean, col_lse, col_mean]
+        if ctx.problem.masked:
+            quiet = [_quiet(lse, count), positive, _quiet(mean, count), _quiet(col_lse, col_count),
+                     _quiet(col_mean, col_count)]  # fmt: skip
         if torch.is_grad_enabled():  # a derivative of this derivative is wanted
             if not ctx.twice:
                 raise RuntimeError("no second derivatives (create_graph=True) across ranks")

@@ -281,8 +281,11 @@ def positive_gradient(problem: Problem, saved: RawStats, upstream: Upstream, n: 
         others = lse * share(saved.rest[n], saved.sum[n])
     if upstream.col_lse is not None:
         column = problem.positive[n]
-        at = column.clamp(min=0)
-        col_lse = upstream.col_lse[n][:, at].masked_fill(column < 0, 0.0)
+        if problem.diagonal == 0 and problem.shape[2] == problem.shape[3]:
+            col_lse, at = upstream.col_lse[n], slice(None)
+        else:
+            at = column.clamp(min=0)
+            col_lse = upstream.col_lse[n][:, at].masked_fill(column < 0, 0.0)
         if problem.diagonal is not None:
             part = col_lse * share(saved.col_rest[n], saved.col_sum[n])[:, at]
             lse = lse + col_lse

@@ -248,11 +248,15 @@ def row_dots(
 ) -> Float[Tensor, "rows"]:
     """a_i . b_i by strips that stay in the cache, so that no further rows x dim array appears."""
     dtype = dtype or b.dtype
+    if len(a) <= 512:
+        return (a.to(dtype) * b.to(dtype)).sum(-1)
     return torch.cat([(x.to(dtype) * y.to(dtype)).sum(-1) for x, y in zip(a.split(512), b.split(512))])
 
 
 def _split(problem: Problem) -> tuple[list[Band], Problem]:
     """Excluded diagonals, and the problem with the other masks (labels narrowed to int32 where their values allow)."""
+    if not problem.masked:
+        return [], problem
     bands = [p for p in problem.exclude if isinstance(p, Band)] if not problem.only else []
     rest = tuple(_narrow(p) for p in problem.exclude if not bands or not isinstance(p, Band))
     return bands, replace(problem, exclude=rest, only=tuple(_narrow(p) for p in problem.only))

@@ -133,7 +133,8 @@ def certified_shifts(problem: Problem, n: int) -> list[float] | None:
     norms = [torch.linalg.vector_norm(t[n], dim=-1, dtype=problem.dtype) for t in (problem.q, problem.k)]
     if problem.col_scale is not None:
         norms[1] = norms[1] * problem.col_scale[n].abs()
-    bound = (problem.scale[n].abs() * norms[0]).amax(-1) * norms[1].amax()
+    largest = problem.scale[n, :, 0].abs() * norms[0].amax() if problem.uniform else None
+    bound = ((problem.scale[n].abs() * norms[0]).amax(-1) if largest is None else largest) * norms[1].amax()
     for bias in (problem.row_bias, problem.col_bias):
         if bias is not None:
             bound = bound + bias[n].abs().amax(-1)
