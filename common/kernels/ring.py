@@ -11,10 +11,11 @@ Two ways for a row to meet keys of other ranks, the same numbers:
 Row statistics of different blocks merge exactly: with (shift, sum) pairs, shift = max, sum = sum_b sum_b exp(shift_b -
 shift). Nothing of size rows x columns exists on any rank, and nothing of size rows x dim is ever sent.
 
-Convention. Every rank's loss is the mean over its own rows. The backward pass here returns to a rank the gradient of
+Convention. Every rank's loss is the mean over its own rows (ranks of unequal size: the sum over them, times ranks, over
+all rows). The backward pass here returns to a rank the gradient of
 the SUM of all ranks' losses with respect to that rank's features and biases; parameters that all ranks share (the
 scale) receive the share of the local rows. Averaging gradients over ranks, as DistributedDataParallel does, then gives
-exactly the single-process gradient of the mean over all rows (ranks of unequal size weigh by their own means).
+exactly the single-process gradient of the mean over all rows.
 """
 
 from collections.abc import Iterable, Iterator
