@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from counterpoint.common.kernels.unit import unit
 from counterpoint.common.losses import NTXent
 from counterpoint.common.trainers import Stage
 from counterpoint.timeseries.base import SignalSystem
@@ -135,7 +136,7 @@ class FrameProjections(SignalSystem):
             mapped = {f"mapped_{v}": self.mappers[v](hidden["time"]) for v in VIEWS[1:]}
             return {**{v: hidden[v] for v in VIEWS[1:]}, **mapped}
         hidden = self.hidden(batch["x"])
-        return {v: F.normalize(self.projectors[v](hidden[v]), dim=-1) for v in VIEWS}
+        return {v: unit(self.projectors[v](hidden[v]), dim=-1) for v in VIEWS}
 
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self.stage.name == "mappers":

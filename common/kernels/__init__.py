@@ -1,6 +1,7 @@
 """The contrast engine: exact row and column statistics of a contrast in memory linear in rows plus columns."""
 
 from counterpoint.common.kernels.api import ContrastStats, contrast_stats
+from counterpoint.common.kernels.budget import kept_bytes
 from counterpoint.common.kernels.explain import explain
 from counterpoint.common.kernels.merge import merge
 from counterpoint.common.kernels.oneway import one_way_loss
@@ -23,6 +24,7 @@ from counterpoint.common.kernels.targets import target_scores
 from counterpoint.common.kernels.topk import topk_scores
 from counterpoint.common.kernels.twins import twin_loss
 from counterpoint.common.kernels.union import gather_rows, own_rows
+from counterpoint.common.kernels.unit import unit
 
 __all__ = [
     "Affine",
@@ -40,6 +42,7 @@ __all__ = [
     "explain",
     "fast_matmul",
     "gather_rows",
+    "kept_bytes",
     "merge",
     "one_way_loss",
     "own_rows",
@@ -48,4 +51,5 @@ __all__ = [
     "target_scores",
     "topk_scores",
     "twin_loss",
+    "unit",
 ]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from counterpoint.common.kernels.dense import Outputs
@@ -115,7 +115,7 @@ def contrast_stats(
 
 
 def _shaped(outputs: Outputs, problem: Problem, batch: torch.Size, has_scales: bool, sharded: bool) -> ContrastStats:
-    def unflatten(t: Shaped[Tensor, "..."] | None) -> Tensor | None:
+    def unflatten(t: Tensor | None) -> Tensor | None:
         if t is None:
             return None
         if t.dim() == 2:
@@ -142,6 +142,8 @@ def _column_positive(problem: Problem, positive: Tensor | None, sharded: bool) -
     batch, scales, rows, width, _ = problem.shape
     if not rows:
         return positive.sum(-1, keepdim=True).expand(batch, scales, width)
+    if problem.diagonal == 0 and rows == width:
+        return positive
     if problem.diagonal is not None:
         row = torch.arange(width, device=positive.device) - problem.diagonal
         there = (row >= 0) & (row < rows)

@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from counterpoint.common.kernels import dense, pair_registration, sharded
+from counterpoint.common.kernels import dense, eager, pair_registration, sharded
 from counterpoint.common.kernels.backends import resolve
 from counterpoint.common.kernels.dense import Outputs
 from counterpoint.common.kernels.problem import Problem
@@ -18,7 +18,7 @@ __all__ = ["BACKENDS", "DENSE_PAIRS", "choose", "evaluate", "evaluate_pair_sum"]
 BACKENDS = ("auto", "dense", "tiled", "triton")
 
 # Up to here the written-out logits are faster than tiles (benchmarks/engine.py --crossover).
-DENSE_PAIRS = 384 * 384
+DENSE_PAIRS = 96 * 96
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +56,22 @@ def _say_once(reason: str) -> None:
     log.warning("contrast engine: the tiled backend stands in for the fused kernels: %s", reason)
 
 
+def _refuse_ranks(distributed: str) -> None:
+    if distributed != "none":
+        raise RuntimeError(
+            f"distributed={distributed!r} has neither forward-mode derivatives nor torch.func transforms; "
+            "use it with reverse mode (backward), or distributed='none'"
+        )
+
+
 def evaluate(
     problem: Problem, backend: str, distributed: str, process_group: object | None, deterministic: bool
 ) -> Outputs:
     """The differentiable statistics of a problem."""
     chosen = choose(problem, backend)
+    if eager.transformed(*eager.inputs_of(problem)):
+        _refuse_ranks(distributed)
+        return dense.statistics(problem)
     if distributed != "none":
         return sharded.statistics(problem, distributed, process_group, resolve(chosen, deterministic))
     return dense.statistics(problem) if chosen == "dense" else contrast(problem, chosen, deterministic)
@@ -71,6 +82,9 @@ def evaluate_pair_sum(
 ) -> Tensor:
     """The differentiable pair sums [batch, rows] of a problem."""
     chosen = choose(problem, backend)
+    if eager.transformed(*eager.inputs_of(problem)):
+        _refuse_ranks(distributed)
+        return dense.pair_sums(problem, fn)
     if distributed != "none":
         return sharded.pair_sums(problem, fn, distributed, process_group, resolve(chosen, True))
     return dense.pair_sums(problem, fn) if chosen == "dense" else pair_registration.pair_sums(problem, fn, chosen)

@@ -82,6 +82,8 @@ def _check_features(q: Tensor, k: Tensor) -> torch.Size:
         raise ValueError(f"q and k must have the same last dimension, got {q.shape[-1]} and {k.shape[-1]}")
     if q.device != k.device:
         raise ValueError(f"q and k must be on one device, got q on {q.device} and k on {k.device}")
+    if q.dim() == k.dim() == 2:
+        return torch.Size()
     try:
         return torch.broadcast_shapes(q.shape[:-2], k.shape[:-2])
     except RuntimeError:
@@ -170,8 +172,9 @@ def _positive(
         return None, None
     n = batch.numel()
     if isinstance(positive, Diagonal):
-        index = torch.arange(rows, device=device) + positive.offset
-        index = torch.where((index >= 0) & (index < width), index, -1)
+        index = torch.arange(positive.offset, positive.offset + rows, device=device)
+        if positive.offset < 0 or positive.offset + rows > width:
+            index = torch.where((index >= 0) & (index < width), index, -1)
         return index.expand(n, rows), positive.offset
     if isinstance(positive, Index):
         idx = positive.idx

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.kernels.api import contrast_stats
+from counterpoint.common.kernels.eager import transformed
 from counterpoint.common.kernels.spec import Gibbs
 from counterpoint.common.kernels.sweep import tile_shape
 
@@ -33,6 +34,9 @@ def gibbs_average(
         else:
             mass = (stats.lse + row_bias).exp()
         teacher = (q_t * scale[:, None], k_t, col_bias, lse)
+    if transformed(k):
+        q_t, k_t, col_bias, lse = teacher
+        return (q_t @ k_t.mT + col_bias - lse[:, None]).exp() @ k * mass[:, None], mass
     return _Product.apply(k, *teacher, False) * mass[:, None], mass
 
 

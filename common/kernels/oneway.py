@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.kernels.api import contrast_stats
+from counterpoint.common.kernels.eager import transformed
 from counterpoint.common.kernels.spec import Diagonal
 
 __all__ = ["one_way_loss"]
@@ -39,7 +40,7 @@ def one_way_loss(
     """
     if not 0 < len(q) <= len(k):
         raise ValueError(f"one_way_loss: k holds each row's own and more, got {len(q)} rows and {len(k)} columns")
-    if backend == "auto" and q.device.type == "cpu" and len(k) <= LONGEST:
+    if backend == "auto" and q.device.type == "cpu" and len(k) <= LONGEST and not transformed(q, k):
         return _OneWayLoss.apply(q, k)
     stats = contrast_stats(q, k, positive=Diagonal(), backend=backend)
     return (stats.lse - stats.positive).mean()

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.kernels.problem import Gradients, Problem
-from counterpoint.common.kernels.sweep import Sweep, Tile
+from counterpoint.common.kernels.sweep import Places, Sweep, Tile
 
 __all__ = ["backward", "forward"]
 
@@ -32,22 +32,21 @@ def backward(problem: Problem, fn: str, upstream: Float[Tensor, "batch rows"], o
             if fn == "sigmoid":
                 slope.mul_(torch.sub(1.0, slope, out=sweep.buffer(t, 1)))
             if places is not None:
-                slope.view(-1)[places] *= -1.0
+                places.put(slope, -places.of(slope))
             sweep.fill(t, slope, sweep.mask(t, None), 0.0).mul_(upstream[n, t.i0 : t.i1, None])
             sweep.add_bias_gradients(t, 0, slope, out)
-            out.q[n, t.i0 : t.i1].addmm_(slope, sweep.col_strip(t))
-            out.k[n, t.j0 : t.j1].addmm_(slope.t(), sweep.row_strip(t))
+            out.q[n, t.i0 : t.i1].addmm_(slope, sweep.weighed("k", t.j0, t.j1))
+            out.k[n, t.j0 : t.j1].addmm_(slope.t(), sweep.weighed("q", t.i0, t.i1))
     return out
 
 
-def _signed(sweep: Sweep, t: Tile) -> tuple[Float[Tensor, "r c"], Tensor | None]:
-    """The tile's logits, negated at the positives, and the positives' flat places."""
+def _signed(sweep: Sweep, t: Tile) -> tuple[Float[Tensor, "r c"], Places | None]:
+    """The tile's logits, negated at the positives, and where these lie."""
     x = sweep.logits(t, 0, sweep.product(t))
     found = sweep.positives(t)
-    if found is None:
-        return x, None
-    x.view(-1)[found[1]] *= -1.0
-    return x, found[1]
+    if found is not None:
+        found.put(x, -found.of(x))
+    return x, found
 
 
 def _softplus(x: Tensor, spare: Tensor) -> Tensor:

@@ -23,7 +23,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["Band", "Columns", "CsrPairs", "Gradients", "Labels", "Primitive", "Problem", "RawStats", "Upstream"]
+__all__ = [
+    "Band",
+    "Columns",
+    "CsrPairs",
+    "Gradients",
+    "Labels",
+    "Primitive",
+    "Problem",
+    "RawStats",
+    "Upstream",
+    "finite_features",
+    "positive_gradient",
+    "share",
+]
 
 
 # ---- mask primitives: `tile` answers which pairs of rows i0:i1 and columns j0:j1 they name --------------------------
@@ -209,6 +222,12 @@ class RawStats:
     col_sum: Float[Tensor, "batch scales columns"] | None = None
     col_mean: Float[Tensor, "batch scales columns"] | None = None
     col_count: Int[Tensor, "batch columns"] | None = None
+    # With positives: the positive's logit as it entered the sum (-inf where it did not), and the sums without it, so
+    # that 1 - p of a dominant positive is known to full precision. `col_rest` where `diagonal` names the positives.
+    own: Float[Tensor, "batch scales rows"] | None = None
+    rest: Float[Tensor, "batch scales rows"] | None = None
+    col_rest: Float[Tensor, "batch scales columns"] | None = None
+    kept: list[list[Tensor]] | None = None  # each batch element's tiles of exp(logit - shift), where they were kept
 
     @property
     def lse(self) -> Float[Tensor, "batch scales rows"]:
@@ -245,6 +264,48 @@ class Gradients:
     col_scale: Float[Tensor, "batch columns"] | None = None
     row_bias: Float[Tensor, "batch scales rows"] | None = None
     col_bias: Float[Tensor, "batch scales columns"] | None = None
+
+
+def positive_gradient(problem: Problem, saved: RawStats, upstream: Upstream, n: int) -> Tensor | None:
+    """d loss / d logit at each row's positive [S, R], apart from the means' part; None where nothing asks for it.
+
+    With w = g + g_lse + g_col_lse (0 for a cross-entropy) this is w - g_lse (1 - p) - g_col_lse (1 - p_col), and 1 - p
+    is the share of the others' sum: nothing is lost when p rounds to 1.
+    """
+    if problem.positive is None or all(t is None for t in (upstream.lse, upstream.positive, upstream.col_lse)):
+        return None
+    total = torch.zeros_like(saved.sum[n]) if upstream.positive is None else upstream.positive[n]
+    lse, others = 0.0, None
+    if upstream.lse is not None:
+        lse = upstream.lse[n]
+        others = lse * share(saved.rest[n], saved.sum[n])
+    if upstream.col_lse is not None:
+        column = problem.positive[n]
+        if problem.diagonal == 0 and problem.shape[2] == problem.shape[3]:
+            col_lse, at = upstream.col_lse[n], slice(None)
+        else:
+            at = column.clamp(min=0)
+            col_lse = upstream.col_lse[n][:, at].masked_fill(column < 0, 0.0)
+        if problem.diagonal is not None:
+            part = col_lse * share(saved.col_rest[n], saved.col_sum[n])[:, at]
+            lse = lse + col_lse
+        else:
+            part = -col_lse * share((saved.own[n] - saved.col_shift[n][:, at]).exp(), saved.col_sum[n][:, at], 0.0)
+        others = part if others is None else others + part
+    return total + lse if others is None else (total + lse) - others
+
+
+def share(part: Tensor, total: Tensor, empty: float = 1.0) -> Tensor:
+    """part / total; `empty` where total is 0."""
+    return (part / total).masked_fill(total == 0, empty)
+
+
+def finite_features(t: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Features with 0 in place of what is not finite, for products with weights that are 0 where a pair is left out.
+
+    A pair that is kept has a NaN weight then, so that nothing is hidden.
+    """
+    return t if bool(t.isfinite().all()) else t.nan_to_num(0.0, 0.0, 0.0)
 
 
 def tensors(record: RawStats | Upstream | Gradients) -> dict[str, Tensor]:

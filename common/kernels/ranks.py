@@ -149,6 +149,7 @@ def _form(problem: Problem) -> dict[str, int]:
         "the dtype of k": dtype_number(problem.k.dtype),
         "columns=": problem.columns,
         "mean=": problem.mean,
+        "whether positive is given": problem.positive is not None,
         "whether col_scale is given": problem.col_scale is not None,
         "whether col_bias is given": problem.col_bias is not None,
         "whether valid_cols is given": problem.valid_cols is not None,

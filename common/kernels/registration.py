@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from counterpoint.common.kernels import dense
+from counterpoint.common.kernels import dense, eager
 from counterpoint.common.kernels.backends import resolve
 from counterpoint.common.kernels.dense import Outputs
 from counterpoint.common.kernels.packing import DIFFERENTIABLE, TENSORS, pack, second_order, unpack
@@ -17,12 +17,17 @@ from counterpoint.common.kernels.problem import Problem, RawStats, Upstream
 
 __all__ = ["contrast"]
 
-_SAVED = ("shift", "sum", "mean", "col_shift", "col_sum", "col_mean")
+_SAVED = ("shift", "sum", "mean", "col_shift", "col_sum", "col_mean", "own", "rest", "col_rest")
 _UPSTREAM = ("lse", "positive", "mean", "col_lse", "col_mean")
 
 
 def contrast(problem: Problem, backend: str, deterministic: bool) -> Outputs:
-    """The differentiable statistics of a problem by the named backend."""
+    """The differentiable statistics of a problem by the named backend.
+
+    As an operator for the compiler, which knows shapes; else as an autograd function, which may keep its tiles.
+    """
+    if not torch.compiler.is_compiling():
+        return eager.statistics(problem, resolve(backend, deterministic), keep=backend == "tiled")
     masks, layout = pack(problem)
     named = [getattr(problem, name) for name in TENSORS]
     lse, positive, mean, count, col_lse, col_mean, col_count = _contrast(*named, masks, layout, backend, deterministic)[
@@ -57,8 +62,10 @@ def _contrast(
     layout: Sequence[int],
     backend: str,
     deterministic: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """lse, positive, mean, count, and the columns' lse, mean, count; then shifts and sums. Absent ones are empty."""
+) -> tuple[
+    Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor
+]:
+    """lse, positive, mean, count, the columns' lse, mean, count; then what is saved of sums. Absent ones are empty."""
     named = (q, k, scale, col_scale, row_bias, col_bias, positive, valid_cols, score_floor)
     problem = unpack(named, masks, layout)
     stats = resolve(backend, deterministic).forward(problem)
@@ -80,6 +87,9 @@ def _contrast(
         stats.sum,
         given(stats.col_shift),
         given(stats.col_sum),
+        given(stats.own),
+        given(stats.rest),
+        given(stats.col_rest),
     )
 
 
@@ -90,6 +100,7 @@ def _(
     (n, s, r), c = scale.shape, k.shape[1]
     columns, mean = layout[:2]
     row, col, nothing = (n, s, r), (n, s, c), (0,)
+    named = positive is not None and backend != "triton"
 
     def new(*shape, dtype=scale.dtype):
         return scale.new_empty(shape, dtype=dtype)
@@ -106,22 +117,26 @@ def _(
         new(*row),
         new(*(col if columns else nothing)),
         new(*(col if columns else nothing)),
+        new(*(row if named else nothing)),
+        new(*(row if named else nothing)),
+        new(*(col if named and columns and layout[5] else nothing)),
     )
 
 
 def _setup(ctx, inputs, output):
     named, (masks, layout, backend, deterministic) = inputs[:9], inputs[9:]
-    _, _, mean, count, _, col_mean, col_count, shift, total, col_shift, col_sum = output
-    ctx.mark_non_differentiable(count, col_count, shift, total, col_shift, col_sum)
+    _, _, mean, count, _, col_mean, col_count, shift, total, col_shift, col_sum, own, rest, col_rest = output
+    ctx.mark_non_differentiable(count, col_count, shift, total, col_shift, col_sum, own, rest, col_rest)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*named, *masks, shift, total, mean, col_shift, col_sum, col_mean, count, col_count)
+    ctx.save_for_backward(*named, *masks, shift, total, mean, col_shift, col_sum, col_mean, own, rest, col_rest,
+                          count, col_count)  # fmt: skip
     ctx.masks, ctx.layout, ctx.backend, ctx.deterministic = len(masks), layout, backend, deterministic
 
 
 def _backward(ctx, *grads):
     tensors = ctx.saved_tensors
     named, masks, rest = tensors[:9], tensors[9 : 9 + ctx.masks], tensors[9 + ctx.masks :]
-    saved, count, col_count = rest[:6], rest[6], rest[7]
+    saved, count, col_count = rest[:9], rest[9], rest[10]
     g_lse, g_positive, g_mean, _, g_col_lse, g_col_mean = grads[:6]
     upstream = [
         _quiet(g_lse, count),
@@ -174,6 +189,9 @@ def _contrast_backward(
     col_shift: Tensor,
     col_sum: Tensor,
     col_mean: Tensor,
+    own: Tensor,
+    rest: Tensor,
+    col_rest: Tensor,
     g_lse: Tensor | None,
     g_positive: Tensor | None,
     g_mean: Tensor | None,
@@ -184,7 +202,7 @@ def _contrast_backward(
     """Gradients of q, k, scale, col_scale, row_bias, col_bias; absent ones are empty."""
     named = (q, k, scale, col_scale, row_bias, col_bias, positive, valid_cols, score_floor)
     problem = unpack(named, masks, layout)
-    values = (shift, total, mean, col_shift, col_sum, col_mean)
+    values = (shift, total, mean, col_shift, col_sum, col_mean, own, rest, col_rest)
     given = {name: (t if t.numel() else None) for name, t in zip(_SAVED, values)}
     saved = RawStats(**given, count=None)
     upstream = Upstream(g_lse, g_positive, g_mean, g_col_lse, g_col_mean, needs_q=needs[0], needs_k=needs[1])
@@ -201,7 +219,7 @@ def _contrast_backward(
 @_contrast_backward.register_fake
 def _(
     q, k, scale, col_scale, row_bias, col_bias, positive, valid_cols, score_floor, masks, layout, backend,
-    deterministic, shift, total, mean, col_shift, col_sum, col_mean,
+    deterministic, shift, total, mean, col_shift, col_sum, col_mean, own, rest, col_rest,
     g_lse, g_positive, g_mean, g_col_lse, g_col_mean, needs,
 ):  # fmt: skip
     given = [q, None if layout[2] or not needs[1] else k, scale, col_scale, row_bias, col_bias]
@@ -210,7 +228,7 @@ def _(
 
 def _setup_second(ctx, inputs, output):
     named, (masks, layout, _, _) = inputs[:9], inputs[9:13]
-    upstream = inputs[19:24]
+    upstream = inputs[22:27]
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*named, *masks, *upstream)
     ctx.masks, ctx.layout = len(masks), layout
@@ -225,7 +243,7 @@ def _second_backward(ctx, *grads):
         return [getattr(outputs, name) for name in _UPSTREAM]
 
     of_named, of_upstream = second_order(function, named, masks, ctx.layout, upstream, grads)
-    return *of_named, [None] * ctx.masks, None, None, None, *([None] * 6), *of_upstream, None
+    return *of_named, [None] * ctx.masks, None, None, None, *([None] * 9), *of_upstream, None
 
 
 torch.library.register_autograd("counterpoint::contrast_backward", _second_backward, setup_context=_setup_second)

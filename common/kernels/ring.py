@@ -11,10 +11,11 @@ Two ways for a row to meet keys of other ranks, the same numbers:
 Row statistics of different blocks merge exactly: with (shift, sum) pairs, shift = max, sum = sum_b sum_b exp(shift_b -
 shift). Nothing of size rows x columns exists on any rank, and nothing of size rows x dim is ever sent.
 
-Convention. Every rank's loss is the mean over its own rows. The backward pass here returns to a rank the gradient of
+Convention. Every rank's loss is the mean over its own rows (ranks of unequal size: the sum over them, times ranks, over
+all rows). The backward pass here returns to a rank the gradient of
 the SUM of all ranks' losses with respect to that rank's features and biases; parameters that all ranks share (the
 scale) receive the share of the local rows. Averaging gradients over ranks, as DistributedDataParallel does, then gives
-exactly the single-process gradient of the mean over all rows (ranks of unequal size weigh by their own means).
+exactly the single-process gradient of the mean over all rows.
 """
 
 from collections.abc import Iterable, Iterator
@@ -136,30 +137,37 @@ def united(problem: Problem, bags: list[Tensor], ranks: Ranks) -> Problem:
 
 # ---- exact merging --------------------------------------------------------------------------------------------------
 
-Part = tuple[Tensor, Tensor, Tensor | None, Tensor]  # shift, sum, mean, count
+Part = tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor]  # shift, sum, mean, rest, count
 
 
 def merged(a: Part, b: Part) -> Part:
     """Statistics over the union of two disjoint sets of entries."""
     shift = torch.maximum(torch.where(a[1] > 0, a[0], b[0]), torch.where(b[1] > 0, b[0], a[0]))
     left, right = (torch.where(s > 0, s * torch.exp(at - shift), 0.0) for at, s, *_ in (a, b))
-    total, mean = left + right, None
+    total, mean, rest = left + right, None, None
+    if a[3] is not None:
+        rest = sum(torch.where(part[1] > 0, part[3] * torch.exp(part[0] - shift), 0.0) for part in (a, b))
     if a[2] is not None:
         mean = torch.where(total > 0, (left * a[2] + right * b[2]) / total, 0.0)
-    return shift, total, mean, a[3] + b[3]
+    return shift, total, mean, rest, a[4] + b[4]
 
 
 def _rows(stats: RawStats) -> Part:
-    return stats.shift, stats.sum, stats.mean, stats.count
+    return stats.shift, stats.sum, stats.mean, stats.rest, stats.count
 
 
 def _columns(stats: RawStats) -> Part:
-    return stats.col_shift, stats.col_sum, stats.col_mean, stats.col_count
+    rest = stats.col_rest
+    if rest is None and stats.rest is not None:  # no positive lies on a diagonal of this block
+        rest = stats.col_sum
+    return stats.col_shift, stats.col_sum, stats.col_mean, rest, stats.col_count
 
 
-def _unpacked(bag: list[Tensor]) -> Part:
-    shift, total, *mean, count = _columns_last(bag)
-    return shift, total, mean[0] if mean else None, count
+def _unpacked(problem: Problem, bag: list[Tensor]) -> Part:
+    shift, total, *optional, count = _columns_last(bag)
+    given = iter(optional)
+    mean = next(given) if problem.mean else None
+    return shift, total, mean, next(given, None), count
 
 
 def _column_side(problem: Problem, saved: RawStats, upstream: Upstream) -> list[Tensor]:
@@ -167,7 +175,8 @@ def _column_side(problem: Problem, saved: RawStats, upstream: Upstream) -> list[
     if not problem.columns:
         return []
     mean = [saved.col_mean, _or_zero(upstream.col_mean, saved.col_sum)] if problem.mean else []
-    return _columns_first([saved.col_shift, saved.col_sum, _or_zero(upstream.col_lse, saved.col_sum), *mean])
+    rest = [] if saved.col_rest is None else [saved.col_rest]
+    return _columns_first([saved.col_shift, saved.col_sum, _or_zero(upstream.col_lse, saved.col_sum), *mean, *rest])
 
 
 def _or_zero(t: Tensor | None, like: Tensor) -> Tensor:
@@ -180,9 +189,12 @@ def _with_columns(
     """The local rows' statistics and derivatives beside those of a block of columns."""
     if not problem.columns:
         return saved, upstream
-    shift, total, lse, *means = _columns_last(side)
-    mean, mean_grad = means if means else (None, None)
-    saved = replace(saved, col_shift=shift, col_sum=total, col_mean=mean, col_count=None)
+    shift, total, lse, *optional = _columns_last(side)
+    given = iter(optional)
+    mean, mean_grad = (next(given), next(given)) if problem.mean else (None, None)
+    saved = replace(
+        saved, col_shift=shift, col_sum=total, col_mean=mean, col_rest=next(given, None), col_count=None
+    )
     return saved, replace(upstream, col_lse=lse, col_mean=mean_grad)
 
 
@@ -211,6 +223,10 @@ def _with_column_gradients(total: Gradients, problem: Problem, needs_k: bool, ba
 
 def _add_positive(total: RawStats | None, part: RawStats) -> Tensor | None:
     return part.positive if total is None or part.positive is None else total.positive + part.positive
+
+
+def _latest_own(total: RawStats | None, part: RawStats) -> Tensor | None:
+    return part.own if total is None or part.own is None else torch.maximum(total.own, part.own)
 
 
 def union_parts(problem: Problem, ranks: Ranks, mode: str) -> Iterator[tuple[int, Problem]]:
@@ -242,12 +258,15 @@ class Ring:
             stats = self.local.forward(against(problem, bags, ranks, owner))
             positive = _add_positive(total, stats)
             row = _rows(stats) if total is None else merged(_rows(total), _rows(stats))
-            total = RawStats(row[0], row[1], row[3], positive, row[2])
+            own = _latest_own(total, stats)
+            total = RawStats(row[0], row[1], row[4], positive, row[2], own=own, rest=row[3])
             if problem.columns:
-                own = _columns(stats) if hop == 0 else merged(_unpacked(columns.wait()), _columns(stats))
-                columns = ranks.pass_on(_columns_first(own), ranks.owner(hop + 1))
+                mine = _columns(stats)
+                if hop > 0:
+                    mine = merged(_unpacked(problem, columns.wait()), mine)
+                columns = ranks.pass_on(_columns_first(mine), ranks.owner(hop + 1))
         if problem.columns:
-            total.col_shift, total.col_sum, total.col_mean, total.col_count = _unpacked(columns.wait())
+            self._store(total, _unpacked(problem, columns.wait()))
         return total
 
     def backward(self, problem: Problem, saved: RawStats, upstream: Upstream) -> Gradients:
@@ -285,6 +304,10 @@ class Ring:
         return _with_column_gradients(total, problem, needs_k, coming.wait() if returns else [])
 
     @staticmethod
+    def _store(stats: RawStats, columns: Part) -> None:
+        stats.col_shift, stats.col_sum, stats.col_mean, stats.col_rest, stats.col_count = columns
+
+    @staticmethod
     def _turn(ranks: Ranks, bags: list[Tensor]) -> Iterator[tuple[int, int, list[Tensor]]]:
         """(hop, owner, luggage) of every block, starting with the own one; the next is under way meanwhile."""
         for hop in range(ranks.world):
@@ -306,10 +329,10 @@ class Gather:
         stats = self.local.forward(united(problem, ranks.gather(luggage(problem)), ranks))
         if problem.columns:
             first, *others = ranks.to_owners(_columns_first(_columns(stats)))
-            part = _unpacked(first)
+            part = _unpacked(problem, first)
             for other in others:
-                part = merged(part, _unpacked(other))
-            stats.col_shift, stats.col_sum, stats.col_mean, stats.col_count = part
+                part = merged(part, _unpacked(problem, other))
+            Ring._store(stats, part)
         return stats
 
     def backward(self, problem: Problem, saved: RawStats, upstream: Upstream) -> Gradients:

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from counterpoint.common.kernels.problem import Band, Gradients, Labels, Problem
+from counterpoint.common.kernels.problem import Band, Gradients, Labels, Problem, finite_features
 
-__all__ = ["LN2", "LOG2E", "Sweep", "Tile", "tile_shape", "row_dots", "tile_size"]
+__all__ = ["LN2", "LOG2E", "Places", "Sweep", "Tile", "tile_shape", "row_dots", "tile_size"]
 
 LOG2E = math.log2(math.e)
 LN2 = math.log(2.0)
@@ -37,6 +37,25 @@ class Tile(NamedTuple):
         """Which diagonal of the tile holds column == row + offset; None when it passes by."""
         d = self.i0 + offset - self.j0
         return d if -(self.i1 - self.i0) < d < self.j1 - self.j0 else None
+
+
+class Places(NamedTuple):
+    """Where positives lie in a tile: rows and columns of the problem, and a diagonal of the tile or flat places."""
+
+    row: slice | Tensor
+    column: slice | Tensor
+    where: int | Tensor
+
+    def of(self, x: Float[Tensor, "r c"]) -> Float[Tensor, "found"]:
+        return x.diagonal(self.where) if isinstance(self.where, int) else x.view(-1)[self.where]
+
+    def put(self, x: Float[Tensor, "r c"], values: Tensor | float) -> None:
+        if not isinstance(self.where, int):
+            x.view(-1)[self.where] = values
+        elif isinstance(values, float):
+            x.diagonal(self.where).fill_(values)
+        else:
+            x.diagonal(self.where).copy_(values)
 
 
 @contextlib.contextmanager
@@ -85,6 +104,7 @@ class Sweep:
         area = self.tile_rows * self.tile_columns
         self._buffers = [torch.empty(area, dtype=self.dtype, device=self.device) for _ in range(buffers)]
         self._strips: dict[str, tuple[int, Tensor]] = {}
+        self._known_finite: dict[str, bool] = {}
 
     # ---- walking ----
 
@@ -94,8 +114,10 @@ class Sweep:
                 yield Tile(i0, min(i0 + self.tile_rows, self.rows), j0, min(j0 + self.tile_columns, self.columns))
 
     def triangle(self) -> Iterator[Tile]:
-        """Square tiles on and above the diagonal."""
+        """Square tiles on and above the diagonal, small where their diagonal tiles would be much of the whole."""
         side = min(self.tile_rows, self.tile_columns)
+        if self.rows <= 2048 and self.device.type == "cpu":
+            side = min(side, 256)
         for i0 in range(0, self.rows, side):
             for j0 in range(i0, self.rows, side):
                 yield Tile(i0, min(i0 + side, self.rows), j0, min(j0 + side, self.rows))
@@ -126,10 +148,24 @@ class Sweep:
         self._strips[side] = (start, strip)
         return strip
 
+    def weighed(self, side: str, start: int, stop: int) -> Tensor:
+        """A strip for products with weights: pairs left out have weight 0, whatever stands in their features."""
+        strip = self._strip(side, start, stop)
+        return finite_features(strip) if self.problem.masked and not self._finite(side) else strip
+
+    def _finite(self, side: str) -> bool:
+        if side not in self._known_finite:
+            self._known_finite[side] = bool((self.q if side == "q" else self.k).isfinite().all())
+        return self._known_finite[side]
+
     # ---- logits ----
 
-    def product(self, t: Tile, which: int = 0) -> Float[Tensor, "r c"]:
-        return torch.mm(self.row_strip(t), self.col_strip(t).t(), out=self.buffer(t, which))
+    def product(self, t: Tile, which: int = 0, keep: list[Tensor] | None = None) -> Float[Tensor, "r c"]:
+        """The tile's product; in memory of its own, listed in `keep`, where that is given."""
+        if keep is None:
+            return torch.mm(self.row_strip(t), self.col_strip(t).t(), out=self.buffer(t, which))
+        keep.append(torch.mm(self.row_strip(t), self.col_strip(t).t()))
+        return keep[-1]
 
     def logits(self, t: Tile, s: int, product: Tensor, which: int = 0) -> Float[Tensor, "r c"]:
         """Logits of scale s, before masks; in place when folded, else in buffer `which`."""
@@ -158,8 +194,8 @@ class Sweep:
 
     # ---- positives ----
 
-    def positives(self, t: Tile, transposed: bool = False) -> tuple[Tensor, Tensor] | None:
-        """Rows whose positive lies in the tile and its flat places there; None if there is none.
+    def positives(self, t: Tile, transposed: bool = False) -> Places | None:
+        """The positives in the tile; None if there is none.
 
         `transposed`: the tile read as columns x rows, for self-similarities.
         """
@@ -167,14 +203,19 @@ class Sweep:
             return None
         width = t.j1 - t.j0
         i0, i1, j0, j1 = (t.j0, t.j1, t.i0, t.i1) if transposed else t
-        if self.problem.diagonal is not None and Tile(i0, i1, j0, j1).band(self.problem.diagonal) is None:
-            return None
+        if self.problem.diagonal is not None:
+            d = Tile(i0, i1, j0, j1).band(self.problem.diagonal)
+            if d is None:
+                return None
+            first, length = i0 + max(0, -d), min(i1 - i0 - max(0, -d), j1 - j0 - max(0, d))
+            start = first + self.problem.diagonal
+            return Places(slice(first, first + length), slice(start, start + length), -d if transposed else d)
         column = self.positive[i0:i1] - j0
         row = ((column >= 0) & (column < j1 - j0)).nonzero()[:, 0]
         if row.numel() == 0:
             return None
         column = column[row]
-        return row + i0, (column * width + row) if transposed else (row * width + column)
+        return Places(row + i0, column + j0, (column * width + row) if transposed else (row * width + column))
 
     # ---- masks ----
 
@@ -207,11 +248,15 @@ def row_dots(
 ) -> Float[Tensor, "rows"]:
     """a_i . b_i by strips that stay in the cache, so that no further rows x dim array appears."""
     dtype = dtype or b.dtype
+    if len(a) <= 512:
+        return (a.to(dtype) * b.to(dtype)).sum(-1)
     return torch.cat([(x.to(dtype) * y.to(dtype)).sum(-1) for x, y in zip(a.split(512), b.split(512))])
 
 
 def _split(problem: Problem) -> tuple[list[Band], Problem]:
     """Excluded diagonals, and the problem with the other masks (labels narrowed to int32 where their values allow)."""
+    if not problem.masked:
+        return [], problem
     bands = [p for p in problem.exclude if isinstance(p, Band)] if not problem.only else []
     rest = tuple(_narrow(p) for p in problem.exclude if not bands or not isinstance(p, Band))
     return bands, replace(problem, exclude=rest, only=tuple(_narrow(p) for p in problem.only))

@@ -15,13 +15,13 @@ from torch import Tensor
 from counterpoint.common.kernels import pairsum, selfsim, tiled_backward
 from counterpoint.common.kernels.precision import products
 from counterpoint.common.kernels.problem import Gradients, Problem, RawStats, Upstream
-from counterpoint.common.kernels.sweep import LN2, LOG2E, Sweep, Tile, row_dots
+from counterpoint.common.kernels.sweep import LN2, LOG2E, Places, Sweep, Tile
 
 __all__ = ["backward", "forward", "pair_sum_backward", "pair_sum_forward"]
 
 
-def forward(problem: Problem) -> RawStats:
-    """All statistics of a problem, tile by tile."""
+def forward(problem: Problem, keep: bool = False) -> RawStats:
+    """All statistics, tile by tile; with `keep` the tiles stay for the backward pass where one exponential serves."""
     batch, scales, rows, columns, _ = problem.shape
     p = problem
 
@@ -29,28 +29,39 @@ def forward(problem: Problem) -> RawStats:
         return torch.zeros(shape, dtype=dtype, device=p.q.device) if wanted else None
 
     row, col = (batch, scales, rows), (batch, scales, columns)
+    named = p.positive is not None
     stats = RawStats(
         shift=zeros(*row),
         sum=zeros(*row),
         count=zeros(batch, rows, dtype=torch.int64),
-        positive=zeros(*row, wanted=p.positive is not None),
+        positive=zeros(*row, wanted=named),
         mean=zeros(*row, wanted=p.mean),
         col_shift=zeros(*col, wanted=p.columns),
         col_sum=zeros(*col, wanted=p.columns),
         col_mean=zeros(*col, wanted=p.columns and p.mean),
         col_count=zeros(batch, columns, wanted=p.columns, dtype=torch.int64),
+        own=zeros(*row, wanted=named),
+        rest=zeros(*row, wanted=named),
+        col_rest=zeros(*col, wanted=named and p.columns and p.diagonal is not None),
     )
+    if named:
+        stats.own.fill_(-torch.inf)
     if problem.empty:
         return stats
     one_exp = selfsim.forward if selfsim.applies(problem) else _one_exp
+    kept: list[list[Tensor]] = []
     with products(problem.fast):
         for n in range(batch):
             shifts = certified_shifts(problem, n)
             if shifts is not None:
-                one_exp(problem, n, shifts, stats)
+                kept.append([])
+                one_exp(problem, n, shifts, stats, kept[-1] if keep and folds(problem) else None)
                 if _representable(stats, n, shifts, problem.dtype):
                     continue
+                kept.pop()
+            kept.append([])
             _online(problem, n, stats)
+    stats.kept = kept if keep else None
     return stats
 
 
@@ -63,12 +74,13 @@ def backward(problem: Problem, saved: RawStats, upstream: Upstream) -> Gradients
     half = selfsim.applies(problem) and None not in shifts
     wants_k = (upstream.needs_k or p.same or p.col_scale is not None) and not half
     out = empty_gradients(problem, wants_k)
+    kept = saved.kept or [[]] * p.q.shape[0]
     with products(problem.fast):
         for n, shift in enumerate(shifts):
             if half:
-                selfsim.backward(problem, n, shift, saved, upstream, out)
+                selfsim.backward(problem, n, shift, saved, upstream, out, kept[n])
             else:
-                tiled_backward.accumulate(problem, n, shift, saved, upstream, out)
+                tiled_backward.accumulate(problem, n, shift, saved, upstream, out, kept[n])
     return one_sided(problem, out)
 
 
@@ -118,10 +130,11 @@ def headroom(dtype: torch.dtype) -> float:
 
 def certified_shifts(problem: Problem, n: int) -> list[float] | None:
     """A constant shift for each scale under which no exponential can overflow; None where logits are not bounded."""
-    norms = [row_dots(t[n], t[n], problem.dtype).sqrt() for t in (problem.q, problem.k)]
+    norms = [torch.linalg.vector_norm(t[n], dim=-1, dtype=problem.dtype) for t in (problem.q, problem.k)]
     if problem.col_scale is not None:
         norms[1] = norms[1] * problem.col_scale[n].abs()
-    bound = (problem.scale[n].abs() * norms[0]).amax(-1) * norms[1].amax()
+    largest = problem.scale[n, :, 0].abs() * norms[0].amax() if problem.uniform else None
+    bound = ((problem.scale[n].abs() * norms[0]).amax(-1) if largest is None else largest) * norms[1].amax()
     for bias in (problem.row_bias, problem.col_bias):
         if bias is not None:
             bound = bound + bias[n].abs().amax(-1)
@@ -152,7 +165,7 @@ def _representable(stats: RawStats, n: int, shifts: list[float], dtype: torch.dt
 # ---- forward --------------------------------------------------------------------------------------------------------
 
 
-def _folds(problem: Problem) -> bool:
+def folds(problem: Problem) -> bool:
     """Whether raw scores are not needed beside the logits."""
     return problem.shape[1] == 1 and not problem.mean and problem.score_floor is None
 
@@ -164,50 +177,69 @@ def count_kept(sweep: Sweep, t: Tile, drop: Tensor | None, n: int, stats: RawSta
         stats.col_count[n, t.j0 : t.j1] += t.i1 - t.i0 if keep is None else keep.sum(0)
 
 
-def pick_positives(sweep: Sweep, t: Tile, x: Tensor, out: Tensor | None) -> None:
-    """Copy the positives' logits, exactly as they enter the sums, into out [R]."""
-    found = sweep.positives(t)
-    if found is not None:
-        row, place = found
-        out[row] = x.view(-1)[place] * LN2
-
-
-def _one_exp(problem: Problem, n: int, shifts: list[float], stats: RawStats) -> None:
-    folded = _folds(problem)
+def _one_exp(
+    problem: Problem, n: int, shifts: list[float], stats: RawStats, kept: list[Tensor] | None = None
+) -> None:
+    folded = folds(problem)
     sweep = Sweep(problem, n, LOG2E, folded, buffers=1 if folded else 2 + problem.mean)
     for record in (stats.shift, stats.col_shift):
         if record is not None:
             record[n] = torch.tensor(shifts, dtype=problem.dtype, device=sweep.device)[:, None]
     for t in sweep:
         rows, cols = slice(t.i0, t.i1), slice(t.j0, t.j1)
-        product = sweep.product(t)
+        product = sweep.product(t, keep=kept)
         drop = sweep.mask(t, product)
         count_kept(sweep, t, drop, n, stats)
+        found = sweep.positives(t)
         for s, shift in enumerate(shifts):
             x = sweep.logits(t, s, product, 1)
-            pick_positives(sweep, t, x, None if stats.positive is None else stats.positive[n, s])
+            if found is not None:
+                stats.positive[n, s, found.row] = found.of(x) * LN2
             e = sweep.exponentials(t, x, drop, shift)
-            stats.sum[n, s, rows] += e.sum(1)
-            if problem.columns:
-                stats.col_sum[n, s, cols] += e.sum(0)
             if problem.mean:
                 weighted = torch.mul(e, product, out=sweep.buffer(t, 2))
                 stats.mean[n, s, rows] += weighted.sum(1)
                 if problem.columns:
                     stats.col_mean[n, s, cols] += weighted.sum(0)
+            if found is not None:
+                own = found.of(e)
+                stats.own[n, s, found.row] = torch.where(own > 0, stats.positive[n, s, found.row], -torch.inf)
+                stats.sum[n, s, found.row] += own
+                if problem.columns:
+                    _add(stats.col_sum[n, s], found.column, own)
+                found.put(e, 0.0)
+            others = e.sum(1)
+            stats.sum[n, s, rows] += others
+            if stats.rest is not None:
+                stats.rest[n, s, rows] += others
+            if problem.columns:
+                others = e.sum(0)
+                stats.col_sum[n, s, cols] += others
+                if stats.col_rest is not None:
+                    stats.col_rest[n, s, cols] += others
     if problem.mean:
         stats.mean[n] /= stats.sum[n].masked_fill(stats.sum[n] == 0, 1.0)
         if problem.columns:
             stats.col_mean[n] /= stats.col_sum[n].masked_fill(stats.col_sum[n] == 0, 1.0)
 
 
+def _add(total: Tensor, column: slice | Tensor, values: Tensor) -> None:
+    if isinstance(column, slice):
+        total[column] += values
+    else:
+        total.index_add_(0, column, values)
+
+
 def _online(problem: Problem, n: int, stats: RawStats) -> None:
     """Running maxima down rows and columns: any range of logits."""
-    folded = _folds(problem)
+    folded = folds(problem)
     sweep = Sweep(problem, n, LOG2E, folded, buffers=3)
-    for record in (stats.sum, stats.mean, stats.col_sum, stats.col_mean, stats.count, stats.col_count):
+    named = (stats.positive, stats.rest, stats.col_rest)
+    for record in (stats.sum, stats.mean, stats.col_sum, stats.col_mean, stats.count, stats.col_count, *named):
         if record is not None:
             record[n].zero_()
+    if stats.own is not None:
+        stats.own[n].fill_(-torch.inf)
     for shift in (stats.shift, stats.col_shift):
         if shift is not None:
             shift[n].fill_(-torch.inf)
@@ -216,39 +248,62 @@ def _online(problem: Problem, n: int, stats: RawStats) -> None:
         product = sweep.product(t)
         drop = sweep.mask(t, product)
         count_kept(sweep, t, drop, n, stats)
+        found = sweep.positives(t)
         for s in range(problem.shape[1]):
             x = sweep.logits(t, s, product, 1)
-            pick_positives(sweep, t, x, None if stats.positive is None else stats.positive[n, s])
+            if found is not None:
+                stats.positive[n, s, found.row] = found.of(x) * LN2
             sweep.fill(t, x, drop, -torch.inf)
+            if found is not None:
+                stats.own[n, s, found.row] = found.of(x) * LN2
             raw, spare = (None if folded else product), sweep.buffer(t, 2)
-            mean = None if stats.mean is None else stats.mean[n, s, rows]
-            _accumulate(x, raw, 1, stats.shift[n, s, rows], stats.sum[n, s, rows], mean, spare)
+            _accumulate(x, raw, 1, found, spare, *_running(stats, "", n, s, rows))
             if problem.columns:
-                mean = None if stats.col_mean is None else stats.col_mean[n, s, cols]
-                _accumulate(x, raw, 0, stats.col_shift[n, s, cols], stats.col_sum[n, s, cols], mean, spare)
-    _finish(stats.shift[n], stats.sum[n], None if stats.mean is None else stats.mean[n])
-    if problem.columns:
-        _finish(stats.col_shift[n], stats.col_sum[n], None if stats.col_mean is None else stats.col_mean[n])
+                _accumulate(x, raw, 0, found, spare, *_running(stats, "col_", n, s, cols))
+    for side in ("", "col_")[: 1 + problem.columns]:
+        _finish(*(None if (t := getattr(stats, side + name)) is None else t[n] for name in RUNNING))
+
+
+RUNNING = ("shift", "sum", "mean", "rest")
+
+
+def _running(stats: RawStats, side: str, n: int, s: int, cut: slice) -> list[Tensor | None]:
+    return [None if (t := getattr(stats, side + name)) is None else t[n, s, cut] for name in RUNNING]
 
 
 def _accumulate(
-    x: Tensor, raw: Tensor | None, dim: int, shift: Tensor, total: Tensor, mean: Tensor | None, spare: Tensor
+    x: Tensor,
+    raw: Tensor | None,
+    dim: int,
+    found: Places | None,
+    spare: Tensor,
+    shift: Tensor,
+    total: Tensor,
+    mean: Tensor | None,
+    rest: Tensor | None,
 ) -> None:
-    """Take one tile into the running (maximum, sum, weighted sum) along `dim`; all in base 2."""
+    """Take one tile into the running (maximum, sum, weighted sum, sum without positives) along `dim`; in base 2."""
     highest = torch.maximum(shift, x.amax(dim))
     reference = highest.masked_fill(highest.isneginf(), 0.0)
     old = torch.exp2(shift - reference)
     e = torch.sub(x, reference.unsqueeze(dim), out=spare).exp2_()
     total.mul_(old).add_(e.sum(dim))
     if mean is not None:
-        mean.mul_(old).add_(e.mul_(raw).sum(dim))
+        mean.mul_(old).add_((e if raw is None else e * raw).sum(dim))
+    if rest is not None:
+        if found is not None:
+            found.put(e, 0.0)
+        rest.mul_(old).add_(e.sum(dim))
     shift.copy_(highest)
 
 
-def _finish(shift: Tensor, total: Tensor, mean: Tensor | None) -> None:
+def _finish(shift: Tensor, total: Tensor, mean: Tensor | None, rest: Tensor | None) -> None:
     """Base-2 maxima to natural shifts, such that shift * LOG2E gives back what the sums were taken under."""
     if mean is not None:
         mean.div_(total.masked_fill(total == 0, 1.0))
     base2 = shift.masked_fill(shift.isneginf(), 0.0)
     shift.copy_(base2 * LN2)
-    total.mul_(torch.exp2(base2 - shift * LOG2E))
+    rounding = torch.exp2(base2 - shift * LOG2E)
+    total.mul_(rounding)
+    if rest is not None:
+        rest.mul_(rounding)

@@ -9,7 +9,14 @@ With p_ij = exp(logit_ij - lse_i) and upstream gradients g of lse and m of mean,
 import torch
 from torch import Tensor
 
-from counterpoint.common.kernels.problem import Gradients, Problem, RawStats, Upstream
+from counterpoint.common.kernels.problem import (
+    Gradients,
+    Problem,
+    RawStats,
+    Upstream,
+    finite_features,
+    positive_gradient,
+)
 from counterpoint.common.kernels.sweep import LOG2E, Sweep, Tile, row_dots
 
 __all__ = ["accumulate", "unfold"]
@@ -19,9 +26,9 @@ class Weights:
     """Per-row (or per-column) factors of d loss / d logit: p (A + raw A') with p = exp(logit - shift)."""
 
     def __init__(self, total: Tensor, mean: Tensor | None, g_lse: Tensor | None, g_mean: Tensor | None):
-        inverse = torch.where(total > 0, 1.0 / total, 0.0)
+        inverse = (1.0 / total).masked_fill(total == 0, 0.0)
         g_lse = torch.zeros_like(total) if g_lse is None else g_lse
-        self.raw = None if g_mean is None else inverse * g_mean
+        self.mean, self.raw = mean, None if g_mean is None else inverse * g_mean
         self.plain = inverse * g_lse if g_mean is None else inverse * (g_lse - g_mean * mean)
 
 
@@ -38,15 +45,33 @@ def _weights(saved: RawStats, upstream: Upstream, n: int) -> tuple[Weights | Non
 
 
 def accumulate(
-    problem: Problem, n: int, shifts: list[float] | None, saved: RawStats, upstream: Upstream, out: Gradients
+    problem: Problem,
+    n: int,
+    shifts: list[float] | None,
+    saved: RawStats,
+    upstream: Upstream,
+    out: Gradients,
+    kept: list[Tensor],
 ) -> None:
-    """Add batch element n's gradients to `out`; `shifts` is given when all sums were taken under one shift a scale."""
+    """Add batch element n's gradients to `out`; `shifts` is given when all sums were taken under one shift a scale.
+
+    `kept`: the tiles' exponentials, where the forward pass has kept them.
+    """
     row, col = _weights(saved, upstream, n)
     of_mean = upstream.mean is not None or upstream.col_mean is not None
     # With one scale and no gradient of a mean, the scale's gradient is q_i . (sum_j dlogit_ij k_j): no extra pass.
     folded = problem.shape[1] == 1 and not of_mean and problem.score_floor is None
     sweep = Sweep(problem, n, LOG2E, folded, buffers=2 if folded else 5)
-    for t in sweep:
+    own = positive_gradient(problem, saved, upstream, n)
+    for number, t in enumerate(sweep):
+        if folded and kept:
+            dlogit = _scaled(sweep, t, kept[number], row, col)
+            found = sweep.positives(t)
+            if found is not None and own is not None:
+                found.put(dlogit, own[0, found.row])
+            sweep.add_bias_gradients(t, 0, dlogit, out)
+            _products(sweep, t, n, dlogit, out)
+            continue
         product = sweep.product(t)
         drop = sweep.mask(t, product)
         total = None if folded else sweep.buffer(t, 4).zero_()
@@ -59,17 +84,40 @@ def accumulate(
                 sweep.fill(t, x, drop, -torch.inf)
                 dlogit = _two_exp_weights(sweep, t, s, x, product, row, col, saved, n, total)
             found = sweep.positives(t)
-            if found is not None and upstream.positive is not None:
-                dlogit.view(-1).index_add_(0, found[1], upstream.positive[n, s, found[0]])
+            if found is not None and own is not None:
+                values = own[s, found.row]
+                for weights, index in ((row, found.row), (col, found.column)):
+                    if weights is not None and weights.raw is not None:
+                        p = (saved.own[n, s, found.row] - _shift_at(saved, weights is col, n, s, index)).exp()
+                        values = values + p * weights.raw[s, index] * (found.of(product) - weights.mean[s, index])
+                found.put(dlogit, values)
             sweep.add_bias_gradients(t, s, dlogit, out)
             if not folded:
                 _unfolded(sweep, t, n, s, dlogit, product, total, out)
-        weight = dlogit if folded else total
-        out.q[n, t.i0 : t.i1].addmm_(weight, sweep.col_strip(t))
-        if out.k is not None:
-            out.k[n, t.j0 : t.j1].addmm_(weight.t(), sweep.row_strip(t))
+        _products(sweep, t, n, dlogit if folded else total, out)
     if folded:
         unfold(problem, n, out, LOG2E)
+
+
+def _shift_at(saved: RawStats, column: bool, n: int, s: int, index: slice | Tensor) -> Tensor:
+    return (saved.col_shift if column else saved.shift)[n, s, index]
+
+
+def _products(sweep: Sweep, t: Tile, n: int, weight: Tensor, out: Gradients) -> None:
+    out.q[n, t.i0 : t.i1].addmm_(weight, sweep.weighed("k", t.j0, t.j1))
+    if out.k is not None:
+        out.k[n, t.j0 : t.j1].addmm_(weight.t(), sweep.weighed("q", t.i0, t.i1))
+
+
+def _scaled(sweep: Sweep, t: Tile, e: Tensor, row: Weights | None, col: Weights | None) -> Tensor:
+    """e (A_i + B_j) of a kept tile, in a buffer."""
+    out = sweep.buffer(t, 1)
+    if row is None and col is None:
+        return out.zero_()
+    if row is not None and col is not None:
+        return torch.add(row.plain[0, t.i0 : t.i1, None], col.plain[0, None, t.j0 : t.j1], out=out).mul_(e)
+    factor = col.plain[0, None, t.j0 : t.j1] if row is None else row.plain[0, t.i0 : t.i1, None]
+    return torch.mul(e, factor, out=out)
 
 
 def _one_exp_weights(
@@ -154,10 +202,11 @@ def _unfolded(
 
 def unfold(problem: Problem, n: int, out: Gradients, base: float) -> None:
     """Gradients of scale, column scale, q and k from sum_j dlogit_ij col_scale_j k_j and its counterpart."""
-    out.scale[n, 0] = row_dots(problem.q[n], out.q[n])
+    q, k = (finite_features(t[n]) if problem.masked else t[n] for t in (problem.q, problem.k))
+    out.scale[n, 0] = row_dots(q, out.q[n])
     out.q[n].mul_(problem.scale[n, 0, :, None])
     if out.k is not None:
         out.k[n].mul_(1.0 / base)  # the rows' strips carry the change of base
         if problem.col_scale is not None:
-            out.col_scale[n] = row_dots(problem.k[n], out.k[n])
+            out.col_scale[n] = row_dots(k, out.k[n])
             out.k[n].mul_(problem.col_scale[n, :, None])

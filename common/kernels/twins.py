@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.kernels.api import contrast_stats
+from counterpoint.common.kernels.eager import transformed
 from counterpoint.common.kernels.spec import Index, Self
 
 __all__ = ["twin_loss"]
@@ -43,7 +44,7 @@ def twin_loss(
     rows = z.shape[1]
     if rows < 2 or rows % 2:
         raise ValueError(f"twin_loss: z must hold an even number of rows, got shape {tuple(z.shape)}")
-    if backend == "auto" and rows * rows <= LARGEST:
+    if backend == "auto" and rows * rows <= LARGEST and not transformed(z):
         return _TwinLoss.apply(z, neighbors)
     row = torch.arange(rows, device=z.device)
     twin = row ^ 1 if neighbors else (row + rows // 2) % rows

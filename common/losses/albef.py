@@ -122,7 +122,7 @@ class ALBEFContrast(Objective):
             fixed = scale.detach() if isinstance(scale, Tensor) else scale
             soft, _ = self.local_target(q, keys, Gibbs(one.momentum, keys, scale=fixed))
             losses = losses + alpha * (hard - scale * soft)
-        return row_mean(losses)
+        return self.mean(losses)
 
     def push(self, image: Side, text: Side) -> None:
         """Add the momentum features to the queues (training mode)."""

@@ -18,21 +18,24 @@ from counterpoint.common.kernels import (
     own_rows,
     target_scores,
     topk_scores,
+    unit,
 )
 from counterpoint.common.kernels.spec import Target
+from counterpoint.common.losses.arguments import check_arguments
 from counterpoint.common.losses.cards import ObjectiveCard
 
 __all__ = ["Objective", "dots", "row_mean", "softplus_gap"]
 
 
 class Objective(nn.Module):
-    """Base of every objective: a module called on embeddings that returns a scalar, the mean over local rows, in nats.
+    """Base of every objective: a module called on embeddings that returns a scalar, the mean over rows, in nats.
 
     Args:
         normalize: divide every embedding by its norm first (`False`: the caller has done so, or wants raw scores).
         distributed: "none" (columns are this process's), "gather" or "ring" (columns are the union over all ranks).
-            The mean stays that of the local rows: averaged over ranks, as DistributedDataParallel averages gradients,
-            it is the loss of the whole batch. Objectives whose rows do not meet lack the argument and need none.
+            The value is the sum over local rows, times ranks, over all rows: averaged over ranks, as
+            DistributedDataParallel averages gradients, it is the mean of the whole batch, however rows are shared out.
+            Objectives whose rows do not meet lack the argument and need none.
         backend: the engine's backend, "auto" unless a test says otherwise.
 
     Half-precision inputs are computed in float32 and autocast is switched off inside, so that a temperature of 0.01
@@ -50,6 +53,8 @@ class Objective(nn.Module):
         self.monitors: dict[str, Tensor] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not torch.compiler.is_compiling():
+            check_arguments(self, args, kwargs)
         device = next((a.device.type for a in args if isinstance(a, Tensor)), "cpu")
         with torch.autocast(device, enabled=False):
             return super().__call__(*args, **kwargs)
@@ -57,7 +62,7 @@ class Objective(nn.Module):
     def embed(self, *embeddings: Float[Tensor, "... dim"]) -> tuple[Float[Tensor, "... dim"], ...]:
         """The embeddings in at least float32, with unit norm where `normalize` is set."""
         wide = [z.float() if z.dtype in (torch.float16, torch.bfloat16) else z for z in embeddings]
-        return tuple(F.normalize(z, dim=-1) for z in wide) if self.normalize else tuple(wide)
+        return tuple(unit(z, dim=-1) for z in wide) if self.normalize else tuple(wide)
 
     def stats(self, q: Tensor, k: Tensor, **arguments: Any) -> ContrastStats:
         """`contrast_stats` with this objective's backend, over the columns of all ranks when it is distributed."""
@@ -122,6 +127,18 @@ class Objective(nn.Module):
         """total / count where ranks count differently (tokens, pairs): averaged over ranks it is the mean over all."""
         everything = self.summed(torch.as_tensor(count, device=total.device))
         return total * self.world / everything.clamp_min(1)
+
+    def mean(self, values: Float[Tensor, "*rows"], keep: Bool[Tensor, "*rows"] | None = None) -> Float[Tensor, ""]:
+        """`row_mean` over the rows of all ranks, this rank's share times the number of ranks.
+
+        Averaged over ranks, as DistributedDataParallel averages gradients, it is the mean over all rows, on ranks of
+        unequal size too.
+        """
+        if self.distributed == "none":
+            return row_mean(values, keep)
+        if keep is not None:
+            values = torch.where(keep, values, torch.zeros_like(values))
+        return self.mean_over(values.sum(), values.numel())
 
     def sample_ids(self, z: Float[Tensor, "batch dim"]) -> Int[Tensor, "batch"]:
         """Ids that tell the batch's samples apart, on this rank and from those of other ranks."""

@@ -72,7 +72,10 @@ def block_stats(
     return BlockStats(lse, mean, diagonal, BlockStats(column_lse, column_sum / max(everyone, 1), diagonal))
 
 
-def symmetric_cross_entropy(stats: BlockStats, label_smoothing: float = 0.0) -> Float[Tensor, ""]:
+def symmetric_cross_entropy(
+    stats: BlockStats, label_smoothing: float = 0.0, *, over: Objective | None = None
+) -> Float[Tensor, ""]:
     """The mean over rows and over columns of lse - (1 - e) positive - e mean, averaged."""
     sides = [s.lse - (1 - label_smoothing) * s.positive - label_smoothing * s.mean for s in (stats, stats.columns)]
-    return (row_mean(sides[0]) + row_mean(sides[1])) / 2
+    mean = row_mean if over is None else over.mean
+    return (mean(sides[0]) + mean(sides[1])) / 2

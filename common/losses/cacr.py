@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.kernels import Self
-from counterpoint.common.losses.base import Objective, row_mean
+from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 
 __all__ = ["CACR"]
@@ -72,7 +72,7 @@ class CACR(Objective):
         for v in range(len(z)):
             others = torch.cat([stack[:v], stack[v + 1 :]])
             distance = (stack[v] - others).square().sum(-1)
-            terms.append(row_mean((torch.softmax(self.t_plus * distance, 0) * distance).sum(0)))
+            terms.append(self.mean((torch.softmax(self.t_plus * distance, 0) * distance).sum(0)))
         return torch.stack(terms).mean()
 
     def repulsion(self, *z: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
@@ -85,5 +85,5 @@ class CACR(Objective):
                 k = torch.cat([z[w], -z[w].square().sum(1, keepdim=True) / 2], 1)
                 stats = self.stats(q, k, scale=2 * self.t_minus, exclude=Self(), mean=True)
                 distance = z[v].square().sum(1) - 2 * stats.mean
-                terms.append(-row_mean(distance, stats.count > 0))
+                terms.append(-self.mean(distance, stats.count > 0))
         return torch.stack(terms).mean()

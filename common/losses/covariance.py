@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from counterpoint.common.kernels.unit import unit
 from counterpoint.common.losses.base import Objective, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import permutation
@@ -164,7 +165,7 @@ class WMSE(Objective):
                 rows = order[start : start + size]
                 x, y = whiten(torch.cat([a[rows], b[rows]]), self.eps).chunk(2)
                 if self.normalize:
-                    x, y = F.normalize(x, dim=-1), F.normalize(y, dim=-1)
+                    x, y = unit(x, dim=-1), unit(y, dim=-1)
                 losses.append((x - y).square().sum(-1))
         return row_mean(torch.cat(losses))
 

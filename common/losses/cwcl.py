@@ -5,7 +5,7 @@ from torch import Tensor
 
 from counterpoint.common.kernels import Affine, Diagonal
 from counterpoint.common.kernels.spec import Target
-from counterpoint.common.losses.base import Objective, row_mean
+from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
 
@@ -70,4 +70,4 @@ class CWCL(Objective):
         stats = self.stats(p, q, scale=scale, positive=Diagonal(), columns=True)
         score, mass = self.target(p, q, targets)
         weighted = stats.lse - scale * score / mass
-        return row_mean(weighted) + row_mean(stats.columns.lse - stats.columns.positive)
+        return self.mean(weighted) + self.mean(stats.columns.lse - stats.columns.positive)

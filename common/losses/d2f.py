@@ -1,12 +1,11 @@
 """Dialog2Flow: soft contrastive learning from the similarity of label texts."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from counterpoint.common.kernels import Gibbs, Mix, SameLabel
-from counterpoint.common.losses.base import row_mean
+from counterpoint.common.kernels.unit import unit
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.infonce import InfoNCE
 from counterpoint.common.losses.scale import Temperature
@@ -67,9 +66,9 @@ class SoftContrastive(InfoNCE):
         if (label_embedding is None) == (label is None):
             raise ValueError("give either label_embedding (soft targets) or label (hard targets)")
         if label is None:
-            e = F.normalize(label_embedding.detach().to(torch.promote_types(za.dtype, torch.float32)), dim=-1)
+            e = unit(label_embedding.detach().to(torch.promote_types(za.dtype, torch.float32)), dim=-1)
             targets = Gibbs(e, e, scale=1 / self.label_temperature)
         else:
             _, alike = self.target(za.detach(), za.detach(), SameLabel(label))
             targets = Mix([(1 / alike, SameLabel(label))])
-        return row_mean(self.row_losses(za, zb, targets=targets))
+        return self.mean(self.row_losses(za, zb, targets=targets))

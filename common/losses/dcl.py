@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from counterpoint.common.losses.base import Objective, row_mean
+from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
 
@@ -64,7 +64,7 @@ class DCL(Objective):
         a, b = self.embed(za, zb)
         rows = self.two_views(a, b, scale=self.logit_scale(), group=group)
         weight = self.positive_weight((a * b).sum(-1))
-        losses = [row_mean(s.lse - weight * s.positive, s.count > 0) for s in rows]
+        losses = [self.mean(s.lse - weight * s.positive, s.count > 0) for s in rows]
         return (losses[0] + losses[1]) / 2 if self.symmetric else losses[0]
 
     def positive_weight(self, scores: Float[Tensor, "batch"]) -> float | Float[Tensor, "batch"]:

@@ -1,11 +1,11 @@
 """Dense objectives: PixPro's pixel-to-propagation consistency and SlotCon's semantic slots."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from counterpoint.common.kernels import Diagonal, Gibbs
+from counterpoint.common.kernels.unit import unit
 from counterpoint.common.losses.base import Objective, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
 
@@ -26,8 +26,8 @@ class PixelPropagation(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch dim h w"]) -> Float[Tensor, "batch dim h w"]:
         """The propagated map."""
-        unit = F.normalize(x.flatten(2), dim=1)
-        similarity = (unit.mT @ unit).clamp_min(0) ** self.power
+        cosine = unit(x.flatten(2), dim=1)
+        similarity = (cosine.mT @ cosine).clamp_min(0) ** self.power
         return (self.transform(x).flatten(2) @ similarity.mT).view_as(x)
 
 
@@ -140,7 +140,7 @@ class SlotCon(Objective):
         backend: str = "auto",
     ):
         super().__init__(normalize=normalize, distributed=distributed, backend=backend)
-        self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, dim), dim=1))
+        self.prototypes = nn.Parameter(unit(torch.randn(prototypes, dim), dim=1))
         self.predictor = nn.Identity() if predictor is None else predictor
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
         self.temperature, self.weight, self.momentum = temperature, weight, momentum
@@ -155,7 +155,7 @@ class SlotCon(Objective):
     ) -> Float[Tensor, ""]:
         """Weighted sum of grouping and slot contrast (each the mean of both ways); parts in `monitors`."""
         s1, s2, t1, t2 = self.embed(student1, student2, teacher1.detach(), teacher2.detach())
-        c = F.normalize(self.prototypes.to(s1.dtype), dim=1)
+        c = unit(self.prototypes.to(s1.dtype), dim=1)
         grouping = (self._group(s1, t2, c) + self._group(s2, t1, c)) / 2
         slots = (self._slots(s1, t2, c) + self._slots(s2, t1, c)) / 2
         if self.training:
@@ -174,8 +174,8 @@ class SlotCon(Objective):
         # The assignment maps are what is pooled with, so they exist: pixels x prototypes of each image.
         of_student = torch.softmax(student @ c.T / self.teacher_temperature, -1)
         of_teacher = torch.softmax((teacher @ c.T - self.centre.to(c.dtype)) / self.teacher_temperature, -1).detach()
-        q = F.normalize(self.predictor(of_student.mT @ student), dim=-1)
-        k = F.normalize(of_teacher.mT @ teacher, dim=-1)
+        q = unit(self.predictor(of_student.mT @ student), dim=-1)
+        k = unit(of_teacher.mT @ teacher, dim=-1)
         active = self._active(of_student) & self._active(of_teacher)
         q, k = q[active], k[active]
         # k carries only active slots; a slot's positive is the same prototype of the same image: the same position.

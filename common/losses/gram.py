@@ -103,7 +103,7 @@ class GRAM(Objective):
 
         positive = -scale * gram_volume(t, *rest)
         stats = block_stats(score, t, positive=positive, block=self.block, over=self)
-        return symmetric_cross_entropy(stats, self.label_smoothing)
+        return symmetric_cross_entropy(stats, self.label_smoothing, over=self)
 
 
 def _safe(radicand: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from counterpoint.common.kernels import Diagonal, Self
 from counterpoint.common.kernels import Uniform as UniformTarget
-from counterpoint.common.losses.base import Objective, dots, row_mean, softplus_gap
+from counterpoint.common.losses.base import Objective, dots, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
 
@@ -72,12 +72,12 @@ class HardContrastive(Objective):
         positive = scale * dots(a, b).repeat(2)
         negatives = self.count(z) - 2
         if negatives < 1:
-            return row_mean(positive * 0)
+            return self.mean(positive * 0)
         values, _ = self.best(z, z, math.ceil(self.keep * negatives), exclude=exclude)
         # The floor is lowered by rounding's width: the same score computed twice must pass its own floor.
         floor = values[:, -1] - 1e-6 if z.dtype == torch.float32 else values[:, -1] - 1e-12
         lse = self.stats(z, z, scale=scale, exclude=exclude, score_floor=floor).lse
-        return row_mean(softplus_gap(lse, positive))
+        return self.mean(softplus_gap(lse, positive))
 
 
 class SimpleContrastive(Objective):
@@ -119,4 +119,4 @@ class SimpleContrastive(Objective):
         a, b = self.embed(za, zb)
         z, positive = torch.cat([a, b]), dots(a, b).repeat(2)
         everything = self.count(z) * self.target(z, z, UniformTarget())[0]
-        return row_mean(-positive + self.lam * (everything - positive - dots(z, z)))
+        return self.mean(-positive + self.lam * (everything - positive - dots(z, z)))

@@ -140,7 +140,7 @@ class HBI(Objective):
             return scale * (forth + (tokens.amax(-2) * all_w[None]).sum(-1)) / 2
 
         stats = block_stats(score, x, block=self.block, over=self)
-        loss = symmetric_cross_entropy(stats)
+        loss = symmetric_cross_entropy(stats, over=self)
         if student is not None:
             own = (x @ y.mT).detach()
             samples = None if own.shape[1] + own.shape[2] <= self.exact else self.samples

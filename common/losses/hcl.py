@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from counterpoint.common.kernels import ContrastStats, Diagonal, SameLabel, Self
-from counterpoint.common.losses.base import Objective, row_mean, softplus_gap
+from counterpoint.common.losses.base import Objective, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
 
 __all__ = ["HCL", "CrossModalHCL"]
@@ -81,7 +81,7 @@ class HCL(Objective):
     def _mean(self, *directions: ContrastStats) -> Float[Tensor, ""]:
         both = [self._rows(s) for s in directions]
         self.monitors["clamp_rate"] = torch.cat([clamped for _, clamped in both]).float().mean().detach()
-        return row_mean(torch.cat([loss for loss, _ in both]))
+        return self.mean(torch.cat([loss for loss, _ in both]))
 
     def _rows(self, stats: ContrastStats) -> tuple[Tensor, Tensor]:
         count = stats.count.to(stats.lse.dtype)

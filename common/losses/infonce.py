@@ -12,7 +12,7 @@ from counterpoint.common.kernels import (
     merge,
 )
 from counterpoint.common.kernels.spec import Target
-from counterpoint.common.losses.base import Objective, row_mean, softplus_gap
+from counterpoint.common.losses.base import Objective, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.queue import FeatureQueue
 from counterpoint.common.losses.scale import Temperature, as_scale
@@ -36,7 +36,8 @@ class InfoNCE(Objective):
     Call with za [batch, dim], zb [batch, dim]. One-directional only: zb may hold further columns behind the batch's
     (mined hard negatives); `group` then has one id per column. A single row without other columns has loss 0.
 
-    Raises `ValueError` for a `label_smoothing` outside [0, 1) and for unpaired rows where it is symmetric.
+    Raises `ValueError` for a `label_smoothing` outside [0, 1) for unpaired rows where it is symmetric,
+    and for fewer keys than rows.
 
     Source: van den Oord et al. 2018; Radford et al. 2021; Jia et al. 2021 (label smoothing 0.1).
 
@@ -82,7 +83,7 @@ class InfoNCE(Objective):
     ) -> Float[Tensor, ""]:
         """The mean of `row_losses`, each multiplied by `weight` where it is given (`index` is not used)."""
         losses = self.row_losses(za, zb, group=group, targets=targets, queue=queue)
-        return row_mean(losses if weight is None else losses * weight)
+        return self.mean(losses if weight is None else losses * weight)
 
     def row_losses(
         self,
@@ -103,6 +104,8 @@ class InfoNCE(Objective):
         a, b = self.embed(za, zb)
         if self.symmetric and len(a) != len(b):
             raise ValueError(f"a symmetric loss needs paired rows, got {len(a)} and {len(b)}")
+        if len(a) > len(b):
+            raise ValueError(f"every row of za needs its key in zb: za has {len(a)} rows, zb only {len(b)}")
         queue_a, queue_b = queue if isinstance(queue, tuple) else (None, queue)
         target_ab, target_ba = targets if isinstance(targets, tuple) else (targets, targets)
         scale = self.logit_scale()

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from counterpoint.common.kernels import SameLabel, Self
-from counterpoint.common.losses.base import Objective, row_mean
+from counterpoint.common.kernels.unit import unit
+from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import beta, noise_for
 
@@ -73,7 +74,7 @@ class Metrix(Objective):
         same = SameLabel(label)
         pull = self.stats(z, z, scale=-self.b, row_bias=self.b * margin, only=same, exclude=Self())
         push = self.stats(z, z, scale=self.g, row_bias=-self.g * margin, exclude=same)
-        loss = row_mean(F.softplus(pull.lse) / self.b + F.softplus(push.lse) / self.g)
+        loss = self.mean(F.softplus(pull.lse) / self.b + F.softplus(push.lse) / self.g)
         if not self.weight:
             return loss
         lam, mixtures, real = self.mixtures(z, label)
@@ -81,7 +82,7 @@ class Metrix(Objective):
         near = torch.where(real, -self.b * (score - self.m) + math.log(lam), -torch.inf)
         far = torch.where(real, self.g * (score - self.m) + math.log1p(-lam), -torch.inf)
         mixed = torch.logsumexp(F.pad(near, (1, 0)), 1) / self.b + torch.logsumexp(F.pad(far, (1, 0)), 1) / self.g
-        return loss + self.weight * row_mean(mixed)
+        return loss + self.weight * self.mean(mixed)
 
     def mixtures(self, z: Float[Tensor, "batch dim"], label: Int[Tensor, "batch"]) -> tuple[float, Tensor, Tensor]:
         """lam, each anchor's mixtures [batch, hardest, dim], and which of them are real."""
@@ -94,7 +95,7 @@ class Metrix(Objective):
             hard = self.best(z, z, self.hardest, exclude=SameLabel(label))[1]
         real, everyone = (chosen >= 0) & (hard >= 0), self.union(z)
         mix = lam * everyone[chosen.clamp_min(0)] + (1 - lam) * everyone[hard.clamp_min(0)]
-        return lam, F.normalize(mix, dim=-1), real
+        return lam, unit(mix, dim=-1), real
 
 
 def contrastive_margin(
@@ -109,7 +110,7 @@ def contrastive_margin(
     >>> contrastive_margin(torch.eye(2), torch.tensor([0, 1])).item()       # sqrt 2 apart: beyond the margin
     0.0
     """
-    z = F.normalize(z, dim=-1)
+    z = unit(z, dim=-1)
 
     def sums(start: int) -> Tensor:
         distance = torch.cdist(z[start : start + block], z, compute_mode="donot_use_mm_for_euclid_dist")
@@ -135,7 +136,7 @@ def mixed_margin(
     >>> mixed_margin(torch.eye(2), torch.eye(2), lam=1.0).item()
     0.0
     """
-    distance = (F.normalize(anchor, dim=-1) - F.normalize(mixture, dim=-1)).norm(dim=-1)
+    distance = (unit(anchor, dim=-1) - unit(mixture, dim=-1)).norm(dim=-1)
     total = anchor.new_zeros(())
     for weight, term in ((lam, F.relu(distance)), (1 - lam, F.relu(margin - distance))):
         total = total + weight * term.sum() / (term > 0).sum().clamp_min(1)

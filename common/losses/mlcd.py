@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from counterpoint.common.kernels import Index
-from counterpoint.common.losses.base import Objective, row_mean
+from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import uniform
 
@@ -76,7 +76,7 @@ class MLCD(Objective):
         kept = self._negatives(self.union(label[real]))
         lse = self.local_stats(q, centres, scale=self.scale, exclude=Index(label), valid_cols=kept).lse
         pull = torch.logsumexp(F.pad(pulls, (1, 0)), 1)  # the padded zero is the 1 of log(1 + sum)
-        return row_mean(F.softplus(lse) + pull)
+        return self.mean(F.softplus(lse) + pull)
 
     def _negatives(self, positive: Int[Tensor, "some"]) -> Tensor | None:
         if self.sampled == 1:

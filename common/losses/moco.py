@@ -1,12 +1,12 @@
 """MoCo's dictionary of past keys, and MoCHi's synthetic hard negatives from it."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from counterpoint.common.kernels import SameLabel, topk_scores
-from counterpoint.common.losses.base import Objective, dots, row_mean, softplus_gap
+from counterpoint.common.kernels.unit import unit
+from counterpoint.common.losses.base import Objective, dots, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import uniform
 from counterpoint.common.losses.queue import FeatureQueue
@@ -73,7 +73,7 @@ class MoCo(Objective):
         scale = self.logit_scale()
         positive = scale * dots(q, k)
         lse = self.negatives(q, scale, ids)
-        loss = row_mean(softplus_gap(lse, positive))
+        loss = self.mean(softplus_gap(lse, positive))
         if self.training:
             self.queue.push(k, ids)
         return loss
@@ -161,4 +161,4 @@ class MoCHi(MoCo):
         a, b = mixing(self.mixed, 1.0), mixing(self.mixed_with_query, 0.5)
         between = a * draw(self.mixed) + (1 - a) * draw(self.mixed)
         towards = b * q[:, None] + (1 - b) * draw(self.mixed_with_query)
-        return F.normalize(torch.cat([between, towards], 1), dim=-1)
+        return unit(torch.cat([between, towards], 1), dim=-1)

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from counterpoint.common.kernels import SameLabel, Self
-from counterpoint.common.losses.base import Objective, dots, row_mean
+from counterpoint.common.losses.base import Objective, dots
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
 
@@ -74,7 +74,7 @@ class MVDHEL(_MultiView):
         scale = self.logit_scale()
         negatives, some = self._own_view(z, group)
         pairs = torch.stack([scale * dots(v, w) for v, w in combinations(z, 2)])
-        return row_mean(negatives - torch.logsumexp(pairs, 0), some)
+        return self.mean(negatives - torch.logsumexp(pairs, 0), some)
 
 
 class DHEL(MVDHEL):
@@ -165,11 +165,11 @@ class MVInfoNCE(_MultiView):
             others = [torch.cat(z[:v] + z[v + 1 :]) for v in range(n)]
             negatives = torch.stack([self._drop(z[v], others[v], position, n - 1) for v in range(n)])
             positives = torch.logsumexp(cross, 1)
-            return row_mean(torch.logaddexp(negatives, positives) - positives)
+            return self.mean(torch.logaddexp(negatives, positives) - positives)
         everyone = torch.cat(z)
         negatives = self._drop(everyone, everyone, position, n).unflatten(0, (n, len(z[0])))
         everything = torch.cat([negatives[:, None], cross], 1).flatten(0, 1)
-        return row_mean(torch.logsumexp(everything, 0) - torch.logsumexp(cross.flatten(0, 1), 0))
+        return self.mean(torch.logsumexp(everything, 0) - torch.logsumexp(cross.flatten(0, 1), 0))
 
     def _drop(self, q: Tensor, k: Tensor, ids: Tensor, copies: int) -> Float[Tensor, "rows"]:
         rows = ids.repeat(len(q) // max(len(ids), 1))

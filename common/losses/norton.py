@@ -140,7 +140,7 @@ class NortonParagraph(Objective):
             plan = bucket_transport(similarity.detach(), bucket, epsilon=self.epsilon, iterations=self.iterations)
             return scale * (plan * similarity).sum((-2, -1))
 
-        return symmetric_cross_entropy(block_stats(score, x, block=self.block, over=self))
+        return symmetric_cross_entropy(block_stats(score, x, block=self.block, over=self), over=self)
 
 
 @torch.no_grad()

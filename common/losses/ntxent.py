@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from counterpoint.common.losses.base import Objective, row_mean, softplus_gap
+from counterpoint.common.losses.base import Objective, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
 
@@ -60,7 +60,7 @@ class NTXent(Objective):
     ) -> Float[Tensor, ""]:
         """The mean of `row_losses`, each multiplied by `weight` where it is given (`index` is not used)."""
         losses = self.row_losses(za, zb, group=group)
-        return row_mean(losses if weight is None else losses * weight)
+        return self.mean(losses if weight is None else losses * weight)
 
     def row_losses(
         self,
@@ -130,4 +130,4 @@ class MultiViewNTXent(NTXent):
             pairs = [(v, (total - v) / (len(z) - 1)) for v in z]
         else:
             pairs = list(combinations(z, 2))
-        return row_mean(torch.stack([self._pair(v, w, group) for v, w in pairs]))
+        return self.mean(torch.stack([self._pair(v, w, group) for v, w in pairs]))

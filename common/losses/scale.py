@@ -29,6 +29,8 @@ class LogitScale(nn.Module):
         self, temperature: float = 0.07, learnable: bool = True, max_scale: float = 100.0, min_scale: float = 1.0
     ):
         super().__init__()
+        if isinstance(temperature, bool) or not isinstance(temperature, int | float):
+            raise TypeError(f"temperature must be a number, got {type(temperature).__name__} {temperature!r}")
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
         if learnable and not min_scale * (1 - 1e-6) <= 1 / temperature <= max_scale * (1 + 1e-6):
@@ -48,7 +50,7 @@ class LogitScale(nn.Module):
         """The scale: a number where it is fixed, a 0-d tensor with a gradient where it is learnt."""
         if not self.learnable:
             return self._fixed
-        if self.training:
+        if self.training and not torch._C._are_functorch_transforms_active():
             with torch.no_grad():
                 low = math.log(self.min_scale) if self.min_scale > 0 else -math.inf
                 self.log_scale.clamp_(low, math.log(self.max_scale))

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from counterpoint.common.kernels import Diagonal, SameLabel, pair_sum
-from counterpoint.common.losses.base import Objective, dots, row_mean
+from counterpoint.common.losses.base import Objective, dots
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import LogitScale, Temperature, as_scale
 
@@ -74,6 +74,6 @@ class SigLIP(Objective):
             "backend": self.backend,
         }
         if group is None:
-            return row_mean(pair_sum(a, b, positive=Diagonal(), **arguments))
+            return self.mean(pair_sum(a, b, positive=Diagonal(), **arguments))
         negatives = pair_sum(a, b, exclude=SameLabel(group), **arguments)
-        return row_mean(negatives + F.softplus(-(scale * dots(a, b) + bias)))
+        return self.mean(negatives + F.softplus(-(scale * dots(a, b) + bias)))

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from counterpoint.common.kernels import SameLabel, Self
-from counterpoint.common.losses.base import Objective, row_mean
+from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
 
@@ -62,4 +62,4 @@ class SupCon(Objective):
         scale = self.logit_scale()
         denominator = self.stats(z, z, scale=scale, exclude=Self())
         score, mass = self.target(z, z, SameLabel(label, exclude_self=True))
-        return row_mean(denominator.lse - scale * score / mass.clamp_min(1), mass > 0)
+        return self.mean(denominator.lse - scale * score / mass.clamp_min(1), mass > 0)

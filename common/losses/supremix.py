@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from counterpoint.common.losses.base import Objective, dots, row_mean
+from counterpoint.common.losses.base import Objective, dots
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import beta
 
@@ -64,7 +64,7 @@ class SupReMix(Objective):
         a, b = self.embed(za, zb)
         z, y = torch.cat([a, b]), target.to(a.dtype).repeat(2)
         mixing = self.agreed(self.draw(self.count(z), z))[self.own(z)]
-        return row_mean(self.row_losses(z, y, mixing))
+        return self.mean(self.row_losses(z, y, mixing))
 
     @torch.no_grad()
     def draw(self, rows: int, like: Tensor) -> Float[Tensor, "rows rows"]:

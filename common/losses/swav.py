@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from counterpoint.common.kernels import Gibbs, sinkhorn
-from counterpoint.common.losses.base import Objective, row_mean
+from counterpoint.common.kernels.unit import unit
+from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.queue import FeatureQueue
 from counterpoint.common.losses.scale import Temperature, as_scale
@@ -70,7 +70,7 @@ class SwAV(Objective):
         backend: str = "auto",
     ):
         super().__init__(normalize=normalize, distributed=distributed, backend=backend)
-        self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, dim), dim=1))
+        self.prototypes = nn.Parameter(unit(torch.randn(prototypes, dim), dim=1))
         self.logit_scale = as_scale(temperature)
         self.epsilon, self.iterations, self.assign = epsilon, iterations, tuple(assign)
         self.queues = (
@@ -83,7 +83,7 @@ class SwAV(Objective):
         if len(crops) < 2 or max(self.assign) >= len(crops):
             raise ValueError(f"SwAV needs at least two crops and those in assign={self.assign}, got {len(crops)}")
         z = self.embed(*crops)
-        prototypes, scale = F.normalize(self.prototypes.to(z[0].dtype), dim=1), self.logit_scale()
+        prototypes, scale = unit(self.prototypes.to(z[0].dtype), dim=1), self.logit_scale()
         lse = [self.local_stats(v, prototypes, scale=scale).lse for v in z]
         losses = []
         for place, t in enumerate(self.assign):
@@ -92,7 +92,7 @@ class SwAV(Objective):
             for v in range(len(z)):
                 if v != t:
                     score, _ = self.local_target(z[v], prototypes, target)
-                    others.append(row_mean(lse[v] - scale * score))
+                    others.append(self.mean(lse[v] - scale * score))
             losses.append(torch.stack(others).mean())
         return torch.stack(losses).mean()
 

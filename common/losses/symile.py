@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from counterpoint.common.kernels import Diagonal, Self
-from counterpoint.common.losses.base import Objective, row_mean, softplus_gap
+from counterpoint.common.losses.base import Objective, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import permutation
 from counterpoint.common.losses.scale import LogitScale, Temperature, as_scale
@@ -86,9 +86,8 @@ class Symile(Objective):
         scale, positive = self.logit_scale(), multilinear(*z)
         everyone, own = [self.union(v) for v in z], self.own(z[0])
         rows = self._permuted if self.negatives == "n" else self._all_products
-        return torch.stack(
-            [row_mean(rows(v, everyone[:i] + everyone[i + 1 :], own, scale, scale * positive)) for i, v in enumerate(z)]
-        ).mean()
+        terms = [rows(v, everyone[:i] + everyone[i + 1 :], own, scale, scale * positive) for i, v in enumerate(z)]
+        return torch.stack([self.mean(term) for term in terms]).mean()
 
     def _permuted(
         self, anchor: Tensor, others: list[Tensor], own: slice, scale: float | Tensor, positive: Tensor

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from counterpoint.common.kernels import Diagonal, SameLabel
 from counterpoint.common.losses.albef import ALBEFContrast, Side
-from counterpoint.common.losses.base import Objective, row_mean, softplus_gap
+from counterpoint.common.losses.base import Objective, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
 
@@ -145,4 +145,4 @@ class TCL(ALBEFContrast):
         stats = self.local_stats(
             side.q, side.keys, scale=self.logit_scale(), positive=Diagonal(side.first), exclude=exclude
         )
-        return row_mean(stats.lse - stats.positive if side.ids is None else softplus_gap(stats.lse, stats.positive))
+        return self.mean(stats.lse - stats.positive if side.ids is None else softplus_gap(stats.lse, stats.positive))

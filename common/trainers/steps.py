@@ -51,6 +51,8 @@ def cached_gradients(
 
     Source: Gao et al., "Scaling deep contrastive learning batch size under memory limited setup", RepL4NLP 2021.
     """
+    if micro_batch_size is not None and micro_batch_size < 1:
+        raise ValueError(f"micro_batch_size must be a positive number of samples (or None), got {micro_batch_size}")
     n = rows(batch)
     size = micro_batch_size or n
     chunks = [cut(batch, i, min(i + size, n)) for i in range(0, n, size)]

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from counterpoint.common.kernels import Diagonal, Self, contrast_stats
+from counterpoint.common.kernels.unit import unit
 from counterpoint.common.losses import NTXent
 from counterpoint.common.trainers import ContrastiveSystem, Datasets
 from counterpoint.graphs.configs import GraphCLConfig
@@ -53,7 +53,7 @@ class GraphCL(ContrastiveSystem):
         one, two = embeddings["view1"], embeddings["view2"]
         if self.config.positive_in_denominator:
             return {"nt_xent": self.contrast(one, two)}
-        one, two = normalize(one, dim=1), normalize(two, dim=1)
+        one, two = unit(one, dim=1), unit(two, dim=1)
         stats = contrast_stats(one, two, scale=1 / self.config.temperature, positive=Diagonal(), exclude=Self())
         row = torch.where(stats.count > 0, stats.lse - stats.positive, torch.zeros_like(stats.lse))
         return {"graphcl": row.mean()}
@@ -64,4 +64,4 @@ class GraphCL(ContrastiveSystem):
 
     def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
         """The same vector at unit length, for search."""
-        return {"molecule": normalize(self.gcn(batch["molecule"]), dim=1)}
+        return {"molecule": unit(self.gcn(batch["molecule"]), dim=1)}

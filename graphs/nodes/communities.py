@@ -8,16 +8,16 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from counterpoint.common.kernels import Index, contrast_stats, one_way_loss
+from counterpoint.common.kernels.unit import unit
 
 
 def community_assignment(
     h: Float[Tensor, "nodes dim"], centres: Float[Tensor, "communities dim"], temperature: float
 ) -> Float[Tensor, "nodes communities"]:
     """R = softmax(sg(h) c^T / T): the gradient reaches the centres only. Both are normalized here."""
-    return (normalize(h.detach(), dim=1) @ normalize(centres, dim=1).T / temperature).softmax(1)
+    return (unit(h.detach(), dim=1) @ unit(centres, dim=1).T / temperature).softmax(1)
 
 
 def deca_loss(
@@ -43,7 +43,7 @@ def node_loss(h1: Float[Tensor, "nodes dim"], h2: Float[Tensor, "nodes dim"], te
 
     One direction, as the official code computes it. Both views are normalized here.
     """
-    return one_way_loss(normalize(h1, dim=1) / temperature, normalize(h2, dim=1))
+    return one_way_loss(unit(h1, dim=1) / temperature, unit(h2, dim=1))
 
 
 def community_centroids(
@@ -64,7 +64,7 @@ def community_loss(
 
     C2_k is the detached mean of view 2's members of community k. Empty communities are left out.
     """
-    h1, h2 = normalize(h1, dim=1), normalize(h2, dim=1)
+    h1, h2 = unit(h1, dim=1), unit(h2, dim=1)
 
     def one_way(query: Tensor, other: Tensor, assignment: Tensor) -> Tensor:
         label = assignment.argmax(1)

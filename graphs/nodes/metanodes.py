@@ -11,9 +11,9 @@ import warnings
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from counterpoint.common.kernels import Self, contrast_stats
+from counterpoint.common.kernels.unit import unit
 
 
 def influence(edge_index: Int[Tensor, "2 edges"], n_nodes: int, order: int, *, sum_orders: bool = True) -> Tensor:
@@ -62,13 +62,13 @@ def metanode_loss(
     """
     if len(cluster) != len(z) or tuple(weights.shape) != (len(z), len(z)):
         raise ValueError(f"{len(z)} nodes need as many clusters ({len(cluster)}) and weights ({tuple(weights.shape)})")
-    unit = normalize(z, dim=1)
+    rows = unit(z, dim=1)
     row, column = weights.indices()
-    cosine = (unit[row] * unit[column]).sum(1).masked_fill(row == column, 0.0)
+    cosine = (rows[row] * rows[column]).sum(1).masked_fill(row == column, 0.0)
     positive = z.new_zeros(len(z)).index_add(0, row, weights.values().to(z) * (tau * cosine).exp())
     members, dense_cluster = torch.unique(cluster, return_inverse=True)
     centres = z.new_zeros(len(members), z.shape[1]).index_add(0, dense_cluster, z)
-    centres = normalize(centres, dim=1)
+    centres = unit(centres, dim=1)
     others = contrast_stats(centres, centres, scale=tau, exclude=Self()).lse
     negative = torch.logaddexp(others, torch.zeros_like(others))  # the self term, exp(0)
     return torch.logaddexp(negative, negative.new_tensor(eps).log()).mean() - (positive + eps).log().mean()
@@ -80,8 +80,8 @@ def full_loss(z: Float[Tensor, "nodes dim"], weights: Tensor, tau: float, eps: f
     positive_only = metanode_loss(z, weights, torch.zeros_like(each), tau, eps)
     # With one cluster the negative term is log(exp(0) + eps), a constant that is taken back out.
     constant = torch.log(z.new_tensor(1.0 + eps))
-    unit = normalize(z, dim=1)
-    others = contrast_stats(unit, unit, scale=tau, exclude=Self()).lse
+    rows = unit(z, dim=1)
+    others = contrast_stats(rows, rows, scale=tau, exclude=Self()).lse
     return positive_only - constant + torch.logaddexp(others, torch.zeros_like(others)).mean()
 
 

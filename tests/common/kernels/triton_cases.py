@@ -260,9 +260,9 @@ def test_half_precision_inputs_with_tiny_upstream(dtype, blocks, monkeypatch):
 
 
 def test_separated_pairs_keep_their_gradient():
-    """p - 1 is formed before rounding: at scale 100 on matched pairs the gradient is still right, even in bfloat16."""
+    """p - 1 is formed before rounding: at a loss of 2e-5 nats the gradient is still right, even in bfloat16."""
     q, k = features(40, 40, 32, spread=0.02, dtype=torch.bfloat16)
-    problem = flatten(q, k, scale=100.0, positive=Diagonal())[0]
+    problem = flatten(q, k, scale=20.0, positive=Diagonal())[0]
     stats, reference = TritonBackend().forward(problem), exact(problem)
     outputs = dense.statistics(reference)
     (outputs.lse - outputs.positive).sum().backward()

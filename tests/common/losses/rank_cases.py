@@ -86,8 +86,9 @@ class EvenMix(losses.SupReMix):
         return like.new_full((rows, rows), 0.3)
 
 
-# Means over rows: ranks that weigh by their numbers of rows, one of them without any, still give the whole mean.
-UNEVEN = ("InfoNCE", "InfoNCE soft targets", "NTXent", "SupCon", "CWCL", "GRAM", "HardContrastive", "SwAV", "Symile")
+# Means over rows: ranks of unequal size, one of them without any row, average to the whole mean.
+UNEVEN = ("InfoNCE", "InfoNCE soft targets", "NTXent", "SupCon", "CWCL", "GRAM", "HardContrastive", "SwAV", "Symile",
+          "DCL", "DHEL", "HCL", "MVDHEL", "SigLIP")  # fmt: skip
 
 
 def targets(at: slice):
@@ -256,10 +257,9 @@ def main(rank: int, store: str) -> None:
         if cut != ROWS and name not in UNEVEN:
             continue
         here = slice(0, cut) if rank == 0 else slice(cut, ALL)
-        weight = (here.stop - here.start) * WORLD / ALL
         value, rows, shared, buffers = outcome(case, "none", slice(0, ALL))
         for mode in ("gather", "ring"):
-            mean, mine, own, state = outcome(case, mode, here, weight)
+            mean, mine, own, state = outcome(case, mode, here)
             dist.all_reduce(mean)
             gaps = [gap(mean / WORLD, value)]
             gaps += [gap(g / WORLD, w[here]) for g, w in zip(mine, rows, strict=True)]

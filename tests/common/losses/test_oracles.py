@@ -13,7 +13,7 @@ from counterpoint.common.losses.dcl import DCL
 from counterpoint.common.losses.dexml import DecoupledSoftmax, MultiLabelSigmoid, MultiLabelSoftmax
 from counterpoint.common.losses.gap import Alignment, Uniformity
 from counterpoint.common.losses.hcl import HCL
-from counterpoint.common.losses.m3col import MixCo
+from counterpoint.common.losses.m3col import MixCo, SoftClip
 from counterpoint.common.losses.multiview import DHEL, MVDHEL, MVInfoNCE
 from counterpoint.common.losses.norton import Norton
 from counterpoint.common.losses.rebalance import BMC, BNI, GAI, BalancedSoftmax
@@ -62,6 +62,7 @@ def test_m3col(oracle):
     params = oracle.fixture("m3col_mixco")["params"]
     perm, mixing = torch.tensor(params["perm"]), torch.tensor(params["betas"], dtype=DOUBLE)
     oracle.check("m3col_mixco", lambda x, y: MixCo(0.1)(x, y, perm=perm, mixing=mixing))
+    oracle.check("m3col_softclip", SoftClip())
 
 
 @pytest.mark.parametrize(
