@@ -10,7 +10,7 @@ import torch
 
 from counterpoint.audio_speech.configs import AudioSheetConfig, Rendition, SheetDataConfig
 from counterpoint.audio_speech.engrave import SCORE_SUFFIXES, engrave
-from counterpoint.audio_speech.features import read_audio, spectrogram
+from counterpoint.audio_speech.features import analyse, read_audio
 from counterpoint.audio_speech.render import Job, Piece, play, render
 from counterpoint.audio_speech.snippets import audio_window, sheet_window
 from counterpoint.common.data import Manifest
