@@ -41,7 +41,7 @@ def query(file: Path, modality: str, config: AudioSheetConfig) -> dict[str, Any]
     file, data = Path(file), config.data
     sample: dict[str, Any] = {"index": 0, "id": file.name, "group": file.name}
     if modality == "audio":
-        spectrum = spectrogram(read_audio(file, data.spectrogram.sample_rate), data.spectrogram)
+        spectrum = analyse(read_audio(file, data.spectrogram.sample_rate), data.spectrogram)
         return {**sample, "audio": torch.from_numpy(audio_window(spectrum, len(spectrum) / 2, data.frames))}
     if modality != "sheet":
         raise InputError(f"modality {modality!r} is unknown; audio-sheet has sheet and audio")

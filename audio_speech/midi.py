@@ -56,7 +56,7 @@ def midi_to_musicxml(path: str | Path, target: str | Path) -> Path:
         score = converter.parse(path, format="midi", forceSource=True, storePickle=False)
     except (Music21Exception, ValueError, IndexError, TypeError, AttributeError, EOFError) as error:
         raise InputError(f"{path.name}: damaged MIDI ({' '.join(str(error).split())[:120]})") from error
-    flat = score.flatten()
+    flat = score.stripTies().flatten()  # music21 has cut held notes at its bars
     staves = {True: stream.Part(id="upper"), False: stream.Part(id="lower")}
     for element in flat.notes:
         if not isinstance(element, (note.Note, chord.Chord)):
@@ -77,9 +77,30 @@ def midi_to_musicxml(path: str | Path, target: str | Path) -> Path:
             staff.insert(signature.offset, signature)
         for offset, mark in marks.items() if upper else ():
             staff.insert(offset, mark)
+        staff = staff.makeMeasures()
+        staff.makeTies(inPlace=True)
+        _tie(staff, [(float(n.offset), float(n.offset + n.quarterLength), n.pitch.midi) for n in part.notes])
         piano.insert(0, staff)
     try:
         piano.write("musicxml", fp=str(target))
     except Music21Exception as error:
         raise InputError(f"{path.name}: cannot be written as a score ({' '.join(str(error).split())[:120]})") from error
     return target
+
+
+def _tie(staff, notes: list[tuple[float, float, int]]) -> None:
+    """Tie the slices of each held note, and only those: between bars and within, in chords that move beside it."""
+    from music21 import tie
+
+    spans: dict[int, list[tuple[float, float]]] = {}
+    for onset, end, midi in notes:
+        spans.setdefault(midi, []).append((onset, end))
+    for element in staff.recurse().notes:
+        begin = float(element.getOffsetInHierarchy(staff))
+        end = begin + float(element.quarterLength)
+        for single in getattr(element, "notes", (element,)):
+            held = spans.get(single.pitch.midi, ())
+            since = any(o < begin - 1e-6 and begin + 1e-6 < e for o, e in held)
+            beyond = any(o < end - 1e-6 and end + 1e-6 < e for o, e in held)
+            kind = {(True, True): "continue", (True, False): "stop", (False, True): "start"}.get((since, beyond))
+            single.tie = tie.Tie(kind) if kind else None
