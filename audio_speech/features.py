@@ -68,7 +68,8 @@ def spectrogram(
 def loudness(wave: Float[np.ndarray, " samples"], block: int = 1102) -> float:
     """Root mean square of the loud parts: the 95th percentile over blocks of 50 ms, which neither a click nor a pause
     moves."""
-    blocks = np.resize(wave, (1, len(wave))) if len(wave) < block else wave[: len(wave) // block * block].reshape(-1, block)
+    block = max(min(block, len(wave)), 1)
+    blocks = wave[: len(wave) // block * block].reshape(-1, block)
     return float(np.percentile(np.sqrt(np.mean(np.square(blocks, dtype=np.float64), axis=1)), 95)) if len(wave) else 0.0
 
 

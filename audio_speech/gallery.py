@@ -47,7 +47,7 @@ def modality_of(file: Path) -> str | None:
 
 
 def query(file: Path, modality: str, config: AudioSheetConfig) -> dict[str, Any]:
-    """A user's file as one sample: its middle window, and under `windows` the whole file in windows that overlap by half.
+    """A user's file as one sample: its middle window, and under `windows` all of it, overlapping by half.
 
     `audio` takes WAV, FLAC, OGG and MP3; `sheet` takes a score, or a picture of one two-staff system (scaled to the
     training height). A file of one window has no `windows`.

@@ -71,7 +71,7 @@ def _unpack(content: bytes, name: str) -> bytes:
                     raise InputError(f"{name}: not a readable score: the archive names no score inside; export it anew")
                 root = scores[0]
             return archive.read(root)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, UnicodeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, UnicodeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{name}: not a readable score: a damaged archive ({reason}); export it anew") from None
 
@@ -123,7 +123,8 @@ class _Strict:
             ends = code in (3, 5) or (code == 6)  # no element found, unclosed token, partial character
             words = "the XML ends early: the file was cut" if ends else f"damaged XML ({error})"
             where = f" at line {error.lineno}" if isinstance(error, expat.ExpatError) else ""
-            raise InputError(f"{self.name}: not a readable score: {words}{where if ends else ''}; export it anew") from None
+            said = f"{words}{where if ends else ''}; export it anew"
+            raise InputError(f"{self.name}: not a readable score: {said}") from None
 
     def refuse(self, words: str) -> None:
         line = self.parser.CurrentLineNumber

@@ -266,7 +266,7 @@ def _tell_left_out(pieces: list[Piece], seconds: float) -> None:
     printed = sum(len(np.unique(piece.engraving.places)) for piece in pieces)
     left_out = printed - sum(len(piece.engraving.snippets(seconds)) for piece in pieces)
     if left_out:
-        note(f"{left_out} of {printed} printed onsets are left out: repeats and jumps sound within every window of them")
+        note(f"{left_out} of {printed} printed onsets are left out: every window of them crosses a jump")
 
 
 def spread(

@@ -93,7 +93,7 @@ def test_repeats_endings_and_jumps_are_played(tmp_path, bars, order):
     columns = {}
     for (_, column), place in zip(found.onsets, found.places):
         columns.setdefault(place, set()).add(column)
-    assert all(len(several) == 1 for several in columns.values()), "one printed place has one column, however often played"
+    assert all(len(several) == 1 for several in columns.values()), "one printed place has one column"
     assert len(columns) == 2 * len(set(order))
     assert len(found.snippets(0.0)) == 2 * len(set(order)), "each printed onset is one snippet"
     times = found.onsets[found.snippets(0.75), 0]
@@ -111,7 +111,7 @@ def test_tempo_marks_hold_from_where_they_stand_also_within_a_bar_and_at_a_repea
     assert engrave(tmp_path / "b.musicxml").onsets[:3, 0].tolist() == pytest.approx([0, 1, 1.5])
     dotted = "<metronome><beat-unit>quarter</beat-unit><beat-unit-dot/><per-minute>40</per-minute></metronome>"
     mark = f"<direction><direction-type>{dotted}</direction-type></direction>"
-    assert engrave(score(tmp_path / "c.musicxml", [(mark, "")])).seconds == pytest.approx(2.0), "40 dotted are 60 quarters"
+    assert engrave(score(tmp_path / "c.musicxml", [(mark, "")])).seconds == pytest.approx(2.0), "60 quarters"
     assert TempoMap([]).seconds(4) == 2.0
 
 
@@ -172,7 +172,7 @@ def test_midi_tempos_and_held_notes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("division", "cut", "message"), [(0, 0, "0 ticks per quarter"), (0xE728, 0, "SMPTE"), (96, 10, "cut within track 1")]
+    ("division", "cut", "message"), [(0, 0, "0 ticks"), (0xE728, 0, "SMPTE"), (96, 10, "cut within track 1")]
 )
 def test_midi_that_has_no_beats_or_is_cut_says_so(tmp_path, division, cut, message):
     path = midi(tmp_path / "a.mid", struck(60, 0, 96), division)
