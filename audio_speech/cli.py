@@ -35,5 +35,6 @@ vertical = Vertical(
     demo=f"{_COMMANDS}:demo",
     gallery="counterpoint.audio_speech.gallery:picture",
     query="counterpoint.audio_speech.gallery:query",
+    modality_of="counterpoint.audio_speech.gallery:modality_of",
     checks="counterpoint.audio_speech.fidelity:CHECKS",
 )

@@ -10,17 +10,19 @@ import hashlib
 import io
 import re
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
 from counterpoint.audio_speech.configs import EngravingConfig
+from counterpoint.audio_speech.score_time import Printed, ScoreTime, perform, read_time
+from counterpoint.audio_speech.scores import SCORE_SUFFIXES as SCORE_SUFFIXES
+from counterpoint.audio_speech.scores import read_score
 from counterpoint.common.errors import InputError
 
-SCORE_SUFFIXES = (".mxl", ".musicxml", ".xml", ".mei")
-REVISION = 1  # raise when the same score and settings would give other pixels or other notes
+REVISION = 2  # raise when the same score and settings would give other pixels or other notes
 
 _MEI = "{http://www.music-encoding.org/ns/mei}"
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -39,12 +41,17 @@ class Engraving:
 
     Attributes:
         strip: `[height, width]` uint8, 0 is ink and 255 is paper.
-        notes: `[notes, 4]` float64: onset and offset in seconds at the score's tempo, MIDI pitch, pixel column of the
-            note head's centre; sorted by onset and pitch. Tied notes are one.
+        notes: `[notes, 4]` float64: onset and offset in seconds as performed (tempo marks, repeats, endings, jumps),
+            MIDI pitch as it sounds, pixel column of the note head's centre; sorted by onset and pitch. Tied notes are
+            one. A printed note that is played twice stands here twice, with one column.
+        printed: `[notes]` the place in quarters at which each is printed; None: printed in the order of the onsets.
+        jumps: seconds at which the performance leaves one place of the print for another.
     """
 
     strip: np.ndarray
     notes: np.ndarray
+    printed: np.ndarray | None = None
+    jumps: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @property
     def onsets(self) -> np.ndarray:
@@ -52,6 +59,26 @@ class Engraving:
         times, which = np.unique(self.notes[:, 0], return_inverse=True)
         columns = np.bincount(which, self.notes[:, 3]) / np.bincount(which)
         return np.stack([times, columns], axis=1)
+
+    @property
+    def places(self) -> np.ndarray:
+        """`[onsets]`: the printed quarter of every onset; performances of one printed place share it."""
+        times, which = np.unique(self.notes[:, 0], return_inverse=True)
+        if self.printed is None:
+            return np.arange(len(times), dtype=np.float64)
+        first = np.full(len(times), np.inf)
+        np.minimum.at(first, which, self.printed)
+        return first.round(4)
+
+    def snippets(self, seconds: float) -> list[int]:
+        """Onsets fit for a pair of sound and print: for every printed place its first performance during which, for
+        `seconds` before and after, the music goes on as it is printed. A window across a jump would sound like bars
+        that do not stand beside each other; places that only such windows have are left out."""
+        times, places, taken = self.onsets[:, 0], self.places, {}
+        for onset, (time, place) in enumerate(zip(times, places)):
+            if place not in taken and not np.any(np.abs(self.jumps - time) < seconds - 1e-6):
+                taken[place] = onset
+        return sorted(taken.values())
 
     @property
     def seconds(self) -> float:
@@ -81,16 +108,17 @@ def engrave(path: str | Path, config: EngravingConfig | None = None) -> Engravin
         "pageMarginTop": 100, "pageMarginBottom": 100, "pageMarginLeft": 50, "pageMarginRight": 50,
     })  # fmt: skip
     mei = _read(toolkit, path)
+    time = read_time(toolkit, mei, path.name)
     mei = condense(mei, path.name)
     if not toolkit.loadData(mei):
         raise InputError(f"{path.name}: the condensed score cannot be laid out; check the file in a notation program")
     ties = _ties(mei)
     svg = toolkit.renderToSVG(1)
     columns, middle, zoom = _geometry(svg, path.name)
-    notes = _notes(toolkit, columns, ties, zoom)
+    notes, printed, jumps = _notes(toolkit, columns, ties, zoom, time)
     if len(notes) == 0:
-        raise InputError(f"{path.name}: the score has no sounding notes")
-    return Engraving(_raster(svg, middle * zoom, config.height), notes)
+        raise InputError(f"{path.name}: no pitched notes that sound (unpitched percussion is not played)")
+    return Engraving(_raster(svg, middle * zoom, config.height), notes, printed, jumps)
 
 
 def engraving_key(path: str | Path, config: EngravingConfig) -> dict:
@@ -110,13 +138,15 @@ def engrave_to(path: str | Path, config: EngravingConfig, target: Path) -> None:
     """Engrave and write the result as one compressed `.npz` (no pickled objects)."""
     engraving = engrave(path, config)
     with Path(target).open("wb") as file:
-        np.savez_compressed(file, strip=engraving.strip, notes=engraving.notes)
+        np.savez_compressed(
+            file, strip=engraving.strip, notes=engraving.notes, printed=engraving.printed, jumps=engraving.jumps
+        )
 
 
 def load_engraving(path: Path) -> Engraving:
     """Read what `engrave_to` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
-        return Engraving(arrays["strip"], arrays["notes"])
+        return Engraving(*(arrays[name] for name in ("strip", "notes", "printed", "jumps")))
 
 
 def condense(mei: str, name: str) -> str:
@@ -138,11 +168,7 @@ def condense(mei: str, name: str) -> str:
 
 
 def _read(toolkit, path: Path) -> str:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if path.suffix.lower() not in SCORE_SUFFIXES:
-        raise InputError(f"{path.name}: {path.suffix or 'no suffix'} is not a score; give {', '.join(SCORE_SUFFIXES)}")
-    loaded = toolkit.loadFile(str(path)) if path.stat().st_size else False
+    loaded = toolkit.loadData(read_score(path))
     mei = toolkit.getMEI() if loaded else ""
     if "<note" not in mei:
         raise InputError(f"{path.name}: not a readable score with notes (damaged, empty, or another format)")
@@ -268,25 +294,30 @@ def _geometry(svg: str, name: str) -> tuple[dict[str, float], float, float]:
     return columns, top + (lines[0][0] + lines[-1][1]) / 2, zoom
 
 
-def _notes(toolkit, columns: dict[str, float], ties: dict[str, str], zoom: float) -> np.ndarray:
-    onset, offset = {}, {}
-    for event in toolkit.renderToTimemap({"includeRests": False}):
+def _notes(
+    toolkit, columns: dict[str, float], ties: dict[str, str], zoom: float, time: ScoreTime
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    onset, offset, within, bars, bar, place = {}, {}, {}, {}, "", 0.0
+    for event in toolkit.renderToTimemap({"includeRests": True, "includeMeasures": True}):
+        place = event["qstamp"]
+        if "measureOn" in event:
+            bar = event["measureOn"]
+            bars[bar] = place
         for note in event.get("on", ()):
-            onset.setdefault(note, event["tstamp"] / 1000)
+            onset.setdefault(note, place)
+            within.setdefault(note, bar)
         for note in event.get("off", ()):
-            offset[note] = event["tstamp"] / 1000
-    rows = {}
-    for note in sorted(onset, key=onset.get):
-        first = note
-        while first in ties and ties[first] in rows:
-            first = ties[first]
-        if first != note:
-            rows[first][1] = max(rows[first][1], offset.get(note, onset[note]))
-        elif note in columns and offset.get(note, 0.0) > onset[note]:
-            pitch = toolkit.getMIDIValuesForElement(note)["pitch"]
-            rows[note] = [onset[note], offset[note], pitch, columns[note] * zoom - 0.5]  # pixel k covers k to k + 1
-    table = np.array(list(rows.values()), dtype=np.float64).reshape(-1, 4)
-    return table[np.lexsort((table[:, 2], table[:, 0]))]
+            offset[note] = place
+    ends = [*list(bars.values())[1:], place]
+    spans = {bar: (begin, end) for (bar, begin), end in zip(bars.items(), ends)}
+    notes = {}
+    for note in onset:
+        if note in time.unpitched or note not in columns or offset.get(note, 0.0) <= onset[note]:
+            continue
+        pitch = toolkit.getMIDIValuesForElement(note)["pitch"] + time.shift.get(note, 0)
+        column = columns[note] * zoom - 0.5  # pixel k covers k to k + 1
+        notes[note] = Printed(onset[note], offset[note], pitch, column, within[note])
+    return perform(notes, spans, ties, time)
 
 
 def _raster(svg: str, middle: float, height: int) -> np.ndarray:

@@ -10,8 +10,14 @@ from jaxtyping import Float
 
 from counterpoint.audio_speech.configs import SpectrogramConfig
 from counterpoint.common.errors import InputError
+from counterpoint.common.progress import note
 
-REVISION = 1  # raise when the same waveform and settings would give another spectrogram
+REVISION = 2  # raise when the same waveform and settings would give another spectrogram
+
+LEVEL = 0.1
+"""Root mean square that the loud parts of every sound are brought to."""
+SILENT = 3e-5
+"""Sounds whose loud parts are below this (-90 dB, the noise of 16-bit dither) are silent."""
 
 
 @lru_cache(maxsize=8)
@@ -59,11 +65,35 @@ def spectrogram(
     return np.log10(1 + magnitude.astype(np.float32) @ log_filterbank(config))
 
 
+def loudness(wave: Float[np.ndarray, " samples"], block: int = 1102) -> float:
+    """Root mean square of the loud parts: the 95th percentile over blocks of 50 ms, which neither a click nor a pause
+    moves."""
+    block = max(min(block, len(wave)), 1)
+    blocks = wave[: len(wave) // block * block].reshape(-1, block)
+    return float(np.percentile(np.sqrt(np.mean(np.square(blocks, dtype=np.float64), axis=1)), 95)) if len(wave) else 0.0
+
+
+def analyse(
+    wave: Float[np.ndarray, " samples"], config: SpectrogramConfig | None = None
+) -> Float[np.ndarray, "frames bands"]:
+    """The features of training and of queries: the spectrogram at the level `LEVEL`, however loud the recording is.
+
+    >>> wave = np.sin(np.arange(22050) / 10).astype(np.float32)
+    >>> bool(np.allclose(analyse(wave), analyse(0.01 * wave), atol=1e-4))
+    True
+    """
+    level = loudness(wave)
+    return spectrogram(wave * np.float32(LEVEL / level) if level > 0 else wave, config)
+
+
 def read_audio(path: str | Path, sample_rate: int = 22050) -> Float[np.ndarray, " samples"]:
     """Read WAV, FLAC, OGG or MP3 through soundfile: channels averaged, resampled, float32.
 
+    Channels that cancel each other (one of them inverted) are not averaged; the loudest is taken, with a note. Clipped
+    recordings are noted too.
+
     Raises:
-        InputError: the file is missing, no audio, or empty.
+        InputError: the file is missing, no audio, empty, silent, or has samples that are not finite.
     """
     import soundfile
 
@@ -74,10 +104,20 @@ def read_audio(path: str | Path, sample_rate: int = 22050) -> Float[np.ndarray, 
         wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise InputError(f"{path.name}: not readable as WAV, FLAC, OGG or MP3 ({error})") from None
-    wave = wave.mean(axis=1)
-    if len(wave) == 0 or not np.isfinite(wave).all():
-        raise InputError(f"{path.name}: {'no samples' if len(wave) == 0 else 'samples that are not finite'}")
-    return resample(wave, rate, sample_rate)
+    if len(wave) == 0:
+        raise InputError(f"{path.name}: no samples; give a recording with sound")
+    if bad := int((~np.isfinite(wave)).sum()):
+        raise InputError(f"{path.name}: {bad} of {wave.size} samples are not finite; export the recording anew")
+    mono, block = wave.mean(axis=1), max(rate // 20, 1)
+    levels = [loudness(channel, block) for channel in wave.T]
+    if max(levels) < SILENT:
+        raise InputError(f"{path.name}: the recording is silent; give one with sound")
+    if loudness(mono, block) < 0.1 * max(levels):
+        mono = wave[:, int(np.argmax(levels))]
+        note(f"{path.name}: the channels cancel each other; only channel {int(np.argmax(levels)) + 1} is used")
+    if (share := float((np.abs(wave) >= 0.9999).mean())) > 1e-3:
+        note(f"{path.name}: {100 * share:.1f} % of the samples are at full scale; the recording is probably clipped")
+    return resample(mono, rate, sample_rate)
 
 
 def resample(wave: Float[np.ndarray, " samples"], rate: int, target: int) -> Float[np.ndarray, " resampled"]:

@@ -10,7 +10,7 @@ import torch
 
 from counterpoint.audio_speech.configs import AudioSheetConfig, Rendition, SheetDataConfig
 from counterpoint.audio_speech.engrave import SCORE_SUFFIXES, engrave
-from counterpoint.audio_speech.features import read_audio, spectrogram
+from counterpoint.audio_speech.features import analyse, read_audio
 from counterpoint.audio_speech.render import Job, Piece, play, render
 from counterpoint.audio_speech.snippets import audio_window, sheet_window
 from counterpoint.common.data import Manifest
@@ -19,6 +19,8 @@ from counterpoint.common.report import GalleryRow, Media, Report
 from counterpoint.common.vertical import Outcome
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff")
+MOST_WINDOWS = 200
 
 
 def picture(sample: dict[str, Any], modality: str) -> Media:
@@ -32,26 +34,55 @@ def picture(sample: dict[str, Any], modality: str) -> Media:
     return Media(label, image=large, audio=sound, cmap="magma")
 
 
+def modality_of(file: Path) -> str | None:
+    """What a file is by its kind: `audio`, `sheet` (a score or a picture), or None.
+
+    >>> modality_of(Path("recording.FLAC")), modality_of(Path("score.mxl"))
+    ('audio', 'sheet')
+    """
+    suffix = Path(file).suffix.lower()
+    if suffix in AUDIO_SUFFIXES:
+        return "audio"
+    return "sheet" if suffix in (*SCORE_SUFFIXES, *IMAGE_SUFFIXES) else None
+
+
 def query(file: Path, modality: str, config: AudioSheetConfig) -> dict[str, Any]:
-    """A user's file as one sample: its middle window.
+    """A user's file as one sample: its middle window, and under `windows` all of it, overlapping by half.
 
     `audio` takes WAV, FLAC, OGG and MP3; `sheet` takes a score, or a picture of one two-staff system (scaled to the
-    training height).
+    training height). A file of one window has no `windows`.
+
+    Raises:
+        InputError: unreadable, silent, or a sound shorter than half a window.
     """
     file, data = Path(file), config.data
     sample: dict[str, Any] = {"index": 0, "id": file.name, "group": file.name}
     if modality == "audio":
-        spectrum = spectrogram(read_audio(file, data.spectrogram.sample_rate), data.spectrogram)
-        return {**sample, "audio": torch.from_numpy(audio_window(spectrum, len(spectrum) / 2, data.frames))}
-    if modality != "sheet":
-        raise InputError(f"modality {modality!r} is unknown; audio-sheet has sheet and audio")
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
-    if file.suffix.lower() in SCORE_SUFFIXES:
-        strip = engrave(file, data.engraving).strip
+        spectrum, wide = analyse(read_audio(file, data.spectrogram.sample_rate), data.spectrogram), data.frames
+        rate = data.spectrogram.frames_per_second
+        if len(spectrum) < wide / 2:
+            raise InputError(
+                f"{file.name}: the recording is too short ({len(spectrum) / rate:.1f} s); give at least "
+                f"{wide / 2 / rate:.1f} s, half a window"
+            )
+        long, cut = len(spectrum), lambda centre: audio_window(spectrum, centre, wide)
+    elif modality == "sheet":
+        if not file.is_file():
+            raise InputError(f"{file}: no such file")
+        if file.suffix.lower() in SCORE_SUFFIXES:
+            strip = engrave(file, data.engraving).strip
+        else:
+            strip = _read_picture(file, data.engraving.height)
+        long, wide = strip.shape[1], data.sheet_width
+        cut = lambda centre: sheet_window(strip, centre, wide)  # noqa: E731
     else:
-        strip = _read_picture(file, data.engraving.height)
-    return {**sample, "sheet": torch.from_numpy(sheet_window(strip, strip.shape[1] / 2, data.sheet_width))}
+        raise InputError(f"modality {modality!r} is unknown; audio-sheet has sheet and audio")
+    count = min(max(2 * (long // wide) - 1, 1), MOST_WINDOWS)
+    found = {**sample, modality: torch.from_numpy(cut(long / 2))}
+    if count > 1:
+        centres = np.linspace(wide / 2, long - wide / 2, count)
+        found["windows"] = [{**sample, modality: torch.from_numpy(cut(centre))} for centre in centres]
+    return found
 
 
 def _read_picture(file: Path, height: int) -> np.ndarray:

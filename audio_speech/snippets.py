@@ -37,7 +37,7 @@ class SnippetDataset(Samples):
 
     A sample holds `sheet` `[height, width + 2 margin]` uint8 (255 is paper), `audio` `[frames + 2 margin, bands]`
     float32, `index`, `id` (piece, rendition and onset), `group` (the tune) and `moment`, a number that performances of
-    one onset share; without margins also `sound`, which plays the audio window. Beyond the ends there is paper and
+    one printed place share; without margins also `sound`, which plays the audio window. Beyond the ends there is paper and
     silence. Margins are 0 unless `margins` is set, for training with augmentation.
     """
 
@@ -68,7 +68,7 @@ class SnippetDataset(Samples):
             "index": index,
             "id": self.name_of(moment),
             "group": self.tunes[moment.piece],
-            "moment": moment.piece << 32 | moment.onset,
+            "moment": moment.piece << 32 | round(float(piece.engraving.places[moment.onset]) * 960),
         }
         if "sheet" in self.modalities:
             width = self.config.sheet_width + 2 * self.sheet_margin
@@ -241,11 +241,13 @@ def _cut(manifest: Manifest, pieces: list[Piece], config: SheetDataConfig, faile
         Moment(i, rendition, onset)
         for i in members["train"]
         for rendition in pieces[i].spectrograms
-        for onset in range(len(pieces[i].engraving.onsets))
+        for onset in pieces[i].engraving.snippets(reach(config, rendition))
     ]
-    val = spread(pieces, members["val"], Rendition.parse(config.test_rendition), config.val_snippets)
-    test = spread(pieces, members["test"], Rendition.parse(config.test_rendition), config.test_snippets)
-    unseen = [replace(moment, rendition=Rendition.parse(config.unseen_rendition)) for moment in test]
+    known, other = Rendition.parse(config.test_rendition), Rendition.parse(config.unseen_rendition)
+    val = spread(pieces, members["val"], known, config.val_snippets, reach(config, known))
+    test = spread(pieces, members["test"], known, config.test_snippets, reach(config, known, other))
+    unseen = [replace(moment, rendition=other) for moment in test]
+    _tell_left_out(pieces, reach(config, known))
     return SnippetData(
         manifest,
         SnippetDataset(pieces, groups, train, config, margins=True),
@@ -255,9 +257,25 @@ def _cut(manifest: Manifest, pieces: list[Piece], config: SheetDataConfig, faile
     )
 
 
-def spread(pieces: list[Piece], members: list[int], rendition: Rendition, count: int) -> list[Moment]:
-    """`count` moments spread evenly over the onsets of the pieces, in the same number for each as far as possible."""
-    onsets = {i: len(pieces[i].engraving.onsets) for i in members}
+def reach(config: SheetDataConfig, *renditions: Rendition) -> float:
+    """Seconds at the score's tempo that an audio window reaches to each side of its onset, at the fastest rendition."""
+    return config.frames / 2 / config.spectrogram.frames_per_second * max(how.tempo for how in renditions)
+
+
+def _tell_left_out(pieces: list[Piece], seconds: float) -> None:
+    printed = sum(len(np.unique(piece.engraving.places)) for piece in pieces)
+    left_out = printed - sum(len(piece.engraving.snippets(seconds)) for piece in pieces)
+    if left_out:
+        note(f"{left_out} of {printed} printed onsets are left out: every window of them crosses a jump")
+
+
+def spread(
+    pieces: list[Piece], members: list[int], rendition: Rendition, count: int, seconds: float = 0.0
+) -> list[Moment]:
+    """`count` moments spread evenly over the printed onsets of the pieces (those whose windows of `seconds` to each
+    side cross no jump), in the same number for each as far as possible."""
+    fit = {i: pieces[i].engraving.snippets(seconds) for i in members}
+    onsets = {i: len(fit[i]) for i in members}
     share = dict.fromkeys(members, 0)
     left = min(count, sum(onsets.values()))
     while left:
@@ -270,7 +288,7 @@ def spread(pieces: list[Piece], members: list[int], rendition: Rendition, count:
     moments = []
     for i in members:
         places = (np.arange(share[i]) + 0.5) * onsets[i] / max(share[i], 1)
-        moments += [Moment(i, rendition, int(place)) for place in places]
+        moments += [Moment(i, rendition, fit[i][int(place)]) for place in places]
     return moments
 
 

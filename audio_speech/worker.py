@@ -8,7 +8,7 @@ import numpy as np
 
 from counterpoint.audio_speech.configs import EngravingConfig, Rendition, SpectrogramConfig
 from counterpoint.audio_speech.engrave import engrave_to, load_engraving
-from counterpoint.audio_speech.features import spectrogram
+from counterpoint.audio_speech.features import analyse
 from counterpoint.audio_speech.synth import synthesise
 from counterpoint.common.data.archives import check_zip
 from counterpoint.common.data.importing import require_file
@@ -28,4 +28,4 @@ def perform_to(engraving: Path, rendition: Rendition, config: SpectrogramConfig,
     """Play an engraved score and write the performance's float16 spectrogram as `.npy`."""
     wave = synthesise(load_engraving(engraving).notes, rendition, config.sample_rate, seed)
     with Path(target).open("wb") as file:
-        np.save(file, spectrogram(wave, config).astype(np.float16), allow_pickle=False)
+        np.save(file, analyse(wave, config).astype(np.float16), allow_pickle=False)

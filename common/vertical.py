@@ -160,7 +160,10 @@ class Vertical:
             picture (slice, spectrogram with its sound, sheet music, molecule), for `report` and `search`; None where
             the field has no picture of such a sample.
         query: `(file: Path, modality: str, config) -> dict`, a user's file as one sample, for `search --file` and for
-            the class descriptions of `evaluate --prompts`.
+            the class descriptions of `evaluate --prompts`. A sample that is longer than one window carries all of its
+            windows as samples in a list under `windows`, and these vote in `search`.
+        modality_of: `(file: Path) -> str | None`, the modality that a file's kind says, for `search --file` without
+            `--source`.
         text: `(text: str, modality: str, config) -> dict`, a user's text (a SMILES string, a sentence) as one sample,
             for `search --text` and `evaluate --prompts`.
         checks: a mapping from the name of a check (`<system>-...`) to its `common.trainers.reproduce.Claim` and
@@ -182,5 +185,6 @@ class Vertical:
     demo: Target | None = None
     gallery: Target | None = None
     query: Target | None = None
+    modality_of: Target | None = None
     text: Target | None = None
     checks: Target | None = None

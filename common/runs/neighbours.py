@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from counterpoint.common.data.embeddings import EmbeddingStore, model_hash
+from counterpoint.common.data.search import Hit
 from counterpoint.common.data.search import search as search_store
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
@@ -104,6 +106,8 @@ class Question:
         if top < 1:
             raise InputError(f"top is {top}; it must be at least 1")
         store, names = self.store, self.store.modalities
+        if source is None and file is not None and self.vertical.modality_of is not None:
+            source = resolve(self.vertical.modality_of)(file)
         source = source or names[0]
         to = to or next((name for name in names if name != source), source)
         for name in (source, to):
@@ -116,19 +120,20 @@ class Question:
             samples = samples_of_text(self.vertical, self.system, text, source)
         if samples is not None:
             vectors = encode_samples(self.system, samples, source)
-        (found,) = search_store(
+        found = search_store(
             store, target=to, ids=[id] if id is not None else (), source=source, vectors=vectors, k=top, kind=kind
         )
-        places = [hit.row for hit in found.hits]
+        hits = by_votes([answer.hits for answer in found])[:top]
+        places = [hit.row for hit in hits]
         groups = store.frame["group"].tolist()
         return Neighbours(
             query=next(str(given) for given in (id, text, file and file.name) if given is not None),
             source=source,
             to=to,
             places=places,
-            ids=[hit.id for hit in found.hits],
+            ids=[hit.id for hit in hits],
             groups=[groups[place] for place in places],
-            scores=[hit.score for hit in found.hits],
+            scores=[hit.score for hit in hits],
             pool=len(store) - (id is not None and source == to),
             sample=None if samples is None else samples[0],
             synthetic=self.dataset.synthetic,
@@ -138,6 +143,17 @@ class Question:
         """One stored sample in the field's own picture."""
         rows = self.store.frame["sample"].tolist()
         return resolve(self.vertical.gallery)(self.dataset[rows[place]], modality)
+
+
+def by_votes(answers: Sequence[Sequence[Hit]]) -> list[Hit]:
+    """The hits of all windows of a query, each place once: most windows first, then by the best cosine."""
+    votes: dict[int, int] = {}
+    best: dict[int, Hit] = {}
+    for hit in (hit for hits in answers for hit in hits):
+        votes[hit.row] = votes.get(hit.row, 0) + 1
+        if hit.row not in best or hit.score > best[hit.row].score:
+            best[hit.row] = hit
+    return sorted(best.values(), key=lambda hit: (-votes[hit.row], -hit.score))
 
 
 def neighbours_page(question: Question, found: Neighbours, path: Path) -> Path:

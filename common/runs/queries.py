@@ -37,7 +37,7 @@ def samples_of_text(vertical: Vertical, system: Any, text: str, modality: str) -
 
 
 def _as_samples(found: Samples | Mapping[str, Any]) -> Samples:
-    return found if isinstance(found, Samples) else ListSamples([found])
+    return found if isinstance(found, Samples) else ListSamples(found.get("windows") or [found])
 
 
 def encode_samples(system: Any, samples: Samples, modality: str) -> Float[Tensor, "samples dim"]:

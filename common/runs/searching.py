@@ -33,7 +33,7 @@ def search(
         id: the sample to start from.
         file: the file to start from, in the field's format.
         text: the text to start from.
-        source: modality of the query; the system's first one unless given.
+        source: modality of the query; unless given what the file's kind says, else the system's first one.
         to: modality to search in; another one than the query's unless given.
         top: how many neighbours.
         index: compare with every vector, or through an approximate FAISS index (extra search).

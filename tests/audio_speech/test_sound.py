@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from counterpoint.audio_speech.configs import Rendition, SpectrogramConfig
-from counterpoint.audio_speech.features import log_filterbank, read_audio, resample, spectrogram
+from counterpoint.audio_speech.features import analyse, log_filterbank, read_audio, resample, spectrogram
 from counterpoint.audio_speech.synth import TIMBRES, synthesise
 from counterpoint.common.errors import InputError
 
@@ -122,3 +122,20 @@ def test_broken_audio_says_why(tmp_path):
         read_audio(tmp_path / "b.wav")
     with pytest.raises(InputError, match="no such file"):
         read_audio(tmp_path / "c.wav")
+
+
+def test_level_polarity_and_silence_of_a_recording(tmp_path):
+    wave = synthesise(note(0.0, 2.0, 69), Rendition("piano"))
+    soundfile.write(tmp_path / "full.wav", wave, RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "quiet.wav", 0.01 * wave, RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "inverted.wav", np.stack([wave, -wave], axis=1), RATE, subtype="FLOAT")
+    full = analyse(read_audio(tmp_path / "full.wav"))
+    for name in ("quiet", "inverted"):
+        assert np.allclose(analyse(read_audio(tmp_path / f"{name}.wav")), full, atol=1e-3), name
+    soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
+    with pytest.raises(InputError, match="silent"):
+        read_audio(tmp_path / "silent.wav")
+    wave[7] = np.nan
+    soundfile.write(tmp_path / "nan.wav", wave, RATE, subtype="FLOAT")
+    with pytest.raises(InputError, match="1 of .* not finite"):
+        read_audio(tmp_path / "nan.wav")
