@@ -38,6 +38,7 @@ class Encoded:
         ids, groups: of each row.
         labels: of each row, where a label field was asked for.
         left_out: unreadable samples as (id, reason).
+        label: the label field that was asked for.
     """
 
     system: Any
@@ -48,6 +49,7 @@ class Encoded:
     groups: list[str]
     labels: Any
     left_out: list[tuple[str, str]]
+    label: str | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -121,7 +123,8 @@ def encode_rows(
         progress="encoding",
     )
     labels = _stack(found.facts.get(label, []))
-    return Encoded(system, dataset, found.positions, found.vectors, found.ids, found.groups, labels, found.left_out)
+    rows = (found.positions, found.vectors, found.ids, found.groups, labels, found.left_out)
+    return Encoded(system, dataset, *rows, label)
 
 
 def modality_pairs(encoded: Encoded) -> Iterator[tuple[str, str]]:
