@@ -102,7 +102,7 @@ def identify(
 def protocols(
     system: Any, dataset: Any, vectors: Mapping[str, Tensor], label: str | None = None
 ) -> dict[str, Result]:
-    """Piece identification in both directions, for `evaluate`; the truth is the piece, whatever `label` is asked for."""
+    """Piece identification in both directions, for `evaluate`; the truth is the piece, whatever `label` says."""
     pieces = dataset.piece_ids[: len(vectors["sheet"])]
     groups = dict(zip(dataset.piece_ids, (dataset.tunes[moment.piece] for moment in dataset.moments)))
     ways = (("audio", "sheet"), ("sheet", "audio"))
