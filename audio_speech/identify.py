@@ -99,8 +99,10 @@ def identify(
     return Identification(name, len(wanted), n, {k: v.value for k, v in intervals.items()}, chance, intervals, rank)
 
 
-def protocols(system: Any, dataset: Any, vectors: Mapping[str, Tensor]) -> dict[str, Result]:
-    """Piece identification in both directions, for `evaluate` on the snippets of `dataset`."""
+def protocols(
+    system: Any, dataset: Any, vectors: Mapping[str, Tensor], label: str | None = None
+) -> dict[str, Result]:
+    """Piece identification in both directions, for `evaluate`; the truth is the piece, whatever `label` says."""
     pieces = dataset.piece_ids[: len(vectors["sheet"])]
     groups = dict(zip(dataset.piece_ids, (dataset.tunes[moment.piece] for moment in dataset.moments)))
     ways = (("audio", "sheet"), ("sheet", "audio"))

@@ -6,55 +6,92 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from counterpoint.common.data.samples import facts
 from counterpoint.common.errors import InputError, LeakageError
-from counterpoint.common.metrics import Result
-from counterpoint.common.progress import note
+from counterpoint.common.metrics import NotRun, Result, class_names, defines_groups, task_of
 from counterpoint.timeseries.base import SignalSystem
 from counterpoint.timeseries.detection import anomalies, window_events
-from counterpoint.timeseries.tasks import probe_patients, similar_beats
+from counterpoint.timeseries.manifest import WindowDataset
+from counterpoint.timeseries.tasks import names_patients, probe_patients, similar_beats
+from counterpoint.timeseries.windows import WindowSet
 
 MOST_QUERIES = 4000
+FRACTIONS = (1.0, 0.1, 0.01)
 
 
-def protocols(system: SignalSystem, dataset: Any, vectors: Mapping[str, Tensor]) -> dict[str, Result]:
-    """Everything the data allow; what they do not allow is told on stderr with its reason.
+def protocols(
+    system: SignalSystem, dataset: Any, vectors: Mapping[str, Tensor], label: str | None = None
+) -> dict[str, Result]:
+    """Everything the data allow; what they do not allow stands there as `NotRun`, with its reason.
 
     - Logistic probes with 100, 10 and 1 % of the labels: the training windows are needed too, so all windows of the
       configuration are embedded here.
     - Similar windows (beats): how often the nearest others carry the same label.
     - With `data.events`: events found by a probe on windows, and TS2Vec's anomaly scores where the system can hide a
       step. Both say how many recordings and steps they saw.
+
+    `label` is the field or column that holds the class of a window; `label` unless given.
     """
     windows, seen = system.windows, dataset.windows
     split = str(seen.frame["split"].iloc[0])
     z = system.embed_windows(windows)
-    results: dict[str, Result] = {}
-    for r in _try(lambda: probe_patients(z, windows, split=split)) or ():
-        results[f"probe, {100 * r.fraction:g} % of labels by {r.by}"] = r
-    found = _try(lambda: _similar(vectors["signal"], seen))
-    results |= {} if found is None else {"similar windows": found}
+    results = _labelled(z, windows, seen, vectors["signal"], split, label or "label")
     if windows.steps is not None:
-        found = _try(lambda: window_events(z, windows, split))
-        results |= {} if found is None else {"events, probe on windows": found}
+        results["events, probe on windows"] = _try(lambda: window_events(z, windows, split))
         steps = getattr(system.config, "anomaly_steps", 0)
         if steps:
             options = {"context": system.config.anomaly_context, "delay": system.config.anomaly_delay}
-            found = _try(lambda: anomalies(system, windows, split, steps, **options))
             name = f"anomaly scores, {system.config.anomaly_delay} steps of delay credited"
-            results |= {} if found is None else {name: found}
+            results[name] = _try(lambda: anomalies(system, windows, split, steps, **options))
     return results
 
 
-def _similar(z: Tensor, windows: Any) -> Result:
+def _labelled(
+    z: Tensor, windows: WindowSet, seen: WindowSet, signal: Tensor, split: str, label: str
+) -> dict[str, Result]:
+    """The rows that need the class of a window."""
+    by = "patient" if names_patients(windows) else "recording"
+    probe, similar = f"probe by {by}", "similar windows"
+    values = facts(WindowDataset(windows), label)
+    reason = ""
+    if task_of(values) != "classification":
+        reason = f"needs classes, and {label} holds numbers"
+    elif defines_groups(values, windows.frame["group"].tolist()):
+        reason = f"{label} is another name of the {by}s: no other one can carry it"
+    if reason:
+        return {probe: NotRun(reason), similar: NotRun(reason)}
+    windows = _relabelled(windows, values)
+    seen = _relabelled(seen, facts(WindowDataset(seen), label))
+    results: dict[str, Result] = {}
+    found = _try(lambda: probe_patients(z, windows, FRACTIONS, split=split))
+    if isinstance(found, NotRun):
+        results[probe] = found
+    else:
+        results |= {f"probe, {100 * r.fraction:g} % of labels by {by}": r for r in found}
+        fewest = 100 * found[-1].fraction
+        for fraction in FRACTIONS:
+            if fraction not in {r.fraction for r in found}:
+                reason = f"comes to the same {by}s as {fewest:g} %, for every class keeps one"
+                results[f"probe, {100 * fraction:g} % of labels by {by}"] = NotRun(reason)
+    results[similar] = _try(lambda: _similar(signal, seen, label))
+    return results
+
+
+def _relabelled(windows: WindowSet, values: list[Any]) -> WindowSet:
+    return replace(windows, frame=windows.frame.assign(label=class_names(values)))
+
+
+def _similar(z: Tensor, windows: WindowSet, label: str) -> Result:
     """Of many windows a part is drawn: all others are searched for each."""
     rows = np.flatnonzero((windows.frame["label"] != "").to_numpy()[: len(z)])
     if len(set(windows.frame["label"].to_numpy()[rows])) < 2:
-        raise InputError("similar windows: needs labels of two classes in the split (column label)")
+        raise InputError(f"needs labels of two classes in the split (column {label})")
     if len(rows) > MOST_QUERIES:
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST_QUERIES])
     return similar_beats(z[rows], windows.subset(rows))
@@ -66,5 +103,4 @@ def _try(run: Callable[[], Any]) -> Any:
     except LeakageError:
         raise
     except InputError as error:
-        note(f"not run: {error}")
-        return None
+        return NotRun(str(error))

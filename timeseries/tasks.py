@@ -22,7 +22,8 @@ from counterpoint.timeseries.windows import WindowSet
 
 @dataclass(frozen=True)
 class PatientProbe(Result):
-    """A linear probe on held-out patients: per window, and per patient (mean probability of his windows).
+    """A linear probe on held-out patients: per window, and per patient (mean probability of his windows; None where the
+    data name no patients, so that every recording is one).
 
     `labelled_windows` and `labelled_patients` say how many labels the probe has seen, those of validation included.
     """
@@ -32,7 +33,7 @@ class PatientProbe(Result):
     labelled_windows: int
     labelled_patients: int
     probe: Probe
-    patients: Scores
+    patients: Scores | None
 
     @property
     def scores(self) -> Scores:
@@ -53,8 +54,9 @@ def probe_patients(
 
     With all labels the penalty is chosen on the validation patients, whose windows then join the training ones. With
     less, the validation labels are not at hand either: it is chosen by cross-validation over patients, or is 1 where a
-    class has a single patient. Intervals resample patients. Raises `LeakageError` when a patient stands in two splits,
-    `InputError` when the split to score has no labels.
+    class has a single patient. A share that comes to the same windows as the one before it, because every class keeps
+    one patient, is not fitted again. Intervals resample patients. Raises `LeakageError` when a patient stands in two
+    splits, `InputError` when the split to score has no labels.
     """
     if split == "train":
         raise InputError("probe: the training windows are what it learns from; score val or test")
@@ -69,8 +71,12 @@ def probe_patients(
     train_rows = np.flatnonzero(masks["train"])
     results = []
     val = masks["val"]
+    seen: set[bytes] = set()
     for fraction in fractions:
         rows = train_rows[label_fraction(windows.subset(train_rows), fraction, by, seed)]
+        if rows.tobytes() in seen:
+            continue
+        seen.add(rows.tobytes())
         whole = fraction == 1 and val.any() and split != "val"
         fewest = min(len(set(group[rows][label[rows] == name])) for name in set(label[rows]))
         options = {"val": z[val], "val_labels": label[val].tolist()} if whole else {}
@@ -80,10 +86,18 @@ def probe_patients(
             z[rows], label[rows].tolist(), z[masks[split]], label[masks[split]].tolist(), groups=group[masks[split]],
             train_groups=group[rows], n_boot=n_boot, seed=seed, **options,
         )  # fmt: skip
-        patients = _per_patient(probe, label[masks[split]], group[masks[split]], n_boot, seed)
+        patients = None
+        if names_patients(windows):
+            patients = _per_patient(probe, label[masks[split]], group[masks[split]], n_boot, seed)
         used = np.union1d(rows, np.flatnonzero(val)) if whole else rows
         results.append(PatientProbe(fraction, by, len(used), len(set(group[used])), probe, patients))
     return results
+
+
+def names_patients(windows: WindowSet) -> bool:
+    """Whether the groups of the windows are more than their recordings (a manifest without groups makes each its own).
+    """
+    return bool((windows.frame["group"] != windows.frame["record"]).any())
 
 
 def _per_patient(probe: Probe, label: np.ndarray, group: np.ndarray, n_boot: int, seed: int) -> Scores:

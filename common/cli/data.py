@@ -84,11 +84,13 @@ def check(vertical: Vertical, manifest: Path, workers: int = 2) -> Outcome:
         workers: processes that read files.
     """
     from counterpoint.common.data import Manifest, check_leakage, validate_manifest
+    from counterpoint.common.data.copies import check_copies
 
     table = Manifest.load(manifest)
     reader = partial(resolve(vertical.data_check), root=table.root) if vertical.data_check else _accept
     report = validate_manifest(table, reader, workers=workers, progress=True, isolate=True)
     check_leakage(table)
+    check_copies(table)
     bad = [{"row": b.row, "id": b.id, "file": str(b.file), "reason": b.reason} for b in report.bad]
     shown = [f"row {b['row']} ({b['id']}) {b['file']}: {b['reason']}" for b in bad[:_SHOWN]]
     if len(bad) > _SHOWN:

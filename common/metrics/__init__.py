@@ -14,7 +14,7 @@ from counterpoint.common.metrics.classification import Scores, auroc, score_clas
 from counterpoint.common.metrics.clustering import Clustering, cluster, hungarian_accuracy
 from counterpoint.common.metrics.compare import Comparison, compare_evaluations, lower_is_better
 from counterpoint.common.metrics.control import Control, shuffled_control
-from counterpoint.common.metrics.evaluate import Evaluation, evaluate
+from counterpoint.common.metrics.evaluate import Evaluation, evaluate, task_of
 from counterpoint.common.metrics.fewshot import Episodes, LabelEfficiency, few_shot, label_efficiency, simpleshot
 from counterpoint.common.metrics.knn import KNN, knn
 from counterpoint.common.metrics.label_free import (
@@ -36,10 +36,10 @@ from counterpoint.common.metrics.label_free import (
     tolerance,
     uniformity,
 )
-from counterpoint.common.metrics.labels import LabelSet, encode_labels
+from counterpoint.common.metrics.labels import LabelSet, class_names, defines_groups, encode_labels
 from counterpoint.common.metrics.probe import Probe, logistic_probe, ridge_probe
 from counterpoint.common.metrics.registry import PROTOCOLS, Protocol, Split, protocol
-from counterpoint.common.metrics.result import Result, plain
+from counterpoint.common.metrics.result import NotRun, Result, plain
 from counterpoint.common.metrics.retrieval import Retrieval, RetrievalResult, rank_queries, retrieval
 from counterpoint.common.metrics.robustness import (
     CORRUPTIONS,
@@ -68,6 +68,7 @@ __all__ = [
     "LabelFree",
     "LabelSet",
     "MissingModality",
+    "NotRun",
     "PairedDifference",
     "Probe",
     "Protocol",
@@ -85,10 +86,12 @@ __all__ = [
     "calibration",
     "cca",
     "cka",
+    "class_names",
     "cluster",
     "compare_evaluations",
     "corruption_sweep",
     "covariance_rank",
+    "defines_groups",
     "encode_labels",
     "entropy_rank",
     "evaluate",
@@ -125,6 +128,7 @@ __all__ = [
     "stable_rank",
     "std_of_normalized",
     "t_interval",
+    "task_of",
     "tolerance",
     "uniformity",
     "zero_shot",

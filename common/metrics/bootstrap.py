@@ -111,8 +111,9 @@ def bootstrap_interval(
     replicates = [
         float(statistic(rows[np.repeat(order, weight[codes[order]])])) for weight in _group_weights(count, n, rng)
     ]
-    low, high = _central(np.array(replicates), level, count)
-    return Interval(float(statistic(rows)), low, high, len(rows), count, level)
+    value = float(statistic(rows))
+    low, high = _central(np.array(replicates), level, count, value)
+    return Interval(value, low, high, len(rows), count, level)
 
 
 def bootstrap_columns(
@@ -148,8 +149,8 @@ def bootstrap_columns(
     values = table.mean(0)
     result = {}
     for j, name in enumerate(names):
-        low, high = _central(replicates[:, j], level, count)
         value = float(np.median(table[:, j])) if name in order else float(values[j])
+        low, high = _central(replicates[:, j], level, count, value)
         result[name] = Interval(value, low, high, len(table), count, level)
     return result
 
@@ -219,7 +220,14 @@ def _weighted_median(ascending: np.ndarray, weight: np.ndarray) -> float:
     return float(lower + upper) / 2
 
 
-def _central(replicates: np.ndarray, level: float, groups: int) -> tuple[float, float]:
+def _central(replicates: np.ndarray, level: float, groups: int, value: float) -> tuple[float, float]:
+    """Expanded percentiles of the replicates; moved by the estimated bias where the value is no part of them.
+
+    Resampling biases some figures: a resample of groups loses classes and repeats rows. BCa and the basic bootstrap
+    both leave the value outside exactly where the percentiles do, so the interval keeps its width and is moved by
+    mean(replicates) - value; it never reaches beyond the replicates and the value themselves, hence never out of the
+    figure's range.
+    """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
     if groups < 2:
@@ -228,8 +236,12 @@ def _central(replicates: np.ndarray, level: float, groups: int) -> tuple[float, 
     if len(finite) == 0:
         return float("nan"), float("nan")
     tail = float(ndtr(-np.sqrt(groups / (groups - 1)) * stdtrit(groups - 1, 0.5 + level / 2)))
-    low, high = np.quantile(finite, [tail, 1 - tail])
-    return float(low), float(high)
+    low, high = (float(q) for q in np.quantile(finite, [tail, 1 - tail]))
+    if not np.isfinite(value) or low <= value <= high:
+        return low, high
+    bias = float(finite.mean()) - value
+    least, most = min(value, float(finite.min())), max(value, float(finite.max()))
+    return max(min(low - bias, value), least), min(max(high - bias, value), most)
 
 
 def bootstrap_weights(
@@ -253,6 +265,6 @@ def bootstrap_weights(
     draws = [statistic(weight[codes].astype(np.float64)) for weight in _group_weights(count, n, rng)]
     result = {}
     for name, figure in value.items():
-        low, high = _central(np.array([d.get(name, np.nan) for d in draws]), level, count)
+        low, high = _central(np.array([d.get(name, np.nan) for d in draws]), level, count, figure)
         result[name] = Interval(figure, low, high, rows, count, level)
     return result

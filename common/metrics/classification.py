@@ -46,8 +46,12 @@ def score_classes(
     groups: np.ndarray | None = None,
     n_boot: int = 1000,
     seed: int = 0,
+    learnt: np.ndarray | None = None,
 ) -> Scores:
     """Accuracy, balanced accuracy, kappa, F1, AUROC, AUPRC of class probabilities [n, classes].
+
+    `learnt` are the codes of the training samples. A test class without one can only be missed: its samples count as
+    wrong, a note says so, and AUROC and AUPRC are not given, because its scores rank nothing.
 
     Macro figures run over classes that occur among the samples scored. AUROC is one-vs-rest. Chance is what predicting
     the most frequent class of these very samples (constant scores) would give.
@@ -57,19 +61,31 @@ def score_classes(
     groups = None if groups is None else np.asarray(groups)[keep]
     count = p.shape[1]
     predicted = p.argmax(1)
-    curves = [_Ranked(p[:, c], y == c) for c in range(count) if 0 < (y == c).sum() < len(y)]
+    unseen = np.zeros(0, int) if learnt is None else np.setdiff1d(y, learnt)
+    ranked = [c for c in range(count) if 0 < (y == c).sum() < len(y)] if not len(unseen) else []
+    curves = [_Ranked(p[:, c], y == c) for c in ranked]
 
     def figures(w: Weights) -> dict[str, float]:
         out = confusion_figures(confusion(y, predicted, count, w))
         return out | _macro(curves, w)
 
     majority = np.full(len(y), np.bincount(y, minlength=count).argmax())
-    flat = [_Ranked(np.zeros(len(y)), y == c) for c in range(count) if 0 < (y == c).sum() < len(y)]
+    flat = [_Ranked(np.zeros(len(y)), y == c) for c in ranked]
     ones = np.ones(len(y))
     chance = confusion_figures(confusion(y, majority, count, ones)) | _macro(flat, ones)
     absent = [labels.classes[c] for c in range(count) if not (y == c).any()]
     notes = [f"classes without a test sample: {', '.join(absent[:10])}"] if absent else []
-    notes += _lonely(y, groups)
+    if len(unseen):
+        named, rows = ", ".join(labels.classes[c] for c in unseen[:10]), int(np.isin(y, unseen).sum())
+        notes.append(
+            f"no training sample of the test class(es) {named}: their {rows} of {len(y)} samples count as wrong, and "
+            "AUROC and AUPRC are not given"
+        )
+    if len(set(y.tolist())) == 1:
+        notes.append(f"all test samples are of one class ({labels.classes[y[0]]}): nothing can be told apart")
+    if learnt is not None and len(set(learnt[learnt >= 0].tolist())) == 1:
+        notes.append(f"all training samples are of one class ({labels.classes[learnt.max()]}): nothing can be learnt")
+    notes += _unlabelled(keep) + _one_group(groups) + _lonely(y, groups)
     cost = len(y) * max(len(curves), 1)
     return _scored(
         figures, len(y), chance, groups, n_boot, seed, cost, int((~keep).sum()), labels.classes, notes,
@@ -109,6 +125,7 @@ def score_multilabel(
     chance = {"exact": float(np.where(known, y == 0, True).all(1).mean()), "macro_f1": _mean(2 * share / (1 + share))}
     chance |= _macro(flat, np.ones(len(y)))
     notes = [] if len(columns) == p.shape[1] else [f"{p.shape[1] - len(columns)} labels have one kind of sample only"]
+    notes += _unlabelled(keep) + _one_group(groups)
     cost = len(y) * max(len(curves), 1)
     return _scored(
         figures, len(y), chance, groups, n_boot, seed, cost, int((~keep).sum()), labels.classes, notes,
@@ -155,7 +172,21 @@ def score_regression(
     constant = np.full(len(y), train_mean)
     chance = figures(np.ones(len(y)), constant, constant) | {"spearman": 0.0}
     per_row = {"row": np.flatnonzero(keep), "error": np.abs(p - y)}
-    return _scored(figures, len(y), chance, groups, n_boot, seed, len(y), int((~keep).sum()), (), [], per_row)
+    notes = _unlabelled(keep) + _one_group(groups)
+    if np.ptp(y) == 0:
+        notes.append(f"all {len(y)} targets are equal: R2 and the correlation say nothing")
+    return _scored(figures, len(y), chance, groups, n_boot, seed, len(y), int((~keep).sum()), (), notes, per_row)
+
+
+def _unlabelled(keep: np.ndarray) -> list[str]:
+    missing = int((~keep).sum())
+    return [f"{missing} of {len(keep)} samples carry no label and are not scored"] if missing else []
+
+
+def _one_group(groups: np.ndarray | None) -> list[str]:
+    if groups is None or len(set(groups.tolist())) > 1:
+        return []
+    return [f"all test samples are of one group ({groups[0]}): nothing is known of others, so intervals are infinite"]
 
 
 def _lonely(codes: np.ndarray, groups: np.ndarray | None) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from counterpoint.common.metrics import protocols as _protocols  # noqa: F401  (fills the table)
-from counterpoint.common.metrics.labels import LabelsLike
+from counterpoint.common.metrics.labels import LabelsLike, defines_groups
 from counterpoint.common.metrics.registry import PROTOCOLS, Context, Split
 from counterpoint.common.metrics.result import Result, features, plain
 
@@ -103,11 +103,12 @@ def evaluate(
     splits = {n: s for n, s in (("test", test), ("train", train), ("val", val)) if s is not None}
     for name, split in splits.items():
         _check_split(name, split)
-    task = _task(test.labels) if task == "auto" else task
+    task = task_of(test.labels) if task == "auto" else task
     context = Context(test, train, val, task, tuple(ks), seed, n_boot, descriptions)
     given = _given(context)
     default = [n for n in PROTOCOLS if n not in ("efficiency", "missing", "control")]
     names = default if protocols == "auto" else [protocols] if isinstance(protocols, str) else list(protocols)
+    reason = _no_target(context)
     results: dict[str, Result] = {}
     skipped: dict[str, str] = {}
     for name in names:
@@ -117,6 +118,11 @@ def evaluate(
             if protocols != "auto":
                 raise ValueError(f"protocol {name!r} needs {', '.join(missing)}, which the data given lack")
             skipped[name] = f"needs {', '.join(missing)}"
+            continue
+        if reason and name != "zeroshot" and {"labels", "classes"} & set(PROTOCOLS[name].needs):
+            if protocols != "auto":
+                raise ValueError(f"protocol {name!r}: {reason}")
+            skipped[name] = reason
             continue
         try:
             results |= PROTOCOLS[name].run(context)
@@ -151,6 +157,19 @@ def _check_split(name: str, split: Split) -> None:
             raise ValueError(f"{name}: {len(values)} {kind} for {split.rows} samples")  # type: ignore[arg-type]
 
 
+def _no_target(c: Context) -> str:
+    """Why nothing can be learnt of the labels; empty when something can."""
+    if c.task != "classification":
+        return ""
+    splits = [s for s in (c.test, c.train, c.val) if s is not None and s.labels is not None]
+    if any(s.groups is None for s in splits):
+        return ""
+    labels, groups = ([x for s in splits for x in _names(getattr(s, what))] for what in ("labels", "groups"))
+    if not defines_groups(labels, groups):
+        return ""
+    return "the label is another name of the groups: no sample of another group carries it, so it is no target"
+
+
 def _given(c: Context) -> set[str]:
     given = set()
     labelled = c.test.labels is not None
@@ -166,7 +185,13 @@ def _given(c: Context) -> set[str]:
     return given
 
 
-def _task(labels: LabelsLike | None) -> str:
+def task_of(labels: LabelsLike | None) -> str:
+    """What labels ask for: "classification", "multilabel" (a matrix), "regression" (more than twenty different numbers
+    that are not whole), or "unlabelled".
+
+    >>> task_of(["a", None]), task_of([i / 7 for i in range(100)])
+    ('classification', 'regression')
+    """
     if labels is None:
         return "unlabelled"
     array = labels.cpu().numpy() if isinstance(labels, Tensor) else labels

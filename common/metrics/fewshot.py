@@ -48,7 +48,8 @@ def simpleshot(
     negative, seen = _class_means(z, codes, z_test)
     p = np.zeros((len(z_test), len(support.classes)))
     p[:, seen.cpu().numpy()] = torch.softmax(negative, dim=1).cpu().numpy()
-    return score_classes(p, query, groups=None if groups is None else np.asarray(groups), n_boot=n_boot, seed=seed)
+    groups = None if groups is None else np.asarray(groups)
+    return score_classes(p, query, groups=groups, n_boot=n_boot, seed=seed, learnt=support.codes[keep])
 
 
 def _class_means(z: Tensor, codes: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:

@@ -115,7 +115,9 @@ def knn(
             vote = multilabel_vote if multilabel else class_vote
             probabilities[k][rows] = vote(weight, neighbours[:, :k], truth, len(bank_labels.classes)).cpu().numpy()
     score = score_multilabel if query_labels.multilabel else score_classes
-    by_k = {k: score(p, query_labels, groups=array, n_boot=n_boot, seed=seed) for k, p in probabilities.items()}
+    options = {"groups": array, "n_boot": n_boot, "seed": seed}
+    options |= {} if multilabel else {"learnt": bank_labels.codes[known]}
+    by_k = {k: score(p, query_labels, **options) for k, p in probabilities.items()}
     key = "auprc" if query_labels.multilabel else "accuracy"
     best = max(ks, key=lambda k: by_k[k].metrics.get(key, 0.0))
     return KNN(best, by_k, temperature, labelled, leave_one_out, probabilities)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,33 @@ def encode_labels(*parts: LabelsLike) -> list[LabelSet]:
     return [LabelSet(np.array([-1 if x is None else index[x] for x in v], dtype=np.int64), names) for v in lists]
 
 
+def class_names(labels: LabelsLike) -> list[str]:
+    """The class of every row as text, as `encode_labels` names it; missing ones are empty.
+
+    >>> class_names([1.0, None, "b"])
+    ['1', '', 'b']
+    """
+    return ["" if value is None else str(value) for value in _list(labels)]
+
+
+def defines_groups(labels: LabelsLike, groups: Sequence[object]) -> bool:
+    """Whether a label is a name of the groups: one value in each group, and another one in every other group.
+
+    No sample of another group can then carry a sample's label: nothing can be learnt from some groups and scored on
+    others. Rows without a label say nothing.
+
+    >>> defines_groups(["x", "x", "y"], ["ann", "ann", "bob"]), defines_groups(["x", "y", "y"], ["a", "b", "c"])
+    (True, False)
+    """
+    pairs = {(c, g) for c, g in zip(class_names(labels), _plain_list(groups)) if c}
+    classes, units = {c for c, _ in pairs}, {g for _, g in pairs}
+    return len(pairs) == len(classes) == len(units) > 1
+
+
+def _plain_list(values: object) -> list:
+    return values.tolist() if hasattr(values, "tolist") else list(values)  # type: ignore[call-overload]
+
+
 def one_hot(labels: LabelSet) -> np.ndarray:
     """[n, classes] 0/1 matrix; for multi-label the matrix itself with missing entries kept as NaN."""
     if labels.matrix is not None:
@@ -80,9 +108,14 @@ def _matrix(labels: LabelsLike) -> np.ndarray | None:
 
 
 def _list(labels: LabelsLike) -> list:
-    values = labels.tolist() if hasattr(labels, "tolist") else list(labels)  # type: ignore[call-overload]
+    values = _plain_list(labels)
     values = [v.item() if isinstance(v, Tensor | np.generic) else v for v in values]  # compare by value, not identity
-    return [None if v is None or v == "" or v != v else _plain(v) for v in values]
+    return [None if _missing(v) else _plain(v) for v in values]
+
+
+def _missing(label: object) -> bool:
+    """None, NaN, NaT, pandas' NA and the empty text say nothing."""
+    return label is None or type(label).__name__ in ("NAType", "NaTType") or label == "" or label != label
 
 
 def _plain(label: object) -> object:

@@ -119,7 +119,8 @@ def logistic_probe(
     p = model.predict(x_test)
     score = score_multilabel if multilabel else score_classes
     test_groups = None if groups is None else np.asarray(groups)
-    scores = score(p, sets[1], groups=test_groups, n_boot=n_boot, seed=seed)
+    learnt = {} if multilabel else {"learnt": y}
+    scores = score(p, sets[1], groups=test_groups, n_boot=n_boot, seed=seed, **learnt)
     edge = len(grid) > 1 and best in (min(grid), max(grid))
     rows = sets[1].present
     said = None if multilabel else calibration(p[rows], sets[1].codes[rows])

@@ -29,6 +29,13 @@ class Result:
         }
 
 
+@dataclasses.dataclass(frozen=True)
+class NotRun(Result):
+    """Stands where a protocol's figures would stand: why they are not there, in words."""
+
+    reason: str
+
+
 def plain(value: object) -> object:
     """Turn results, tensors and arrays into what `json.dumps` accepts; not-a-number becomes None.
 

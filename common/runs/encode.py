@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from counterpoint.common.data import Samples
+from counterpoint.common.data import Manifest, Samples
+from counterpoint.common.data.copies import check_copies
 from counterpoint.common.data.encoding import encode_rows as encode_samples
 from counterpoint.common.discover import vertical_of
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
 from counterpoint.common.suggest import no_such
 from counterpoint.common.trainers import load_run, load_yaml, override
+from counterpoint.common.trainers.run import TRAINING, hashed
 from counterpoint.common.vertical import SystemEntry, Vertical
 
 SPLITS = ("train", "val", "test")
@@ -38,6 +41,7 @@ class Encoded:
         ids, groups: of each row.
         labels: of each row, where a label field was asked for.
         left_out: unreadable samples as (id, reason).
+        label: the label field that was asked for.
     """
 
     system: Any
@@ -48,6 +52,7 @@ class Encoded:
     groups: list[str]
     labels: Any
     left_out: list[tuple[str, str]]
+    label: str | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -89,6 +94,7 @@ def encode_run(
 ) -> Encoded:
     """Load a run's checkpoint and encode a split, its first `limit` samples; `NoSplit` where the data have none."""
     system, dataset = open_split(run, checkpoint, split, manifest)
+    check_files(system)
     rows = range(len(dataset) if limit is None else min(limit, len(dataset)))
     if not rows:
         raise InputError(f"{run}: the {split} split is empty")
@@ -99,6 +105,33 @@ def encode_run(
         name, reason = encoded.left_out[0]
         note(f"{len(encoded.left_out)} of {len(rows)} samples are left out; the first: {name}: {reason}")
     return encoded
+
+
+def check_files(system: Any) -> None:
+    """Raise `LeakageError` where a file of one split of the system's manifest stands in another one under another name.
+    """
+    config = getattr(system, "base", system).config
+    named = getattr(getattr(config, "data", None), "manifest", None)
+    if named and Path(named).is_file():
+        check_copies(Manifest.load(named))
+
+
+def trained_on(run: Path, encoded: Encoded) -> str:
+    """In words: how many of the encoded samples, or their groups, were among the encoder's own training samples."""
+    file = run / TRAINING
+    if not file.is_file():
+        return ""
+    known = json.loads(file.read_text(encoding="utf-8"))
+    ids, groups = ({h for stage in known.values() for h in stage[what]} for what in ("ids", "groups"))
+    samples = sum(hashed(name) in ids for name in encoded.ids)
+    mine = set(encoded.groups)
+    shared = sum(hashed(name) in groups for name in mine)
+    if not samples and not shared:
+        return ""
+    return (
+        f"the encoder was trained on data scored here: {samples} of {len(encoded)} samples and {shared} of {len(mine)} "
+        "groups carry names of its training split; these figures are not those of unseen data"
+    )
 
 
 def encode_rows(
@@ -121,7 +154,8 @@ def encode_rows(
         progress="encoding",
     )
     labels = _stack(found.facts.get(label, []))
-    return Encoded(system, dataset, found.positions, found.vectors, found.ids, found.groups, labels, found.left_out)
+    rows = (found.positions, found.vectors, found.ids, found.groups, labels, found.left_out)
+    return Encoded(system, dataset, *rows, label)
 
 
 def modality_pairs(encoded: Encoded) -> Iterator[tuple[str, str]]:

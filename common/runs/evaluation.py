@@ -57,7 +57,7 @@ def evaluate(
         vertical: the vertical of the run's system; looked up among the installed ones unless given.
     """
     from counterpoint.common.metrics import compare_evaluations
-    from counterpoint.common.runs.encode import vertical_of_run
+    from counterpoint.common.runs.encode import trained_on, vertical_of_run
     from counterpoint.common.runs.measure import comparison_lines, examine, lines_of, not_paired
     from counterpoint.common.runs.robust import check_corruptions, corrupted
 
@@ -90,9 +90,12 @@ def evaluate(
         "left_out": [{"id": name, "reason": reason} for name, reason in encoded.left_out],
         **evaluation.as_dict(),
     }
+    warning = trained_on(run, encoded)
+    figures |= {"trained_on": warning} if warning else {}
     what = f"{len(encoded)} samples of {split}, {len(set(encoded.groups))} groups"
     lines = [f"{type(encoded.system).__name__}, {checkpoint} checkpoint: {what}"]
     lines += [f"SYNTHETIC data: {encoded.synthetic}"] if encoded.synthetic else []
+    lines += [f"WARNING: {warning}"] if warning else []
     lines += ["", *lines_of(evaluation)]
     if against is not None:
         other = examine(vertical, against, checkpoint, split, **options)

@@ -14,11 +14,15 @@ from counterpoint.common.lazy import resolve
 from counterpoint.common.metrics import (
     PROTOCOLS,
     Calibration,
+    Clustering,
     Comparison,
     Control,
     CorruptionSweep,
+    Episodes,
     Evaluation,
+    Interval,
     MissingModality,
+    NotRun,
     Split,
     evaluate,
 )
@@ -119,17 +123,26 @@ def measure(
     if encoded.left_out:
         reason = f"{len(encoded.left_out)} samples could not be read"
         return replace(evaluation, skipped={**evaluation.skipped, "the system's own": reason})
-    own = resolve(entry.protocols)(encoded.system, encoded.dataset, encoded.vectors)
-    return replace(evaluation, results={**evaluation.results, **own})
+    own = resolve(entry.protocols)(encoded.system, encoded.dataset, encoded.vectors, encoded.label)
+    why = {name: result.reason for name, result in own.items() if isinstance(result, NotRun)}
+    scored = {name: result for name, result in own.items() if name not in why}
+    return replace(evaluation, results={**evaluation.results, **scored}, skipped={**evaluation.skipped, **why})
 
 
 def lines_of(evaluation: Evaluation) -> list[str]:
     """The figures as aligned tables for people."""
     rows = [
-        (name, metric, f"{i.value:.3g}", f"{i.low:.3g} .. {i.high:.3g}", "" if chance is None else f"{chance:.3g}")
+        (
+            name,
+            metric,
+            f"{i.value:.3g}",
+            f"{i.low:.3g} .. {i.high:.3g}",
+            "" if chance is None else f"{chance:.3g}",
+            *_counted(evaluation.results[name], i),
+        )
         for name, metric, i, chance in evaluation.figures()
     ]
-    lines = table(("protocol", "metric", "value", "95 % interval", "chance"), rows) if rows else []
+    lines = table(("protocol", "metric", "value", "95 % interval", "chance", "samples", "groups"), rows) if rows else []
     free = [
         (name, str(m.n), str(m.dim), f"{m.rankme:.1f}", f"{m.uniformity:.2f}", f"{m.mean_cosine:.2f}")
         for name, m in evaluation.results.items()
@@ -146,6 +159,15 @@ def lines_of(evaluation: Evaluation) -> list[str]:
     if evaluation.skipped:
         lines += ["", *(f"not run: {name}: {reason}" for name, reason in evaluation.skipped.items())]
     return lines
+
+
+def _counted(result: object, interval: Interval) -> tuple[str, str]:
+    """How many samples and groups a figure stands on; episodes and seeds where these are what the interval is over."""
+    if isinstance(result, Episodes):
+        return f"{result.episodes} episodes", ""
+    if isinstance(result, Clustering):
+        return f"{result.n}", f"{interval.n} seeds"
+    return str(interval.n), str(interval.groups)
 
 
 def comparison_lines(comparisons: list[Comparison], first: str, second: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -23,6 +24,7 @@ from counterpoint.common.trainers.config import from_dict, load_yaml, save_yaml,
 from counterpoint.common.trainers.state import find_checkpoint, read_model, read_state
 from counterpoint.common.trainers.trusted import trusted_class, trusted_system
 
+TRAINING = "training.json"
 CONFIG, METRICS, ENVIRONMENT, BAD_SAMPLES = "config.yaml", "metrics.csv", "environment.json", "bad_samples.jsonl"
 
 
@@ -128,7 +130,7 @@ def open_run(system: Any, resume: Path | None) -> tuple[Path, dict[str, Any] | N
             )
         for name in ("checkpoints", "tensorboard"):
             shutil.rmtree(run_dir / name, ignore_errors=True)
-        for name in (METRICS, BAD_SAMPLES):
+        for name in (METRICS, BAD_SAMPLES, TRAINING):
             (run_dir / name).unlink(missing_ok=True)
         (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
         save_yaml({"system": system_name(system), "config": to_dict(system.config)}, run_dir / CONFIG)
@@ -165,6 +167,25 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
+def hashed(name: str) -> str:
+    """A short hash of an id or a group: the run remembers whom it has seen, not their names."""
+    return hashlib.sha256(str(name).encode()).hexdigest()[:16]
+
+
+def record_training(run_dir: Path, stage: str, train: Any) -> None:
+    """Keep hashes of a stage's training ids and groups in training.json, for evaluations on other data."""
+    if train is None:
+        return
+    file = run_dir / TRAINING
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    kinds = {"ids": train.ids, "groups": train.groups}
+    known[stage] = {kind: sorted({hashed(name) for name in names}) for kind, names in kinds.items()}
+    try:
+        file.write_text(json.dumps(known) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written ({error.strerror or error})") from error
+
+
 def record_data(run_dir: Path, stage: str, datasets: Any) -> None:
     """Add sizes and content hashes of a stage's data to environment.json."""
     file = run_dir / ENVIRONMENT
@@ -176,6 +197,7 @@ def record_data(run_dir: Path, stage: str, datasets: Any) -> None:
             record[split] = {"samples": len(dataset), "hash": dataset.hash}
             record[split] |= {"synthetic": said} if (said := synthetic_part(dataset)) else {}
     known.setdefault("data", {})[stage] = record
+    record_training(run_dir, stage, datasets.train)
     try:
         file.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
     except OSError as error:

@@ -80,11 +80,14 @@ class Transfer:
         return {p.name: ground_figures(model, p) for p in self.test if p.ground_label.isfinite().any()}
 
 
-def protocols(system: Any, dataset: Any, vectors: Mapping[str, Tensor]) -> dict[str, Result]:
+def protocols(
+    system: Any, dataset: Any, vectors: Mapping[str, Tensor], label: str | None = None
+) -> dict[str, Result]:
     """Coupling capacitances of the run's test circuits, for `evaluate`: one model with the run's vectors, one without.
 
     Labels lie in 0..1 (log capacitance over the training circuits' range); chance predicts the training mean. Intervals
-    draw nets: all pairs of a net together. One training of each model (seed of the run), with the `small` settings.
+    draw nets: all pairs of a net together. One training of each model (seed of the run), with the `small` settings. The
+    truth is the capacitance, whatever `label` is asked for.
     """
     manifest = Manifest.load(system.config.data.manifest)
     split = manifest.frame.get("split")

@@ -60,7 +60,7 @@ class Own(Result):
     modalities: list[str]
 
 
-def protocols(system, dataset, vectors):
+def protocols(system, dataset, vectors, label=None):
     return {"nearest is own": Own(len(dataset), sorted(vectors))}
 
 

@@ -1,0 +1,36 @@
+"""A recording under another id in another split is found by its bytes."""
+
+from __future__ import annotations
+
+import pytest
+
+from counterpoint.common.data import Manifest
+from counterpoint.common.data.copies import check_copies
+from counterpoint.common.errors import LeakageError
+
+
+def table(folder, rows):
+    return Manifest.from_rows(
+        [{"id": f"r{i}", "file": f, "split": s, **more} for i, (f, s, more) in enumerate(rows)], folder
+    )
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name, content in {"a.bin": b"abc", "copy.bin": b"abc", "b.bin": b"abd"}.items():
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+def test_the_same_file_and_a_copy_of_it_are_found_with_both_rows(files):
+    with pytest.raises(LeakageError, match=r"rows 1 \('r0', train\) and 3 \('r2', test\) name the same file"):
+        check_copies(table(files, [("a.bin", "train", {}), ("b.bin", "train", {}), ("a.bin", "test", {})]))
+    with pytest.raises(LeakageError, match=r"files of the same content \(copy.bin\)"):
+        check_copies(table(files, [("a.bin", "train", {}), ("copy.bin", "test", {})]))
+
+
+def test_other_content_one_split_and_parts_of_one_file_are_no_copies(files):
+    check_copies(table(files, [("a.bin", "train", {}), ("b.bin", "test", {})]))
+    check_copies(table(files, [("a.bin", "train", {}), ("copy.bin", "train", {}), ("copy.bin", "", {})]))
+    check_copies(table(files, [("a.bin", "train", {"start": 0}), ("a.bin", "test", {"start": 5})]))
+    check_copies(table(files, [("no file", "train", {}), ("no file", "test", {})]))

@@ -1,0 +1,26 @@
+"""A run remembers whom it was trained on, and says so when they are scored as if they were new."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+
+from counterpoint.common.data.samples import ListSamples
+from counterpoint.common.runs.encode import trained_on
+from counterpoint.common.trainers.run import record_training
+
+
+class Rows(SimpleNamespace):
+    def __len__(self):
+        return len(self.ids)
+
+
+def test_training_samples_and_groups_are_recognised(tmp_path):
+    assert trained_on(tmp_path, Rows(ids=["a"], groups=["p"])) == ""  # a run without a record
+    train = ListSamples([{"x": torch.zeros(1), "id": i, "group": g} for i, g in (("a", "p"), ("b", "q"))])
+    record_training(tmp_path, "main", train)
+    assert trained_on(tmp_path, Rows(ids=["c", "d"], groups=["r", "s"])) == ""
+    assert "1 of 2 samples and 1 of 2 groups" in trained_on(tmp_path, Rows(ids=["a", "c"], groups=["p", "r"]))
+    assert "0 of 2 samples and 1 of 1 groups" in trained_on(tmp_path, Rows(ids=["c", "d"], groups=["q", "q"]))
+    assert '"a"' not in (tmp_path / "training.json").read_text()
