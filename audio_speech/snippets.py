@@ -37,8 +37,8 @@ class SnippetDataset(Samples):
 
     A sample holds `sheet` `[height, width + 2 margin]` uint8 (255 is paper), `audio` `[frames + 2 margin, bands]`
     float32, `index`, `id` (piece, rendition and onset), `group` (the tune) and `moment`, a number that performances of
-    one printed place share; without margins also `sound`, which plays the audio window. Beyond the ends there is paper and
-    silence. Margins are 0 unless `margins` is set, for training with augmentation.
+    one printed place share; without margins also `sound`, which plays the audio window. Beyond the ends there is paper
+    and silence. Margins are 0 unless `margins` is set, for training with augmentation.
     """
 
     synthetic = "sound rendered from real scores"
