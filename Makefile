@@ -7,7 +7,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench clean update-constraints install-demo install-test venv
+.PHONY: help demo test test-all test-fresh lint bench clean update-constraints install-demo install-test venv
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,6 +23,7 @@ help:
 	@echo "make demo      audio and sheet music find each other: trains for a few minutes, writes runs/audio-demo/report.html"
 	@echo "make test      the tests that take minutes"
 	@echo "make test-all  every test, also the slow ones"
+	@echo "make test-fresh  both commands as the first one in environments of their own, with the oldest pip and the newest"
 	@echo "make lint      ruff"
 	@echo "make bench     speed measurements"
 	@echo "make update-constraints  the newest versions of every dependency, written to constraints.txt; then run make test"
@@ -39,6 +40,9 @@ test: install-test
 test-all: install-test
 	@echo "== Running every test"
 	$(PYTEST) --timeout 1800
+
+test-fresh:
+	.ci/fresh
 
 lint: install-test
 	$(BIN)/ruff check .
