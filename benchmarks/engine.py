@@ -3,6 +3,7 @@
     python benchmarks/engine.py                     # CPU: about a quarter of an hour, Markdown on standard output
     python benchmarks/engine.py --sizes 2048 --quick
     python benchmarks/engine.py --crossover         # where tiles overtake the written-out logits
+    python benchmarks/engine.py --kept              # small batches, with kept tiles and without
     python benchmarks/engine.py --device cuda       # a GPU's table (benchmarks/engine_gpu.py)
 
 Peers: `pip install counterpoint[bench]`. All methods of a size take turns in one process, float32, threads fixed; a
@@ -16,6 +17,7 @@ import ctypes
 import importlib.util
 import json
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -27,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from counterpoint.common.kernels import Diagonal, Index, SameLabel, Self, contrast_stats, fast_matmul, target_scores
+from counterpoint.common.kernels.budget import KEPT_BYTES, kept_bytes
 from counterpoint.common.kernels.dispatch import DENSE_PAIRS
 
 SCALE = 1 / 0.07
@@ -291,6 +294,31 @@ def crossover(dim: int) -> list[str]:
     return [*lines, "", f"`auto` writes the logits out up to {DENSE_PAIRS} pairs."]
 
 
+def kept(dim: int, sizes: tuple[int, ...] = (256, 512, 1024, 2048, 4096)) -> list[str]:
+    """Medians of plain PyTorch, the engine with kept tiles and without, taking turns; three products for the floor."""
+    lines = [
+        "| N | plain ms | counterpoint x | recomputed x | self x | self recomputed x | three products alone x |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    runs = [("plain PyTorch", 0), *((n, b) for n in ("counterpoint", "counterpoint, self") for b in (KEPT_BYTES, 0))]
+    for rows in sizes:
+        inputs, found = features(rows, dim), {run: [] for run in (*runs, "mm")}
+        for _ in range(max(7, min(200, 2**23 // rows**2))):
+            for name, budget in runs:
+                with kept_bytes(budget):
+                    start = clock()
+                    step(METHODS[name], inputs)
+                    found[name, budget].append(clock() - start)
+            start = clock()
+            with torch.no_grad():
+                inputs[0] @ inputs[1].T
+            found["mm"].append(clock() - start)
+        plain_time, *ours_times, mm = (statistics.median(t) for t in found.values())
+        ratios = " | ".join(f"{t / plain_time:.2f}" for t in (*ours_times, 3 * mm))
+        lines.append(f"| {rows} | {1e3 * plain_time:.1f} | {ratios} |")
+    return lines
+
+
 def report(arguments: argparse.Namespace) -> list[str]:
     everyone = [name for name in METHODS if name != "pml NTXentLoss"]
     duel = ["plain PyTorch", "counterpoint", "counterpoint, self"]
@@ -334,6 +362,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="one turn each, no other widths or threads")
     parser.add_argument("--crossover", action="store_true")
+    parser.add_argument("--kept", action="store_true")
     parser.add_argument("--out", type=Path, help="also write the table here")
     parser.add_argument("--task", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -346,7 +375,7 @@ def main() -> int:
         gpu = _from_file_here("engine_gpu.py")
         sys.argv = [sys.argv[0]] + (["--out", str(arguments.out)] if arguments.out else [])
         return gpu.main()
-    lines = crossover(256) if arguments.crossover else report(arguments)
+    lines = crossover(256) if arguments.crossover else kept(256) if arguments.kept else report(arguments)
     print("\n".join(lines))
     if arguments.out:
         arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
