@@ -14,7 +14,7 @@ from torch import Tensor
 
 from counterpoint.common.kernels import Self, contrast_stats
 from counterpoint.common.metrics.bootstrap import group_codes
-from counterpoint.common.metrics.result import Result, features
+from counterpoint.common.metrics.result import Result, as_matrix, features
 
 # 1 - cosine of two vectors this far apart, relative to their length, is a few roundings of single precision.
 COLLAPSED = 1e-3
@@ -271,6 +271,7 @@ def label_free(
     >>> label_free(torch.eye(4)).notes
     ['RankMe is biased low: 4 samples for 4 dimensions; use at least 32']
     """
+    z, paired = as_matrix(z), None if paired is None else as_matrix(paired)
     n, dim = z.shape
     notes = []
     if n < 8 * dim:
