@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from counterpoint.common.errors import InputError
-from counterpoint.common.output import write_json
+from counterpoint.common.output import table, write_json
 from counterpoint.common.vertical import Outcome, Vertical
 
 
@@ -100,6 +100,17 @@ def evaluate(
     lines += [f"SYNTHETIC data: {encoded.synthetic}"] if encoded.synthetic else []
     lines += [f"WARNING: {warning}"] if warning else []
     lines += ["", *lines_of(evaluation, seen.untrained)]
+    if hasattr(encoded.system, "scores") and hasattr(encoded.dataset, "targets"):
+        head = figures["head"] = encoded.system.scores(encoded.dataset)
+        what = f"the head of this run on the labelled samples of {split}, calibrated as it predicts:"
+        rows = [
+            (name, f"{i['value']:.3g}", f"{i['low']} .. {i['high']}" if i["low"] is None else
+             f"{i['low']:.3g} .. {i['high']:.3g}", str(i["n"]), str(i["groups"]))
+            for name, i in head.get("intervals", {}).items()
+            if i["value"] is not None
+        ]  # fmt: skip
+        lines += ["", what, *table(("metric", "value", "95 % interval", "samples", "groups"), rows)]
+        lines += [f"note: head: {note}" for note in head.get("notes", ())]
     if seen.untrained is not None:
         found = compare_evaluations(seen.untrained, seen.evaluation, encoded.groups, n_boot=bootstrap, seed=seed)
         values = {f"{name}: {metric}": i.value for name, metric, i, _ in seen.untrained.figures()}
