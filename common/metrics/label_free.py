@@ -14,7 +14,10 @@ from torch import Tensor
 
 from counterpoint.common.kernels import Self, contrast_stats
 from counterpoint.common.metrics.bootstrap import group_codes
-from counterpoint.common.metrics.result import Result, features
+from counterpoint.common.metrics.result import Result, as_matrix, features
+
+# 1 - cosine of two vectors this far apart, relative to their length, is a few roundings of single precision.
+COLLAPSED = 1e-3
 
 
 def singular_values(z: Float[Tensor, "n dim"], *, center: bool = False) -> Float[Tensor, rank]:
@@ -174,6 +177,17 @@ def std_of_normalized(z: Float[Tensor, "n dim"]) -> float:
     return float(features("z", z, normalize=True).double().std(0, correction=0).mean())
 
 
+def relative_spread(z: Float[Tensor, "n dim"]) -> float:
+    """Length of the features around their mean over their length: 0 when all are one vector, about 1 when centred.
+
+    >>> relative_spread(torch.ones(5, 4)), relative_spread(torch.tensor([[1.0], [-1.0]]))
+    (0.0, 1.0)
+    """
+    z = features("z", z).double()
+    total = float(z.square().sum())
+    return (float((z - z.mean(0)).square().sum()) / total) ** 0.5 if total > 0 else 0.0
+
+
 def mean_cosine(z: Float[Tensor, "n dim"]) -> float:
     """Mean cosine between different samples (the cone effect): 0 when spread, 1 collapsed. Linear in n.
 
@@ -232,6 +246,15 @@ class LabelFree(Result):
     lidar: float | None = None
     tolerance: float | None = None
     notes: list[str] = field(default_factory=list)
+    spread: float = 1.0
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether all samples have one and the same vector, as far as single precision can tell their cosines apart.
+
+        A narrow cone (mean cosine 0.99) is none: neighbours and probes see past what all samples share.
+        """
+        return self.n > 1 and self.spread < COLLAPSED
 
 
 def label_free(
@@ -248,6 +271,7 @@ def label_free(
     >>> label_free(torch.eye(4)).notes
     ['RankMe is biased low: 4 samples for 4 dimensions; use at least 32']
     """
+    z, paired = as_matrix(z), None if paired is None else as_matrix(paired)
     n, dim = z.shape
     notes = []
     if n < 8 * dim:
@@ -257,6 +281,10 @@ def label_free(
         notes.append(f"{max_rows} of {n} samples drawn with seed {seed}")
         z, paired = z[keep], None if paired is None else paired[keep]
         labels = None if labels is None else torch.as_tensor(labels)[keep.to(torch.as_tensor(labels).device)]
+    spread = relative_spread(z)
+    if len(z) > 1 and spread < COLLAPSED:
+        what = "zero" if not bool(z.any()) else "one and the same vector"
+        notes.insert(0, f"COLLAPSED: the embeddings of all {len(z)} samples are {what}; no figure can be but chance")
     return LabelFree(
         n=len(z),
         dim=dim,
@@ -272,4 +300,5 @@ def label_free(
         lidar=None if views is None else lidar(views),
         tolerance=None if labels is None else tolerance(z, labels),
         notes=notes,
+        spread=spread,
     )

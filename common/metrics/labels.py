@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from counterpoint.common.metrics.result import as_matrix
+
 LabelsLike = object  # sequence of str/int/None, int tensor, or [n, classes] matrix of 0/1/NaN
 
 
@@ -130,4 +132,5 @@ def _order(label: object) -> tuple:
 
 def take(x: Tensor, rows: np.ndarray) -> Tensor:
     """Rows of a tensor by a numpy index or mask."""
+    x = as_matrix(x)
     return x[torch.as_tensor(rows, device=x.device)]

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from counterpoint.common.metrics.labels import LabelsLike
-from counterpoint.common.metrics.result import Result
+from counterpoint.common.metrics.result import Result, as_matrix
 
 
 @dataclass(frozen=True)
@@ -19,20 +19,21 @@ class Split:
     """Features of one split: one matrix, or one per modality with rows belonging together.
 
     Attributes:
-        features: [n, dim] or {modality: [n, dim]}.
+        features: [n, dim] or {modality: [n, dim]}; tensors, arrays, lists, or columns that hold one vector a row.
         labels: class per row, or [n, classes] 0/1/NaN matrix, or numbers when the task is regression; None without.
         groups: resampling unit of each row (patient, scene, piece).
         views: {modality: [n, views, dim]} for LiDAR.
     """
 
-    features: Tensor | Mapping[str, Tensor]
+    features: object
     labels: LabelsLike | None = None
     groups: object | None = None
     views: Mapping[str, Tensor] | None = None
 
     @property
     def modalities(self) -> dict[str, Tensor]:
-        return dict(self.features) if isinstance(self.features, Mapping) else {"": self.features}
+        several = self.features if isinstance(self.features, Mapping) else {"": self.features}
+        return {name: as_matrix(z) for name, z in several.items()}
 
     @property
     def rows(self) -> int:

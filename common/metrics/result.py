@@ -59,11 +59,26 @@ def plain(value: object) -> object:
     return value
 
 
+def as_matrix(z: object) -> Tensor:
+    """Features as a tensor: from a tensor, an array, nested lists, a table, or a column that holds one vector a row.
+
+    >>> as_matrix([[1.0, 2.0]]).shape, as_matrix(np.ones((3, 2))).shape
+    (torch.Size([1, 2]), torch.Size([3, 2]))
+    """
+    if isinstance(z, Tensor):
+        return z
+    array = np.asarray(z)
+    if array.dtype == object:  # a column of vectors, as Parquet gives it
+        array = np.stack([np.asarray(row, dtype=np.float64) for row in array])
+    return torch.from_numpy(np.array(array))
+
+
 def features(name: str, z: Tensor, *, normalize: bool = False) -> Tensor:
     """Check one feature matrix and bring it to at least float32; `normalize` scales its rows to length one.
 
     Metrics refuse NaN and infinity outright: comparisons with NaN are false, so a broken encoder would rank first.
     """
+    z = as_matrix(z)
     if z.ndim != 2 or z.shape[0] == 0:
         raise ValueError(f"{name} must be a non-empty [samples, dim] matrix, got shape {tuple(z.shape)}")
     z = z.detach()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from counterpoint.common.errors import InputError
-from counterpoint.common.output import write_json
+from counterpoint.common.output import table, write_json
 from counterpoint.common.vertical import Outcome, Vertical
 
 
@@ -21,6 +21,7 @@ def evaluate(
     prompts: Path | None = None,
     described_in: str | None = None,
     against: Path | None = None,
+    baseline: Literal["auto", "untrained", "none"] = "auto",
     corrupt: tuple[str, ...] = (),
     severities: tuple[float, ...] = (0.25, 0.5, 1.0),
     limit: int | None = None,
@@ -47,6 +48,8 @@ def evaluate(
             encoded and averaged, and samples are classified by the nearest class without any training (zeroshot).
         described_in: modality of the descriptions; the system's first one unless given.
         against: another run; figures are then also compared with its, sample by sample.
+        baseline: untrained measures a network of the same shape with its initial weights beside the run's; auto does so
+            where at most 2000 samples are to be encoded, none never.
         corrupt: corruptions of the inputs (noise, hide, cut, quantize) under which the figures are measured again.
         severities: how strong; noise and quantize in standard deviations of the sample, hide and cut in shares of it.
         limit: use only the first samples of each split.
@@ -56,7 +59,7 @@ def evaluate(
         out: the JSON file; RUN/evaluation-SPLIT.json unless given.
         vertical: the vertical of the run's system; looked up among the installed ones unless given.
     """
-    from counterpoint.common.metrics import compare_evaluations
+    from counterpoint.common.metrics import compare_evaluations, plain
     from counterpoint.common.runs.encode import trained_on, vertical_of_run
     from counterpoint.common.runs.measure import comparison_lines, examine, lines_of, not_paired
     from counterpoint.common.runs.robust import check_corruptions, corrupted
@@ -74,7 +77,7 @@ def evaluate(
         "n_boot": bootstrap,
         "seed": seed,
     }
-    seen = examine(vertical, run, checkpoint, split, **options)
+    seen = examine(vertical, run, checkpoint, split, baseline=baseline, **options)
     encoded, evaluation = seen.encoded, seen.evaluation
     if corrupt:
         more = corrupted(seen, corrupt, severities, batch_size=batch_size, seed=seed)
@@ -96,7 +99,24 @@ def evaluate(
     lines = [f"{type(encoded.system).__name__}, {checkpoint} checkpoint: {what}"]
     lines += [f"SYNTHETIC data: {encoded.synthetic}"] if encoded.synthetic else []
     lines += [f"WARNING: {warning}"] if warning else []
-    lines += ["", *lines_of(evaluation)]
+    lines += ["", *lines_of(evaluation, seen.untrained)]
+    if hasattr(encoded.system, "scores") and hasattr(encoded.dataset, "targets"):
+        head = figures["head"] = encoded.system.scores(encoded.dataset)
+        what = f"the head of this run on the labelled samples of {split}, calibrated as it predicts:"
+        rows = [
+            (name, f"{i['value']:.3g}", f"{i['low']} .. {i['high']}" if i["low"] is None else
+             f"{i['low']:.3g} .. {i['high']:.3g}", str(i["n"]), str(i["groups"]))
+            for name, i in head.get("intervals", {}).items()
+            if i["value"] is not None
+        ]  # fmt: skip
+        lines += ["", what, *table(("metric", "value", "95 % interval", "samples", "groups"), rows)]
+        lines += [f"note: head: {note}" for note in head.get("notes", ())]
+    if seen.untrained is not None:
+        found = compare_evaluations(seen.untrained, seen.evaluation, encoded.groups, n_boot=bootstrap, seed=seed)
+        values = {f"{name}: {metric}": i.value for name, metric, i, _ in seen.untrained.figures()}
+        figures["untrained"] = {"values": plain(values), "differences": [c.as_dict() for c in found]}
+        if found:
+            lines += ["", *comparison_lines(found, "an untrained network of the same shape", str(run))]
     if against is not None:
         other = examine(vertical, against, checkpoint, split, **options)
         if reason := not_paired(seen, other):

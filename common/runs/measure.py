@@ -27,19 +27,26 @@ from counterpoint.common.metrics import (
     evaluate,
 )
 from counterpoint.common.output import table
-from counterpoint.common.runs.encode import Encoded, NoSplit, encode_run, entry_of
+from counterpoint.common.runs.encode import Encoded, NoSplit, encode_rows, encode_run, entry_of
 from counterpoint.common.runs.queries import encode_prompts
 from counterpoint.common.suggest import no_such
+from counterpoint.common.trainers.run import create_system
 from counterpoint.common.vertical import Vertical
 
 
 @dataclass(frozen=True)
 class Examined:
-    """A run's split encoded and evaluated; `others` are the splits that probes learn from."""
+    """A run's split encoded and evaluated; `others` are the splits that probes learn from, `untrained` the same figures
+    of a network of the same shape with its initial weights."""
 
     encoded: Encoded
     others: dict[str, Encoded]
     evaluation: Evaluation
+    untrained: Evaluation | None = None
+
+
+# Encoding and scoring this many samples twice costs well under a minute on a laptop.
+UNTRAINED_UP_TO = 2000
 
 
 def examine(
@@ -57,8 +64,13 @@ def examine(
     batch_size: int = 128,
     n_boot: int = 1000,
     seed: int = 0,
+    baseline: str = "none",
 ) -> Examined:
-    """Encode a split of a run (with labels also the splits that probes learn from) and evaluate it."""
+    """Encode a split of a run (with labels also the splits that probes learn from) and evaluate it.
+
+    `baseline`: `untrained` measures a network of the same shape with its initial weights too, `auto` does so where
+    there are at most `UNTRAINED_UP_TO` samples, `none` never.
+    """
     if prompts is not None and label is None:
         raise InputError("--prompts describes classes; --label says which field or column holds a sample's class")
     options = {"manifest": manifest, "batch_size": batch_size, "limit": limit, "label": label}
@@ -72,7 +84,27 @@ def examine(
     if prompts is not None:
         descriptions = encode_prompts(vertical, encoded.system, prompts, described_in or next(iter(encoded.vectors)))
     found = measure(vertical, encoded, others, protocols=protocols, descriptions=descriptions, n_boot=n_boot, seed=seed)
-    return Examined(encoded, others, found)
+    parts = [encoded, *others.values()]
+    few = sum(len(part) for part in parts) <= UNTRAINED_UP_TO
+    if prompts is not None or not (baseline == "untrained" or (baseline == "auto" and few)):
+        return Examined(encoded, others, found)
+    return Examined(encoded, others, found, _untrained(encoded, others, protocols, batch_size, seed))
+
+
+def _untrained(
+    encoded: Encoded, others: dict[str, Encoded], protocols: tuple[str, ...], batch_size: int, seed: int
+) -> Evaluation | None:
+    """The common figures of the same samples under initial weights; None where the system cannot be built anew."""
+    system = encoded.system
+    if hasattr(system, "base"):  # a finetuned run has no shape of its own: its baseline is the run it stands on
+        return None
+    fresh = create_system(type(system), system.config)
+    parts = {
+        name: encode_rows(fresh, part.dataset, part.positions, batch_size, part.label)
+        for name, part in {"": encoded, **others}.items()
+    }
+    first = parts.pop("")
+    return _common(first, parts, protocols=protocols, n_boot=1, seed=seed)
 
 
 def not_paired(first: Examined, second: Examined) -> str:
@@ -98,25 +130,7 @@ def measure(
     for name in protocols:
         if name not in PROTOCOLS:
             raise no_such("protocol", name, PROTOCOLS)
-
-    def split(part: Encoded | None) -> Split | None:
-        return None if part is None else Split(part.vectors, part.labels, part.groups)
-
-    others = others or {}
-    try:
-        evaluation = evaluate(
-            split(encoded),
-            split(others.get("train")),
-            split(others.get("val")),
-            protocols=protocols or "auto",
-            descriptions=descriptions,
-            ks=(1, 5, 10, 25),
-            seed=seed,
-            n_boot=n_boot,
-        )
-    except ValueError as error:
-        # Labels that do not fit the protocol asked for: the user chose both.
-        raise InputError(str(error)) from error
+    evaluation = _common(encoded, others, protocols=protocols, descriptions=descriptions, n_boot=n_boot, seed=seed)
     entry = entry_of(vertical, encoded.system)
     if entry is None or entry.protocols is None or protocols:
         return evaluation
@@ -129,8 +143,40 @@ def measure(
     return replace(evaluation, results={**evaluation.results, **scored}, skipped={**evaluation.skipped, **why})
 
 
-def lines_of(evaluation: Evaluation) -> list[str]:
-    """The figures as aligned tables for people."""
+def _common(
+    encoded: Encoded,
+    others: dict[str, Encoded] | None,
+    *,
+    protocols: tuple[str, ...],
+    descriptions: Mapping[str, Tensor] | None = None,
+    n_boot: int,
+    seed: int,
+) -> Evaluation:
+    """The protocols that every system shares."""
+
+    def split(part: Encoded | None) -> Split | None:
+        return None if part is None else Split(part.vectors, part.labels, part.groups)
+
+    others = others or {}
+    try:
+        return evaluate(
+            split(encoded),
+            split(others.get("train")),
+            split(others.get("val")),
+            protocols=protocols or "auto",
+            descriptions=descriptions,
+            ks=(1, 5, 10, 25),
+            seed=seed,
+            n_boot=n_boot,
+        )
+    except ValueError as error:
+        # Labels that do not fit the protocol asked for: the user chose both.
+        raise InputError(str(error)) from error
+
+
+def lines_of(evaluation: Evaluation, untrained: Evaluation | None = None) -> list[str]:
+    """The figures as aligned tables for people, beside those of an untrained network where it was measured."""
+    beside = {} if untrained is None else {(name, m): f"{i.value:.3g}" for name, m, i, _ in untrained.figures()}
     rows = [
         (
             name,
@@ -138,11 +184,13 @@ def lines_of(evaluation: Evaluation) -> list[str]:
             f"{i.value:.3g}",
             f"{i.low:.3g} .. {i.high:.3g}",
             "" if chance is None else f"{chance:.3g}",
+            *([beside.get((name, metric), "")] if beside else []),
             *_counted(evaluation.results[name], i),
         )
         for name, metric, i, chance in evaluation.figures()
     ]
-    lines = table(("protocol", "metric", "value", "95 % interval", "chance", "samples", "groups"), rows) if rows else []
+    head = ("protocol", "metric", "value", "95 % interval", "chance", *(["untrained"] if beside else []))
+    lines = table((*head, "samples", "groups"), rows) if rows else []
     free = [
         (name, str(m.n), str(m.dim), f"{m.rankme:.1f}", f"{m.uniformity:.2f}", f"{m.mean_cosine:.2f}")
         for name, m in evaluation.results.items()

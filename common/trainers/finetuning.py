@@ -17,6 +17,7 @@ from counterpoint.common.data.samples import BadSample, Part, Samples, options_h
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.metrics.fewshot import nested_subset
+from counterpoint.common.progress import note
 from counterpoint.common.rng import preserved_rng, seed_all
 from counterpoint.common.trainers.adapt import freeze, inject_lora, layerwise_groups
 from counterpoint.common.trainers.config import from_dict, load_yaml, override, to_dict
@@ -62,6 +63,8 @@ def finetune(config: FinetuneConfig, resume: str | Path | None = None) -> RunRes
         dataset = getattr(datasets, split)
         if dataset is not None:
             report[split] = best.scores(dataset)
+            for said in report[split].get("notes", ()):
+                note(f"{split}: {said}")
     text = json.dumps(report, indent=2, default=float) + "\n"
     (result.run_dir / "finetune.json").write_text(text, encoding="utf-8")
     figures = {f"test/{k}": v for k, v in report.get("test", {}).get("metrics", {}).items()}
@@ -107,6 +110,17 @@ def create_finetune(config: FinetuneConfig) -> FinetuneSystem:
         system = FinetuneSystem(config, base.state_dict())
     system.task.observe(system.datasets().train)
     return system
+
+
+def majority_note(digest: Digest, classes: Sequence[str]) -> str:
+    """In words, when a head of classes gives all samples one class though they carry several; else empty."""
+    logits, target = digest["logits"], digest["target"]
+    if target.ndim != 1 or logits.ndim != 2 or logits.shape[1] != len(classes) or len(target.unique()) < 2:
+        return ""
+    said = logits.argmax(1).unique()
+    if len(said) > 1:
+        return ""
+    return f"the head calls every one of {len(target)} samples {classes[int(said[0])]}: it has learnt no more than that"
 
 
 class Labelled(Part):
@@ -244,7 +258,11 @@ class FinetuneSystem(ContrastiveSystem):
 
     def scores(self, dataset: Labelled) -> dict[str, Any]:
         """Figures with chance levels and intervals over groups, as plain data."""
-        return self.task.scores(*self.predictions(dataset))
+        digest, groups = self.predictions(dataset)
+        found = self.task.scores(digest, groups)
+        if said := majority_note(digest, found.get("classes") or ()):
+            found["notes"] = [said, *found.get("notes", ())]
+        return found
 
     def validation_rows(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.task.digest(embeddings["logits"], batch["target"])

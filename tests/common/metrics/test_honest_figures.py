@@ -91,3 +91,28 @@ def test_class_names_and_groups():
     assert not m.defines_groups(["a", "a"], ["g", "g"])  # one class in one group: nothing is told apart anyway
     assert not m.defines_groups(["a", "b", "a"], ["g", "h", "i"])
     assert m.defines_groups(["a", None, "b"], ["g", "g", "h"])
+
+
+def test_a_constant_encoder_is_called_collapsed_and_a_narrow_cone_is_not():
+    z = gaussian(200, 16)
+    for flat in (torch.zeros(200, 16), torch.ones(200, 16), torch.ones(200, 16) + 1e-6 * z):
+        found = m.label_free(flat)
+        assert found.collapsed
+        assert found.notes[0].startswith("COLLAPSED: the embeddings of all 200 samples are")
+    cone = z + 10 * torch.ones(16)
+    assert m.mean_cosine(cone) > 0.98
+    assert not m.label_free(cone).collapsed
+    assert not any("COLLAPSED" in note for note in m.label_free(cone).notes)
+
+
+def test_arrays_lists_and_columns_of_a_table_are_measured_as_tensors_are():
+    import pandas as pd
+
+    z, names = gaussian(40), ["a", "b"] * 20
+    column = pd.DataFrame({"vector": list(z.double().numpy()), "label": names})
+    forms = [(z.numpy(), np.array(names)), (z.tolist(), tuple(names)), (column["vector"], column["label"])]
+    wanted = m.evaluate(m.Split(z.double(), names), n_boot=5)
+    for features, labels in forms:
+        found = m.evaluate(m.Split(features, labels), n_boot=5)
+        assert found.results["knn"].best.metrics == pytest.approx(wanted.results["knn"].best.metrics)
+        assert found.results["labelfree"].rankme == pytest.approx(wanted.results["labelfree"].rankme, abs=1e-4)

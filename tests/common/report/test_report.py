@@ -250,3 +250,10 @@ class TestMap:
     def test_lengths_must_agree(self):
         with pytest.raises(ValueError, match="3 points need as many labels"):
             embedding_map(np.zeros((3, 2)), ["a"])
+
+
+def test_a_narrow_cone_is_watched_and_not_called_collapsed():
+    cone = 10 + torch.randn(100, 16, generator=torch.Generator().manual_seed(0))
+    page = Report("x").monitors("z", label_free(cone)).html()
+    assert "collapsed</span>" not in page
+    assert "watch</span>" in page
