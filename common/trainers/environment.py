@@ -92,7 +92,7 @@ def compare_environment(run_dir: Path, config: Any) -> None:
         return
     before = {"python": known.get("python"), **known.get("versions", {})}
     after = {"python": now["python"], **now["versions"]}
-    if changed := [f"{name} {before[name]} -> {after[name]}" for name in after if before.get(name) != after[name]]:
+    if changed := [f"{name} {before.get(name)} -> {after[name]}" for name in after if before.get(name) != after[name]]:
         warnings.warn(
             f"{run_dir}: resumed with other versions ({', '.join(changed)}); figures may differ from an "
             "uninterrupted run's",

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import random
+import shutil
 import signal
 
 import pytest
@@ -142,34 +144,43 @@ def test_a_class_of_the_running_script_is_refused_before_training(tmp_path, monk
 @pytest.mark.timeout(600)
 def test_killed_anywhere_and_resumed_it_is_the_run_that_never_died(tmp_path, run_tiny, monkeypatch):
     """SIGKILL at 20 random writes: every call that changes the folder is a moment at which a run may die."""
-    run_tiny(tmp_path / "whole", "train.checkpoint_every_steps=4")
     real = {name: getattr(os, name) for name in ("rename", "replace", "fsync")}
-    rng, kills = random.Random(0), 0
-    for number in range(20):
-        out = tmp_path / f"run{number}"
-        left = [rng.randrange(1, 60)]
+    left = multiprocessing.Value("i", 0)  # writes until death; shared with the forked process
 
-        def dying(name, left=left):
+    def run_dying(out, after):
+        def dying(name):
             def call(*arguments):
-                left[0] -= 1
-                if left[0] == 0:
+                left.value -= 1
+                if left.value == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return real[name](*arguments)
 
             return call
 
+        left.value = after
         with monkeypatch.context() as patch:
             for name in real:
                 patch.setattr(os, name, dying(name))
-            code, _ = run_tiny(out, "train.checkpoint_every_steps=4", check=False)
+            return run_tiny(out, "train.checkpoint_every_steps=4", check=False)[0]
+
+    assert run_dying(tmp_path / "whole", 0) == 0
+    writes = -left.value
+    assert writes > 20
+    rng, kills, resumes = random.Random(0), 0, 0
+    for number in range(20):
+        out = tmp_path / f"run{number}"
+        code = run_dying(out, rng.randint(1, writes))
         kills += code == -signal.SIGKILL
         begun = any((out / "checkpoints" / name).is_dir() for name in ("last", ".last.old"))
-        options = ["--resume"] if begun else ["train.checkpoint_every_steps=4", "train.overwrite=1"]
-        run_tiny(out, *options)
+        resumes += begun
+        if not begun:
+            shutil.rmtree(out, ignore_errors=True)
+        run_tiny(out, "--resume" if begun else "train.checkpoint_every_steps=4")
         same(tmp_path / "whole", out)
         with (out / "metrics.csv").open() as handle:
             steps = [row["step"] for row in csv.DictReader(handle)]
         assert len(steps) == len(set(steps))
         for name in ("last", "best"):
             load_run(out, name, allow=[tiny_system.__name__])
-    assert kills >= 15
+    assert kills == 20
+    assert resumes >= 10
