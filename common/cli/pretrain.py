@@ -12,7 +12,7 @@ from counterpoint.common.cli.verbs import Call
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.suggest import no_such
-from counterpoint.common.trainers.config import override, to_dict
+from counterpoint.common.trainers.config import load_yaml, override, to_dict
 from counterpoint.common.vertical import Outcome, SystemEntry
 
 _OWN = ("config", "preset", "resume", "print_config", "json", "run")
@@ -52,6 +52,8 @@ def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
     if preset is not None:
         start = to_dict(override(config_class(), preset_values(entry, config_class, preset)))
         parser.set_defaults(dict(flatten(start, known={action.dest for action in parser._actions})))
+    if _given("train.max_epochs", argv) and not _given("train.max_steps", argv):
+        parser.set_defaults({"train.max_steps": None})  # a number of steps that nobody typed would win over the epochs
     options = parse(parser, argv)
     if options.print_config:
         write(parser.dump(without_own(options), skip_unset=False, skip_validation=True).rstrip())
@@ -127,6 +129,21 @@ def _value_of(option: str, argv: list[str]) -> str | None:
         if word.startswith(f"{option}="):
             return word.partition("=")[2]
     return None
+
+
+def _given(setting: str, argv: list[str]) -> bool:
+    """Whether a person gave a setting, by option or in a configuration file."""
+    if any(word.partition("=")[0] == f"--{setting}" for word in argv):
+        return True
+    file = _value_of("--config", argv)
+    if file is None or not Path(file).is_file():
+        return False
+    node = load_yaml(file)
+    for part in setting.split("."):
+        if not isinstance(node, Mapping) or node.get(part) is None:
+            return False
+        node = node[part]
+    return True
 
 
 def without_own(options):

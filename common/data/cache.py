@@ -41,18 +41,23 @@ class Cache:
         return self.root / digest[:2] / f"{digest}{suffix}"
 
     def get_or_make(self, key: Mapping[str, Any], suffix: str, make: Callable[[Path], object]) -> Path:
-        """Return the file, calling `make(temporary_path)` first if it is not there; a failed one leaves nothing."""
+        """Return the file, calling `make(temporary_path)` first if it is not there; a failed one leaves nothing.
+
+        A file whose size is not the one it was made with (a full disk, a copy broken off) is made again.
+        """
         path = self.path(key, suffix)
-        if path.exists():
+        if _whole(path):
             return path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _locked(path.with_name(f".{path.name}.lock")):
-                if not path.exists():
+                if not _whole(path):
                     temporary = path.with_name(f".{os.getpid()}-{path.name}")
                     try:
                         _remove(temporary)  # of an earlier process of this number that was killed
                         make(temporary)
+                        _remove(path)  # a truncated one; a folder would not be replaced
+                        _note(path).write_text(str(_size(temporary)), encoding="utf-8")
                         os.replace(temporary, path)
                     finally:
                         _remove(temporary)
@@ -70,6 +75,25 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f".{path.name}.size")
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def _whole(path: Path) -> bool:
+    """Whether the file is there with the size that it was made with; one without a note is taken as it is."""
+    if not path.exists():
+        return False
+    try:
+        return _size(path) == int(_note(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return not _note(path).exists()
 
 
 def _remove(path: Path) -> None:

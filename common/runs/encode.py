@@ -19,7 +19,7 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
 from counterpoint.common.suggest import no_such
 from counterpoint.common.trainers import load_run, load_yaml, override
-from counterpoint.common.trainers.run import TRAINING, hashed
+from counterpoint.common.trainers.environment import TRAINING, hashed
 from counterpoint.common.vertical import SystemEntry, Vertical
 
 SPLITS = ("train", "val", "test")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from counterpoint.common.data.batch import rows
 from counterpoint.common.errors import InputError
 from counterpoint.common.rng import preserved_rng
 from counterpoint.common.trainers.loader import Datasets
+from counterpoint.common.trainers.run import system_name
 
 FORMATS = {"onnx": ".onnx", "torch": ".pt2"}  # with the endings that say so
 
@@ -31,14 +33,22 @@ class ExportReport:
 
 
 class Encoder(nn.Module):
-    """`system.encode` for one modality as a module of tensors: inputs by position, one embedding per output."""
+    """`system.encode` for one modality as a module of tensors: inputs by position, one embedding per output.
 
-    def __init__(self, system: Any, inputs: Sequence[str], modality: str | None) -> None:
+    `idle` are entries that `encode` reads but whose values reach none of the outputs: constants stand in for them.
+    """
+
+    def __init__(
+        self, system: Any, inputs: Sequence[str], modality: str | None, idle: Mapping[str, Tensor] | None = None
+    ) -> None:
         super().__init__()
         self.system, self.inputs, self.modality = system, tuple(inputs), modality
+        self.idle = {name: value[:1] for name, value in (idle or {}).items()}
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.system.encode(dict(zip(self.inputs, tensors)), self.modality).values())
+        batch, rows = dict(zip(self.inputs, tensors)), len(tensors[0])
+        batch |= {name: value.expand(rows, *value.shape[1:]) for name, value in self.idle.items()}
+        return tuple(self.system.encode(batch, self.modality).values())
 
 
 def export(
@@ -128,23 +138,26 @@ def _export(
         raise InputError(f"the encoder reads {odd[0]!r}, which is not a tensor: an exported model takes tensors only")
     if rows(batch) < 2:
         raise InputError("export needs an example batch of at least two samples")
-    encoder = Encoder(system, names, modality)
-    tensors = tuple(batch[n] for n in names)
-    shapes = tuple({0: torch.export.Dim("batch")} for _ in names)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        program = torch.export.export(encoder, tensors, dynamic_shapes=(shapes,), strict=False)
+        encoder, program = _program(system, batch, names, modality, {})
+        needed = _reaching(program, names)
+        if needed and needed != names:
+            idle = {n: batch[n] for n in names if n not in needed}
+            encoder, program = _program(system, batch, needed, modality, idle)
+            names = needed
         if format == "torch":
             torch.export.save(program, path)
             run = torch.export.load(path).module()
         else:
-            run = _onnx(program, path, names, outputs)
+            run = _onnx(program, path, names, outputs, _metadata(system, modality))
     except InputError:
         raise
     except Exception as error:  # the tracers raise dozens of types; the user needs the sentence
         raise InputError(
             f"{type(system).__name__} cannot be exported ({' '.join(str(error).split())[:300]})"
         ) from error
+    tensors = tuple(batch[n] for n in names)
     worst, sizes = 0.0, (rows(batch), rows(batch) - 1)
     for size in sizes:
         part = tuple(t[:size] for t in tensors)
@@ -158,7 +171,41 @@ def _export(
     return ExportReport(path, names, outputs, worst, sizes)
 
 
-def _onnx(program: Any, path: Path, names: Sequence[str], outputs: Sequence[str]) -> Any:
+def _program(
+    system: Any, batch: Mapping[str, Any], names: Sequence[str], modality: str | None, idle: Mapping[str, Tensor]
+) -> tuple[Encoder, Any]:
+    encoder = Encoder(system, names, modality, idle)
+    shapes = tuple({0: torch.export.Dim("batch")} for _ in names)
+    tensors = tuple(batch[n] for n in names)
+    return encoder, torch.export.export(encoder, tensors, dynamic_shapes=(shapes,), strict=False)
+
+
+def _reaching(program: Any, names: Sequence[str]) -> tuple[str, ...]:
+    """The inputs whose values reach an output: a system may embed every modality and hand out one."""
+    nodes = {node.name: node for node in program.graph.nodes}
+    seen: set[Any] = set()
+    waiting = [node for node in program.graph.nodes if node.op == "output"]
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            waiting += node.all_input_nodes
+    inputs = program.graph_signature.user_inputs
+    return tuple(name for name, placed in zip(names, inputs) if nodes.get(placed) in seen)
+
+
+def _metadata(system: Any, modality: str | None) -> dict[str, str]:
+    """What a user of the file needs to make its inputs, as the text that ONNX metadata hold."""
+    return {
+        "counterpoint.system": system_name(system),
+        "counterpoint.modality": modality or "",
+        "counterpoint.preprocessing": json.dumps(system.preprocessing(), ensure_ascii=False),
+    }
+
+
+def _onnx(
+    program: Any, path: Path, names: Sequence[str], outputs: Sequence[str], metadata: Mapping[str, str]
+) -> Any:
     try:
         import onnx
         import onnxruntime
@@ -167,6 +214,7 @@ def _onnx(program: Any, path: Path, names: Sequence[str], outputs: Sequence[str]
         raise InputError(f"ONNX export needs the package {error.name}: pip install 'counterpoint[export]'") from error
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it would list the packages that it can do without
     written = torch.onnx.export(program, input_names=list(names), output_names=list(outputs), verbose=False)
+    written.model.metadata_props.update(metadata)
     written.save(str(path))
     onnx.checker.check_model(str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,21 +19,24 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from counterpoint.common.data.samplers import SequentialSampler
 from counterpoint.common.errors import InputError
 from counterpoint.common.rng import preserved_rng, seed_all
+from counterpoint.common.trainers.environment import check_data, record_data
 from counterpoint.common.trainers.keeper import RunKeeper
 from counterpoint.common.trainers.loader import Batches, Datasets, Requests
+from counterpoint.common.trainers.lock import locked_run
 from counterpoint.common.trainers.logger import MetricsCsv
 from counterpoint.common.trainers.monitors import CollapseMonitor
 from counterpoint.common.trainers.run import (
+    CONFIG,
     METRICS,
     RunResult,
     checkpoint_dir,
     load_weights,
     main_process,
     open_run,
-    record_data,
+    run_folder,
 )
 from counterpoint.common.trainers.sharding import ShardedStrategy
-from counterpoint.common.trainers.state import find_checkpoint, read_state
+from counterpoint.common.trainers.state import copy_checkpoint, find_checkpoint, read_state
 from counterpoint.common.trainers.system import ContrastiveSystem, Progress, Stage
 
 
@@ -61,9 +63,22 @@ def fit(
     put back at the end.
 
     Raises:
-        InputError: unusable configuration, folder or data; a checkpoint that cannot be written.
+        InputError: unusable configuration, folder or data; data that changed since the run began; a folder where
+            another process trains; a damaged checkpoint, or one that cannot be written.
         NonFiniteLossError: NaN or infinite loss.
     """
+    if resume is not None and not (Path(resume) / CONFIG).is_file():
+        raise InputError(f"{resume}: not a run folder (no {CONFIG} in it)")
+    with locked_run(run_folder(system, None if resume is None else Path(resume))):
+        return _fit(system, resume, callbacks, continue_from)
+
+
+def _fit(
+    system: ContrastiveSystem,
+    resume: str | Path | None,
+    callbacks: Sequence[Callback],
+    continue_from: str | Path | None,
+) -> RunResult:
     carried = None
     if continue_from is not None and resume is None:
         constant = find_checkpoint(checkpoint_dir(Path(continue_from), "const"))
@@ -87,7 +102,7 @@ def fit(
             system.progress = Progress(stage=progress.stage + 1, total_step=progress.total_step)
     last, best = (checkpoint_dir(run_dir, name) for name in ("last", "best"))
     if main_process() and not best.exists():
-        shutil.copytree(find_checkpoint(last), best)
+        copy_checkpoint(find_checkpoint(last), best)
     if not metrics:
         metrics = dict(read_state(find_checkpoint(last)).get("metrics", {}))
     return RunResult(run_dir, best, last, metrics)
@@ -107,6 +122,8 @@ def _run_stage(
     system.stage = stage
     system.on_stage_start(stage)
     datasets = system.datasets()
+    if state is not None:
+        check_data(run_dir, stage.name, datasets)
     batch_size = _batch_size(stage, train, datasets)
     sampler = system.batch_sampler(datasets.train, batch_size, train.seed + system.progress.stage)
     if state is not None:

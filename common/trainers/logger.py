@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,36 @@ class MetricsCsv(Logger):
         self.stage = ""
         self.columns = ["step", "epoch", "stage"]
         self.rows: list[dict[str, Any]] = []
-        if resume_at is not None and path.is_file():
-            with path.open(newline="", encoding="utf-8") as handle:
-                reader = csv.DictReader(handle)
-                self.columns = list(reader.fieldnames or self.columns)
-                self.rows = [r for r in reader if int(r["step"]) <= resume_at]
+        if resume_at is not None:
+            self._restore(resume_at)
+
+    @rank_zero_only
+    def _restore(self, resume_at: int) -> None:
+        """Take the file back to the checkpoint, so that no later row is there twice."""
+        if not self.path.is_file():
+            warnings.warn(f"{self.path} is missing: the run goes on without its earlier rows", stacklevel=2)
+            return
+        try:
+            text = self.path.read_bytes().decode("utf-8")
+            # A process that was killed may have left half a row, which is later than every checkpoint.
+            lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
+            reader = csv.DictReader(lines, strict=True)
+            columns, rows = list(reader.fieldnames or ()), list(reader)
+            if columns[:3] != self.columns:
+                raise ValueError("its columns are not those of a run")
+            for number, row in enumerate(rows, 2):
+                if None in row or None in row.values():
+                    raise ValueError(f"row {number} has not {len(columns)} values")
+                row["step"] = int(row["step"])
+        except (OSError, ValueError, csv.Error) as error:
+            raise InputError(
+                f"{self.path}: damaged ({error}); mend it, or remove it to go on without its earlier rows"
+            ) from error
+        self.columns, self.rows = columns, [row for row in rows if row["step"] <= resume_at]
+        try:
+            self._rewrite()
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror or error})") from error
 
     @property
     def name(self) -> str:

@@ -12,9 +12,8 @@ from safetensors import SafetensorError
 
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers.config import to_dict
+from counterpoint.common.trainers.environment import environment, read_environment
 from counterpoint.common.trainers.run import (
-    ENVIRONMENT,
-    environment,
     load_weights,
     system_class,
     system_name,
@@ -121,5 +120,4 @@ def _card(system: Any, metrics: Mapping[str, float], notes: str) -> str:
 
 
 def _data_of(run_dir: Path | None) -> dict[str, Any]:
-    file = None if run_dir is None else run_dir / ENVIRONMENT
-    return json.loads(file.read_text(encoding="utf-8")).get("data", {}) if file is not None and file.is_file() else {}
+    return {} if run_dir is None else read_environment(run_dir).get("data", {})

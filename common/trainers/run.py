@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import json
 import os
-import platform
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,15 +11,14 @@ from typing import Any
 
 from torch.distributed.fsdp import FSDPModule
 
-from counterpoint.common.data.dataset import synthetic_part
 from counterpoint.common.errors import InputError
 from counterpoint.common.rng import preserved_rng, seed_all
 from counterpoint.common.trainers.config import from_dict, load_yaml, save_yaml, to_dict
-from counterpoint.common.trainers.state import find_checkpoint, read_model, read_state
+from counterpoint.common.trainers.environment import TRAINING, compare_environment, environment, write_environment
+from counterpoint.common.trainers.state import find_checkpoint, read_model, read_state, tidy_checkpoints
 from counterpoint.common.trainers.trusted import trusted_class, trusted_system
 
-TRAINING = "training.json"
-CONFIG, METRICS, ENVIRONMENT, BAD_SAMPLES = "config.yaml", "metrics.csv", "environment.json", "bad_samples.jsonl"
+CONFIG, METRICS, BAD_SAMPLES = "config.yaml", "metrics.csv", "bad_samples.jsonl"
 
 
 @dataclass(frozen=True)
@@ -49,8 +42,7 @@ def load_run(run_dir: str | Path, checkpoint: str = "best", allow: Sequence[str]
     """The system of a run folder with the weights of its `best` or `last` checkpoint. Nothing is unpickled.
 
     Only classes derived from `ContrastiveSystem` are built, and no module is imported but those of installed verticals
-    and of `allow`. Raises `InputError` when something is missing or does not
-    fit.
+    and of `allow`. Raises `InputError` when something is missing, damaged or does not fit.
     """
     run_dir = Path(run_dir)
     system = empty_system(run_dir, allow)
@@ -110,20 +102,38 @@ def main_process() -> bool:
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
+def run_folder(system: Any, resume: Path | None) -> Path:
+    """Where the run lies or will lie."""
+    return resume if resume is not None else Path(system.config.train.out or f"runs/{system_class(system).__name__}")
+
+
 def open_run(system: Any, resume: Path | None) -> tuple[Path, dict[str, Any] | None]:
     """Create the run folder, or find the state to continue from."""
-    train = system.config.train
+    train, run_dir = system.config.train, run_folder(system, resume)
     if resume is not None:
-        folder = find_checkpoint(checkpoint_dir(resume, "last"))
+        if main_process():
+            tidy_checkpoints(run_dir / "checkpoints")
+        folder = find_checkpoint(checkpoint_dir(run_dir, "last"))
         if train.precision == "64-true":
             system.double()  # single precision would round the weights
         load_weights(system, folder)
-        return resume, read_state(folder)
-    run_dir = Path(train.out or f"runs/{system_class(system).__name__}")
+        if main_process():
+            compare_environment(run_dir, system.config)
+        return run_dir, read_state(folder)
+    if system_class(system).__module__ == "__main__":
+        raise InputError(
+            f"{system_class(system).__name__} is defined in the script that runs, where no later process finds it; put "
+            "the class into a module of its own (a file beside the script) and import it"
+        )
     if not main_process():
         return run_dir, None
     try:
         if (run_dir / CONFIG).exists() and not train.overwrite:
+            if not any((run_dir / "checkpoints").glob("*")):
+                raise InputError(
+                    f"{run_dir}: holds a run that stopped before its first checkpoint; start it over with "
+                    "train.overwrite, or choose another train.out"
+                )
             raise InputError(
                 f"{run_dir}: holds a run already; continue it with --resume {run_dir}, choose another train.out, "
                 "or set train.overwrite"
@@ -134,71 +144,7 @@ def open_run(system: Any, resume: Path | None) -> tuple[Path, dict[str, Any] | N
             (run_dir / name).unlink(missing_ok=True)
         (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
         save_yaml({"system": system_name(system), "config": to_dict(system.config)}, run_dir / CONFIG)
-        (run_dir / ENVIRONMENT).write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+        write_environment(run_dir, {**environment(), "config": to_dict(system.config)})
     except OSError as error:
         raise InputError(f"{run_dir}: the run folder cannot be written ({error.strerror or error})") from error
     return run_dir, None
-
-
-def environment() -> dict[str, Any]:
-    """Versions, machine and git commit: what one needs to repeat the run."""
-    names = ("counterpoint", "torch", "lightning", "numpy", "scipy", "scikit-learn", "pandas", "safetensors")
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "versions": versions,
-        "git": _git_commit(),
-    }
-
-
-def _git_commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
-
-
-def hashed(name: str) -> str:
-    """A short hash of an id or a group: the run remembers whom it has seen, not their names."""
-    return hashlib.sha256(str(name).encode()).hexdigest()[:16]
-
-
-def record_training(run_dir: Path, stage: str, train: Any) -> None:
-    """Keep hashes of a stage's training ids and groups in training.json, for evaluations on other data."""
-    if train is None:
-        return
-    file = run_dir / TRAINING
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    kinds = {"ids": train.ids, "groups": train.groups}
-    known[stage] = {kind: sorted({hashed(name) for name in names}) for kind, names in kinds.items()}
-    try:
-        file.write_text(json.dumps(known) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{file}: cannot be written ({error.strerror or error})") from error
-
-
-def record_data(run_dir: Path, stage: str, datasets: Any) -> None:
-    """Add sizes and content hashes of a stage's data to environment.json."""
-    file = run_dir / ENVIRONMENT
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    record = {}
-    for split in ("train", "val", "test"):
-        dataset = getattr(datasets, split)
-        if dataset is not None:
-            record[split] = {"samples": len(dataset), "hash": dataset.hash}
-            record[split] |= {"synthetic": said} if (said := synthetic_part(dataset)) else {}
-    known.setdefault("data", {})[stage] = record
-    record_training(run_dir, stage, datasets.train)
-    try:
-        file.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{file}: cannot be written ({error.strerror or error})") from error

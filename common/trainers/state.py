@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from counterpoint.common.errors import InputError
 
 MODEL, STATE, STATE_TENSORS = "model.safetensors", "state.json", "state.safetensors"
+HASHES, FORMAT = "checkpoint.json", 1  # the checkpoint's files with their SHA-256, written last
 
 
 def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
@@ -90,18 +92,39 @@ def write_checkpoint(folder: Path, weights: Mapping[str, Tensor], state: Any) ->
     A crash at any moment leaves either the old or the new checkpoint readable (see `find_checkpoint`). A full disk or
     a folder without write permission raises `InputError`; the older checkpoint then stays.
     """
-    temporary, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     plain, tensors = pack(state)
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+
+    def fill(temporary: Path) -> None:
         write_model(temporary, weights)
         if tensors:
             save_file(tensors, str(temporary / STATE_TENSORS))
         (temporary / STATE).write_text(json.dumps(plain) + "\n", encoding="utf-8")
+        files = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
+        record = json.dumps({"format": FORMAT, "files": files}, indent=2)
+        (temporary / HASHES).write_text(record + "\n", encoding="utf-8")
+
+    _place(folder, fill)
+
+
+def copy_checkpoint(source: Path, folder: Path) -> None:
+    """Copy a checkpoint folder, whole or not at all."""
+
+    def fill(temporary: Path) -> None:
+        for file in source.iterdir():
+            shutil.copyfile(file, temporary / file.name)
+
+    _place(folder, fill)
+
+
+def _place(folder: Path, fill: Callable[[Path], None]) -> None:
+    temporary, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        fill(temporary)
         _sync(temporary)
-        shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
         temporary.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
@@ -114,12 +137,77 @@ def write_checkpoint(folder: Path, weights: Mapping[str, Tensor], state: Any) ->
         raise InputError(f"{folder}: the checkpoint cannot be written ({reason}); {kept}") from error
 
 
+def tidy_checkpoints(parent: Path) -> None:
+    """Remove what a killed process left half written; a predecessor whose successor never came takes its place."""
+    for rest in parent.glob(".*.new"):
+        shutil.rmtree(rest, ignore_errors=True)
+    for old in parent.glob(".*.old"):
+        folder = old.with_name(old.name[1 : -len(".old")])
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(folder)
+
+
 def find_checkpoint(folder: Path) -> Path:
-    """The folder, or its predecessor when a crash struck between two renames."""
-    for candidate in (folder, folder.with_name(f".{folder.name}.old")):
-        if (candidate / MODEL).is_file() and (candidate / STATE).is_file():
-            return candidate
-    raise InputError(f"{folder}: no checkpoint there")
+    """The folder, or its predecessor when a crash struck between two renames; every file has the hash it was given.
+
+    Raises:
+        InputError: no such checkpoint, or a damaged, incomplete or older one. The sentence names the newest good one.
+    """
+    found = folder if folder.is_dir() else folder.with_name(f".{folder.name}.old")
+    others = [c for c in _checkpoints(folder.parent) if c != found]
+    if not found.is_dir():
+        if not others:
+            run = folder.parent.parent
+            raise InputError(f"{run}: the run stopped before its first checkpoint; start it over with train.overwrite")
+        raise InputError(f"{folder}: no such checkpoint; there are: {', '.join(sorted(c.name for c in others))}")
+    fault = _fault(found)
+    if fault is None:
+        return found
+    good = sorted((c for c in others if _fault(c) is None), key=_step)
+    if not good:
+        raise InputError(f"{found / fault[0]}: {fault[1]}, and there is no other good checkpoint; start the run over")
+    name = good[-1].name
+    raise InputError(
+        f"{found / fault[0]}: {fault[1]}; the last good checkpoint is '{name}' of step {_step(good[-1])}: "
+        f"go on from its weights (checkpoint {name}), or start the run over"
+    )
+
+
+def _checkpoints(parent: Path) -> list[Path]:
+    return [c for c in parent.iterdir() if c.is_dir() and not c.name.endswith(".new")] if parent.is_dir() else []
+
+
+def _step(folder: Path) -> int:
+    return int(json.loads((folder / STATE).read_text(encoding="utf-8"))["progress"]["total_step"])
+
+
+def _fault(folder: Path) -> tuple[str, str] | None:
+    """The first file of a checkpoint that is not as it was written, and what is wrong with it."""
+    if not (folder / HASHES).is_file():
+        return HASHES, "missing: the checkpoint is incomplete, or an older version of counterpoint wrote it"
+    try:
+        record = json.loads((folder / HASHES).read_text(encoding="utf-8"))
+        form, files = record["format"], dict(record["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return HASHES, "damaged"
+    if form != FORMAT:
+        return HASHES, f"of format {form!r}, and this version of counterpoint reads {FORMAT}"
+    for name in sorted({MODEL, STATE, *files}):
+        if not (folder / name).is_file():
+            return name, "missing"
+        try:
+            if _sha256(folder / name) != files.get(name):
+                return name, "damaged (it is not what was written there, by its hash)"
+        except OSError as error:
+            return name, f"cannot be read ({error.strerror or error})"
+    return None
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def read_state(folder: Path) -> Any:

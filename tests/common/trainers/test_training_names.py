@@ -8,7 +8,7 @@ import torch
 
 from counterpoint.common.data.samples import ListSamples
 from counterpoint.common.runs.encode import trained_on
-from counterpoint.common.trainers.run import record_training
+from counterpoint.common.trainers.environment import record_training
 
 
 class Rows(SimpleNamespace):
