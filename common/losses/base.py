@@ -132,9 +132,10 @@ class Objective(nn.Module):
         """`row_mean` over the rows of all ranks, this rank's share times the number of ranks.
 
         Averaged over ranks, as DistributedDataParallel averages gradients, it is the mean over all rows, on ranks of
-        unequal size too.
+        unequal size too. In evaluation mode it is the plain mean of this rank's rows: whoever adds up figures over
+        ranks weighs them by their rows, as for every other term.
         """
-        if self.distributed == "none":
+        if self.distributed == "none" or not self.training:
             return row_mean(values, keep)
         if keep is not None:
             values = torch.where(keep, values, torch.zeros_like(values))

@@ -131,7 +131,8 @@ def test_folders_links_and_wrong_sources_end_in_a_sentence(tmp_path):
 def test_a_gain_of_zero_is_the_default_gain(tmp_path):
     write(tmp_path / "db", "a")
     header = (tmp_path / "db" / "a.hea").read_text().splitlines()
-    header[1] = "a.dat 16 0 16 0 0 0 0 I"
+    words = header[1].split()
+    header[1] = " ".join([*words[:2], "0", *words[3:]])
     (tmp_path / "db" / "a.hea").write_text("\n".join(header) + "\n")
     windows = windows_of(tmp_path)
     # 200 units per millivolt, as the WFDB header format has it, where the file was written with 1000.
