@@ -206,8 +206,8 @@ def _check_classes(where: str, rows: list[dict], windows: WindowSet) -> None:
 
 
 def _learn_units(record: Record, leads: tuple[str, ...], config: SignalConfig, units: dict[str, str]) -> list[str]:
-    """Keep the first stated unit of every lead; says what the record lacks, has of its own, or is converted from."""
-    found = list(record.notes)
+    """Keep the first stated unit of every lead; says which of this record have none or are converted."""
+    found = []
     for lead, channel in zip(leads, record.pick(leads, config.aliases)):
         stated = channel is not None and channel.unit.strip().casefold() not in UNSTATED
         if stated:

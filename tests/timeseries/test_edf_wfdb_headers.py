@@ -95,7 +95,7 @@ def test_wfdb_rates_that_are_none_are_one_sentence(tmp_path, rate):
         read_wfdb(wfdb_record(tmp_path, rate=rate))
 
 
-@pytest.mark.parametrize("gain", ["0/mV", "nan/mV", "inf/mV"])
+@pytest.mark.parametrize("gain", ["nan/mV", "inf/mV", "-inf(0)/mV"])
 def test_wfdb_gains_that_are_none_are_one_sentence(tmp_path, gain):
     with pytest.raises(InputError, match=r"r\.hea: signal 1 has the gain"):
         read_wfdb(wfdb_record(tmp_path, gain=gain))
@@ -110,6 +110,23 @@ def test_wfdb_microvolts_and_unstated_length_with_several_rates(tmp_path):
     assert (fast.fs, slow.fs) == (30.0, 10.0)
     np.testing.assert_allclose(fast.data, frames[:, :3].ravel())
     np.testing.assert_allclose(slow.data, frames[:, 3])
+
+
+def test_wfdb_header_without_the_signals_it_announces_is_one_sentence(tmp_path):
+    (tmp_path / "r.hea").write_text("r 2 100 100\n")
+    with pytest.raises(InputError, match=r"r\.hea: .*not as many as its first line says"):
+        read_wfdb(tmp_path / "r.hea")
+
+
+def test_wfdb_segments_do_not_lose_the_prefix_of_their_unit(tmp_path):
+    wfdb_record(tmp_path, gain="10(0)/\u00b5V")
+    (tmp_path / "whole.hea").write_text("whole/2 2 100 200\nr 100\nr 100\n")
+    with pytest.raises(InputError, match=r"r\.hea: states the unit '\u00b5V', which segments cannot keep"):
+        read_wfdb(tmp_path / "whole.hea")
+    (tmp_path / "whole.hea").write_text("whole/2 2 100 200\nr 100\nlost 100\n")
+    wfdb_record(tmp_path, gain="10(0)/uV")
+    with pytest.raises(InputError, match="lost"):
+        read_wfdb(tmp_path / "whole.hea")
 
 
 @pytest.mark.parametrize("kind", ["edf", "wfdb"])

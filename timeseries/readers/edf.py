@@ -144,7 +144,7 @@ def _channels(path: Path, header: _Header, raw: np.ndarray) -> tuple[list[Channe
             continue
         wrong = "no samples" if not samples else _uncalibrated(limits)
         if wrong:
-            notes.append(f"{path}: channel {label} left out, {wrong}")
+            notes.append(f"channel {label} left out, {wrong}")
             continue
         low, high, bottom, top = (_number(text) for text in limits)
         gain = (high - low) / (top - bottom)
@@ -152,7 +152,7 @@ def _channels(path: Path, header: _Header, raw: np.ndarray) -> tuple[list[Channe
         data = ((data - bottom) * gain + low).astype(np.float32)
         channels.append(Channel(label, unit, samples / header.seconds, data))
     if notes and not channels:
-        raise InputError(f"{'; '.join(text.removeprefix(f'{path}: ') if i else text for i, text in enumerate(notes))}")
+        raise InputError(f"{path}: {'; '.join(notes)}")
     return channels, notes
 
 
@@ -170,7 +170,7 @@ def _uncalibrated(limits: tuple[str, str, str, str]) -> str:
 
 
 def _annotations(path: Path, lists: list[list[bytes]]) -> Annotations:
-    """Time-stamped annotation lists: `+onset[0x15 duration]0x14 text 0x14 ... 0x00`; a time stamp's text is empty."""
+    """Time-stamped annotation lists: `+onset[0x15 duration]0x14 text 0x14 ... 0x00`; a time stamp has no text."""
     onsets, durations, texts = [], [], []
     for signal in lists:
         for i, record in enumerate(signal):
@@ -249,7 +249,7 @@ def _with_hypnogram(record: Record) -> Record:
     begins = [datetime.fromisoformat(r.meta["start"]) for r in (scored, record) if "start" in r.meta]
     shift = (begins[0] - begins[1]).total_seconds() if len(begins) == 2 else 0.0
     found = scored.annotations
-    told = f"{record.source}: annotations taken from {files[0].name}, scored by hand beside it"
+    told = f"annotations taken from {files[0].name} beside it"
     moved = Annotations(found.onset + shift, found.duration, found.label)
     return replace(record, annotations=moved, notes=(*record.notes, told))
 

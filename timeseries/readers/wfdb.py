@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +57,8 @@ def read_wfdb(
         first, last = _span(header_file, fs, frames, start, stop)
         channels, block = _through_wfdb(stem, first, last, None), None
     else:
-        if not header.n_sig:
-            raise InputError(f"{header_file}: the header lists no signals; nothing to read")
+        if not header.n_sig or len(header.file_name or ()) != header.n_sig:
+            raise InputError(f"{header_file}: the header lists no signals, or not as many as its first line says")
         _check_files(stem, header)
         fs = float(header.fs)
         frames = int(header.sig_len) if header.sig_len else _frames_on_disk(stem, header)
@@ -88,7 +89,8 @@ def read_wfdb(
 def _stated_units(file: Path) -> dict[int, str]:
     """Units by signal number as the header's bytes state them (the wfdb package drops what is not ASCII).
 
-    Raises `InputError` for a sampling rate or a gain that is not a positive (gain: non-zero), finite number.
+    Raises `InputError` for a sampling rate that is not positive and finite, or a gain that is not a finite number (0
+    stands for the default); and for segments in a unit beyond ASCII, which would lose its prefix.
     """
     lines = [line.strip() for line in decode_header(file.read_bytes()).splitlines()]
     lines = [line.split() for line in lines if line and not line.startswith("#")]
@@ -99,12 +101,19 @@ def _stated_units(file: Path) -> dict[int, str]:
         raise InputError(f"{file}: not a readable WFDB header (sampling rate {rate!r}); state the rate in hertz")
     units = {}
     if "/" in lines[0][0]:
-        return units  # the lines that follow name segments
+        for words in lines[1:]:  # of a multi-segment record, each names a segment
+            part = file.with_name(f"{words[0]}.hea")
+            stated = _stated_units(part).values() if part.is_file() and part != file else ()
+            lost = [unit for unit in stated if not unit.isascii()]
+            if lost:
+                raise InputError(f"{part}: states the unit {lost[0]!r}, which segments cannot keep; write uV, mV or V")
+        return units
     for j, words in enumerate(lines[1:]):
         if len(words) < 3:
             continue
         gain, slash, unit = words[2].partition("/")
-        if not _finite(gain.split("(")[0]):
+        number = gain.split("(")[0]  # 0 is the format's word for the default gain of 200
+        if not _finite(number) and not re.fullmatch(r"[-+]?0*\.?0*", number):
             raise InputError(f"{file}: signal {j + 1} has the gain {words[2]!r}; state units of the converter per unit")
         if slash:
             units[j] = unit
