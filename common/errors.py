@@ -15,6 +15,10 @@ class LeakageError(InputError):
     """The same group (patient, scene, piece, molecule, user) stands in two splits."""
 
 
+class LostProcessError(InputError):
+    """Another process of a training over several died or hangs; the run resumes from its last checkpoint."""
+
+
 class NonFiniteLossError(RuntimeError):
     """Training met a NaN or infinite loss; the message names the terms and the file with the batch's sample ids."""
 

@@ -104,7 +104,7 @@ class TrainConfig:
     max_epochs: int = 100
     """Passes over the training data (of each stage that does not name its own)."""
     max_steps: int | None = None
-    """Optimiser steps; takes precedence over `max_epochs`."""
+    """Optimiser steps; takes precedence over `max_epochs` (on the command line unless only the epochs are given)."""
     batch_size: int = 256
     """Global batch: all devices together."""
     micro_batch_size: int | None = None

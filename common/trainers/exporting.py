@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ class Encoder(nn.Module):
         self.idle = {name: value[:1] for name, value in (idle or {}).items()}
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        batch, rows = dict(zip(self.inputs, tensors)), len(tensors[0])
+        batch, rows = dict(zip(self.inputs, tensors)), tensors[0].shape[0]  # `len` would fix the size
         batch |= {name: value.expand(rows, *value.shape[1:]) for name, value in self.idle.items()}
         return tuple(self.system.encode(batch, self.modality).values())
 
@@ -215,8 +216,18 @@ def _onnx(
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it would list the packages that it can do without
     written = torch.onnx.export(program, input_names=list(names), output_names=list(outputs), verbose=False)
     written.model.metadata_props.update(metadata)
+    _name_axes(written.model.graph)
     written.save(str(path))
     onnx.checker.check_model(str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     inputs = [i.name for i in session.get_inputs()]
     return lambda *tensors: session.run(None, {n: t.numpy() for n, t in zip(inputs, tensors)})
+
+
+def _name_axes(graph: Any) -> None:
+    """The free axis is called `batch`, not by the tracer's number."""
+    symbol = str(graph.inputs[0].shape[0].value)
+    for value in [*graph.inputs, *(out for node in graph.all_nodes() for out in node.outputs)]:
+        for axis, size in enumerate(value.shape or ()):
+            if not isinstance(size, int):
+                value.shape[axis] = re.sub(rf"\b{re.escape(symbol)}\b", "batch", str(size.value))

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from counterpoint.common.data.samplers import SequentialSampler
-from counterpoint.common.errors import InputError
+from counterpoint.common.errors import InputError, LostProcessError
 from counterpoint.common.rng import preserved_rng, seed_all
 from counterpoint.common.trainers.environment import check_data, record_data
 from counterpoint.common.trainers.keeper import RunKeeper
@@ -169,9 +169,27 @@ def _run_stage(
         )
         val = Batches(datasets.val, in_order, train.workers, pin, lambda: (0, 0))
     system.train()
-    with _quiet_lightning():
+    with _quiet_lightning(), _lost_process_named(run_dir, world):
         trainer.fit(system, batches, val)
     return keeper
+
+
+# How gloo, NCCL and their store speak of a peer that is gone.
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "gloo", "NCCL")
+
+
+@contextlib.contextmanager
+def _lost_process_named(run_dir: Path, world: int) -> Iterator[None]:
+    """Say in one sentence that another process of this training is gone."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.distributed's errors derive from it
+        if world == 1 or not any(words in str(error) for words in _LOST):
+            raise
+        raise LostProcessError(
+            f"{run_dir}: another of the {world} processes of this training died or hangs (its own messages say why, a "
+            f"kill for memory says nothing); go on from the last checkpoint with --resume {run_dir}"
+        ) from error
 
 
 _HINTS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 from dataclasses import asdict
 from pathlib import Path
@@ -80,6 +81,9 @@ class RunKeeper(Callback):
                 callback.load_state_dict(saved)
         if self.state["scaler"]:
             trainer.precision_plugin.load_state_dict(self.state["scaler"])
+        listed = self.run_dir / BAD_SAMPLES
+        if trainer.is_global_zero and listed.is_file():  # lines after the checkpoint are written again
+            os.truncate(listed, min(self.state.get("bad_bytes", _size(listed)), _size(listed)))
         ranks = self.state["rng"]
         if trainer.global_rank < len(ranks):
             set_rng_state(ranks[trainer.global_rank])
@@ -214,6 +218,7 @@ class RunKeeper(Callback):
             "rng": rng,
             "stale": self.stale,
             "bad": self.bad,
+            "bad_bytes": _size(self.run_dir / BAD_SAMPLES),
             "total_steps": self.total_steps,
             "continued": self.continued,
         }
@@ -236,3 +241,7 @@ class RunKeeper(Callback):
                 f"{len(self.bad)} of {total} samples cannot be read, more than train.max_bad = {limit:.2%} allows; the "
                 f"first is {name}: {reason}. All are listed in {self.run_dir / BAD_SAMPLES}; run the data check"
             )
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0

@@ -74,3 +74,13 @@ def test_no_options_give_the_configs_own_defaults(vertical, entry):
     config = resolve(entry.config)
     parser = config_parser("x", entry, config)
     assert build_config(parser, parse(parser, []), config) == config()
+
+
+@pytest.mark.parametrize(("typed", "steps"), [((), 200), (("--train.max_epochs", "3"), None)])
+def test_epochs_that_a_person_gives_beat_the_steps_of_a_preset(typed, steps, capsys):
+    command = ["timeseries", "pretrain", "ts2vec", "--preset", "small", *typed, "--print_config"]
+    assert main(command) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["train"]["max_steps"] == steps
+    command[5:5] = ["--train.max_steps", "7"]
+    assert main(command) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["train"]["max_steps"] == 7

@@ -106,3 +106,17 @@ def test_the_rest_of_a_killed_process_is_in_nobodys_way(tmp_path):
         (target / "x").write_text("1")
 
     assert [p.name for p in cache.get_or_make({"k": 1}, "", make).iterdir()] == ["x"]
+
+
+def test_a_truncated_file_is_made_again(tmp_path):
+    cache, calls = Cache(tmp_path), []
+
+    def make(path):
+        calls.append(path)
+        path.write_text("four notes")
+
+    path = cache.get_or_make({"k": 1}, ".txt", make)
+    path.write_text("four")
+    assert cache.get_or_make({"k": 1}, ".txt", make).read_text() == "four notes"
+    cache.get_or_make({"k": 1}, ".txt", make)
+    assert len(calls) == 2

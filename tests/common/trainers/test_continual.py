@@ -44,5 +44,5 @@ def test_other_schedules_cannot_continue(tmp_path):
     with pytest.raises(InputError, match="needs optim.schedule.kind=infinite"):
         fit(create_system(Tiny, config(tmp_path / "b", **{"optim.schedule.kind": "cosine"})), continue_from=first)
     plain = fit(create_system(Tiny, config(tmp_path / "c", **{"optim.schedule.kind": "cosine"}))).run_dir
-    with pytest.raises(InputError, match="const: no checkpoint there"):
+    with pytest.raises(InputError, match="const: no such checkpoint; there are: best, last"):
         fit(create_system(Tiny, config(tmp_path / "d")), continue_from=plain)

@@ -1,6 +1,7 @@
 """Faults of a run's folder: each is found, and told in one sentence that says how to go on."""
 
 import csv
+import errno
 import json
 import multiprocessing
 import os
@@ -14,7 +15,7 @@ from filelock import FileLock
 from test_resume import same
 from tiny_system import Pairs, Tiny, TinyConfig
 
-from counterpoint.common.errors import InputError
+from counterpoint.common.errors import InputError, LostProcessError
 from counterpoint.common.trainers import Datasets, create_system, fit, load_run, override
 
 STATE_FILES = ("model.safetensors", "state.safetensors", "state.json")
@@ -138,6 +139,33 @@ def test_a_class_of_the_running_script_is_refused_before_training(tmp_path, monk
     monkeypatch.setattr(Tiny, "__module__", "__main__")
     with pytest.raises(InputError, match="put the class into a module of its own"):
         fit(tiny(tmp_path / "run"))
+
+
+def test_a_lost_process_is_one_sentence(tmp_path, on_two_ranks):
+    def body(rank):
+        class Dying(Tiny):
+            def after_update(self):
+                super().after_update()
+                if rank == 1 and self.progress.total_step == 3:
+                    os._exit(0)
+
+        options = {"train.devices": 2, "train.strategy": "ddp", "distributed": "gather"}
+        with pytest.raises(LostProcessError, match="another of the 2 processes .* --resume"):
+            fit(tiny(tmp_path / "run", Dying, **options))
+        os._exit(0)  # what torch tears down waits for the lost one
+
+    on_two_ranks(body)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_folder_that_cannot_be_written_is_one_sentence(run, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    system = load_run(run, "last", allow=["tiny_system"])
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(InputError, match=rf"cannot be written \({os.strerror(number)}\)"):
+        fit(system, resume=run)
 
 
 @pytest.mark.slow

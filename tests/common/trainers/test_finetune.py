@@ -267,6 +267,25 @@ def test_exported_numbers_equal_the_source(pretrained, tmp_path, format):
         export(system, tmp_path / name, "torch" if format == "onnx" else "onnx")
 
 
+def test_one_modality_needs_its_own_input_and_the_file_says_how_to_make_it(pretrained, tmp_path):
+    import onnx
+    import onnxruntime
+
+    system = load_run(pretrained)
+    for modality in ("a", "b"):
+        report = export(system, tmp_path / f"{modality}.onnx", modality=modality)
+        assert report.inputs == (modality,)
+        session = onnxruntime.InferenceSession(str(report.path))
+        assert [i.name for i in session.get_inputs()] == [modality]
+        assert session.get_inputs()[0].shape == ["batch", 10]
+        assert session.get_outputs()[0].shape[0] == "batch"
+        assert session.run(None, {modality: np.zeros((7, 10), np.float32)})[0].shape[0] == 7
+        assert export(system, tmp_path / f"{modality}.pt2", modality=modality).inputs == (modality,)
+    record = {p.key: p.value for p in onnx.load(tmp_path / "a.onnx").metadata_props}
+    assert json.loads(record["counterpoint.preprocessing"]) == system.preprocessing()
+    assert record["counterpoint.modality"] == "a"
+
+
 def test_predictions_are_in_the_targets_unit(pretrained, tmp_path):
     config = config_for(pretrained, tmp_path / "r", task="regression", labels=("height",))
     system = create_finetune(config).eval()
