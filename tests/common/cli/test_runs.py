@@ -219,9 +219,51 @@ def test_without_a_second_modality_the_gallery_shows_neighbours_among_the_others
     for row in seen:
         assert row.query.label not in [hit.label for hit in row.results]
         assert [hit.correct for hit in row.results] == [side[hit.label] == side[row.query.label] for hit in row.results]
+        assert any(hit.correct for hit in row.results)
     seen.clear()
     add_gallery(Watched("neighbours"), vertical, replace(alone, labels=None), 3, 0)
     assert {hit.correct for row in seen for hit in row.results} == {None}
+
+
+def test_a_partner_that_is_not_among_the_best_ends_the_row_with_its_rank(run):
+    """Its rank is the one the metric counts, for every query; a partner among the best is not shown twice."""
+    from dataclasses import replace
+
+    import torch
+    from toy_vertical import vertical
+
+    from counterpoint.common.metrics import rank_queries
+    from counterpoint.common.report import Report
+    from counterpoint.common.runs.encode import encode_run
+    from counterpoint.common.runs.page import add_gallery
+
+    encoded = encode_run(run)
+    noise = torch.randn(30, 16, generator=torch.Generator().manual_seed(3))
+    tied = torch.ones(30, 16) / 4
+    for right in (encoded.vectors["right"] + 0.4 * noise, tied):
+        vectors = {"left": encoded.vectors["left"], "right": torch.nn.functional.normalize(right, dim=1)}
+        rows, lengths = [], []
+
+        class Watched(Report):
+            def gallery(self, title, found, rows=rows):
+                rows.append(found)
+                return super().gallery(title, found)
+
+        page = Watched("found")
+        add_gallery(page, vertical, replace(encoded, vectors=vectors), 30, 0)
+        ranks = rank_queries(vectors["left"], vectors["right"]).ranks
+        place = dict(zip(encoded.ids, ranks.tolist()))
+        for row in rows[0]:
+            (own,) = [hit for hit in row.results if hit.label == row.query.label]
+            assert [hit.correct for hit in row.results] == [hit is own for hit in row.results]
+            lengths.append(len(row.results))
+            if lengths[-1] == 6:
+                assert own is row.results[-1]
+                assert own.rank == int(place[own.label] + 0.5)
+            if right is not tied:
+                assert (lengths[-1] == 6) == (place[own.label] > 5)
+                assert f"<b>{own.rank}.</b> {own.label}" in page.html()
+        assert set(lengths) == {5, 6}
 
 
 @pytest.fixture
