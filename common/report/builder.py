@@ -95,13 +95,15 @@ class Report:
         card = f'<div class="name">{escape(name)}</div><div class="value">{escape(show(value))}</div>{sub}'
         return self._add(f'<div class="card headline">{card}</div>', grid="grid")
 
-    def retrieval(
-        self, result: Retrieval | RetrievalResult, *, headline: Sequence[str] = ("R@10", "median_rank")
-    ) -> Report:
-        """Headline cards and a table of all figures of a retrieval, each with interval and chance."""
+    def retrieval(self, result: Retrieval | RetrievalResult, *, headline: Sequence[str] | None = None) -> Report:
+        """Headline cards and a table of all figures of a retrieval, each with interval and chance.
+
+        Cards show `headline`; unless given, R@k of the largest k whose chance is below a half, and the median rank, or
+        nothing where chance is a half for every k: a pool that small tells no encoder from another.
+        """
         ways = (result.a_to_b, result.b_to_a) if isinstance(result, Retrieval) else (result,)
         for way in ways:
-            for key in headline:
+            for key in _telling(way) if headline is None else headline:
                 share = not key.endswith("rank")
                 self.headline(
                     f"{key.replace('_', ' ')}, {way.name.replace('->', '→')}",
@@ -300,3 +302,9 @@ class Report:
         if self._open_grid:
             self._sections[-1][1].append("</div>")
             self._open_grid = ""
+
+
+def _telling(way: RetrievalResult) -> tuple[str, ...]:
+    """What a retrieval's headline is: recall that chance does not mostly reach already, and the median rank."""
+    cuts = [int(key.removeprefix("R@")) for key in way.metrics if key.startswith("R@") and way.chance[key] < 0.5]
+    return (f"R@{max(cuts)}", "median_rank") if cuts else ()

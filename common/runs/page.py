@@ -15,6 +15,7 @@ from counterpoint.common.metrics import Evaluation, LabelFree, RetrievalResult
 from counterpoint.common.metrics.ranking import tie_tolerance
 from counterpoint.common.report import GalleryRow, Report
 from counterpoint.common.runs.encode import Encoded, modality_pairs
+from counterpoint.common.runs.measure import counted
 from counterpoint.common.vertical import Vertical
 
 
@@ -23,6 +24,8 @@ def fill(
 ) -> None:
     """Add a run's sections to a `Report`: figures, curves, map, gallery, monitors, configuration."""
     page.section("Figures")
+    if encoded.label is not None:
+        labelled_cards(page, evaluation)
     for result in evaluation.results.values():
         if isinstance(result, RetrievalResult):
             page.retrieval(result)
@@ -52,6 +55,20 @@ def fill(
     for file in ("config.yaml", "environment.json"):
         if (run / file).is_file():
             page.config(file, (run / file).read_text(encoding="utf-8"))
+
+
+def labelled_cards(page: Report, evaluation: Evaluation, most: int = 6) -> None:
+    """Headline cards of what the labels brought: the first figure of each protocol that has a chance level."""
+    shown: set[str] = set()
+    for name, metric, interval, chance in evaluation.figures():
+        found = name in shown or isinstance(evaluation.results[name], RetrievalResult)
+        if found or chance is None or len(shown) == most:
+            continue
+        shown.add(name)
+        counts = zip(counted(evaluation.results[name], interval), ("samples", "groups"))
+        note = ", ".join(f"{count} {what}" if count.isdigit() else count for count, what in counts if count)
+        title = f"{metric.replace('_', ' ')}, {name}"
+        page.headline(title, interval.value, interval=interval, baseline=chance, note=note)
 
 
 def curves(run: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:

@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from counterpoint.common.errors import InputError
+from counterpoint.common.runs.encode import NoSplit, open_split
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
@@ -152,6 +155,24 @@ def test_mistakes(run, cli, argv, advice):
     assert advice in err
 
 
+def test_a_split_that_no_data_have_is_told_before_run_or_data_are_opened(tmp_path):
+    """The folder is no run at all, and still the name of the split is what is wrong first."""
+    with pytest.raises(InputError, match="unknown split 'tset'; did you mean 'test'") as raised:
+        open_split(tmp_path, "best", "tset")
+    assert not isinstance(raised.value, NoSplit)
+
+
+def test_a_split_that_the_data_lack_is_told_with_those_there_are(run, cli, monkeypatch):
+    import toy_system
+
+    from counterpoint.common.trainers import Datasets
+
+    whole = toy_system.Pair.datasets
+    monkeypatch.setattr(toy_system.Pair, "datasets", lambda self: Datasets(whole(self).train, whole(self).val, None))
+    with pytest.raises(NoSplit, match="unknown split 'test'; there are: train, val"):
+        open_split(run, "best", "test")
+
+
 def test_a_folder_that_is_no_run(toy, cli, tmp_path):
     code, _, err = cli("toy", "evaluate", tmp_path)
     assert code == 2
@@ -172,6 +193,30 @@ def test_report_is_one_file_with_the_fields_pictures(run, cli):
     ):
         assert part in page, part
     assert "http" not in page.split("<body", 1)[1].replace("http://www.w3.org", "")
+
+
+def test_with_labels_the_report_begins_with_the_labelled_figures(run, cli, tmp_path):
+    import re
+
+    def cards(*options):
+        code, _, err = cli("toy", "report", run, "--out", tmp_path / "r.html", "--bootstrap", "20", *options)
+        assert code == 0, err
+        page = (tmp_path / "r.html").read_text()
+        return re.findall('class="name">([^<]+)</div><div class="value">([^<]+)<.*?chance ([^<]+)<', page)
+
+    plain = cards()
+    assert [name.split(",")[0] for name, *_ in plain] == ["R@10", "median rank"] * 2
+    labelled = cards("--label", "side")
+    assert labelled[-4:] == plain
+    new = labelled[:-4]
+    assert 1 <= len(new) <= 6
+    assert len({name.split(", ", 1)[1] for name, *_ in new}) == len(new), "one card for each protocol"
+    figures = json.loads(cli("toy", "evaluate", run, "--label", "side", "--out", tmp_path / "e.json", "--json")[1])
+    scores = figures["results"]["logreg of left"]["scores"]
+    metric = next(iter(scores["metrics"]))
+    shown = {name: (value, chance) for name, value, chance in new}[f"{metric.replace('_', ' ')}, logreg of left"]
+    assert float(shown[0]) == pytest.approx(scores["metrics"][metric], rel=0.01)
+    assert float(shown[1]) == pytest.approx(scores["chance"][metric], rel=0.01)
 
 
 def test_what_is_made_from_synthetic_data_says_so(run, cli, tmp_path):
