@@ -202,7 +202,8 @@ class Report:
                 results = "".join(media(m, rank) for rank, m in enumerate(row.results, 1))
                 note = f'<p class="soft">{escape(row.note)}</p>' if row.note else ""
                 strip = f'<div class="results" tabindex="0" role="group" aria-label="Retrieved items">{results}</div>'
-                body += f'<div class="card row"><div>{media(row.query, head="Query")}{note}</div>{strip}</div>'
+                query = f"<div>{media(row.query, head='Query')}{note}</div>"
+                body += f'<div class="card row">{query}<div>{strip}</div></div>'
         return self._add(f"<h3>{escape(title)}</h3>{body}")
 
     def monitors(self, label: str, measures: LabelFree) -> Report:
@@ -270,7 +271,8 @@ class Report:
             '<meta name="color-scheme" content="light dark">'
             f'<meta http-equiv="Content-Security-Policy" content="{csp}"><link rel="icon" href="data:,">'
             f'<style>{CSS}</style></head><body><a class="skip" href="#main">Skip to the figures</a>'
-            f'<nav aria-label="Sections"><div>{nav}<button id="theme">Dark</button></div></nav>'
+            f'<nav aria-label="Sections"><div class="bar"><div class="links">{nav}</div>'
+            '<button id="theme">Dark</button></div></nav>'
             f'<header><h1>{escape(self.title)}</h1>{lead}{banner}</header><main id="main">{"".join(parts)}</main>'
             f"<footer>Counterpoint · {made}</footer>"
             '<dialog id="zoom" aria-label="Picture"><img alt=""><button>Close</button></dialog>'
