@@ -17,11 +17,10 @@ from counterpoint.audio_speech.gallery import picture
 from counterpoint.audio_speech.identify import Identification, identify
 from counterpoint.audio_speech.snippets import SnippetDataset
 from counterpoint.common.data.encoding import encode_rows
-from counterpoint.common.kernels import topk_scores
 from counterpoint.common.metrics import Retrieval, RetrievalResult, label_free, retrieval
 from counterpoint.common.progress import note
 from counterpoint.common.report import GalleryRow, Report
-from counterpoint.common.runs.page import curves
+from counterpoint.common.runs.page import best_and_right, curves
 from counterpoint.common.trainers import create_system, fit, load_run, override
 from counterpoint.common.vertical import Outcome
 
@@ -193,13 +192,11 @@ def _gallery(
 ) -> list[GalleryRow]:
     a, b = way.name.split(" -> ")
     chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:examples]
-    hits = topk_scores(vectors[a][chosen], vectors[b], min(shown, len(dataset)))[1]
     rows = []
-    for query, found in zip(chosen.tolist(), hits.tolist()):
-        answers = [replace(picture(dataset[hit], b), correct=hit == query) for hit in found]
-        place = f"place {way.ranks[query]:g} of {way.pool}"
-        if query not in found:
-            missed = picture(dataset[query], b)
-            answers.append(replace(missed, label=f"The right answer, at {place}: {missed.label}"))
-        rows.append(GalleryRow(picture(dataset[query], a), answers, f"right answer at {place}"))
+    for query in chosen.tolist():
+        right = torch.arange(len(dataset)) == query
+        found = best_and_right(vectors[a][query], vectors[b], min(shown, len(dataset)), right)
+        answers = [replace(picture(dataset[hit], b), correct=hit == query, rank=rank) for hit, rank in found]
+        note = f"right answer at place {way.ranks[query]:g} of {way.pool}"
+        rows.append(GalleryRow(picture(dataset[query], a), answers, note))
     return rows

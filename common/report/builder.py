@@ -95,13 +95,15 @@ class Report:
         card = f'<div class="name">{escape(name)}</div><div class="value">{escape(show(value))}</div>{sub}'
         return self._add(f'<div class="card headline">{card}</div>', grid="grid")
 
-    def retrieval(
-        self, result: Retrieval | RetrievalResult, *, headline: Sequence[str] = ("R@10", "median_rank")
-    ) -> Report:
-        """Headline cards and a table of all figures of a retrieval, each with interval and chance."""
+    def retrieval(self, result: Retrieval | RetrievalResult, *, headline: Sequence[str] | None = None) -> Report:
+        """Headline cards and a table of all figures of a retrieval, each with interval and chance.
+
+        Cards show `headline`; unless given, R@k of the largest k whose chance is below a half, and the median rank, or
+        nothing where chance is a half for every k: a pool that small tells no encoder from another.
+        """
         ways = (result.a_to_b, result.b_to_a) if isinstance(result, Retrieval) else (result,)
         for way in ways:
-            for key in headline:
+            for key in _telling(way) if headline is None else headline:
                 share = not key.endswith("rank")
                 self.headline(
                     f"{key.replace('_', ' ')}, {way.name.replace('->', '→')}",
@@ -200,7 +202,8 @@ class Report:
                 results = "".join(media(m, rank) for rank, m in enumerate(row.results, 1))
                 note = f'<p class="soft">{escape(row.note)}</p>' if row.note else ""
                 strip = f'<div class="results" tabindex="0" role="group" aria-label="Retrieved items">{results}</div>'
-                body += f'<div class="card row"><div>{media(row.query, head="Query")}{note}</div>{strip}</div>'
+                query = f"<div>{media(row.query, head='Query')}{note}</div>"
+                body += f'<div class="card row">{query}<div>{strip}</div></div>'
         return self._add(f"<h3>{escape(title)}</h3>{body}")
 
     def monitors(self, label: str, measures: LabelFree) -> Report:
@@ -268,7 +271,8 @@ class Report:
             '<meta name="color-scheme" content="light dark">'
             f'<meta http-equiv="Content-Security-Policy" content="{csp}"><link rel="icon" href="data:,">'
             f'<style>{CSS}</style></head><body><a class="skip" href="#main">Skip to the figures</a>'
-            f'<nav aria-label="Sections"><div>{nav}<button id="theme">Dark</button></div></nav>'
+            f'<nav aria-label="Sections"><div class="bar"><div class="links">{nav}</div>'
+            '<button id="theme">Dark</button></div></nav>'
             f'<header><h1>{escape(self.title)}</h1>{lead}{banner}</header><main id="main">{"".join(parts)}</main>'
             f"<footer>Counterpoint · {made}</footer>"
             '<dialog id="zoom" aria-label="Picture"><img alt=""><button>Close</button></dialog>'
@@ -300,3 +304,9 @@ class Report:
         if self._open_grid:
             self._sections[-1][1].append("</div>")
             self._open_grid = ""
+
+
+def _telling(way: RetrievalResult) -> tuple[str, ...]:
+    """What a retrieval's headline is: recall that chance does not mostly reach already, and the median rank."""
+    cuts = [int(key.removeprefix("R@")) for key in way.metrics if key.startswith("R@") and way.chance[key] < 0.5]
+    return (f"R@{max(cuts)}", "median_rank") if cuts else ()

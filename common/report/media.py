@@ -23,6 +23,7 @@ class Media:
         audio: (samples in -1..1 [T] or [T, channels], sampling rate in Hz), or encoded bytes (WAV, MP3, OGG).
         caption: further words (score, piece, bars).
         correct: whether it is a right answer; None says nothing.
+        rank: its rank among what was searched, where that is not its place in the row.
     """
 
     label: str
@@ -31,6 +32,7 @@ class Media:
     caption: str = ""
     correct: bool | None = None
     cmap: str = "gray"
+    rank: int | None = None
 
 
 def image_uri(image: ImageLike, cmap: str = "gray") -> str:

@@ -68,6 +68,8 @@ def _cell(value: Cell, right: bool) -> str:
 
 
 def media(item: Media, rank: int = 0, head: str = "") -> str:
+    """A picture or sound with its words; `rank` is its place in a row, unless the item knows its own."""
+    rank = rank if item.rank is None else item.rank
     name = head or (f"{rank}." if rank else "")
     body = ""
     if item.image is not None:

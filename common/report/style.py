@@ -22,8 +22,8 @@ body{margin:0;background:var(--bg);color:var(--ink);
 .skip{position:absolute;left:-9999px}
 .skip:focus{left:.5rem;top:.5rem;background:var(--card);padding:.5rem 1rem;z-index:9}
 nav{position:sticky;top:0;z-index:5;background:var(--bg);border-bottom:1px solid var(--line)}
-nav div{max-width:1120px;margin:auto;padding:.45rem 1rem;display:flex;gap:.25rem .9rem;align-items:center;
-  overflow-x:auto;white-space:nowrap}
+nav .bar{max-width:1120px;margin:auto;padding:.45rem 1rem;display:flex;gap:.9rem;align-items:center}
+nav .links{display:flex;gap:.25rem .9rem;flex:1;min-width:0;overflow-x:auto;white-space:nowrap}
 nav a{color:var(--soft);text-decoration:none;font-size:.9rem;padding:.2rem 0}
 nav a:hover{color:var(--accent)}
 main,header{max-width:1120px;margin:auto;padding:0 1rem}
@@ -39,7 +39,7 @@ a{color:var(--accent)}
 button{font:inherit;font-size:.85rem;color:var(--ink);background:var(--card);border:1px solid var(--line);
   border-radius:6px;padding:.25rem .6rem;cursor:pointer;min-height:2rem}
 button:hover{border-color:var(--accent)}
-#theme{margin-left:auto;flex:none;position:sticky;right:0}
+#theme{flex:none}
 .grid{display:grid;gap:.9rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,240px),1fr))}
 .wide{grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr))}
 .card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem .95rem;
@@ -63,6 +63,7 @@ svg .cursor{stroke:var(--soft)}
 .legend button[aria-pressed=false]{opacity:.4;text-decoration:line-through}
 .scroll td:first-child{min-width:6.5rem}
 .scroll{overflow-x:auto;max-width:100%}
+.more{color:var(--soft);font-size:.82rem;text-align:right;max-width:none;margin:0 0 .2rem}
 table{border-collapse:collapse;font-size:.9rem;width:100%}
 caption{text-align:left;padding:.1rem 0 .4rem}
 th,td{padding:.35rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
@@ -94,6 +95,7 @@ input[type=search]{font:inherit;font-size:.9rem;padding:.3rem .55rem;border:1px 
   padding:.3rem .55rem;border-radius:6px;max-width:min(80vw,22rem);white-space:pre-line;display:none}
 .row{display:grid;grid-template-columns:minmax(9rem,14rem) 1fr;gap:.8rem;align-items:start;margin-bottom:.9rem}
 @media (max-width:640px){.row{grid-template-columns:1fr}}
+.row>div{min-width:0}
 .results{display:flex;gap:.7rem;overflow-x:auto;padding-bottom:.4rem}
 .results>*{flex:0 0 min(46vw,11.5rem)}
 .item{margin:0;min-width:0}

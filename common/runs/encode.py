@@ -68,7 +68,10 @@ class Encoded:
 
 
 def open_split(run: Path, checkpoint: str, split: str, manifest: Path | None = None) -> tuple[Any, Samples]:
-    """(system, samples) of a run; `manifest` replaces the data it was trained on."""
+    """(system, samples) of a run; `manifest` replaces the data it was trained on. `NoSplit` where they lack the split.
+    """
+    if split not in SPLITS:  # before anything is loaded
+        raise no_such("split", split, SPLITS)
     system = load_run(run, checkpoint)
     if manifest is not None:
         if not hasattr(getattr(system.config, "data", None), "manifest"):

@@ -185,7 +185,7 @@ def lines_of(evaluation: Evaluation, untrained: Evaluation | None = None) -> lis
             f"{i.low:.3g} .. {i.high:.3g}",
             "" if chance is None else f"{chance:.3g}",
             *([beside.get((name, metric), "")] if beside else []),
-            *_counted(evaluation.results[name], i),
+            *counted(evaluation.results[name], i),
         )
         for name, metric, i, chance in evaluation.figures()
     ]
@@ -209,7 +209,7 @@ def lines_of(evaluation: Evaluation, untrained: Evaluation | None = None) -> lis
     return lines
 
 
-def _counted(result: object, interval: Interval) -> tuple[str, str]:
+def counted(result: object, interval: Interval) -> tuple[str, str]:
     """How many samples and groups a figure stands on; episodes and seeds where these are what the interval is over."""
     if isinstance(result, Episodes):
         return f"{result.episodes} episodes", ""

@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
-from counterpoint.common.kernels import Index, topk_scores
 from counterpoint.common.lazy import resolve
 from counterpoint.common.metrics import Evaluation, LabelFree, RetrievalResult
+from counterpoint.common.metrics.ranking import tie_tolerance
 from counterpoint.common.report import GalleryRow, Report
 from counterpoint.common.runs.encode import Encoded, modality_pairs
+from counterpoint.common.runs.measure import counted
 from counterpoint.common.vertical import Vertical
 
 
@@ -21,6 +24,8 @@ def fill(
 ) -> None:
     """Add a run's sections to a `Report`: figures, curves, map, gallery, monitors, configuration."""
     page.section("Figures")
+    if encoded.label is not None:
+        labelled_cards(page, evaluation)
     for result in evaluation.results.values():
         if isinstance(result, RetrievalResult):
             page.retrieval(result)
@@ -50,6 +55,20 @@ def fill(
     for file in ("config.yaml", "environment.json"):
         if (run / file).is_file():
             page.config(file, (run / file).read_text(encoding="utf-8"))
+
+
+def labelled_cards(page: Report, evaluation: Evaluation, most: int = 6) -> None:
+    """Headline cards of what the labels brought: the first figure of each protocol that has a chance level."""
+    shown: set[str] = set()
+    for name, metric, interval, chance in evaluation.figures():
+        found = name in shown or isinstance(evaluation.results[name], RetrievalResult)
+        if found or chance is None or len(shown) == most:
+            continue
+        shown.add(name)
+        counts = zip(counted(evaluation.results[name], interval), ("samples", "groups"))
+        note = ", ".join(f"{count} {what}" if count.isdigit() else count for count, what in counts if count)
+        title = f"{metric.replace('_', ' ')}, {name}"
+        page.headline(title, interval.value, interval=interval, baseline=chance, note=note)
 
 
 def curves(run: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
@@ -103,6 +122,7 @@ def _colours(encoded: Encoded) -> list[str]:
 def add_gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: int, seed: int, run: str = "") -> None:
     """What a run retrieves for queries drawn at random, in the field's own pictures: across modalities, framed where it
     is the query's own partner; without a second modality among the other samples, framed where the label is the same.
+    Where none of those shown is right, the best right one follows with its rank.
     """
     picture = resolve(vertical.gallery)
     pairs = [way for pair in modality_pairs(encoded) for way in (pair, pair[::-1])]
@@ -114,12 +134,16 @@ def add_gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: in
     chosen = torch.randperm(len(encoded), generator=torch.Generator().manual_seed(seed))[:examples]
     for a, b in ways:
         most = min(5, len(encoded) - (a == b))
-        itself = Index(chosen) if a == b else None
-        _, hits = topk_scores(encoded.vectors[a][chosen], encoded.vectors[b], most, exclude=itself)
         rows = []
-        for query, found in zip(chosen.tolist(), hits.tolist()):
+        for query in chosen.tolist():
+            right = _right(encoded, query, a == b)
+            itself = query if a == b else None
+            found = best_and_right(encoded.vectors[a][query], encoded.vectors[b], most, right, itself)
             media = [
-                replace(picture(encoded.sample(hit), b), correct=_right(encoded, query, hit, a == b)) for hit in found
+                replace(
+                    picture(encoded.sample(hit), b), correct=None if right is None else bool(right[hit]), rank=rank
+                )
+                for hit, rank in found
             ]
             rows.append(GalleryRow(picture(encoded.sample(query), a), media))
         pool = f"{len(encoded)}" if a != b else f"the {len(encoded) - 1} others"
@@ -130,11 +154,43 @@ def add_gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: in
         page.gallery(f"{way}: {what}" if run else what, rows)
 
 
-def _right(encoded: Encoded, query: int, hit: int, within: bool) -> bool | None:
-    """Whether a hit is right; None where nothing tells."""
+def best_and_right(
+    query: Float[Tensor, dim],
+    keys: Float[Tensor, "n dim"],
+    most: int,
+    right: Bool[Tensor, n] | None = None,
+    itself: int | None = None,
+) -> list[tuple[int, int]]:
+    """(key, rank) of the `most` best keys of a query; where none of them is right, the best right one follows.
+
+    Its rank is 1 + the number of better keys + half of those tied with it, rounded. `itself` is a key left out.
+
+    >>> keys = torch.tensor([[1.0], [0.9], [0.8], [0.7]])
+    >>> best_and_right(torch.ones(1), keys, 2, torch.tensor([False, False, False, True]))
+    [(0, 1), (1, 2), (3, 4)]
+    >>> best_and_right(torch.ones(1), keys, 2, torch.tensor([True, False, False, True]), itself=0)
+    [(1, 1), (2, 2), (3, 3)]
+    """
+    scores = keys @ query
+    wanted = torch.zeros(len(keys), dtype=torch.bool) if right is None else right.clone()
+    if itself is not None:
+        scores[itself], wanted[itself] = -torch.inf, False
+    hits = scores.topk(most).indices.tolist()
+    found = [(hit, rank) for rank, hit in enumerate(hits, 1)]
+    if not wanted.any() or wanted[hits].any():
+        return found
+    best = int(torch.where(wanted, scores, -torch.inf).argmax())
+    tolerance = tie_tolerance(query[None], keys)
+    better = int((scores > scores[best] + tolerance).sum())
+    tied = int((scores >= scores[best] - tolerance).sum()) - better - 1
+    return [*found, (best, int(1 + better + tied / 2 + 0.5))]
+
+
+def _right(encoded: Encoded, query: int, within: bool) -> Tensor | None:
+    """[n] which samples are right answers to a query; None where nothing tells."""
     if not within:
-        return hit == query
+        return torch.arange(len(encoded)) == query
     labels = encoded.labels
     if not isinstance(labels, list) or labels[query] is None or labels[query] != labels[query]:
         return None
-    return bool(labels[hit] == labels[query])
+    return torch.tensor([bool(label == labels[query]) for label in labels])

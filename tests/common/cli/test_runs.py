@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from counterpoint.common.errors import InputError
+from counterpoint.common.runs.encode import NoSplit, open_split
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
@@ -152,6 +155,24 @@ def test_mistakes(run, cli, argv, advice):
     assert advice in err
 
 
+def test_a_split_that_no_data_have_is_told_before_run_or_data_are_opened(tmp_path):
+    """The folder is no run at all, and still the name of the split is what is wrong first."""
+    with pytest.raises(InputError, match="unknown split 'tset'; did you mean 'test'") as raised:
+        open_split(tmp_path, "best", "tset")
+    assert not isinstance(raised.value, NoSplit)
+
+
+def test_a_split_that_the_data_lack_is_told_with_those_there_are(run, cli, monkeypatch):
+    import toy_system
+
+    from counterpoint.common.trainers import Datasets
+
+    whole = toy_system.Pair.datasets
+    monkeypatch.setattr(toy_system.Pair, "datasets", lambda self: Datasets(whole(self).train, whole(self).val, None))
+    with pytest.raises(NoSplit, match="unknown split 'test'; there are: train, val"):
+        open_split(run, "best", "test")
+
+
 def test_a_folder_that_is_no_run(toy, cli, tmp_path):
     code, _, err = cli("toy", "evaluate", tmp_path)
     assert code == 2
@@ -172,6 +193,30 @@ def test_report_is_one_file_with_the_fields_pictures(run, cli):
     ):
         assert part in page, part
     assert "http" not in page.split("<body", 1)[1].replace("http://www.w3.org", "")
+
+
+def test_with_labels_the_report_begins_with_the_labelled_figures(run, cli, tmp_path):
+    import re
+
+    def cards(*options):
+        code, _, err = cli("toy", "report", run, "--out", tmp_path / "r.html", "--bootstrap", "20", *options)
+        assert code == 0, err
+        page = (tmp_path / "r.html").read_text()
+        return re.findall('class="name">([^<]+)</div><div class="value">([^<]+)<.*?chance ([^<]+)<', page)
+
+    plain = cards()
+    assert [name.split(",")[0] for name, *_ in plain] == ["R@10", "median rank"] * 2
+    labelled = cards("--label", "side")
+    assert labelled[-4:] == plain
+    new = labelled[:-4]
+    assert 1 <= len(new) <= 6
+    assert len({name.split(", ", 1)[1] for name, *_ in new}) == len(new), "one card for each protocol"
+    figures = json.loads(cli("toy", "evaluate", run, "--label", "side", "--out", tmp_path / "e.json", "--json")[1])
+    scores = figures["results"]["logreg of left"]["scores"]
+    metric = next(iter(scores["metrics"]))
+    shown = {name: (value, chance) for name, value, chance in new}[f"{metric.replace('_', ' ')}, logreg of left"]
+    assert float(shown[0]) == pytest.approx(scores["metrics"][metric], rel=0.01)
+    assert float(shown[1]) == pytest.approx(scores["chance"][metric], rel=0.01)
 
 
 def test_what_is_made_from_synthetic_data_says_so(run, cli, tmp_path):
@@ -219,9 +264,51 @@ def test_without_a_second_modality_the_gallery_shows_neighbours_among_the_others
     for row in seen:
         assert row.query.label not in [hit.label for hit in row.results]
         assert [hit.correct for hit in row.results] == [side[hit.label] == side[row.query.label] for hit in row.results]
+        assert any(hit.correct for hit in row.results)
     seen.clear()
     add_gallery(Watched("neighbours"), vertical, replace(alone, labels=None), 3, 0)
     assert {hit.correct for row in seen for hit in row.results} == {None}
+
+
+def test_a_partner_that_is_not_among_the_best_ends_the_row_with_its_rank(run):
+    """Its rank is the one the metric counts, for every query; a partner among the best is not shown twice."""
+    from dataclasses import replace
+
+    import torch
+    from toy_vertical import vertical
+
+    from counterpoint.common.metrics import rank_queries
+    from counterpoint.common.report import Report
+    from counterpoint.common.runs.encode import encode_run
+    from counterpoint.common.runs.page import add_gallery
+
+    encoded = encode_run(run)
+    noise = torch.randn(30, 16, generator=torch.Generator().manual_seed(3))
+    tied = torch.ones(30, 16) / 4
+    for right in (encoded.vectors["right"] + 0.4 * noise, tied):
+        vectors = {"left": encoded.vectors["left"], "right": torch.nn.functional.normalize(right, dim=1)}
+        rows, lengths = [], []
+
+        class Watched(Report):
+            def gallery(self, title, found, rows=rows):
+                rows.append(found)
+                return super().gallery(title, found)
+
+        page = Watched("found")
+        add_gallery(page, vertical, replace(encoded, vectors=vectors), 30, 0)
+        ranks = rank_queries(vectors["left"], vectors["right"]).ranks
+        place = dict(zip(encoded.ids, ranks.tolist()))
+        for row in rows[0]:
+            (own,) = [hit for hit in row.results if hit.label == row.query.label]
+            assert [hit.correct for hit in row.results] == [hit is own for hit in row.results]
+            lengths.append(len(row.results))
+            if lengths[-1] == 6:
+                assert own is row.results[-1]
+                assert own.rank == int(place[own.label] + 0.5)
+            if right is not tied:
+                assert (lengths[-1] == 6) == (place[own.label] > 5)
+                assert f"<b>{own.rank}.</b> {own.label}" in page.html()
+        assert set(lengths) == {5, 6}
 
 
 @pytest.fixture

@@ -149,6 +149,31 @@ def test_headline_shows_interval_baseline_and_percent():
     assert "trivial 2.0 %" in html
 
 
+@pytest.mark.parametrize(
+    ("pool", "ks", "shown"),
+    [
+        (100, (1, 5, 10, 25), "R@25"),
+        (40, (1, 5, 10, 25), "R@10"),
+        (10, (1, 5, 10), "R@1"),
+        (2, (1, 5, 10), None),
+        (40, (30, 25), None),
+    ],
+)
+def test_the_recall_shown_large_is_one_that_chance_does_not_mostly_reach(pool, ks, shown):
+    g = torch.Generator().manual_seed(0)
+    both = retrieval(torch.randn(pool, 8, generator=g), torch.randn(pool, 8, generator=g), ks=ks, n_boot=10)
+    page = Report("x").retrieval(both).html()
+    found = re.findall('class="name">([^<]+)<', page)
+    ways = ("a → b", "b → a")
+    assert found == [f"{key}, {way}" for way in ways for key in (shown, "median rank") if shown]
+    assert page.count(f"{pool} queries, pool of {pool}</caption>") == 2
+
+
+def test_the_caller_may_choose_the_headline():
+    page = Report("x").retrieval(retrieval(torch.eye(2), torch.eye(2), n_boot=10).a_to_b, headline=["R@1"]).html()
+    assert re.findall('class="name">([^<]+)<', page) == ["R@1, a → b"]
+
+
 def test_collapse_is_called_by_its_name():
     flat = label_free(torch.ones(100, 4))
     fine = label_free(torch.randn(100, 4, generator=torch.Generator().manual_seed(0)))

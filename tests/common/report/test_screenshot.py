@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from counterpoint.common.report import Report, compare_runs
+from counterpoint.common.report import GalleryRow, Media, Report, compare_runs
 
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = [
@@ -65,6 +66,43 @@ def test_phone_width_has_no_sideways_scroll(page):
     script = "<script>document.documentElement.dataset.wide=document.documentElement.scrollWidth-innerWidth</script>"
     probe.write_text(page.read_text().replace("</body>", script + "</body>"))
     assert 'data-wide="0"' in browse(probe, "--window-size=500,900", "--dump-dom")
+
+
+def test_what_scrolls_sideways_says_so_and_nothing_else_does(tmp_path):
+    """A hint stands before each table and strip that is wider than its box, and goes when there is room."""
+    strip = [GalleryRow(Media("query"), [Media(f"hit {i}", image=np.zeros((9, 9))) for i in range(3)])]
+    wide = [[f"{i} {'n' * 30}" for i in range(6)]]
+    report = Report("x").section("A").gallery("Found", strip).table("wide", wide, list("abcdef"))
+    page = report.table("narrow", [[1]], ["a"]).write(tmp_path / "r.html")
+    script = """<script>addEventListener('load', () => setTimeout(() => {
+      document.documentElement.dataset.hints = [...document.querySelectorAll('.results, .scroll')].map(box => {
+        const hint = box.previousElementSibling, shown = hint && hint.checkVisibility();
+        return shown ? hint.textContent : 'all seen'; }).join('|');
+    }, 300))</script>"""
+    page.write_text(page.read_text().replace("</body>", script + "</body>"))
+    said = {width: re.search('data-hints="([^"]+)"', browse(page, f"--window-size={width},900", "--dump-dom"))[1] for
+            width in (500, 2000)}  # fmt: skip
+    assert said[500] == "scroll →|scroll →|all seen"
+    assert said[2000].split("|")[0] == "all seen"
+
+
+def test_the_button_of_the_navigation_covers_no_link(tmp_path):
+    """With more sections than fit, the links scroll in a box of their own that ends before the button."""
+    report = Report("x")
+    for i in range(30):
+        report.section(f"A section with a long name {i}", "text")
+    page = report.write(tmp_path / "r.html")
+    script = """<script>addEventListener('load', () => { const links = document.querySelector('nav .links');
+      const all = [...links.querySelectorAll('a')], button = document.getElementById('theme').getBoundingClientRect();
+      links.scrollLeft = 1e6; const last = all.at(-1).getBoundingClientRect(), box = links.getBoundingClientRect();
+      const seen = document.elementFromPoint(last.left + last.width / 2, last.top + last.height / 2);
+      document.documentElement.dataset.bar = [all.length, links.scrollWidth > links.clientWidth,
+        box.right <= button.left, last.right <= box.right + 1, seen === all.at(-1), button.right <= innerWidth,
+      ].join(' '); })</script>"""
+    page.write_text(page.read_text().replace("</body>", script + "</body>"))
+    for width in (500, 1280):
+        found = browse(page, f"--window-size={width},900", "--dump-dom")
+        assert 'data-bar="30 true true true true true"' in found
 
 
 def test_tab_reaches_every_control_in_reading_order_and_enter_sorts(page):
