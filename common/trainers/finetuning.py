@@ -114,6 +114,8 @@ def create_finetune(config: FinetuneConfig) -> FinetuneSystem:
 
 def majority_note(digest: Digest, classes: Sequence[str]) -> str:
     """In words, when a head of classes gives all samples one class though they carry several; else empty."""
+    if "logits" not in digest:  # a dense task leaves confusion matrices
+        return ""
     logits, target = digest["logits"], digest["target"]
     if target.ndim != 1 or logits.ndim != 2 or logits.shape[1] != len(classes) or len(target.unique()) < 2:
         return ""
