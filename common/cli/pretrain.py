@@ -52,7 +52,8 @@ def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
     if preset is not None:
         start = to_dict(override(config_class(), preset_values(entry, config_class, preset)))
         parser.set_defaults(dict(flatten(start, known={action.dest for action in parser._actions})))
-    if _given("train.max_epochs", argv) and not _given("train.max_steps", argv):
+    steps = any(action.dest == "train.max_steps" for action in parser._actions)
+    if steps and _given("train.max_epochs", argv) and not _given("train.max_steps", argv):
         parser.set_defaults({"train.max_steps": None})  # a number of steps that nobody typed would win over the epochs
     options = parse(parser, argv)
     if options.print_config:
@@ -138,7 +139,10 @@ def _given(setting: str, argv: list[str]) -> bool:
     file = _value_of("--config", argv)
     if file is None or not Path(file).is_file():
         return False
-    node = load_yaml(file)
+    try:
+        node = load_yaml(file)
+    except InputError:
+        return False  # the parser reads it again and says what is wrong, with the command's help
     for part in setting.split("."):
         if not isinstance(node, Mapping) or node.get(part) is None:
             return False
