@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
+from counterpoint.common.discover import find_verticals
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 
@@ -34,7 +35,7 @@ def trusted_system(target: Any, where: str, allow: Sequence[str] = ()) -> type:
 def trusted_class(target: Any, base: type, where: str, allow: Sequence[str] = ()) -> type:
     """The class derived from `base` that a file names as `"module:Class"`.
 
-    Its module is `counterpoint`'s, an installed vertical's, one named in `allow` or in the environment variable
+    Its module is `counterpoint`'s, an installed vertical's (or the class a system that one lists), one named in `allow` or in the environment variable
     COUNTERPOINT_ALLOW (or inside of a package named there), or one in which this program has already defined such a
     class. Nothing else is imported.
 
@@ -48,7 +49,8 @@ def trusted_class(target: Any, base: type, where: str, allow: Sequence[str] = ()
     if not module or not name:
         raise InputError(f"{where}: {target!r} is not of the form module:Class")
     told = [name.strip() for name in os.environ.get(ALLOW, "").split(",") if name.strip()]
-    if not any(module == a or module.startswith(f"{a}.") for a in (*trusted_packages(), *allow, *told)):
+    inside = any(module == a or module.startswith(f"{a}.") for a in (*trusted_packages(), *allow, *told))
+    if not inside and target not in _listed():
         raise InputError(
             f"{where}: names {target}, of a module that belongs to no installed vertical, so it is not imported; if "
             f"you trust it, set {ALLOW}={module} (in Python: give allow=({module!r},), or import it first)"
@@ -60,6 +62,11 @@ def trusted_class(target: Any, base: type, where: str, allow: Sequence[str] = ()
     if not (isinstance(found, type) and issubclass(found, base)):
         raise InputError(f"{where}: {target} is not a {base.__name__}")
     return found
+
+
+def _listed() -> set[str]:
+    """The systems that the installed verticals list, wherever they keep them."""
+    return {entry.system for load in find_verticals().values() for entry in load().systems}
 
 
 def _subclasses(base: type) -> dict[tuple[str, str], type]:
