@@ -38,7 +38,7 @@ from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.data.samplers import BatchSampler, ShuffleSampler
 from counterpoint.common.losses import InfoNCE, LogitScale, NTXent
 from counterpoint.common.models import Projector
-from counterpoint.common.trainers import ContrastiveSystem, Datasets, Stage
+from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets, Stage
 
 
 class AudioSheet(ContrastiveSystem):
@@ -52,8 +52,8 @@ class AudioSheet(ContrastiveSystem):
     presets = AudioSheetConfig.presets
     modalities: ClassVar[tuple[str, ...]] = ("sheet", "audio")
 
-    def __init__(self, config: AudioSheetConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: AudioSheetConfig, assets: Assets | None = None) -> None:
+        super().__init__(config, assets)
         self.towers = torch.nn.ModuleDict({m: VGGTower(config.channels, config.dim) for m in self.modalities})
         self.towers.to(memory_format=torch.channels_last)
         self.heads = torch.nn.ModuleDict(
@@ -62,22 +62,13 @@ class AudioSheet(ContrastiveSystem):
         self.ssl_loss = NTXent(config.ssl_temperature)
         self.loss = InfoNCE(LogitScale(config.temperature))
         self.cca = CCAProjection(config.dim)
-        self._data: SnippetData | None = None
 
     # Data and stages -------------------------------------------------------------------------------------------------
 
-    @property
-    def data(self) -> SnippetData:
-        """Pieces and snippets, rendered at the first use."""
-        if self._data is None:
-            train = self.config.train
-            self._data = load_snippets(self.config.data, train.on_error, train.max_bad)
-        return self._data
-
-    def use(self, data: SnippetData) -> AudioSheet:
-        """Take rendered data from elsewhere, for several runs on the same pieces."""
-        self._data = data
-        return self
+    @classmethod
+    def read(cls, config: AudioSheetConfig, assets: Assets | None = None) -> SnippetData:
+        """Pieces and snippets, rendered."""
+        return load_snippets(config.data, config.train.on_error, config.train.max_bad)
 
     def datasets(self) -> Datasets:
         if self.unimodal:

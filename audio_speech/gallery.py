@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from counterpoint.audio_speech.configs import AudioSheetConfig, Rendition, SheetDataConfig
+from counterpoint.audio_speech.configs import Rendition, SheetDataConfig
 from counterpoint.audio_speech.engrave import SCORE_SUFFIXES, engrave
 from counterpoint.audio_speech.features import analyse, read_audio
 from counterpoint.audio_speech.render import Job, Piece, play, render
@@ -46,7 +46,7 @@ def modality_of(file: Path) -> str | None:
     return "sheet" if suffix in (*SCORE_SUFFIXES, *IMAGE_SUFFIXES) else None
 
 
-def query(file: Path, modality: str, config: AudioSheetConfig) -> dict[str, Any]:
+def query(file: Path, modality: str, system: Any) -> dict[str, Any]:
     """A user's file as one sample: its middle window, and under `windows` all of it, overlapping by half.
 
     `audio` takes WAV, FLAC, OGG and MP3; `sheet` takes a score, or a picture of one two-staff system (scaled to the
@@ -55,7 +55,7 @@ def query(file: Path, modality: str, config: AudioSheetConfig) -> dict[str, Any]
     Raises:
         InputError: unreadable, silent, or a sound shorter than half a window.
     """
-    file, data = Path(file), config.data
+    file, data = Path(file), system.config.data
     sample: dict[str, Any] = {"index": 0, "id": file.name, "group": file.name}
     if modality == "audio":
         spectrum, wide = analyse(read_audio(file, data.spectrogram.sample_rate), data.spectrogram), data.frames

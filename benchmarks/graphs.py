@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from graphs_peers import chemprop_featurizer, in_turn, official_gcool, official_pamc
 
-from counterpoint.common.trainers import override
+from counterpoint.common.trainers import create_system, override
 from counterpoint.graphs.configs import GCoolConfig, KCLConfig, PamCConfig
 from counterpoint.graphs.nodes.metanodes import full_loss, influence, metanode_loss
 from counterpoint.graphs.nodes.reader import NodeGraph, stochastic_blocks
@@ -154,7 +154,7 @@ def kcl_step() -> None:
         [{"molecule": g, "smiles": s, "index": i, "id": str(i), "group": str(i)}
          for i, (g, s) in enumerate(zip(featurize(smiles), smiles, strict=True))]
     )  # fmt: skip
-    system = KCL(override(KCLConfig(), {"rotate_epochs": 0}))
+    system = create_system(KCL, override(KCLConfig(), {"rotate_epochs": 0}))
 
     def step() -> None:
         system.zero_grad()
@@ -196,14 +196,14 @@ def node_steps(pamc_path: str | None, gcool_path: str | None) -> None:
     graph = cora_like()
     say(f"\n## Full-graph training steps ({graph.name}, {graph.n_nodes} nodes, {graph.x.shape[1]} features)\n")
     say("| | ours, s | official, s | official / ours |\n|---|---|---|---|")
-    pamc = PamC(PamCConfig(), graph)
+    pamc = create_system(PamC, PamCConfig(), graph)
     pamc.stage = replace(pamc.stage, name="contrast")
     with torch.no_grad():
         pamc.centres.normal_()
     side_by_side("PamC (500-500-2000-10, order 3)", step_of(pamc, graph), pamc_path and official_pamc(pamc_path, graph))
     for hidden, dim in ((256, 128), (1368, 384)):  # published for Photo and for WikiCS
         sizes = {"hidden": hidden, "dim": dim, "projector": dim, "activation": "relu"}
-        gcool = GCool(override(GCoolConfig(), sizes), graph)
+        gcool = create_system(GCool, override(GCoolConfig(), sizes), graph)
         for epoch, name in ((0, "first epochs"), (100, "after epoch 100")):
             gcool.progress.epoch = epoch
             official = gcool_path and official_gcool(gcool_path, graph, epoch, (hidden, dim))
@@ -301,12 +301,12 @@ def step_case(name: str) -> None:
 
     graph = stochastic_blocks([10_000] * 10, 18 / 10_000, 2 / 90_000, dim=64)
     if name == "pamc":
-        system = PamC(override(PamCConfig(), {"order": 1}), graph)
+        system = create_system(PamC, override(PamCConfig(), {"order": 1}), graph)
         system.stage = replace(system.stage, name="contrast")
         with torch.no_grad():
             system.centres.normal_()
     else:
-        system = BGRL(BGRLConfig(), graph)
+        system = create_system(BGRL, BGRLConfig(), graph)
     step = step_of(system, graph)
     step()
     print(seconds_and_memory(step))

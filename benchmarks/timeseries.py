@@ -101,8 +101,7 @@ def our_step(name: str, batch: int, length: int, channels: int, **changes):
     import numpy as np
     import torch
 
-    from counterpoint.common.trainers import override
-    from counterpoint.timeseries.base import build
+    from counterpoint.common.trainers import create_system, override
     from counterpoint.timeseries.comet import Comet
     from counterpoint.timeseries.configs import CometConfig, TS2VecConfig
     from counterpoint.timeseries.manifest import WindowDataset
@@ -114,7 +113,7 @@ def our_step(name: str, batch: int, length: int, channels: int, **changes):
     rows = [{"id": str(i), "group": str(i // 8), "trial": str(i // 4), "split": "train"} for i in range(batch)]
     windows = WindowSet.build(signals, length, length, rows, 1.0)
     cls, config = {"ts2vec": (TS2Vec, TS2VecConfig()), "comet": (Comet, CometConfig())}[name]
-    system = build(cls, override(config, changes), windows).train()
+    system = create_system(cls, override(config, changes), windows).train()
     dataset = WindowDataset(windows)
     samples = [dataset[i] for i in range(batch)]
     optimizer = torch.optim.AdamW(system.encoder.parameters(), lr=1e-3)

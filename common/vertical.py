@@ -160,13 +160,13 @@ class Vertical:
         gallery: `(sample: dict, modality: str) -> common.report.Media`, one sample of a dataset in the field's own
             picture (slice, spectrogram with its sound, sheet music, molecule), for `report` and `search`; None where
             the field has no picture of such a sample.
-        query: `(file: Path, modality: str, config) -> dict`, a user's file as one sample, for `search --file` and for
-            the class descriptions of `evaluate --prompts`. A sample that is longer than one window carries all of its
-            windows as samples in a list under `windows`, and these vote in `search`.
+        query: `(file: Path, modality: str, system) -> dict | Samples`, a user's file in the form that the loaded system
+            takes, for `search --file` and for the class descriptions of `evaluate --prompts`. A file that is longer
+            than one window gives all of its windows (samples, or a list under `windows`), and these vote in `search`.
         modality_of: `(file: Path) -> str | None`, the modality that a file's kind says, for `search --file` without
             `--source`.
-        text: `(text: str, modality: str, config) -> dict`, a user's text (a SMILES string, a sentence) as one sample,
-            for `search --text` and `evaluate --prompts`.
+        text: `(text: str, modality: str, system) -> dict | Samples`, a user's text (a SMILES string, a sentence) as one
+            sample, for `search --text` and `evaluate --prompts`.
         checks: a mapping from the name of a check (`<system>-...`) to its `common.trainers.reproduce.Claim` and
             `(data: Path | None, arm: str, seed: int) -> float`, for `reproduce`.
 

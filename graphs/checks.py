@@ -44,7 +44,7 @@ def _train(cls: Any, config: Any, changes: dict[str, Any], seed: int, graph: Any
         warnings.simplefilter("ignore")
         config = override(config, {**changes, **_QUIET, "train.seed": seed, "train.out": f"{folder}/run"})
         torch.manual_seed(seed)
-        system = create_system(cls, config) if graph is None else cls(config, graph)
+        system = create_system(cls, config, graph)
         fit(system)
     return system.eval()
 

@@ -93,7 +93,7 @@ def picture(sample: dict[str, Any], modality: str) -> Media | None:
     return Media(str(sample.get("id", "")), image=depiction(str(sample["smiles"])), caption=str(sample["smiles"]))
 
 
-def query(file: Path, modality: str, config: Any) -> Samples:
+def query(file: Path, modality: str, system: Any) -> Samples:
     """A user's file of one molecule as a sample."""
     from counterpoint.graphs.molecules.reader import read_molecules
 
@@ -103,7 +103,7 @@ def query(file: Path, modality: str, config: Any) -> Samples:
     return _sample(str(frame["id"].iloc[0]), str(frame["smiles"].iloc[0]))
 
 
-def query_text(text: str, modality: str, config: Any) -> Samples:
+def query_text(text: str, modality: str, system: Any) -> Samples:
     """A SMILES string as a sample.
 
     >>> query_text("OCC", "molecule", None)[0]["smiles"]

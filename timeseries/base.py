@@ -5,8 +5,6 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 from jaxtyping import Float
@@ -14,17 +12,10 @@ from torch import Tensor
 
 from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.errors import InputError
-from counterpoint.common.rng import preserved_rng, seed_all
-from counterpoint.common.trainers import ContrastiveSystem, Datasets, fit, override
+from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets, create_system, fit, override
+from counterpoint.timeseries.form import SignalForm
 from counterpoint.timeseries.manifest import WindowDataset, load_windows
 from counterpoint.timeseries.windows import WindowSet
-
-
-def build(cls: type[SignalSystem], config: Any, windows: WindowSet) -> SignalSystem:
-    """A system over windows already at hand, with the initial weights of `config.train.seed`."""
-    with preserved_rng():
-        seed_all(config.train.seed)
-        return cls(config, windows)
 
 
 def train_quietly(cls: type[SignalSystem], config: Any, windows: WindowSet, seed: int) -> Any:
@@ -33,35 +24,41 @@ def train_quietly(cls: type[SignalSystem], config: Any, windows: WindowSet, seed
         warnings.simplefilter("ignore")
         quiet = {"train.out": f"{folder}/run", "train.seed": seed, "train.tensorboard": False, "train.monitor_every": 0,
                  "train.validate_every_epochs": 10_000}  # fmt: skip
-        system = build(cls, override(config, quiet), windows)
+        system = create_system(cls, override(config, quiet), windows)
         fit(system)
     return system.eval()
 
 
 class SignalSystem(ContrastiveSystem):
-    """A system over a `WindowSet`: `config.data` names the signals; `channels` is known once they have been read."""
+    """A system over a `WindowSet`, whose signals `config.data` names. Its assets are the form of the training signals
+    (`SignalForm`), to which every other recording is brought."""
 
     modalities = ("signal",)
 
-    def __init__(self, config: Any, windows: WindowSet | None = None) -> None:
-        if windows is None and not config.data.channels:
-            windows = load_windows(config.data)
-        if windows is not None:
-            facts = {"channels": len(windows.leads), "leads": windows.leads, "units": windows.units, "fs": windows.fs}
-            config = replace(config, data=replace(config.data, **facts))
-        super().__init__(config)
-        if windows is not None:
-            self.__dict__["windows"] = windows
+    @classmethod
+    def read(cls, config: Any, assets: Assets | None = None) -> WindowSet:
+        """The configured windows."""
+        return load_windows(config.data, None if assets is None else SignalForm.of(assets))
 
-    @cached_property
+    @classmethod
+    def learn(cls, config: Any, data: WindowSet) -> Assets:
+        """Leads, units and rate; with `data.normalize=train` also the training split's mean and deviation."""
+        return SignalForm.learnt(data, config.data.normalize).assets()
+
+    @property
     def windows(self) -> WindowSet:
-        """The configured windows, read on first use (a caller may hand them in instead)."""
-        return load_windows(self.config.data)
+        """The configured windows, or those handed in (`use`)."""
+        return self.data
+
+    @property
+    def form(self) -> SignalForm:
+        """The form in which the system takes signals."""
+        return SignalForm.of(self.assets)
 
     @property
     def channels(self) -> int:
         """Leads of the data."""
-        return self.config.data.channels
+        return len(self.assets["leads"])
 
     def draw_views(self, batch: dict[str, Any]) -> dict[str, Any]:
         """A batch with what the step draws at random (crops, jitter): here, where it is seeded per batch."""

@@ -26,12 +26,12 @@ from torch import Tensor
 
 from counterpoint.common.data import BatchSampler, ShuffleSampler
 from counterpoint.common.errors import InputError
+from counterpoint.common.trainers import Assets
 from counterpoint.timeseries.averaging import AveragedWeights
 from counterpoint.timeseries.base import SignalSystem
 from counterpoint.timeseries.configs import CometConfig
 from counterpoint.timeseries.encoders import TS2VecEncoder, pool_series, timestamp_mask
 from counterpoint.timeseries.objectives import hierarchical, id_loss
-from counterpoint.timeseries.windows import WindowSet
 
 LEVELS = ("patient", "trial", "sample", "observation")
 
@@ -81,8 +81,8 @@ class Comet(SignalSystem):
         "ptb": {"patient": 0.1, "trial": 0.7, "sample": 0.1, "observation": 0.1},
     }
 
-    def __init__(self, config: CometConfig, windows: WindowSet | None = None) -> None:
-        super().__init__(config, windows)
+    def __init__(self, config: CometConfig, assets: Assets) -> None:
+        super().__init__(config, assets)
         if config.views not in ("separate", "shared"):
             raise InputError(f"views {config.views!r} is unknown; choose separate or shared")
         if config.sampler not in ("trial", "window"):

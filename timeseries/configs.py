@@ -22,12 +22,10 @@ class SignalConfig:
     fs: float | None = None
     """Sampling rate in hertz after resampling; null keeps the fastest channel's."""
     leads: tuple[str, ...] = ()
-    """Leads to use, in this order; empty takes those of the first recording."""
+    """Leads to use, in this order; empty takes those of the first recording. A run keeps leads, units, rate and
+    training scale in its assets, so that loading needs no data and other recordings are brought to the same form."""
     units: tuple[str, ...] = ()
     """Units of the leads; others are converted where they can be. Empty takes those of the first recording."""
-    channels: int = 0
-    """Number of leads; 0 reads it from the data. A run's config.yaml records channels, leads, units and rate, so that
-    loading needs no data and other recordings are brought to the same form."""
     aliases: dict[str, str] = field(default_factory=dict)
     """Other names of leads: wanted name to the recording's name (`II: MLII`)."""
     length: int = 256
@@ -187,7 +185,7 @@ class DBPMSystemConfig:
     mining: DBPMConfig | None = field(default_factory=DBPMConfig)
     """Bad pair mining; null trains the plain learner."""
     pairs: int = 0
-    """Training pairs that the memory holds; 0 counts the windows (a run's config.yaml records it)."""
+    """Training pairs that the memory holds; 0 counts the windows."""
     temperature: float = 0.2
     """Temperature of NT-Xent."""
     projection: int = 128

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -26,12 +25,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from counterpoint.common.losses import NTXent
+from counterpoint.common.trainers import Assets
 from counterpoint.timeseries.augment import permuted_jittered, scaled
 from counterpoint.timeseries.averaging import AveragedWeights
 from counterpoint.timeseries.base import SignalSystem
 from counterpoint.timeseries.configs import DBPMConfig, DBPMSystemConfig
 from counterpoint.timeseries.encoders import TS2VecEncoder, pool_series
-from counterpoint.timeseries.manifest import load_windows
 from counterpoint.timeseries.windows import WindowSet
 
 
@@ -124,12 +123,13 @@ class DBPM(SignalSystem):
         }
     }
 
-    def __init__(self, config: DBPMSystemConfig, windows: WindowSet | None = None) -> None:
-        if windows is None and not (config.pairs and config.data.channels):
-            windows = load_windows(config.data)
-        if windows is not None:
-            config = replace(config, pairs=max(config.pairs, len(windows)))
-        super().__init__(config, windows)
+    @classmethod
+    def learn(cls, config: DBPMSystemConfig, data: WindowSet) -> Assets:
+        """Also how many pairs the memory of losses holds: `config.pairs`, or one for every window."""
+        return super().learn(config, data).replace(pairs=max(config.pairs, len(data)))
+
+    def __init__(self, config: DBPMSystemConfig, assets: Assets) -> None:
+        super().__init__(config, assets)
         size = config.encoder
         self.encoder = TS2VecEncoder(self.channels, size.dim, size.hidden, size.depth, dropout=size.dropout)
         self.average = AveragedWeights(self.encoder)
@@ -137,7 +137,7 @@ class DBPM(SignalSystem):
         self.objective = NTXent(config.temperature)
         self.miner: BadPairMiner | None = None
         if config.mining is not None:
-            self.miner = BadPairMiner(config.pairs, config.mining, config.train.max_epochs)
+            self.miner = BadPairMiner(assets["pairs"], config.mining, config.train.max_epochs)
 
     def draw_views(self, batch: dict[str, Any]) -> dict[str, Any]:
         """A batch with a weak and a strong view of every window."""

@@ -11,9 +11,9 @@ import torch
 
 from counterpoint.common.metrics.label_free import label_free
 from counterpoint.common.report import GalleryRow, Media, Report
-from counterpoint.common.trainers import fit, override
+from counterpoint.common.trainers import create_system, fit, override
 from counterpoint.common.vertical import Outcome
-from counterpoint.timeseries.base import SignalSystem, build
+from counterpoint.timeseries.base import SignalSystem
 from counterpoint.timeseries.comet import Comet
 from counterpoint.timeseries.configs import CometConfig, SignalConfig, TS2VecConfig
 from counterpoint.timeseries.gallery import draw
@@ -87,11 +87,11 @@ def run_demo(out: Path, seed: int = 0, steps: int = 150, epochs: int = 4) -> Out
 
 def _beats(page: Report, out: Path, beats: WindowSet, real: bool, seed: int, steps: int) -> dict:
     config = override(TS2VecConfig(), {
-        "encoder": {"dim": 64, "hidden": 32, "depth": 6}, "data.channels": 1, "data.normalize": "record",
+        "encoder": {"dim": 64, "hidden": 32, "depth": 6}, "data.normalize": "record",
         "train": {"out": str(out / "ts2vec"), "overwrite": True, "seed": seed, "batch_size": 32, "max_steps": steps,
                   "tensorboard": False},
     })  # fmt: skip
-    system = build(TS2Vec, config, beats)
+    system = create_system(TS2Vec, config, beats)
     fit(system)
     z = system.embed_windows(beats)
     labels = beats.frame["label"].to_numpy(str)
@@ -171,7 +171,7 @@ def _cohort(page: Report, out: Path, seed: int, epochs: int) -> dict:
         "train": {"out": str(out / "comet"), "overwrite": True, "seed": seed, "batch_size": 64, "max_epochs": epochs,
                   "tensorboard": False},
     })  # fmt: skip
-    system: SignalSystem = build(Comet, config, windows)
+    system: SignalSystem = create_system(Comet, config, windows)
     before = probe_patients(system.embed_windows(windows), windows, (1.0,), seed=seed)[0]
     fit(system)
     z = system.embed_windows(windows)

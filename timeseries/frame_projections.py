@@ -25,11 +25,10 @@ from torch import Tensor, nn
 
 from counterpoint.common.kernels.unit import unit
 from counterpoint.common.losses import NTXent
-from counterpoint.common.trainers import Stage
+from counterpoint.common.trainers import Assets, Stage
 from counterpoint.timeseries.base import SignalSystem
 from counterpoint.timeseries.configs import FrameProjectionsConfig
 from counterpoint.timeseries.frames import GaborFrame, fourier
-from counterpoint.timeseries.windows import WindowSet
 
 
 class Residual(nn.Module):
@@ -88,8 +87,8 @@ class FrameProjections(SignalSystem):
         }
     }
 
-    def __init__(self, config: FrameProjectionsConfig, windows: WindowSet | None = None) -> None:
-        super().__init__(config, windows)
+    def __init__(self, config: FrameProjectionsConfig, assets: Assets) -> None:
+        super().__init__(config, assets)
         channels, width, dim = self.channels, config.width, config.dim
         self.gabor = GaborFrame(config.frequencies, config.cycles)
         self.encoders = nn.ModuleDict(

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.report import Media, Report
 from counterpoint.common.vertical import Outcome
-from counterpoint.timeseries.manifest import conditioned, read_row
+from counterpoint.timeseries.manifest import WindowDataset, beat_windows, conditioned, read_row
 from counterpoint.timeseries.readers.dispatch import read_record
+from counterpoint.timeseries.windows import WindowSet
 
 MAX_LEADS = 12
+MOST_WINDOWS = 200
 _COLORS = ("#2563eb", "#c2410c", "#15803d", "#7c3aed", "#be123c", "#0f766e")
 
 
@@ -62,26 +64,28 @@ def picture(sample: dict[str, Any], modality: str = "signal") -> Media:
     return Media(str(sample.get("id", "")), image=draw(x), caption=caption)
 
 
-def query(file: Path, modality: str, config: Any) -> dict[str, Any]:
-    """A user's recording as one sample: its middle window, conditioned and scaled as the configuration says.
+def query(file: Path, modality: str, system: Any) -> WindowDataset:
+    """A user's recording in the form that the system was trained on: all of its windows, or evenly chosen ones.
 
-    The level `train` needs the training set's statistics and is refused; scale the file's own way (`record`).
+    Raises:
+        InputError: unreadable, without a lead that the system knows, shorter than a window, or flat.
     """
-    file, data = Path(file), config.data
-    record = read_record(file, data.fs)
-    x, _ = conditioned(record, data, tuple(data.leads) or record.names, tuple(data.units))
-    if data.channels and x.shape[1] != data.channels:
-        raise InputError(f"{file}: {x.shape[1]} leads where the system was trained on {data.channels}; set data.leads")
-    length = data.length or len(x)
+    file, data, form = Path(file), system.config.data, system.form
+    record = read_record(file, form.fs)
+    x, fs = conditioned(record, replace(data, fs=form.fs), form.leads, form.units)
+    length, starts = data.length or len(x), None
+    if data.beats:
+        begin, _, length = beat_windows(record, x, fs, data)
+        starts = [begin]
     if len(x) < length:
         raise InputError(f"{file}: {len(x)} samples, shorter than one window of {length}")
-    first = (len(x) - length) // 2
-    if data.normalize != "none":
-        part = x[first : first + length] if data.normalize == "window" else x
-        std = np.nanstd(part, 0)
-        x = (x - np.nanmean(part, 0)) / np.where(std > 1e-8, std, 1)
-    window = np.where(np.isfinite(x).any(0), x, 0)[first : first + length].astype(np.float32)
-    return {"index": 0, "id": file.name, "group": file.name, "x": torch.from_numpy(window)}
+    row = {"id": file.name, "split": "train"}
+    windows = WindowSet.build([x], length, data.step or max(length // 2, 1), [row], fs, form.leads, starts)
+    if not len(windows):
+        raise InputError(f"{file}: no window of {length} samples with a lead that is not flat; give another recording")
+    if len(windows) > MOST_WINDOWS:
+        windows = windows.subset(np.linspace(0, len(windows) - 1, MOST_WINDOWS).round().astype(int))
+    return WindowDataset(windows.normalized(data.normalize, form))
 
 
 def preview_page(manifest: Path, out: Path, recordings: int, seconds: float) -> Outcome:

@@ -22,6 +22,7 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note, track
 from counterpoint.timeseries.configs import SignalConfig
 from counterpoint.timeseries.events import UNKNOWN, check_events, step_classes
+from counterpoint.timeseries.form import SignalForm
 from counterpoint.timeseries.preprocess import bandpass, notch
 from counterpoint.timeseries.readers.dispatch import read_record
 from counterpoint.timeseries.record import Record
@@ -76,15 +77,20 @@ def conditioned(
     return x, fs
 
 
-def load_windows(config: SignalConfig) -> WindowSet:
+def load_windows(config: SignalConfig, form: SignalForm | None = None) -> WindowSet:
     """Read everything a configuration names: the manifest's recordings, or the embedded generator with its own split.
+
+    With a `form`, that of the signals a system was trained on, every recording is brought to its leads, units and rate,
+    and `normalize=train` scales by its statistics instead of the manifest's own.
 
     Rows without any split count as training. Patients in two splits raise `LeakageError`. What the recordings lack
     (samples, leads, units, windows) and what no window covers is told on stderr and stays in `notes`; a class whose
     recordings give no window at all raises `InputError`.
     """
     if not config.manifest:
-        return _generated(config).normalized(config.normalize)
+        return _generated(config).normalized(config.normalize, form)
+    if form is not None:
+        config = replace(config, leads=form.leads, units=form.units, fs=form.fs)
     manifest = Manifest.load(config.manifest)
     if not len(manifest):
         raise InputError(f"{config.manifest}: the manifest has no rows; import recordings into it (data import)")
@@ -108,7 +114,7 @@ def load_windows(config: SignalConfig) -> WindowSet:
         rate = fs
         signals.append(x)
         if config.beats:
-            beats.append(_beats(record, x, fs, config))
+            beats.append(beat_windows(record, x, fs, config))
         if config.events:
             seen.append(Counter(record.annotations.label))
             known = step_classes(record, config.events, len(x), fs, config.event_width)
@@ -134,7 +140,7 @@ def load_windows(config: SignalConfig) -> WindowSet:
         _check_classes(config.manifest, rows, windows)
     windows = replace(
         windows, units=tuple(units.get(lead, "") for lead in leads), steps=tuple(steps) or None, notes=tuple(notes)
-    ).normalized(config.normalize)
+    ).normalized(config.normalize, form)
     return windows.pseudo_trials(config.windows_per_trial) if config.windows_per_trial else windows
 
 
@@ -253,7 +259,7 @@ def _cached(
     return np.load(path, mmap_mode="r"), fs
 
 
-def _beats(record: Record, x: np.ndarray, fs: float, config: SignalConfig) -> tuple[np.ndarray, list[str], int]:
+def beat_windows(record: Record, x: np.ndarray, fs: float, config: SignalConfig) -> tuple[np.ndarray, list[str], int]:
     """Beat windows and their labels: the annotated beats, or the detector's on the first usable lead, unlabelled."""
     beat = [i for i, label in enumerate(record.annotations.label) if label in BEAT_SYMBOLS]
     if beat:

@@ -21,9 +21,9 @@ from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.metrics import logistic_probe
-from counterpoint.common.trainers import override
+from counterpoint.common.trainers import create_system, override
 from counterpoint.common.trainers.reproduce import Claim, sample_data
-from counterpoint.timeseries.base import SignalSystem, build, train_quietly
+from counterpoint.timeseries.base import SignalSystem, train_quietly
 from counterpoint.timeseries.cli import vertical
 from counterpoint.timeseries.configs import SignalConfig
 from counterpoint.timeseries.detection import average_precision
@@ -78,7 +78,7 @@ def records_check(name: str, data: Path | None, arm: str, seed: int) -> float:
     changes = {key: value for key, value in cls.presets["small"].items() if key != "data"}
     config = override(resolve(entry.config)(), changes)
     if arm == "untrained":
-        return premature_beats(build(cls, override(config, {"train.seed": seed}), windows).eval(), windows)
+        return premature_beats(create_system(cls, override(config, {"train.seed": seed}), windows).eval(), windows)
     return premature_beats(train_quietly(cls, config, windows, seed), windows)
 
 

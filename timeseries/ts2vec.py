@@ -22,12 +22,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.errors import InputError
+from counterpoint.common.trainers import Assets
 from counterpoint.timeseries.averaging import AveragedWeights
 from counterpoint.timeseries.base import SignalSystem
 from counterpoint.timeseries.configs import TS2VecConfig
 from counterpoint.timeseries.encoders import TS2VecEncoder, pool_series, timestamp_mask
 from counterpoint.timeseries.objectives import ts2vec_loss
-from counterpoint.timeseries.windows import WindowSet
 
 
 def draw_crops(batch: int, time: int, temporal_unit: int = 0) -> dict[str, Tensor]:
@@ -81,8 +81,8 @@ class TS2Vec(SignalSystem):
         }
     }
 
-    def __init__(self, config: TS2VecConfig, windows: WindowSet | None = None) -> None:
-        super().__init__(config, windows)
+    def __init__(self, config: TS2VecConfig, assets: Assets) -> None:
+        super().__init__(config, assets)
         size = config.encoder
         self.encoder = TS2VecEncoder(self.channels, size.dim, size.hidden, size.depth, dropout=size.dropout)
         self.average = AveragedWeights(self.encoder)

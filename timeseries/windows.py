@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,9 @@ from counterpoint.timeseries.preprocess import (
     missing_as_nan,
     usable_channels,
 )
+
+if TYPE_CHECKING:
+    from counterpoint.timeseries.form import SignalForm
 
 COLUMNS = ("id", "group", "trial", "record", "label", "split", "start")
 
@@ -244,8 +248,11 @@ class WindowSet:
         number = self.frame.groupby("signal").cumcount() // count
         return replace(self, frame=self.frame.assign(trial=self.frame["record"] + ":" + number.astype(str)))
 
-    def normalized(self, level: str) -> WindowSet:
-        """Scale at the stated level (see `Normalizer`): applied when a window is cut, the signals stay as they are."""
+    def normalized(self, level: str, form: SignalForm | None = None) -> WindowSet:
+        """Scale at the stated level (see `Normalizer`): applied when a window is cut, the signals stay as they are.
+
+        Level `train` takes the mean and deviation of `form`, if it is given: they were learnt once, for good.
+        """
         if check_level(level) in ("none", "window"):
             return replace(self, mean=None, std=None, per_window=level == "window")
         first = self.frame.drop_duplicates("signal").set_index("signal")
@@ -253,7 +260,13 @@ class WindowSet:
         train = [ok and first.at[i, "split"] == "train" for i, ok in enumerate(used)]
         column = {"trial": "trial", "record": "record", "patient": "group", "train": "group"}[level]
         key = [first.at[i, column] if ok else f"unused-{i}" for i, ok in enumerate(used)]
-        mean, std = Normalizer(level).fit(self.signals, train).statistics(self.signals, key)
+        scale = Normalizer(level) if form is None else Normalizer(level, form.mean, form.std)
+        if form is None:
+            scale = scale.fit(self.signals, train)
+        elif level == "train" and form.mean is None:
+            raise InputError("the system was trained on windows handed to it that no training scale was learnt from; "
+                             "choose another data.normalize, or train it on a manifest")  # fmt: skip
+        mean, std = scale.statistics(self.signals, key)
         return replace(self, mean=mean, std=std, per_window=False)
 
     def counts(self) -> pd.DataFrame:

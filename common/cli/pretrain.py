@@ -15,7 +15,7 @@ from counterpoint.common.suggest import no_such
 from counterpoint.common.trainers.config import load_yaml, override, to_dict
 from counterpoint.common.vertical import Outcome, SystemEntry
 
-_OWN = ("config", "preset", "resume", "print_config", "json", "run")
+_OWN = ("config", "preset", "resume", "continue_from", "print_config", "json", "run")
 
 
 def pretrain(call: Call) -> int:
@@ -65,7 +65,7 @@ def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
             raise InputError("--resume continues a run with the configuration stored in it; give no other settings")
         return run(lambda: _continue(options.resume, entry), options.json)
     config = build_config(parser, options, config_class)
-    return run(lambda: _fit(entry, config), options.json)
+    return run(lambda: _fit(entry, config, options.continue_from), options.json)
 
 
 def config_parser(program: str, entry: SystemEntry, config_class: type):
@@ -77,6 +77,8 @@ def config_parser(program: str, entry: SystemEntry, config_class: type):
     names = ", ".join(getattr(config_class, "presets", {})) or "see the README"
     parser.add_argument("--preset", type=str, default=None, help=f"named settings to start from: full, {names}")
     parser.add_argument("--resume", type=Path, default=None, metavar="RUN", help="continue an interrupted run")
+    about = "a new run from the weights that a finished one with optim.schedule.kind=infinite had before its annealing"
+    parser.add_argument("--continue_from", type=Path, default=None, metavar="RUN", help=about)
     parser.add_argument("--print_config", action="store_true", help="print the settings as YAML, for --config")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_class_arguments(config_class, None, fail_untyped=True)
@@ -158,10 +160,10 @@ def without_own(options):
     return options
 
 
-def _fit(entry: SystemEntry, config: Any) -> Outcome:
+def _fit(entry: SystemEntry, config: Any, continue_from: Path | None) -> Outcome:
     from counterpoint.common.trainers import create_system, fit
 
-    return outcome(fit(create_system(resolve(entry.system), config)))
+    return outcome(fit(create_system(resolve(entry.system), config, continue_from=continue_from)))
 
 
 def _continue(run_dir: Path, entry: SystemEntry | None = None) -> Outcome:

@@ -50,7 +50,8 @@ class EmbeddingInfo:
 
 
 def model_hash(module: torch.nn.Module) -> str:
-    """sha256 over names, shapes, types and values of the weights: equal for equal models, whatever file they came from.
+    """sha256 over names, shapes, types and values of the weights, and over a system's assets: equal for equal models,
+    whatever file they came from.
 
     >>> a = torch.nn.Linear(2, 2)
     >>> model_hash(a) == model_hash(a), model_hash(a) == model_hash(torch.nn.Linear(2, 2))
@@ -62,6 +63,9 @@ def model_hash(module: torch.nn.Module) -> str:
             tensor = value.detach().cpu().contiguous()
             seen.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
             seen.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    assets = getattr(module, "assets", None)
+    if assets:
+        seen.update(assets.hash.encode())
     return seen.hexdigest()
 
 

@@ -30,7 +30,7 @@ from counterpoint.common.output import table
 from counterpoint.common.runs.encode import Encoded, NoSplit, encode_rows, encode_run, entry_of
 from counterpoint.common.runs.queries import encode_prompts
 from counterpoint.common.suggest import no_such
-from counterpoint.common.trainers.run import create_system
+from counterpoint.common.trainers.run import build_system
 from counterpoint.common.vertical import Vertical
 
 
@@ -98,7 +98,7 @@ def _untrained(
     system = encoded.system
     if hasattr(system, "base"):  # a finetuned run has no shape of its own: its baseline is the run it stands on
         return None
-    fresh = create_system(type(system), system.config)
+    fresh = build_system(type(system), system.config, system.assets)
     parts = {
         name: encode_rows(fresh, part.dataset, part.positions, batch_size, part.label)
         for name, part in {"": encoded, **others}.items()

@@ -135,7 +135,7 @@ class Question:
             groups=[groups[place] for place in places],
             scores=[hit.score for hit in hits],
             pool=len(store) - (id is not None and source == to),
-            sample=None if samples is None else samples[0],
+            sample=None if samples is None else samples[len(samples) // 2],
             synthetic=self.dataset.synthetic,
         )
 

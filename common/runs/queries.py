@@ -26,14 +26,14 @@ def samples_of_file(vertical: Vertical, system: Any, file: Path, modality: str) 
         raise InputError(f"{vertical.name} cannot read a file as a sample")
     if not file.is_file():
         raise InputError(f"{file}: no such file")
-    return _as_samples(resolve(vertical.query)(file, modality, system.config))
+    return _as_samples(resolve(vertical.query)(file, modality, system))
 
 
 def samples_of_text(vertical: Vertical, system: Any, text: str, modality: str) -> Samples:
     """A user's text (a SMILES string, a sentence) as samples."""
     if vertical.text is None:
         raise InputError(f"{vertical.name} takes no text; give a file")
-    return _as_samples(resolve(vertical.text)(text, modality, system.config))
+    return _as_samples(resolve(vertical.text)(text, modality, system))
 
 
 def _as_samples(found: Samples | Mapping[str, Any]) -> Samples:

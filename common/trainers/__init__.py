@@ -14,6 +14,7 @@ _EXPORTS = {
     "override": f"{_BASE}.config",
     "save_yaml": f"{_BASE}.config",
     "to_dict": f"{_BASE}.config",
+    "Assets": f"{_BASE}.assets",
     "CollapseMonitor": f"{_BASE}.monitors",
     "ContrastiveSystem": f"{_BASE}.system",
     "Datasets": f"{_BASE}.loader",

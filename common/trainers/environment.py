@@ -142,8 +142,8 @@ def check_data(run_dir: Path, stage: str, datasets: Any) -> None:
         what = f"{sizes[0]} samples then, {sizes[1]} now" if sizes[0] != sizes[1] else "as many samples, other contents"
         raise InputError(
             f"{run_dir}: the {split} data of stage {stage!r} changed since the run began ({what}); put the data back, "
-            "or start a new run with another train.out (fit's continue_from starts it from this run's weights where "
-            "the schedule is infinite)"
+            "or start a new run with another train.out (where the schedule is infinite, continue_from starts it from "
+            "this run's weights)"
         )
 
 

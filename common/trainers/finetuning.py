@@ -20,6 +20,7 @@ from counterpoint.common.metrics.fewshot import nested_subset
 from counterpoint.common.progress import note
 from counterpoint.common.rng import preserved_rng, seed_all
 from counterpoint.common.trainers.adapt import freeze, inject_lora, layerwise_groups
+from counterpoint.common.trainers.assets import Assets
 from counterpoint.common.trainers.config import from_dict, load_yaml, override, to_dict
 from counterpoint.common.trainers.finetune_config import IMBALANCE, MODES, FinetuneConfig
 from counterpoint.common.trainers.fitting import fit
@@ -57,7 +58,7 @@ def finetune(config: FinetuneConfig, resume: str | Path | None = None) -> RunRes
         fitted = best.task.calibrate(best.predictions(datasets.val)[0])
         if fitted:
             folder = find_checkpoint(checkpoint_dir(result.run_dir, "best"))
-            write_checkpoint(folder, best.state_dict(), read_state(folder))
+            write_checkpoint(folder, best.state_dict(), read_state(folder), best.assets.hash)
             report.update(fitted)
     for split in ("val", "test"):
         dataset = getattr(datasets, split)
@@ -107,7 +108,7 @@ def create_finetune(config: FinetuneConfig) -> FinetuneSystem:
     config = replace(config, base=record, modality=modality, width=width)
     with preserved_rng():
         seed_all(config.train.seed)
-        system = FinetuneSystem(config, base.state_dict())
+        system = FinetuneSystem(config, Assets(**base.assets.within("base")), base.state_dict())
     system.task.observe(system.datasets().train)
     return system
 
@@ -155,10 +156,12 @@ class FinetuneSystem(ContrastiveSystem):
     Config = FinetuneConfig
     modalities = ()
 
-    def __init__(self, config: FinetuneConfig, weights: Mapping[str, Tensor] | None = None) -> None:
-        super().__init__(config)
+    def __init__(
+        self, config: FinetuneConfig, assets: Assets | None = None, weights: Mapping[str, Tensor] | None = None
+    ) -> None:
+        super().__init__(config, assets)
         cls: Any = resolve(config.base["system"])
-        self.base = cls(from_dict(cls.Config, config.base["config"]))
+        self.base = cls(from_dict(cls.Config, config.base["config"]), self.assets.part("base"))
         if weights is not None:
             self.base.load_state_dict(weights)
         self.base.before_finetune()
@@ -171,6 +174,10 @@ class FinetuneSystem(ContrastiveSystem):
         if config.hidden_dim:
             layers += [nn.Linear(config.width, config.hidden_dim), nn.GELU()]
         self.head = nn.Sequential(*layers, nn.Linear(config.hidden_dim or config.width, self.task.outputs))
+
+    @classmethod
+    def learn(cls, config: FinetuneConfig, data: Any) -> Assets:
+        raise TypeError("create_finetune makes a system with a head: its assets are those of the run it stands on")
 
     @staticmethod
     def named_classes(config: FinetuneConfig) -> list[tuple[str, type]]:

@@ -27,10 +27,10 @@ from counterpoint.common.trainers.logger import MetricsCsv
 from counterpoint.common.trainers.monitors import CollapseMonitor
 from counterpoint.common.trainers.run import (
     CONFIG,
+    CONSTANT,
     METRICS,
     RunResult,
     checkpoint_dir,
-    load_weights,
     main_process,
     open_run,
     run_folder,
@@ -44,7 +44,6 @@ def fit(
     system: ContrastiveSystem,
     resume: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
-    continue_from: str | Path | None = None,
 ) -> RunResult:
     """Train `system` as `system.config` says and leave a run folder.
 
@@ -53,9 +52,9 @@ def fit(
         resume: a run folder; training goes on after its last checkpoint and equals, on CPU bit for bit, the run that
             was never interrupted.
         callbacks: more Lightning callbacks; those with state travel in the checkpoints.
-        continue_from: a finished run with the `infinite` schedule. A new run starts from its checkpoint `const` (before
-            the annealing; weights and optimiser) at the constant rate, without warm-up: continual pretraining on the
-            next data set.
+
+    A system made by `create_system(..., continue_from=RUN)` goes on at the constant rate, without warm-up, with the
+    optimiser's state that RUN had before its annealing.
 
     With `train.strategy=fsdp` the system stays distributed over the processes afterwards; `load_run` gives a whole one.
 
@@ -70,20 +69,15 @@ def fit(
     if resume is not None and not (Path(resume) / CONFIG).is_file():
         raise InputError(f"{resume}: not a run folder (no {CONFIG} in it)")
     with locked_run(run_folder(system, None if resume is None else Path(resume))):
-        return _fit(system, resume, callbacks, continue_from)
+        return _fit(system, resume, callbacks)
 
 
-def _fit(
-    system: ContrastiveSystem,
-    resume: str | Path | None,
-    callbacks: Sequence[Callback],
-    continue_from: str | Path | None,
-) -> RunResult:
+def _fit(system: ContrastiveSystem, resume: str | Path | None, callbacks: Sequence[Callback]) -> RunResult:
     carried = None
-    if continue_from is not None and resume is None:
-        constant = find_checkpoint(checkpoint_dir(Path(continue_from), "const"))
-        load_weights(system, constant)
-        carried = read_state(constant)["optimizers"]
+    if system.continued is not None and resume is None:
+        carried = read_state(find_checkpoint(checkpoint_dir(system.continued, CONSTANT)))["optimizers"]
+    elif resume is None:
+        system.initialize()
     run_dir, state = open_run(system, None if resume is None else Path(resume))
     continued = carried is not None or bool(state and state["continued"])
     system.run_dir = run_dir

@@ -19,7 +19,7 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.rng import rng_state, set_rng_state
 from counterpoint.common.trainers.loader import BAD
 from counterpoint.common.trainers.logger import MetricsCsv
-from counterpoint.common.trainers.run import BAD_SAMPLES, checkpoint_dir
+from counterpoint.common.trainers.run import BAD_SAMPLES, CONSTANT, checkpoint_dir
 from counterpoint.common.trainers.sharding import load_optimizer
 from counterpoint.common.trainers.state import write_checkpoint
 
@@ -106,7 +106,7 @@ class RunKeeper(Callback):
             return -1
         schedule = system.schedules["lr"]
         if schedule.kind == "infinite" and schedule.anneal_from == system.progress.step:
-            self.save(trainer, system, "const")
+            self.save(trainer, system, CONSTANT)
         # Here and not at the end of the last batch, so that other callbacks' work on that batch is in the checkpoint.
         if self.due or self.stopping:
             self.save(trainer, system)
@@ -200,7 +200,7 @@ class RunKeeper(Callback):
         if name != "best":
             state |= self._full_state(trainer, system)
         if trainer.is_global_zero:
-            write_checkpoint(checkpoint_dir(self.run_dir, name), weights, state)
+            write_checkpoint(checkpoint_dir(self.run_dir, name), weights, state, system.assets.hash)
         trainer.strategy.barrier()
 
     def _full_state(self, trainer: Trainer, system: Any) -> dict[str, Any]:

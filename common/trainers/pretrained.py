@@ -14,6 +14,7 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.trainers.config import to_dict
 from counterpoint.common.trainers.environment import environment, read_environment
 from counterpoint.common.trainers.run import (
+    ASSETS,
     load_weights,
     system_class,
     system_name,
@@ -27,7 +28,7 @@ CONFIG, PREPROCESSING, CARD = "config.json", "preprocessing.json", "README.md"
 def save_pretrained(
     system: Any, folder: str | Path, metrics: Mapping[str, float] | None = None, notes: str = ""
 ) -> Path:
-    """Write `model.safetensors`, `config.json`, `preprocessing.json` and a model card (`README.md`) into `folder`.
+    """Write `model.safetensors`, `config.json`, `assets/`, `preprocessing.json` and a model card (`README.md`).
 
     The folder can be uploaded to a model hub as it is; `from_pretrained` reads it back. `metrics` and `notes` go into
     the card; the data's hashes and the versions come from the run the system was loaded from or trained in.
@@ -37,6 +38,7 @@ def save_pretrained(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_model(folder, system.state_dict())
+        system.assets.save(folder / ASSETS)
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         recipe = json.dumps(system.preprocessing(), indent=2)
         (folder / PREPROCESSING).write_text(recipe + "\n", encoding="utf-8")
@@ -72,7 +74,8 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.md"]))
+        wanted = ["*.json", "*.safetensors", "*.md", f"{ASSETS}/*"]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except (OSError, ValueError) as error:  # the hub's errors derive from these
         raise InputError(
             f"{name}: no such folder, and the hub did not give it ({' '.join(str(error).split())})"

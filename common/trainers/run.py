@@ -13,12 +13,22 @@ from torch.distributed.fsdp import FSDPModule
 
 from counterpoint.common.errors import InputError
 from counterpoint.common.rng import preserved_rng, seed_all
+from counterpoint.common.trainers.assets import Assets
 from counterpoint.common.trainers.config import from_dict, load_yaml, save_yaml, to_dict
 from counterpoint.common.trainers.environment import TRAINING, compare_environment, environment, write_environment
-from counterpoint.common.trainers.state import find_checkpoint, read_model, read_state, tidy_checkpoints
+from counterpoint.common.trainers.state import (
+    find_checkpoint,
+    known_assets,
+    read_model,
+    read_state,
+    tidy_checkpoints,
+)
+from counterpoint.common.trainers.system import ContrastiveSystem
 from counterpoint.common.trainers.trusted import trusted_class, trusted_system
 
-CONFIG, METRICS, BAD_SAMPLES = "config.yaml", "metrics.csv", "bad_samples.jsonl"
+CONFIG, METRICS, BAD_SAMPLES, ASSETS = "config.yaml", "metrics.csv", "bad_samples.jsonl", "assets"
+# The checkpoint before an infinite schedule anneals, from which continual pretraining goes on.
+CONSTANT = "const"
 
 
 @dataclass(frozen=True)
@@ -31,11 +41,54 @@ class RunResult:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def create_system(cls: type, config: Any) -> Any:
-    """Build a system with the initial weights of `config.train.seed`; the global generators are left as they were."""
+def create_system(cls: Any, config: Any, data: Any = None, continue_from: str | Path | None = None) -> Any:
+    """A new system: its assets learnt from the training data, the initial weights those of `config.train.seed`.
+
+    Args:
+        data: used in place of what `cls.read(config)` would read.
+        continue_from: a finished run of the same class with the `infinite` schedule, for continual pretraining on the
+            next data. The system starts from the run's assets, extended by the new data (new words, users, items), and
+            from the weights that it had before the annealing (checkpoint `const`).
+    """
+    if continue_from is not None:
+        return _continued_system(cls, config, data, Path(continue_from))
+    if data is None and _overrides(cls, "learn"):
+        data = cls.read(config)
+    system = build_system(cls, config, cls.learn(config, data))
+    return system if data is None else system.use(data)
+
+
+def _continued_system(cls: Any, config: Any, data: Any, run: Path) -> Any:
+    if not (run / CONFIG).is_file():
+        raise InputError(f"{run}: not a run folder (no {CONFIG} in it)")
+    known = load_yaml(run / CONFIG).get("system")
+    if known != f"{cls.__module__}:{cls.__qualname__}":
+        raise InputError(f"{run}: holds a run of {known}, and a {cls.__name__} cannot go on from it")
+    if config.optim.schedule.kind != "infinite":
+        raise InputError("continue_from needs optim.schedule.kind=infinite: other schedules warm up again")
+    system = build_system(cls, config, assets_of(run, cls))
+    load_weights(system, find_checkpoint(checkpoint_dir(run, CONSTANT)))
+    if data is None and _overrides(cls, "extend"):
+        data = cls.read(config, None)
+    assets = cls.extend(system.assets, config, data)
+    if assets.hash != system.assets.hash:
+        system.grow(assets)
+        system.assets = assets
+    system.continued = run
+    return system if data is None else system.use(data)
+
+
+def _overrides(cls: Any, name: str) -> bool:
+    """Whether a system has its own form of one of the hooks about assets."""
+    return getattr(cls, name).__func__ is not getattr(ContrastiveSystem, name).__func__
+
+
+def build_system(cls: Any, config: Any, assets: Assets) -> Any:
+    """A system over known assets with the initial weights of `config.train.seed`; reads no data, and leaves the global
+    generators as they were."""
     with preserved_rng():
         seed_all(config.train.seed)
-        return cls(config)
+        return cls(config, assets)
 
 
 def load_run(run_dir: str | Path, checkpoint: str = "best", allow: Sequence[str] = ()) -> Any:
@@ -61,18 +114,35 @@ def empty_system(run_dir: Path, allow: Sequence[str] = ()) -> Any:
 
 
 def system_of(record: Any, file: Path, allow: Sequence[str] = ()) -> Any:
-    """The system that a file's `system` and `config` describe, once every class they name is found to be trusted."""
+    """The system that a file's `system` and `config` and the assets beside it describe, once every class they name is
+    found to be trusted."""
     if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
         raise InputError(f"{file}: describes no system (it needs `system` and `config`)")
     cls: Any = trusted_system(record.get("system"), str(file), allow)
+    assets = assets_of(file.parent, cls)
     config = from_dict(cls.Config, record["config"])
     for target, base in getattr(cls, "named_classes", lambda _: ())(config):
         trusted_class(target, base, str(file), allow)
-    return create_system(cls, config)
+    return build_system(cls, config, assets)
+
+
+def assets_of(folder: Path, cls: Any) -> Assets:
+    """The assets kept in a run's or a saved model's folder."""
+    if (folder / ASSETS).exists():
+        return Assets.load(folder / ASSETS)
+    if not _overrides(cls, "learn"):
+        return Assets()
+    raise InputError(
+        f"{folder}: has no {ASSETS}/ with the facts that {cls.__name__} learnt from its data: it is incomplete, or an "
+        "older version of counterpoint wrote it; copy the whole folder, or train again"
+    )
 
 
 def load_weights(system: Any, folder: Path) -> None:
-    """Put a checkpoint's weights into a system; names and shapes must agree."""
+    """Put a checkpoint's weights into a system; names and shapes must agree, and so must the assets."""
+    known = known_assets(folder)
+    if known is not None and known != system.assets.hash:
+        raise InputError(f"{folder}: belongs to other {ASSETS}/ than those of its run; copy the whole run folder")
     try:
         system.load_state_dict(read_model(folder))
     except (RuntimeError, OSError) as error:
@@ -143,6 +213,7 @@ def open_run(system: Any, resume: Path | None) -> tuple[Path, dict[str, Any] | N
         for name in (METRICS, BAD_SAMPLES, TRAINING):
             (run_dir / name).unlink(missing_ok=True)
         (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        system.assets.save(run_dir / ASSETS)
         save_yaml({"system": system_name(system), "config": to_dict(system.config)}, run_dir / CONFIG)
         write_environment(run_dir, {**environment(), "config": to_dict(system.config)})
     except OSError as error:

@@ -151,8 +151,18 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -
     state = {}
     for i, values in saved["state"].items():
         like = parameters[int(i)]
-        state[i] = {k: _share(v, like) for k, v in values.items()} if isinstance(like, DTensor) else values
+        whole = {k: _grown(v, like) for k, v in values.items()}
+        state[i] = {k: _share(v, like) for k, v in whole.items()} if isinstance(like, DTensor) else whole
     optimizer.load_state_dict({**saved, "state": state})
+
+
+def _grown(value: Any, like: Tensor) -> Any:
+    """The state of a table that has grown since it was saved: new rows have none yet, which is zero."""
+    if not isinstance(value, Tensor) or value.ndim != like.ndim or value.ndim == 0:
+        return value
+    if len(value) >= len(like) or value.shape[1:] != like.shape[1:]:
+        return value
+    return torch.cat([value, value.new_zeros(len(like) - len(value), *value.shape[1:])])
 
 
 def _share(value: Any, like: DTensor) -> Any:

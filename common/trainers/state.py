@@ -86,8 +86,10 @@ def read_model(folder: Path) -> dict[str, Tensor]:
     return load_file(str(folder / MODEL))
 
 
-def write_checkpoint(folder: Path, weights: Mapping[str, Tensor], state: Any) -> None:
+def write_checkpoint(folder: Path, weights: Mapping[str, Tensor], state: Any, assets: str | None = None) -> None:
     """Write weights and state under a temporary name, then take the place of the older folder.
+
+    `assets` is the hash of the run's assets: the weights mean nothing beside others.
 
     A crash at any moment leaves either the old or the new checkpoint readable (see `find_checkpoint`). A full disk or
     a folder without write permission raises `InputError`; the older checkpoint then stays.
@@ -100,7 +102,7 @@ def write_checkpoint(folder: Path, weights: Mapping[str, Tensor], state: Any) ->
             save_file(tensors, str(temporary / STATE_TENSORS))
         (temporary / STATE).write_text(json.dumps(plain) + "\n", encoding="utf-8")
         files = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
-        record = json.dumps({"format": FORMAT, "files": files}, indent=2)
+        record = json.dumps({"format": FORMAT, "assets": assets, "files": files}, indent=2)
         (temporary / HASHES).write_text(record + "\n", encoding="utf-8")
 
     _place(folder, fill)
@@ -208,6 +210,12 @@ def _fault(folder: Path) -> tuple[str, str] | None:
 def _sha256(file: Path) -> str:
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def known_assets(folder: Path) -> str | None:
+    """The hash of the assets that a checkpoint was written beside; None where it does not say."""
+    file = folder / HASHES
+    return json.loads(file.read_text(encoding="utf-8")).get("assets") if file.is_file() else None
 
 
 def read_state(folder: Path) -> Any:

@@ -24,6 +24,7 @@ from counterpoint.common.metrics import retrieval
 from counterpoint.common.metrics.label_free import rankme
 from counterpoint.common.models.ema import EMATeacher
 from counterpoint.common.rng import rng_state, set_rng_state
+from counterpoint.common.trainers.assets import Assets
 from counterpoint.common.trainers.config import to_dict
 from counterpoint.common.trainers.configs import OptimConfig, ScheduleConfig
 from counterpoint.common.trainers.harmonize import Harmonizer
@@ -80,10 +81,13 @@ class ContrastiveSystem(LightningModule):
     modalities: ClassVar[tuple[str, ...]] = ()
     loss_weights: ClassVar[dict[str, float]] = {}
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, assets: Assets | None = None) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.config = config
+        self.assets = Assets() if assets is None else assets
+        self.continued: Path | None = None
+        self._data: Any = None
         self.progress = Progress()
         self.stage = Stage()
         self.total_steps = 1
@@ -111,6 +115,49 @@ class ContrastiveSystem(LightningModule):
 
     # What a system may define ----------------------------------------------------------------------------------------
 
+    @classmethod
+    def read(cls, config: Any, assets: Assets | None = None) -> Any:
+        """What the configuration names, all splits of it, in the form that `datasets` starts from (`self.data`).
+
+        Without assets the form is the data's own, and `learn` looks at it; with them it is the form they describe.
+        """
+        return None
+
+    @classmethod
+    def learn(cls, config: Any, data: Any) -> Assets:
+        """The facts of the training split that the network's shape or its inputs depend on; `data` is `read`'s.
+
+        Called once, for a new run. `__init__(config, assets)` reads no data.
+        """
+        return Assets()
+
+    @classmethod
+    def extend(cls, assets: Assets, config: Any, data: Any) -> Assets:
+        """The facts of a run that goes on with other data (`continue_from`); here they stay as they are.
+
+        Systems whose tables grow (new words, users, items) return assets in which the old names keep their places.
+        """
+        return assets
+
+    def grow(self, assets: Assets) -> None:
+        """Take extended assets: tables grow, old rows keep their bits. Called where `extend` changed them."""
+        raise TypeError(f"{type(self).__name__} extends its assets and does not define grow()")
+
+    def initialize(self) -> None:
+        """Called once before the first step of a new run: initial weights that are read or computed, not drawn."""
+
+    @property
+    def data(self) -> Any:
+        """What `read` gives, read at the first use."""
+        if self._data is None:
+            self._data = type(self).read(self.config, self.assets)
+        return self._data
+
+    def use(self, data: Any) -> Any:
+        """Take data from elsewhere instead of reading what the configuration names."""
+        self._data = data
+        return self
+
     def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
         """Embeddings for evaluation, search and export; here the normalised contrast embeddings."""
         found = {k: normalize(v, dim=-1) for k, v in self.embed(batch).items()}
@@ -132,7 +179,8 @@ class ContrastiveSystem(LightningModule):
 
     def preprocessing(self) -> dict[str, Any]:
         """How raw data become this system's inputs, as plain data; travels with `save_pretrained`."""
-        return to_dict(getattr(self.config, "data", {}))
+        recipe = to_dict(getattr(self.config, "data", {}))
+        return {**recipe, "assets": self.assets.recipe()} if self.assets else recipe
 
     def stages(self) -> Sequence[Stage]:
         """The training's stages, in order; `self.stage` is the current one."""

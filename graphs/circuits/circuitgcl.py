@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import ClusterGCNConv
 
-from counterpoint.common.trainers import ContrastiveSystem, Datasets, OptimConfig, ParamGroup
+from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets, OptimConfig, ParamGroup
 from counterpoint.graphs.circuits.data import circuit_datasets
 from counterpoint.graphs.circuits.graph import CircuitGraph
 from counterpoint.graphs.circuits.scattering import aggregate, alignment_loss, scattering_loss
@@ -53,8 +53,8 @@ class CircuitGCL(ContrastiveSystem):
     presets = CircuitGCLConfig.presets
     modalities = ("node",)
 
-    def __init__(self, config: CircuitGCLConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: CircuitGCLConfig, assets: Assets | None = None) -> None:
+        super().__init__(config, assets)
         self.online = CircuitEncoder(config.dim, config.layers, config.dropout)
         self.target = copy.deepcopy(self.online)
         self.predictor = nn.Sequential(nn.Linear(config.dim, config.dim), nn.PReLU(), nn.Linear(config.dim, config.dim))

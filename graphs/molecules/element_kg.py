@@ -6,9 +6,11 @@ elements becomes one node with a directed edge to every atom that has it (KCL, F
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rdkit import Chem
@@ -38,6 +40,23 @@ class ElementGraph:
     def of_element(self) -> dict[int, np.ndarray]:
         """For each atomic number its (attribute number, relation number) pairs, [m, 2]."""
         return {z: self.triples[self.triples[:, 2] == z][:, :2] for z in range(1, N_ELEMENTS + 1)}
+
+    def names(self) -> dict[str, Any]:
+        """The graph as plain data; `of_names` makes it again."""
+        return {
+            "attributes": list(self.attributes),
+            "relations": list(self.relations),
+            "triples": self.triples.tolist(),
+            "source": self.source,
+        }
+
+    @classmethod
+    def of_names(
+        cls, attributes: Sequence[str], relations: Sequence[str], triples: Sequence[Sequence[int]], source: str
+    ) -> ElementGraph:
+        """The inverse of `names`."""
+        rows = np.array(triples, dtype=np.int64).reshape(-1, 3)
+        return cls(tuple(attributes), tuple(relations), rows, source)
 
     @classmethod
     def from_triples(cls, triples: list[tuple[str, str, str]], source: str) -> ElementGraph:

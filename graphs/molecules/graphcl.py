@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from counterpoint.common.kernels import Diagonal, Self, contrast_stats
 from counterpoint.common.kernels.unit import unit
 from counterpoint.common.losses import NTXent
-from counterpoint.common.trainers import ContrastiveSystem, Datasets
+from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
 from counterpoint.graphs.configs import GraphCLConfig
 from counterpoint.graphs.molecules.data import molecule_datasets
 from counterpoint.graphs.molecules.encoders import MoleculeGCN
@@ -31,8 +31,8 @@ class GraphCL(ContrastiveSystem):
     presets = GraphCLConfig.presets
     modalities = ("view1", "view2")
 
-    def __init__(self, config: GraphCLConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: GraphCLConfig, assets: Assets | None = None) -> None:
+        super().__init__(config, assets)
         self.gcn = MoleculeGCN(config.node_dim, config.hidden, config.layers, config.atom_features)
         out = self.gcn.out_dim
         self.projector = nn.Sequential(

@@ -28,7 +28,7 @@ from torch.nn.functional import normalize
 
 from counterpoint.common.data.samplers import BatchSampler
 from counterpoint.common.losses import NTXent
-from counterpoint.common.trainers import ContrastiveSystem, Datasets, Stage
+from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
 from counterpoint.graphs.configs import KCLConfig
 from counterpoint.graphs.molecules.data import molecule_datasets
 from counterpoint.graphs.molecules.element_kg import ElementGraph, periodic_table_graph, read_triples
@@ -45,9 +45,9 @@ class KCL(ContrastiveSystem):
     presets = KCLConfig.presets
     modalities = ("molecule", "knowledge")
 
-    def __init__(self, config: KCLConfig) -> None:
-        super().__init__(config)
-        self.knowledge: ElementGraph = read_triples(config.knowledge) if config.knowledge else periodic_table_graph()
+    def __init__(self, config: KCLConfig, assets: Assets) -> None:
+        super().__init__(config, assets)
+        self.knowledge = ElementGraph.of_names(**self.assets["knowledge"])
         self.gcn = MoleculeGCN(config.node_dim, config.hidden, config.gcn_layers, config.atom_features)
         n_nodes, n_relations = self.knowledge.n_nodes, len(self.knowledge.relations)
         self.kmpnn = KMPNN(n_nodes, n_relations, config.node_dim, config.hidden, steps=config.kmpnn_steps)
@@ -59,20 +59,23 @@ class KCL(ContrastiveSystem):
         if config.freeze_readouts:
             for readout in (self.gcn.readout, self.kmpnn.readout):
                 readout.requires_grad_(False)
-        self.register_buffer("initialized", torch.tensor(not config.rotate_epochs))
 
-    def on_stage_start(self, stage: Stage) -> None:
-        """RotatE's vectors become the initial tables, once: a loaded, resumed or continued run has them already."""
-        if self.initialized:
-            return
+    @classmethod
+    def learn(cls, config: KCLConfig, data: Any) -> Assets:
+        """The knowledge graph, so that a run does not need the file it was read from."""
+        graph = read_triples(config.knowledge) if config.knowledge else periodic_table_graph()
+        return Assets(knowledge=graph.names())
+
+    def initialize(self) -> None:
+        """RotatE's vectors become the initial tables."""
         config = self.config
+        if not config.rotate_epochs:
+            return
         table = train_rotate(self.knowledge, config.node_dim, epochs=config.rotate_epochs, seed=config.train.seed)
         elements = self.gcn.embedding.tables[0].weight
         with torch.no_grad():
             self.kmpnn.nodes.weight.copy_(table)
             elements.copy_(table[: len(elements)])
-            self.initialized.fill_(True)
-
 
     def datasets(self) -> Datasets:
         return molecule_datasets(self.config.data)

@@ -15,7 +15,7 @@ from counterpoint.common.data.samplers import BatchSampler
 from counterpoint.common.data.samples import Samples, values_hash
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
-from counterpoint.common.trainers import ContrastiveSystem, Datasets
+from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
 from counterpoint.graphs.nodes.encoders import thin
 from counterpoint.graphs.nodes.reader import NodeGraph, read_graph
 
@@ -119,29 +119,46 @@ def graph_hash(graph: NodeGraph, rows: np.ndarray) -> str:
 
 
 class NodeSystem(ContrastiveSystem):
-    """A system over one `NodeGraph`, read from `config.data.path` or handed in. Encodes modality `node`."""
+    """A system over one `NodeGraph`, read from `config.data.path` or handed in (`use`). Encodes modality `node`."""
 
     modalities = ("node",)
 
-    def __init__(self, config: Any, graph: NodeGraph | None = None) -> None:
-        super().__init__(config)
+    def __init__(self, config: Any, assets: Assets) -> None:
+        super().__init__(config, assets)
         self._known: tuple[tuple[int, ...], Tensor, Tensor] | None = None
-        if graph is not None:
-            self.__dict__["graph"] = graph
+        self._thin: tuple[NodeGraph, Tensor] | None = None
 
-    @cached_property
-    def graph(self) -> NodeGraph:
-        if not self.config.data.path:
+    @classmethod
+    def read(cls, config: Any, assets: Assets | None = None) -> NodeGraph:
+        """The graph of `data.path`; with assets its features are as wide as those of the training graph."""
+        if not config.data.path:
             raise InputError("data.path is not set; give a .npz or .pt file, or folder/ind.NAME of a Planetoid set")
-        graph = read_graph(self.config.data.path)
+        graph = read_graph(config.data.path)
         if graph.notes:
             note(f"{graph.name}: {', '.join(graph.notes)}")
+        if assets is not None and graph.x.shape[1] != assets["width"]:
+            raise InputError(
+                f"{config.data.path}: its nodes have {graph.x.shape[1]} features and those of the training graph "
+                f"{assets['width']}; bring the features to the training graph's order"
+            )
         return graph
 
-    @cached_property
+    @classmethod
+    def learn(cls, config: Any, data: NodeGraph) -> Assets:
+        """The width of the features, and how many nodes and classes the training graph has."""
+        return Assets(width=data.x.shape[1], nodes=data.n_nodes, classes=data.n_classes)
+
+    @property
+    def graph(self) -> NodeGraph:
+        """The configured graph, or the one handed in (`use`)."""
+        return self.data
+
+    @property
     def node_features(self) -> Tensor:
         """The graph's features, sparse where few are set."""
-        return thin(self.graph.x)
+        if self._thin is None or self._thin[0] is not self.graph:
+            self._thin = (self.graph, thin(self.graph.x))
+        return self._thin[1]
 
     def datasets(self) -> Datasets:
         """Nodes of the training and of the test split; a training step sees all of the graph, without labels."""

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from counterpoint.common.models import EMATeacher
+from counterpoint.common.trainers import Assets
 from counterpoint.graphs.configs import BGRLConfig
 from counterpoint.graphs.nodes.base import NodeSystem
 from counterpoint.graphs.nodes.encoders import GCN
-from counterpoint.graphs.nodes.reader import NodeGraph
 from counterpoint.graphs.nodes.views import drop_edges, mask_features
 
 
@@ -27,9 +27,9 @@ class BGRL(NodeSystem):
     Config = BGRLConfig
     presets = BGRLConfig.presets
 
-    def __init__(self, config: BGRLConfig, graph: NodeGraph | None = None) -> None:
-        super().__init__(config, graph)
-        self.encoder = GCN(self.graph.x.shape[1], [config.hidden, config.dim], config.activation)
+    def __init__(self, config: BGRLConfig, assets: Assets) -> None:
+        super().__init__(config, assets)
+        self.encoder = GCN(assets["width"], [config.hidden, config.dim], config.activation)
         self.teacher = EMATeacher(self.encoder, config.momentum)
         self.predictor = nn.Sequential(
             nn.Linear(config.dim, config.predictor), nn.PReLU(), nn.Linear(config.predictor, config.dim)

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from counterpoint.common.trainers import Assets
 from counterpoint.graphs.configs import GCoolConfig
 from counterpoint.graphs.nodes.base import NodeSystem
 from counterpoint.graphs.nodes.communities import community_assignment, community_loss, deca_loss, node_loss
 from counterpoint.graphs.nodes.encoders import GCN
-from counterpoint.graphs.nodes.reader import NodeGraph
 from counterpoint.graphs.nodes.views import (
     drop_edges,
     drop_probabilities,
@@ -41,9 +41,9 @@ class GCool(NodeSystem):
     Config = GCoolConfig
     presets = GCoolConfig.presets
 
-    def __init__(self, config: GCoolConfig, graph: NodeGraph | None = None) -> None:
-        super().__init__(config, graph)
-        self.encoder = GCN(self.graph.x.shape[1], [config.hidden, config.dim], config.activation)
+    def __init__(self, config: GCoolConfig, assets: Assets) -> None:
+        super().__init__(config, assets)
+        self.encoder = GCN(assets["width"], [config.hidden, config.dim], config.activation)
         self.projector = nn.Sequential(
             nn.Linear(config.dim, config.projector), nn.ELU(), nn.Linear(config.projector, config.dim)
         )

@@ -15,10 +15,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from counterpoint.common.losses import NTXent
+from counterpoint.common.trainers import Assets
 from counterpoint.graphs.configs import GRACEConfig
 from counterpoint.graphs.nodes.base import NodeSystem
 from counterpoint.graphs.nodes.encoders import GCN
-from counterpoint.graphs.nodes.reader import NodeGraph
 from counterpoint.graphs.nodes.views import drop_edges, mask_features
 
 
@@ -28,9 +28,9 @@ class GRACE(NodeSystem):
     Config = GRACEConfig
     presets = GRACEConfig.presets
 
-    def __init__(self, config: GRACEConfig, graph: NodeGraph | None = None) -> None:
-        super().__init__(config, graph)
-        self.encoder = GCN(self.graph.x.shape[1], [config.hidden, config.dim], config.activation)
+    def __init__(self, config: GRACEConfig, assets: Assets) -> None:
+        super().__init__(config, assets)
+        self.encoder = GCN(assets["width"], [config.hidden, config.dim], config.activation)
         self.projector = nn.Sequential(
             nn.Linear(config.dim, config.projector), nn.ELU(), nn.Linear(config.projector, config.dim)
         )

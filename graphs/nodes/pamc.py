@@ -24,7 +24,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from counterpoint.common.errors import InputError
-from counterpoint.common.trainers import Datasets, Stage
+from counterpoint.common.trainers import Assets, Datasets, Stage
 from counterpoint.graphs.configs import PamCConfig
 from counterpoint.graphs.nodes.base import NodeRows, NodeSystem
 from counterpoint.graphs.nodes.encoders import times
@@ -36,7 +36,6 @@ from counterpoint.graphs.nodes.metanodes import (
     student_assignment,
     target_distribution,
 )
-from counterpoint.graphs.nodes.reader import NodeGraph
 
 
 def _mlp(widths: Sequence[int]) -> nn.Sequential:
@@ -53,11 +52,11 @@ class PamC(NodeSystem):
     presets = PamCConfig.presets
     loss_weights = {}  # noqa: RUF012 - set per configuration below
 
-    def __init__(self, config: PamCConfig, graph: NodeGraph | None = None) -> None:
-        super().__init__(config, graph)
-        widths = [self.graph.x.shape[1], *config.widths]
+    def __init__(self, config: PamCConfig, assets: Assets) -> None:
+        super().__init__(config, assets)
+        widths = [assets["width"], *config.widths]
         self.encoder, self.decoder = _mlp(widths), _mlp(widths[::-1])
-        clusters = config.clusters or self.graph.n_classes
+        clusters = config.clusters or assets["classes"]
         if clusters < 2:
             raise InputError("clusters must be at least 2; the graph has no labels to count, so set it")
         self.centres = nn.Parameter(torch.zeros(clusters, config.widths[-1]))
@@ -71,7 +70,7 @@ class PamC(NodeSystem):
             "autoencoder",
             trains=("encoder", "decoder"),
             max_epochs=self.config.pretrain_epochs,
-            batch_size=min(self.config.pretrain_batch, self.graph.n_nodes),
+            batch_size=min(self.config.pretrain_batch, self.assets["nodes"]),
         )
         return (pretrain, contrast)
 

@@ -1,6 +1,7 @@
 """The user's own scores and sounds: good ones in, each bad one listed with its reason."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,12 +104,12 @@ def test_rendering_to_files_gives_what_the_manifest_names(tmp_path, own_cache):
 
 
 def test_a_file_becomes_a_query(tmp_path):
-    config = AudioSheetConfig()
+    system = SimpleNamespace(config=AudioSheetConfig())
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 5 * 44100), 44100)
-    assert query(tmp_path / "a.wav", "audio", config)["audio"].shape == (84, 92)
-    assert query(chorale_files(1)[0], "sheet", config)["sheet"].shape == (160, 200)
+    assert query(tmp_path / "a.wav", "audio", system)["audio"].shape == (84, 92)
+    assert query(chorale_files(1)[0], "sheet", system)["sheet"].shape == (160, 200)
     Image.new("RGB", (900, 320), "white").save(tmp_path / "a.png")
-    picture = query(tmp_path / "a.png", "sheet", config)["sheet"]
+    picture = query(tmp_path / "a.png", "sheet", system)["sheet"]
     assert picture.shape == (160, 200)
     assert int(picture.min()) == 255
     (tmp_path / "b.png").write_bytes(b"no picture")
@@ -119,7 +120,7 @@ def test_a_file_becomes_a_query(tmp_path):
         ("a.png", "smell", "unknown"),
     ):
         with pytest.raises(InputError, match=message):
-            query(tmp_path / name, modality, config)
+            query(tmp_path / name, modality, system)
 
 
 def test_an_id_names_files_inside_of_the_folder_alone(tmp_path, own_cache):

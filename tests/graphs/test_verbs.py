@@ -52,7 +52,7 @@ def test_nodes_are_the_samples_of_a_graphs_run(node_run):
 
 def test_vectors_of_a_graph_are_made_once_and_anew_when_weights_change():
     graph = stochastic_blocks([20, 20], 0.3, 0.02)
-    model = GRACE(override(GRACEConfig(), GRACE.presets["small"]), graph).eval()
+    model = create_system(GRACE, override(GRACEConfig(), GRACE.presets["small"]), graph).eval()
     batch = Nodes(graph, np.arange(40)).collate([{"index": 3}])
     calls = []
     model.encoder.register_forward_hook(lambda *_: calls.append(1))

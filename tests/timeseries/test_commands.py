@@ -8,11 +8,14 @@ import pytest
 from counterpoint.common.cli.main import main
 from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError
+from counterpoint.common.trainers import override
 from counterpoint.timeseries.commands import import_arrays, import_edf, import_ucr, import_wfdb, preview, simulate
 from counterpoint.timeseries.configs import SignalConfig, TS2VecConfig
+from counterpoint.timeseries.form import SignalForm
 from counterpoint.timeseries.gallery import draw, query
 from counterpoint.timeseries.importers import check_row
 from counterpoint.timeseries.manifest import load_windows
+from counterpoint.timeseries.ts2vec import TS2Vec
 
 wfdb = pytest.importorskip("wfdb")
 
@@ -104,10 +107,14 @@ def test_pictures_keep_gaps_and_queries_fit_the_system(tmp_path):
     assert picture.split("<path")[1].count("M") == 2  # the pen is lifted once
     assert "&lt;II>" in picture
     np.savez(tmp_path / "q.npz", x=np.nan_to_num(x), fs=10.0, leads=["I", "II"])
-    config = TS2VecConfig(data=SignalConfig(length=64, channels=2, normalize="record"))
-    assert query(tmp_path / "q.npz", "signal", config)["x"].shape == (64, 2)
-    with pytest.raises(InputError, match="2 leads where the system was trained on 3"):
-        query(tmp_path / "q.npz", "signal", TS2VecConfig(data=SignalConfig(length=64, channels=3)))
+    config = TS2VecConfig(data=SignalConfig(length=64, normalize="train"))
+    form = SignalForm(("II", "I"), ("", ""), 10.0, np.zeros(2), np.full(2, 2.0))
+    windows = query(tmp_path / "q.npz", "signal", TS2Vec(config, form.assets()))
+    assert [len(windows), *windows[0]["x"].shape] == [2, 64, 2]
+    np.testing.assert_allclose(windows[1]["x"], np.nan_to_num(x)[32:96, ::-1] / 2, atol=1e-6)
+    other = SignalForm(("V1",), ("",), 10.0)
+    with pytest.raises(InputError, match="V1"):
+        query(tmp_path / "q.npz", "signal", TS2Vec(override(config, {"data.normalize": "record"}), other.assets()))
 
 
 def test_simulated_folder_goes_through_check_preview_and_training(tmp_path, capsys):

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from counterpoint.common.losses import NTXent
-from counterpoint.common.trainers import fit, load_run, override
+from counterpoint.common.trainers import create_system, fit, load_run, override
 from counterpoint.timeseries.augment import permuted, scaled, time_warped
-from counterpoint.timeseries.base import build
 from counterpoint.timeseries.configs import DBPMConfig, DBPMSystemConfig
 from counterpoint.timeseries.dbpm import DBPM, BadPairMiner
 from counterpoint.timeseries.mining import BadPairMining
@@ -147,7 +146,7 @@ def test_dbpm_trains_and_its_memory_travels_in_the_run(tmp_path):
             "projection": 8,
         },
     )  # fmt: skip
-    system = build(DBPM, config, windows)
+    system = create_system(DBPM, config, windows)
     fit(system)
     seen = system.miner.total + system.miner.open_total
     assert (seen[: (windows.frame.split == "train").sum()] > 0).all()
@@ -174,7 +173,7 @@ def test_plug_in_equals_the_built_in_mining_and_leaves_the_system_as_it_was(tmp_
     }  # fmt: skip
     built_in = override(override(DBPMSystemConfig(mining=mining), common), {"train.out": str(tmp_path / "a")})
     plain = override(override(DBPMSystemConfig(mining=None), common), {"train.out": str(tmp_path / "b")})
-    expected, system = build(DBPM, built_in, windows), build(Plain, plain, windows)
+    expected, system = create_system(DBPM, built_in, windows), create_system(Plain, plain, windows)
     plug_in = BadPairMining(len(windows), mining, epochs=3)
     fit(expected)
     fit(system, callbacks=[plug_in])

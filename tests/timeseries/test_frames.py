@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from counterpoint.common.trainers import fit, load_run, override
-from counterpoint.timeseries.base import build
+from counterpoint.common.trainers import create_system, fit, load_run, override
 from counterpoint.timeseries.configs import FrameProjectionsConfig
 from counterpoint.timeseries.frame_projections import FrameProjections
 from counterpoint.timeseries.frames import GaborFrame, fourier
@@ -63,7 +62,7 @@ def trained(tmp_path_factory):
                       "out": str(out)},
         },
     )  # fmt: skip
-    system = build(FrameProjections, config, windows)
+    system = create_system(FrameProjections, config, windows)
     start = {name: p.clone() for name, p in system.named_parameters()}
     fit(system)
     return system, windows, start, out

@@ -6,7 +6,7 @@ import pytest
 from counterpoint.common.cli.main import main
 from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError, LeakageError
-from counterpoint.timeseries.base import build
+from counterpoint.common.trainers import create_system, override
 from counterpoint.timeseries.commands import import_arrays, import_wfdb
 from counterpoint.timeseries.configs import SignalConfig, TS2VecConfig
 from counterpoint.timeseries.manifest import WindowDataset, load_windows
@@ -163,14 +163,12 @@ def test_a_run_remembers_leads_units_and_rate(tmp_path):
     write(tmp_path / "db", "a")
     windows = windows_of(tmp_path, normalize="record")
     config = TS2VecConfig(data=SignalConfig(length=100, normalize="record"))
-    system = build(TS2Vec, config, windows)
-    assert (system.config.data.leads, system.config.data.units, system.config.data.fs) == (
-        ("I", "II"), ("mV", "mV"), 100.0,
-    )  # fmt: skip
+    system = create_system(TS2Vec, config, windows)
+    assert (system.form.leads, system.form.units, system.form.fs) == (("I", "II"), ("mV", "mV"), 100.0)
     signal = np.random.default_rng(0).normal(size=(400, 2))
     write(tmp_path / "later", "z", leads=("II", "I"), units=("uV", "uV"), scale=1000.0, signal=signal[:, ::-1])
     manifest = str(import_wfdb(tmp_path / "later", tmp_path / "out2").manifest)
-    other = load_windows(SignalConfig(manifest=manifest, length=100, normalize="record", leads=("I", "II")))
+    other = TS2Vec.read(override(config, {"data.manifest": manifest}), system.assets)
     np.testing.assert_allclose(other.stack(), windows.stack(), atol=5e-3)
 
 
@@ -215,7 +213,7 @@ def test_a_leaking_split_does_not_reach_the_probes():
 
     windows = split_windows_at_random(ecg(patients=6, trials=1, windows=6, length=64), {"train": 0.5, "test": 0.5})
     config = TS2VecConfig(data=SignalConfig(length=64))
-    system = build(TS2Vec, config, windows)
+    system = create_system(TS2Vec, config, windows)
     test = WindowDataset(windows.where(split="test"), of=windows)
     with pytest.raises(LeakageError):
         protocols(system, test, {"signal": system.embed_windows(test.windows)})

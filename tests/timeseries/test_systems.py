@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from counterpoint.common.errors import InputError
-from counterpoint.common.trainers import fit, load_run, override
-from counterpoint.timeseries.base import build
+from counterpoint.common.trainers import create_system, fit, load_run, override
 from counterpoint.timeseries.comet import LEVELS, Comet, TrialSampler
 from counterpoint.timeseries.configs import CometConfig, TS2VecConfig
 from counterpoint.timeseries.manifest import WindowDataset
@@ -46,7 +45,7 @@ def test_crops_overlap_and_stay_inside(seed):
 
 def test_ts2vec_views_show_the_same_time_steps(windows):
     """With a pointwise encoder the two views must agree on the whole overlap."""
-    system = build(TS2Vec, override(TS2VecConfig(), TINY), windows).eval()
+    system = create_system(TS2Vec, override(TS2VecConfig(), TINY), windows).eval()
     system.encoder.blocks_only = lambda h, steps=slice(None): h[:, steps]
     for _ in range(10):
         views = system.embed(batch_of(system, windows))
@@ -55,7 +54,7 @@ def test_ts2vec_views_show_the_same_time_steps(windows):
 
 def test_long_windows_are_cropped_in_training_only(windows):
     """A batch keeps its windows whole, so that evaluation and dense labels see every step."""
-    system = build(TS2Vec, override(TS2VecConfig(), {**TINY, "max_length": 20}), windows)
+    system = create_system(TS2Vec, override(TS2VecConfig(), {**TINY, "max_length": 20}), windows)
     for _ in range(20):
         batch = batch_of(system, windows)
         assert batch["x"].shape[1] == 64
@@ -72,7 +71,7 @@ def test_dense_features_are_the_steps_whose_maximum_is_the_representation(window
     import counterpoint.timeseries as ts
 
     cls = getattr(ts, name)
-    system = build(cls, override(cls.Config(), {**TINY, "train": {"batch_size": 8, "max_epochs": 1}}), windows)
+    system = create_system(cls, override(cls.Config(), {**TINY, "train": {"batch_size": 8, "max_epochs": 1}}), windows)
     batch = batch_of(system, windows)
     steps = system.dense_features(batch)["signal"]
     assert steps.shape == (8, 64, 12)
@@ -85,7 +84,7 @@ def test_ts2vec_refuses_windows_shorter_than_its_overlap():
 
 
 def test_average_is_the_mean_of_the_weights_so_far(windows):
-    system = build(TS2Vec, override(TS2VecConfig(), TINY), windows)
+    system = create_system(TS2Vec, override(TS2VecConfig(), TINY), windows)
     seen = []
     for step in range(4):
         with torch.no_grad():
@@ -114,7 +113,7 @@ def test_trial_batches_hold_same_trial_pairs_and_random_ones_do_not():
 
 def comet(windows, **changes):
     config = override(CometConfig(), {**TINY, **changes})
-    return build(Comet, config, windows)
+    return create_system(Comet, config, windows)
 
 
 def test_comet_shared_trunk_equals_separate_passes(windows):
@@ -165,7 +164,7 @@ def test_comet_configuration_errors(windows):
 @pytest.mark.parametrize(("cls", "config"), [(TS2Vec, TS2VecConfig()), (Comet, CometConfig())])
 def test_training_runs_comes_back_and_embeds(windows, tmp_path, cls, config):
     config = override(config, {**TINY, "train.out": str(tmp_path / "run")})
-    system = build(cls, config, windows)
+    system = create_system(cls, config, windows)
     before = system.embed_windows(windows)
     fit(system)
     after = system.embed_windows(windows)

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from counterpoint.common.errors import InputError, LeakageError
-from counterpoint.common.trainers import override
-from counterpoint.timeseries.base import build
+from counterpoint.common.trainers import create_system, override
 from counterpoint.timeseries.configs import TS2VecConfig
 from counterpoint.timeseries.detection import (
     adjust_for_delay,
@@ -136,7 +135,7 @@ def test_anomaly_score_sees_the_past_only_and_a_spike(windows):
         "train": {"batch_size": 4, "accelerator": "cpu"},
         "data": {"length": 64},
     }
-    system = build(TS2Vec, override(TS2VecConfig(), changes), windows)
+    system = create_system(TS2Vec, override(TS2VecConfig(), changes), windows)
     x = np.sin(np.arange(150)[:, None] / 5 + np.arange(12)).astype(np.float32)
     x += 0.01 * np.random.default_rng(0).normal(size=x.shape).astype(np.float32)
     x[100] += 10
@@ -157,7 +156,7 @@ def test_similar_beats_leave_the_query_out(windows):
 
 
 def test_every_row_of_a_vertical_uses_the_label_asked_for(windows):
-    from counterpoint.timeseries.base import build
+    from counterpoint.common.trainers import create_system
     from counterpoint.timeseries.configs import SignalConfig, TS2VecConfig
     from counterpoint.timeseries.manifest import WindowDataset
     from counterpoint.timeseries.protocols import protocols
@@ -165,7 +164,7 @@ def test_every_row_of_a_vertical_uses_the_label_asked_for(windows):
 
     halves = np.where(windows.frame["start"] < windows.frame["start"].median(), "early", "late")
     windows = replace(windows, frame=windows.frame.assign(trial=halves))
-    system = build(TS2Vec, TS2VecConfig(data=SignalConfig(length=windows.length)), windows)
+    system = create_system(TS2Vec, TS2VecConfig(data=SignalConfig(length=windows.length)), windows)
     test = WindowDataset(windows.where(split="test"), of=windows)
     vectors = {"signal": system.embed_windows(test.windows)}
     by_half = protocols(system, test, vectors, "trial")["probe, 100 % of labels by patient"]

@@ -13,7 +13,7 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.losses import InfoNCE
 from counterpoint.common.metrics import Result
 from counterpoint.common.report import Media
-from counterpoint.common.trainers import ContrastiveSystem, Datasets
+from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
 
 
 def views(seed: int, noise: float) -> dict:
@@ -30,8 +30,8 @@ class Pair(ContrastiveSystem):
     Config = PairConfig
     modalities = ("left", "right")
 
-    def __init__(self, config: PairConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: PairConfig, assets: Assets | None = None) -> None:
+        super().__init__(config, assets)
         self.towers = nn.ModuleDict({name: nn.Linear(12, config.dim) for name in self.modalities})
         self.loss = InfoNCE(0.1)
 
@@ -68,11 +68,11 @@ def gallery(sample, modality):
     return Media(sample["id"], image=sample[modality].reshape(3, 4))
 
 
-def query(file: Path, modality: str, config: PairConfig) -> dict:
+def query(file: Path, modality: str, system: Pair) -> dict:
     return {modality: torch.tensor(json.loads(file.read_text()))}
 
 
-def query_text(text: str, modality: str, config: PairConfig) -> dict:
+def query_text(text: str, modality: str, system: Pair) -> dict:
     numbers = torch.tensor([float(word) for word in text.split()])
     if len(numbers) != 12:
         raise InputError(f"a text holds 12 numbers, this one {len(numbers)}")

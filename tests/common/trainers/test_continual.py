@@ -29,7 +29,7 @@ def test_a_new_stage_goes_on_from_before_the_annealing(tmp_path):
     assert rates(first)[11] == pytest.approx(0.5 * 0.02 ** (3 / 4))
     state = json.loads((first / "checkpoints/const/state.json").read_text())
     assert state["progress"]["step"] == 8  # twelve steps, the last four anneal
-    second = fit(create_system(Tiny, config(tmp_path / "second")), continue_from=first).run_dir
+    second = fit(create_system(Tiny, config(tmp_path / "second"), continue_from=first)).run_dir
     assert rates(second)[:8] == pytest.approx([0.5] * 8)
     # Its first update has the moments of the first stage: after 12 more steps Adam counts 8 + 12.
     moments = load_file(second / "checkpoints/last/state.safetensors")
@@ -42,7 +42,7 @@ def test_a_new_stage_goes_on_from_before_the_annealing(tmp_path):
 def test_other_schedules_cannot_continue(tmp_path):
     first = fit(create_system(Tiny, config(tmp_path / "first"))).run_dir
     with pytest.raises(InputError, match="needs optim.schedule.kind=infinite"):
-        fit(create_system(Tiny, config(tmp_path / "b", **{"optim.schedule.kind": "cosine"})), continue_from=first)
+        create_system(Tiny, config(tmp_path / "b", **{"optim.schedule.kind": "cosine"}), continue_from=first)
     plain = fit(create_system(Tiny, config(tmp_path / "c", **{"optim.schedule.kind": "cosine"}))).run_dir
     with pytest.raises(InputError, match="const: no such checkpoint; there are: best, last"):
-        fit(create_system(Tiny, config(tmp_path / "d")), continue_from=plain)
+        create_system(Tiny, config(tmp_path / "d"), continue_from=plain)

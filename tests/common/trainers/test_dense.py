@@ -26,6 +26,7 @@ from counterpoint.common.trainers import (
 )
 from counterpoint.common.trainers.tasks import Dense, at_places
 from counterpoint.timeseries.configs import TS2VecConfig
+from counterpoint.timeseries.form import SignalForm
 from counterpoint.timeseries.ts2vec import TS2Vec
 
 
@@ -67,6 +68,10 @@ class Bursts(Samples):
 
 
 class Segmented(TS2Vec):
+    @classmethod
+    def learn(cls, config, data):
+        return SignalForm(("burst",), ("",), 1.0).assets()
+
     def datasets(self):
         parts = [Bursts(48, 0), Bursts(24, 1), Bursts(25, 2)]
         for part in parts:
@@ -80,7 +85,7 @@ TRAIN = {"tensorboard": False, "accelerator": "cpu", "monitor_every": 0, "batch_
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
     out = str(tmp_path_factory.mktemp("base") / "run")
-    small = {"encoder": {"dim": 16, "hidden": 8, "depth": 3}, "data.channels": 1}
+    small = {"encoder": {"dim": 16, "hidden": 8, "depth": 3}}
     config = override(TS2VecConfig(), {**small, "train": {**TRAIN, "max_steps": 10, "out": out}})
     return fit(create_system(Segmented, config)).run_dir
 

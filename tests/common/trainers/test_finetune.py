@@ -241,7 +241,8 @@ def test_saved_models_come_back_equal(pretrained, tmp_path):
     card = (folder / "README.md").read_text()
     assert "| R@1 | 0.5 |" in card
     assert "| train | train | 96 |" in card
-    assert {p.name for p in folder.iterdir()} == {"model.safetensors", "config.json", "preprocessing.json", "README.md"}
+    files = {"model.safetensors", "config.json", "assets", "preprocessing.json", "README.md"}
+    assert {p.name for p in folder.iterdir()} == files
     with pytest.raises(InputError, match="no such folder"):
         from_pretrained(tmp_path / "absent" / "model")
     (folder / "model.safetensors").unlink()

@@ -127,8 +127,8 @@ class Narrow(ContrastiveSystem):
     Config = TinyConfig
     modalities = ("a", "b")
 
-    def __init__(self, config):
-        super().__init__(config)
+    def __init__(self, config, assets=None):
+        super().__init__(config, assets)
         self.net = nn.Sequential(nn.Linear(24, 64), nn.ReLU(), nn.Linear(64, 3))
         self.contrast = InfoNCE(LogitScale(0.2, learnable=False))
 

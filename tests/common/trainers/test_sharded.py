@@ -22,8 +22,8 @@ EXACT = 1e-12  # float64
 class Deep(Tiny):
     """A tower of residual blocks, each shared out by itself, and one that is used twice; a predictor in the losses."""
 
-    def __init__(self, config):
-        super().__init__(config)
+    def __init__(self, config, assets=None):
+        super().__init__(config, assets)
         self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(10, 7), nn.Tanh(), nn.Linear(7, 10)) for _ in range(3)])
         self.predictor = nn.Linear(config.dim, config.dim)
 
@@ -122,8 +122,8 @@ def test_a_sharded_run_resumes_sharded_or_in_one_process(tmp_path, on_two_ranks)
 @pytest.mark.slow
 def test_batch_norms_of_all_processes_agree_after_a_checkpoint(tmp_path, on_two_ranks):
     class Normed(Tiny):
-        def __init__(self, config):
-            super().__init__(config)
+        def __init__(self, config, assets=None):
+            super().__init__(config, assets)
             self.tower_a.append(nn.BatchNorm1d(config.dim))
 
         def batch_sampler(self, dataset, batch_size, seed):

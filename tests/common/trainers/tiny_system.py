@@ -13,6 +13,7 @@ from counterpoint.common.data import GroupUniqueBatchSampler, Samples
 from counterpoint.common.losses import FeatureQueue, InfoNCE, LogitScale
 from counterpoint.common.models import EMATeacher
 from counterpoint.common.trainers import (
+    Assets,
     ContrastiveSystem,
     Datasets,
     OptimConfig,
@@ -76,8 +77,8 @@ class Tiny(ContrastiveSystem):
     Config = TinyConfig
     modalities = ("a", "b")
 
-    def __init__(self, config: TinyConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: TinyConfig, assets: Assets | None = None) -> None:
+        super().__init__(config, assets)
         self.tower_a = nn.Sequential(
             nn.Linear(10, 16), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(16, config.dim)
         )

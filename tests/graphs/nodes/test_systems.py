@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import normalized_mutual_info_score
 
 from counterpoint.common.losses import NTXent
-from counterpoint.common.trainers import fit, load_run
+from counterpoint.common.trainers import create_system, fit, load_run
 from counterpoint.common.trainers.config import override
 from counterpoint.graphs.configs import BGRLConfig, GCoolConfig, GRACEConfig, PamCConfig
 from counterpoint.graphs.nodes.bgrl import BGRL
@@ -28,7 +28,7 @@ def blocks(signal=0.3):
 
 def make(system, config, graph, out, **train):
     config = override(config(), config.presets["small"])
-    return system(replace(config, train=replace(config.train, out=str(out), **train)), graph)
+    return create_system(system, replace(config, train=replace(config.train, out=str(out), **train)), graph)
 
 
 def probe(vectors, labels):
@@ -61,7 +61,8 @@ def test_pamc_pretrains_its_autoencoder_on_mini_batches_of_rows(tmp_path):
     """An epoch over 180 nodes in batches of 50 is four steps, not one; the contrast sees the whole graph."""
     graph = blocks()
     config = override(PamCConfig(), {**PamCConfig.presets["small"], "pretrain_batch": 50, "pretrain_epochs": 1})
-    model = PamC(replace(config, train=replace(config.train, out=str(tmp_path / "run"), max_epochs=1)), graph)
+    config = replace(config, train=replace(config.train, out=str(tmp_path / "run"), max_epochs=1))
+    model = create_system(PamC, config, graph)
     assert model.stages()[0].batch_size == 50
     model.stage = model.stages()[0]
     rows = model.datasets()
@@ -134,7 +135,8 @@ def test_runs_load_from_their_folder(system, config, tmp_path):
     parts = {f"{n}_{k}": getattr(m, k) for n, m in (("adj", a), ("attr", x)) for k in ("data", "indices", "indptr")}
     np.savez(path, adj_shape=a.shape, attr_shape=x.shape, labels=graph.y.numpy(), **parts)
     base = override(config(), config.presets["small"])
-    model = system(
+    model = create_system(
+        system,
         replace(
             base,
             data=replace(base.data, path=str(path)),
