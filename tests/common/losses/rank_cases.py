@@ -88,8 +88,7 @@ class EvenMix(losses.SupReMix):
 
 # Means over rows: ranks of unequal size, one of them without any row, average to the whole mean.
 UNEVEN = ("InfoNCE", "InfoNCE soft targets", "NTXent", "SupCon", "CWCL", "GRAM", "HardContrastive", "SwAV", "Symile",
-          "DCL", "DHEL", "HCL", "MVDHEL", "SigLIP", "NortonParagraph", "SlotCon", "SepCLR", "TCL",
-          "LocalMI")  # fmt: skip
+          "DCL", "DHEL", "HCL", "MVDHEL", "SigLIP")  # fmt: skip
 
 
 def targets(at: slice):
