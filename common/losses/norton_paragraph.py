@@ -176,7 +176,7 @@ def token_similarity(
 
     >>> import torch
     >>> a, real = torch.eye(2)[None], torch.ones(1, 2, dtype=torch.bool)
-    >>> [round(s.item(), 4) for s in token_similarity(a, real, a, real, alpha=0.01)]      # the hard maximum in the limit
+    >>> [round(s.item(), 4) for s in token_similarity(a, real, a, real, alpha=0.01)]    # the hard maximum in the limit
     [1.0, 1.0]
     """
     scores = torch.einsum("atd,bvd->abtv", words, frames) / alpha
