@@ -10,7 +10,6 @@ from counterpoint.common.losses.covariance import WMSE, BarlowTwins, VICReg
 from counterpoint.common.losses.cwcl import CWCL
 from counterpoint.common.losses.d2f import SoftContrastive
 from counterpoint.common.losses.dcl import DCL, DCLW
-from counterpoint.common.losses.dense import PixelPropagation, PixPro, SlotCon
 from counterpoint.common.losses.dexml import DecoupledSoftmax, MultiLabelSigmoid, MultiLabelSoftmax, SoftTopK
 from counterpoint.common.losses.fastclip import FastCLIP
 from counterpoint.common.losses.gap import CUA, Alignment, CrossUniformity, Uniformity
@@ -25,21 +24,24 @@ from counterpoint.common.losses.mlcd import MLCD
 from counterpoint.common.losses.moco import MoCHi, MoCo
 from counterpoint.common.losses.modx import ModX
 from counterpoint.common.losses.multiview import DHEL, MVDHEL, MVInfoNCE
-from counterpoint.common.losses.norton import Norton, NortonParagraph, bucket_transport, soft_max_similarity
+from counterpoint.common.losses.norton import Norton
+from counterpoint.common.losses.norton_paragraph import NortonParagraph, bucket_transport, token_similarity
 from counterpoint.common.losses.ntxent import MultiViewNTXent, NTXent
+from counterpoint.common.losses.pixpro import PixelPropagation, PixPro, crop_cells
 from counterpoint.common.losses.queue import FeatureQueue
 from counterpoint.common.losses.rebalance import BMC, BNI, GAI, BalancedSoftmax, label_density_weights
 from counterpoint.common.losses.scale import LogitScale
 from counterpoint.common.losses.sepclr import SepCLR, joint_entropy
 from counterpoint.common.losses.siglip import SigLIP
 from counterpoint.common.losses.simlap import SimLAP
+from counterpoint.common.losses.slotcon import SlotCon, overlap
 from counterpoint.common.losses.sogclr import ISogCLR, SogCLR
 from counterpoint.common.losses.state import SampleState
 from counterpoint.common.losses.supcon import SupCon
 from counterpoint.common.losses.supremix import SupReMix
 from counterpoint.common.losses.swav import SwAV
 from counterpoint.common.losses.symile import Symile, multilinear
-from counterpoint.common.losses.tcl import TCL, LocalMI
+from counterpoint.common.losses.tcl import TCL, LocalMI, pool_patches
 from counterpoint.common.losses.whitenedcse import ShuffledGroupWhitening, WhitenedCSE
 
 __all__ = [
@@ -114,6 +116,7 @@ __all__ = [
     "bucket_transport",
     "coalition_value",
     "contrastive_margin",
+    "crop_cells",
     "gram_volume",
     "hard_negatives",
     "joint_entropy",
@@ -123,5 +126,7 @@ __all__ = [
     "mixed_margin",
     "multilinear",
     "objectives",
-    "soft_max_similarity",
+    "overlap",
+    "pool_patches",
+    "token_similarity",
 ]

@@ -36,8 +36,9 @@ class ALBEFContrast(Objective):
         L       = (CE(image -> text keys) + CE(text -> image keys)) / 2
 
     With `index` (or `group`) the one-hot part becomes uniform over all keys of the same id, queue included. T learns
-    through the student's logits only. Queues are pushed in training mode. With `distributed` the ranks share the queues
-    and the batch's keys are those of all ranks (in the official code each rank sees its own and the queue).
+    through the student's logits only. Queues start empty (the official ones full of random directions) and are pushed
+    in training mode. With `distributed` the ranks share the queues and the batch's keys are those of all ranks (in the
+    official code each rank sees its own and the queue).
 
     Args:
         dim, queue_size: width (256) and queue length (65536; 0: none).
@@ -57,7 +58,7 @@ class ALBEFContrast(Objective):
         paper="ALBEF 2021",
         needs="momentum encoders; own queues; optional index or group",
         engine="contrast_stats, target_scores(Gibbs, SameLabel)",
-        checked="written-out equation; alpha = 0 without queue gives InfoNCE",
+        checked="official numbers (salesforce/ALBEF b9727e4), temperature and queues included",
     )
 
     def __init__(

@@ -1,6 +1,9 @@
 """TCL (triple contrastive learning): cross-modal, intra-modal and local mutual information."""
 
+import math
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -10,22 +13,28 @@ from counterpoint.common.losses.base import Objective, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
 
-__all__ = ["TCL", "LocalMI"]
+__all__ = ["TCL", "LocalMI", "pool_patches"]
 
 
 class LocalMI(Objective):
-    """Each local token should recognise its sample's global vector (TCL's local mutual-information term).
+    """Each local token should be recognised by its sample's global vector (TCL's local mutual-information term).
 
-        L = mean_{i, l} -log( e^{x_il . m_i / T} / (e^{x_il . m_i / T} + sum_{j != i} sum_l' e^{x_jl' . m_i / T}) )
+        L = mean_i mean_l -log( e^{x_il . m_i / T} / (e^{x_il . m_i / T} + sum_{j != i} sum_l' e^{x_jl' . m_i / T}) )
 
-    One log-sum-exp over the other samples' tokens per global vector serves all tokens of the sample.
+    One log-sum-exp over the other samples' tokens per global vector serves all tokens of the sample. The tokens are the
+    momentum encoder's (detached here); the gradient reaches m and T. Every sample counts alike, however many tokens it
+    has; a sample without any counts as zero.
 
-    Call with tokens [batch, n, dim], globals [batch, dim], mask [batch, n] (true: a real token). Mean over real tokens.
+    Call with tokens [batch, n, dim], pooled [batch, dim] (m), mask [batch, n] (true: a real token).
 
     Args:
         temperature: T or a `LogitScale`.
+        pool: the tokens are a square grid of patches, to be averaged over cells after they are normalised
+            (`pool_patches`).
 
-    Source: Yang et al. 2022. Image patches are average-pooled to a coarse grid beforehand, as the paper does.
+    Raises `ValueError` for a mask of tokens that are to be pooled.
+
+    Source: Yang et al. 2022, official code.
 
     >>> import torch
     >>> m = torch.eye(2)
@@ -35,21 +44,22 @@ class LocalMI(Objective):
 
     card = ObjectiveCard(
         paper="TCL 2022",
-        needs="tokens and a global vector of each sample",
+        needs="momentum tokens and a global vector of each sample",
         engine="contrast_stats(SameLabel)",
-        checked="written-out equation",
+        checked="official numbers (uta-smile/TCL 74a3e4f), within TCL; written-out equation",
     )
 
     def __init__(
         self,
         temperature: Temperature = 0.07,
         *,
+        pool: bool = False,
         normalize: bool = True,
         distributed: str = "none",
         backend: str = "auto",
     ):
         super().__init__(normalize=normalize, distributed=distributed, backend=backend)
-        self.logit_scale = as_scale(temperature)
+        self.logit_scale, self.pool = as_scale(temperature), pool
 
     def forward(
         self,
@@ -58,8 +68,12 @@ class LocalMI(Objective):
         *,
         mask: Bool[Tensor, "batch n"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean over real tokens."""
-        x, m = self.embed(tokens, pooled)
+        """Mean over samples of the mean over their real tokens."""
+        x, m = self.embed(tokens.detach(), pooled)
+        if self.pool:
+            if mask is not None:
+                raise ValueError("LocalMI(pool=True) averages all patches: it takes no mask")
+            x = pool_patches(x)
         batch, n, _ = x.shape
         mask = torch.ones(batch, n, dtype=torch.bool, device=x.device) if mask is None else mask
         scale, sample = self.logit_scale(), self.sample_ids(m)
@@ -71,8 +85,26 @@ class LocalMI(Objective):
             valid_cols=mask.flatten(),
         )
         own = scale * (x * m[:, None]).sum(-1)
-        losses = softplus_gap(stats.lse[:, None].expand_as(own), own)[mask]
-        return self.mean_over(losses.sum(), mask.sum())
+        losses = softplus_gap(stats.lse[:, None].expand_as(own), own)
+        return self.mean(torch.where(mask, losses, 0.0).sum(1) / mask.sum(1).clamp_min(1))
+
+
+def pool_patches(patches: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch cells dim"]:
+    """A square grid of patches averaged over cells of c x c, c = floor(sqrt(side)), as TCL does: fewer, wider tokens.
+
+    Raises `ValueError` when the patches form no square.
+
+    >>> import torch
+    >>> pool_patches(torch.arange(16.0).view(1, 16, 1)).flatten().tolist()
+    [2.5, 4.5, 10.5, 12.5]
+    """
+    side = math.isqrt(patches.shape[1])
+    if side**2 != patches.shape[1]:
+        raise ValueError(f"patches to be pooled must form a square grid, got {patches.shape[1]} of them")
+    if not patches.numel():
+        return patches
+    grid = patches.mT.unflatten(2, (side, side))
+    return F.avg_pool2d(grid, math.isqrt(side)).flatten(2).mT
 
 
 class TCL(ALBEFContrast):
@@ -84,10 +116,14 @@ class TCL(ALBEFContrast):
     image's from a second augmentation) and queue. local: `LocalMI` of each modality; left out (and the divisor with it)
     when no tokens are given.
 
+    Call with image_tokens [batch, patches, dim] and text_tokens [batch, words, dim]: the momentum encoders' projected
+    tokens, the pooled one left out (detached here; the official code gives them no gradient either).
+
     Args:
         dim, queue_size, temperature: as `ALBEFContrast`.
+        pool: image tokens are a square grid of patches and are averaged over cells (`pool_patches`).
 
-    Source: Yang et al. 2022.
+    Source: Yang et al. 2022, official code.
 
     >>> import torch
     >>> loss, z = TCL(dim=4, queue_size=0, temperature=1.0), torch.eye(4)
@@ -97,9 +133,9 @@ class TCL(ALBEFContrast):
 
     card = ObjectiveCard(
         paper="TCL 2022",
-        needs="momentum encoders; own queues; optional tokens, index",
+        needs="momentum encoders; own queues; optional momentum tokens, index",
         engine="contrast_stats, target_scores(Gibbs)",
-        checked="sum of its checked parts",
+        checked="official numbers (uta-smile/TCL 74a3e4f), temperature and queues included",
     )
 
     def __init__(
@@ -108,12 +144,15 @@ class TCL(ALBEFContrast):
         queue_size: int = 65536,
         temperature: Temperature | None = None,
         *,
+        pool: bool = True,
         normalize: bool = True,
         distributed: str = "none",
         backend: str = "auto",
     ):
         super().__init__(dim, queue_size, temperature, normalize=normalize, distributed=distributed, backend=backend)
-        self.local = LocalMI(self.logit_scale, normalize=normalize, distributed=distributed, backend=backend)
+        shared = {"normalize": normalize, "distributed": distributed, "backend": backend}
+        self.local = LocalMI(self.logit_scale, **shared)
+        self.local_image = LocalMI(self.logit_scale, pool=pool, **shared)
 
     def forward(
         self,
@@ -134,7 +173,7 @@ class TCL(ALBEFContrast):
         terms = [self.across(*sides, alpha), self.across(*reversed(sides), alpha)]
         terms += [self._within(side) for side in sides]
         if image_tokens is not None:
-            terms.append(self.local(image_tokens, image))
+            terms.append(self.local_image(image_tokens, image))
         if text_tokens is not None:
             terms.append(self.local(text_tokens, text, mask=text_mask))
         self.push(*sides)

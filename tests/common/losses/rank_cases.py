@@ -109,6 +109,7 @@ def cases() -> dict[str, Case]:
     two, three, four = views(2), views(3), views(4)
     tokens = z(ALL, 3, DIM, seed=5), z(ALL, 2, DIM, seed=6)
     mask = torch.arange(3) < torch.tensor([3, 3, 2, 3, 1, 1, 2, 0])[:, None]
+    spoken = torch.arange(4) < torch.randint(1, 5, (ALL, 3, 1), generator=seeded())
     caption = torch.randint(0, 4, (ALL, 3), generator=seeded()) * mask
     perm = torch.tensor([1, 0, 2, 3, 6, 7, 5, 4])
     mixture = {"perm": By(lambda at: perm[at] - at.start), "mixing": By(lambda at: z(ALL, seed=4).sigmoid()[at])}
@@ -172,7 +173,14 @@ def cases() -> dict[str, Case]:
         "MVInfoNCE": Case(lambda m: losses.MVInfoNCE(0.3, distributed=m), three),
         "MVInfoNCE per view": Case(lambda m: losses.MVInfoNCE(0.3, per_view=True, distributed=m), three),
         "Norton": Case(lambda m: losses.Norton(iterations=5, distributed=m), two),
-        "NortonParagraph": Case(lambda m: losses.NortonParagraph(block=3, distributed=m), tokens),
+        "NortonParagraph": Case(
+            lambda m: losses.NortonParagraph(losses.LogitScale(0.1), block=3, distributed=m),
+            (z(ALL, 3, DIM, seed=5), z(ALL, 3, DIM, seed=6)),
+            {"frames": z(ALL, 3, 2, 4, seed=7), "words": z(ALL, 3, 4, 4, seed=8), "word_mask": spoken},
+        ),
+        "NortonParagraph without tokens": Case(
+            lambda m: losses.NortonParagraph(block=3, distributed=m), (tokens[0], z(ALL, 3, DIM, seed=6))
+        ),
         "NTXent": Case(lambda m: losses.NTXent(losses.LogitScale(0.1), distributed=m), two),
         "NTXent grouped": Case(lambda m: losses.NTXent(0.1, distributed=m), two, {"group": GROUP}),
         "PixPro": Case(lambda m: losses.PixPro(), pixpro(0)),
@@ -186,7 +194,8 @@ def cases() -> dict[str, Case]:
         ),
         "SimpleContrastive": Case(lambda m: losses.SimpleContrastive(distributed=m), two),
         "SlotCon": Case(
-            lambda m: losses.SlotCon(DIM, 3, distributed=m), tuple(z(ALL, 4, DIM, seed=s) for s in range(4))
+            lambda m: losses.SlotCon(DIM, 3, predictor=torch.nn.Identity(), distributed=m),
+            tuple(z(ALL, DIM, 2, 2, seed=s) for s in range(4)),
         ),
         "SoftClip": Case(lambda m: losses.SoftClip(losses.LogitScale(0.1), distributed=m), two),
         "SoftContrastive": Case(lambda m: losses.SoftContrastive(distributed=m), two, {"label": LABEL}),
@@ -205,7 +214,7 @@ def cases() -> dict[str, Case]:
         "TCL": Case(
             lambda m: losses.TCL(DIM, 12, distributed=m),
             four,
-            {"image_tokens": tokens[1], "text_tokens": tokens[0], "text_mask": mask, "index": INDEX},
+            {"image_tokens": z(ALL, 4, DIM, seed=6), "text_tokens": tokens[0], "text_mask": mask, "index": INDEX},
         ),
         "Uniformity": Case(lambda m: losses.Uniformity(distributed=m), views(1)),
         "VICReg": Case(lambda m: losses.VICReg(distributed=m), two),

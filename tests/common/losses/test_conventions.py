@@ -104,7 +104,13 @@ CASES = {
     "MVDHEL": (losses.MVDHEL, views(3)),
     "MVInfoNCE": (losses.MVInfoNCE, views(3)),
     "Norton": (lambda: losses.Norton(iterations=5), views(2)),
-    "NortonParagraph": (losses.NortonParagraph, lambda n: (batch(n, (3, DIM), (2, DIM)), {})),
+    "NortonParagraph": (
+        losses.NortonParagraph,
+        lambda n: (
+            batch(n, (3, DIM), (3, DIM)),
+            dict(zip(("frames", "words"), batch(n, (3, 2, 4), (3, 4, 4), seed=1), strict=True)),
+        ),
+    ),
     "NTXent": (losses.NTXent, views(2)),
     "PixPro": (losses.PixPro, pixpro),
     "SepCLR": (losses.SepCLR, with_keyword(4, target=lambda n: torch.arange(n) % 2 == 0)),
@@ -114,7 +120,10 @@ CASES = {
         lambda n: ((*batch(n, DIM), labels(n)), {"other": labels(n).flip(0)}),
     ),
     "SimpleContrastive": (losses.SimpleContrastive, views(2)),
-    "SlotCon": (lambda: losses.SlotCon(DIM, 3), lambda n: (batch(n, *[(4, DIM)] * 4), {})),
+    "SlotCon": (
+        lambda: losses.SlotCon(DIM, 3, predictor=torch.nn.Identity()),
+        lambda n: (batch(n, *[(DIM, 2, 2)] * 4), {}),
+    ),
     "SoftClip": (losses.SoftClip, views(2)),
     "SoftContrastive": (losses.SoftContrastive, with_keyword(2, label=labels)),
     "SoftTopK": (lambda: losses.SoftTopK(k=3), pairs),
@@ -259,7 +268,7 @@ SEEN_OTHERWISE = {
     },
     "AMCL": {"hidden": "Linear(in_features=6"},
     "MLCD": {"dim": "centres=[9, 6]"},
-    "SlotCon": {"dim": "prototypes=[3, 6]", "predictor": "Identity"},
+    "SlotCon": {"dim": "prototypes=[3, 6]", "predictor": "Identity", "hidden": "Identity"},
     "SwAV": {"dim": "prototypes=[4, 6]", "queue_size": "use_queue=False"},
 }
 

@@ -23,6 +23,7 @@ from counterpoint.common.losses import (
     hard_negatives,
     masked_lm_loss,
     matching_loss,
+    pool_patches,
 )
 
 
@@ -306,15 +307,31 @@ def test_local_mutual_information(make, same_gradients):
         terms = []
         for i in range(4):
             negative = sum(s[j, :, i].sum() for j in range(4) if j != i)
-            terms += [-torch.log(s[i, l, i] / (s[i, l, i] + negative)) for l in range(3) if mask[i, l]]
+            own = [-torch.log(s[i, l, i] / (s[i, l, i] + negative)) for l in range(3) if mask[i, l]]
+            terms.append(torch.stack(own).mean())
         return torch.stack(terms).mean()
 
-    same_gradients(lambda x, m: LocalMI(0.3)(x, m, mask=mask), written, x, m)
+    same_gradients(lambda m: LocalMI(0.3)(x, m, mask=mask), lambda m: written(x, m), m)
+    leaf = x.clone().requires_grad_()
+    LocalMI(0.3)(leaf, m.clone().requires_grad_(), mask=mask).backward()
+    assert leaf.grad is None  # the momentum encoder's
+
+
+def test_patches_are_pooled_after_they_are_normalised(make):
+    x, m = make.z(3, 16, 6), make.z(3, 6)
+    pooled = pool_patches(unit(x))
+    torch.testing.assert_close(pooled[:, 1], unit(x)[:, [2, 3, 6, 7]].mean(1))
+    wanted = LocalMI(0.3, normalize=False)(pooled, unit(m))
+    torch.testing.assert_close(LocalMI(0.3, pool=True)(x, m), wanted)
+    with pytest.raises(ValueError, match="square grid, got 5"):
+        LocalMI(pool=True)(x[:, :5], m)
+    with pytest.raises(ValueError, match="no mask"):
+        LocalMI(pool=True)(x, m, mask=torch.ones(3, 16, dtype=torch.bool))
 
 
 def test_tcl_is_the_mean_of_its_parts(make):
     x, y, mx, my, tokens_x, tokens_y = *(make.z(4, 6) for _ in range(4)), make.z(4, 3, 6), make.z(4, 2, 6)
-    loss = TCL(6, queue_size=0, temperature=0.1).double()
+    loss = TCL(6, queue_size=0, temperature=0.1, pool=False).double()
     value = loss(x, y, mx, my, image_tokens=tokens_x, text_tokens=tokens_y, alpha=0.4)
     cross = ALBEFContrast(6, 0, 0.1)(x, y, mx, my, alpha=0.4)
     local = LocalMI(0.1)(tokens_x, x) + LocalMI(0.1)(tokens_y, y)
