@@ -138,7 +138,7 @@ def preview_page(manifest: Path, out: Path, n: int) -> Outcome:
         page.gallery("Molecules", [Media(r["id"], image=depiction(r["smiles"]), caption=r["smiles"]) for r in rows])
     elif "netlist" in frame:
         for row in rows:
-            graph = load_circuit(row, table.root)
+            graph = load_circuit(row, table.folder)
             counts = ", ".join(f"{v} {k}s" for k, v in graph.n_nodes.items())
             page.figure(row["id"], circuit_drawing(graph), f"{counts}, {len(graph.coupling_farad)} coupling pairs")
     else:

@@ -22,6 +22,7 @@ from counterpoint.common.data.importing import (
 from counterpoint.common.data.isolation import Isolated
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.data.names import file_name
+from counterpoint.common.data.places import Folder
 from counterpoint.common.errors import InputError
 from counterpoint.common.vertical import ImportReport, Rejected
 
@@ -200,7 +201,7 @@ def simulate_to_manifest(out: Path, kind: str, n: int, seed: int) -> ImportRepor
     return ImportReport(report.manifest, report.rows, report.rejected, f"synthetic {what}; {report.note}")
 
 
-def check_row(row: dict[str, Any], root: Path) -> None:
+def check_row(row: dict[str, Any], root: Path | Folder) -> None:
     """Raise with the reason when a manifest row's molecule or netlist cannot be used."""
     if row.get("smiles"):
         from counterpoint.graphs.molecules.featurize import molecule_graph

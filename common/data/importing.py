@@ -170,16 +170,18 @@ def save_manifest(
     meta: dict[str, Any] | None = None,
     note: str = "",
     finish: Callable[[Any], Any] | None = None,
+    outside: Sequence[Path] = (),
 ) -> ImportReport:
     """Write `out/manifest.parquet` (nothing without rows) and report what was taken and what was left out.
 
-    `finish` may change the manifest before it is saved, to split it for example.
+    `finish` may change the manifest before it is saved, to split it for example; `outside` names the folders that files
+    were left in (`places.folders_of`), which manifests in `out` may read from then on.
     """
     from counterpoint.common.data.manifest import Manifest
 
     path = Path(out) / "manifest.parquet"
     if rows:
-        manifest = Manifest.from_rows(list(rows), out, {**(meta or {}), "rejected": len(rejected)})
+        manifest = Manifest.from_rows(list(rows), out, {**(meta or {}), "rejected": len(rejected)}, outside)
         (finish(manifest) if finish else manifest).save(path)
     return ImportReport(path, len(rows), tuple(rejected), note)
 

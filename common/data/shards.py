@@ -99,21 +99,15 @@ class ShardReader:
     """Reads the files of one sample from its shard, without reading the rest.
 
     Args:
-        manifest: names the shards; local ones lie in its folder or below.
+        manifest: names the shards; where local ones may lie is the manifest's matter (`places.Folder`).
         cache: where shards behind a URL are copied.
         schemes: what such a URL may begin with. `("pipe",)` trusts the manifest with a shell.
-        allow_outside: let the manifest name local shards outside of its own folder.
     """
 
     def __init__(
-        self,
-        manifest: Manifest | None,
-        cache: Cache | None = None,
-        schemes: Sequence[str] = SCHEMES,
-        allow_outside: bool = False,
+        self, manifest: Manifest | None, cache: Cache | None = None, schemes: Sequence[str] = SCHEMES
     ) -> None:
-        self.root = None if manifest is None or manifest.path is None else manifest.root
-        self.schemes, self.allow_outside = tuple(schemes), allow_outside
+        self.folder, self.schemes = None if manifest is None else manifest.folder, tuple(schemes)
         self.cache = cache or Cache()
 
     def files(self, row: Mapping[str, Any]) -> dict[str, bytes]:
@@ -125,12 +119,7 @@ class ShardReader:
         """The shard on this machine, copied once if it lies behind a URL."""
         scheme = re.match(r"\s*([A-Za-z][A-Za-z0-9+.-]*):", shard)
         if scheme is None:
-            path = Path(shard) if self.root is None else self.root / shard
-            if self.root is not None and not self.allow_outside and not _inside(path, self.root):
-                raise InputError(
-                    f"shard {shard!r} lies outside of its manifest's folder {self.root}; move it there, or read it "
-                    "with ShardReader(..., allow_outside=True)"
-                )
+            path = Path(shard) if self.folder is None else self.folder / shard
             if unreadable(path):
                 raise InputError(f"{path}: no such shard")
             return path
@@ -184,10 +173,6 @@ class ShardShuffleSampler(BatchSampler):
             parts.append(rng.permutation(np.concatenate(members)))
         line = np.concatenate(parts)
         return list(line[: len(self) * self.batch_size].reshape(len(self), self.batch_size))
-
-
-def _inside(path: Path, root: Path) -> bool:
-    return path.resolve().is_relative_to(root.resolve())
 
 
 def _members(path: Path) -> dict[str, dict[str, tuple[int, int]]]:
