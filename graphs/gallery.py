@@ -109,12 +109,13 @@ def query_text(text: str, modality: str, config: Any) -> Samples:
     >>> query_text("OCC", "molecule", None)[0]["smiles"]
     'CCO'
     """
-    from rdkit import Chem, rdBase
+    from rdkit import Chem
 
-    with rdBase.BlockLogs():
-        molecule = Chem.MolFromSmiles(text)
-    if molecule is None or not molecule.GetNumAtoms():
-        raise InputError(f"{text!r} is not a SMILES string that RDKit can parse")
+    from counterpoint.graphs.molecules.reader import parse_smiles
+
+    molecule = parse_smiles(text)
+    if not molecule.GetNumAtoms():
+        raise InputError(f"{text[:40]!r} is a SMILES of no atom; give one molecule")
     return _sample(text, Chem.MolToSmiles(molecule))
 
 

@@ -19,7 +19,6 @@ from counterpoint.common.data.importing import (
     require_file,
     save_manifest,
 )
-from counterpoint.common.data.isolation import Isolated
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.data.names import file_name
 from counterpoint.common.data.places import Folder
@@ -47,15 +46,15 @@ def molecules_to_manifest(
 ) -> ImportReport:
     """Write `out/manifest.parquet` of one molecule file: `smiles`, `inchikey`, `group` (scaffold), `split`, one column
     per task."""
-    from counterpoint.graphs.molecules.reader import inchikeys, read_molecules
-    from counterpoint.graphs.molecules.splits import check_scaffold_leakage, scaffold_groups, scaffold_split
+    from counterpoint.graphs.molecules.splits import check_scaffold_leakage, scaffold_split
+    from counterpoint.graphs.molecules.watch import read_watched
 
     if split not in ("scaffold", "balanced-scaffold", "random", "none"):
         raise InputError(f"split {split!r} is unknown; use scaffold, balanced-scaffold, random or none")
     require_file(source)
     read = partial(
-        read_molecules,
-        source,
+        _read_molecules,
+        source=source,
         smiles_column=smiles_column or None,
         id_column=id_column or None,
         tasks=list(tasks) or None,
@@ -63,14 +62,13 @@ def molecules_to_manifest(
         standardize=standardize,
         duplicates=duplicates,
     )
-    with Isolated(timeout=READING_SECONDS) as worker:
-        try:
-            table = worker.call(read)
-        except InputError as error:
-            raise InputError(f"{source}: {plain_reason(str(error), Path(source))}") from None
+    try:
+        table, keys, groups = read_watched(read, READING_SECONDS)
+    except InputError as error:
+        raise InputError(f"{source}: {plain_reason(str(error), Path(source))}") from None
     frame = table.frame.drop(columns="row")
-    frame.insert(2, "inchikey", inchikeys(frame["smiles"].tolist()))
-    frame["group"] = scaffold_groups(frame["smiles"].tolist())
+    frame.insert(2, "inchikey", keys)
+    frame["group"] = groups
     fractions = {"train": 0.8, "val": 0.1, "test": 0.1}
     if split == "random":
         order = np.random.default_rng(seed).permutation(len(frame))
@@ -93,6 +91,20 @@ def molecules_to_manifest(
     )
     notes = [table.summary(), f"split: {split}", f"tasks: {', '.join(table.tasks) or 'none'}"]
     return ImportReport(path, len(frame), rejected, "; ".join(notes))
+
+
+def _read_molecules(watch: Any, source: Path, **options: Any) -> tuple[Any, list[str], list[str]]:
+    """A file's molecules, their InChIKeys and scaffolds: all that RDKit has to do with a row."""
+    from counterpoint.graphs.molecules.reader import inchikeys, read_molecules
+    from counterpoint.graphs.molecules.splits import scaffold_groups
+
+    table = read_molecules(source, watch=watch, **options)
+    keys, groups = [], []
+    for row, smiles in zip(table.frame["row"].tolist(), table.frame["smiles"].tolist(), strict=True):
+        watch(int(row))
+        keys += inchikeys([smiles])
+        groups += scaffold_groups([smiles])
+    return table, keys, groups
 
 
 def circuits_to_manifest(

@@ -28,7 +28,7 @@ def allowed(folders: bool) -> list[str]:
 
 @dataclass(frozen=True)
 class Folder:
-    """A manifest's folder, and whatever else its files may lie in: `folder / name` is a file's path, or an `InputError`.
+    """A manifest's folder, and what else its files may lie in: `folder / name` is a file's path, or an `InputError`.
 
     Links are followed before it is decided where a file lies.
 
@@ -90,8 +90,9 @@ def recorded(folder: Path) -> tuple[Path, ...]:
             fact = json.loads(side.read_text(encoding="utf-8-sig")).get(OUTSIDE)
         except (ValueError, OSError, AttributeError, RecursionError):  # told where it is a manifest's own
             continue
-        if isinstance(fact, dict) and fact.get("at") == os.path.realpath(folder) and isinstance(fact.get("folders"), list):
-            found.update(path for path in fact["folders"] if isinstance(path, str))
+        if isinstance(fact, dict) and fact.get("at") == os.path.realpath(folder):
+            folders = fact.get("folders")
+            found.update(p for p in (folders if isinstance(folders, list) else ()) if isinstance(p, str))
     return tuple(map(Path, sorted(found)))
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from counterpoint.common.data.cache import Cache
 from counterpoint.common.data.importing import unreadable
 from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.data.names import file_name
 from counterpoint.common.data.samplers import BatchSampler
 from counterpoint.common.errors import InputError
 
@@ -50,8 +51,6 @@ def write_shards(
     name = ""
     try:
         for number, (row, files) in enumerate(samples):
-            if "/" in str(row["id"]) or "." in str(row["id"]):
-                raise InputError(f"id {row['id']!r}: a sample in a shard cannot have '/' or '.' in its id")
             if not files:
                 raise InputError(f"id {row['id']!r}: a sample in a shard has at least one file")
             if number % per_shard == 0:
@@ -61,7 +60,7 @@ def write_shards(
                 archive = tarfile.open(folder / name, "w")  # noqa: SIM115
             assert archive is not None
             for extension, content in files.items():
-                info = tarfile.TarInfo(f"{row['id']}.{extension}")
+                info = tarfile.TarInfo(f"{_member(row['id'])}.{extension}")
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
             rows.append({**row, "shard": name})
@@ -72,7 +71,7 @@ def write_shards(
         raise InputError(f"{folder}: there is no sample to write")
     places = {s: _members(folder / s) for s in sorted({r["shard"] for r in rows})}
     for row in rows:
-        row["members"] = json.dumps(places[row["shard"]][str(row["id"])])
+        row["members"] = json.dumps(places[row["shard"]][_member(row["id"])])
     return Manifest.from_rows(rows, folder).save(folder / "manifest.parquet")
 
 
@@ -173,6 +172,11 @@ class ShardShuffleSampler(BatchSampler):
             parts.append(rng.permutation(np.concatenate(members)))
         line = np.concatenate(parts)
         return list(line[: len(self) * self.batch_size].reshape(len(self), self.batch_size))
+
+
+def _member(name: object) -> str:
+    """A sample's name in a shard: a dot would end it, as WebDataset reads names."""
+    return file_name(name).replace(".", "%2E")
 
 
 def _members(path: Path) -> dict[str, dict[str, tuple[int, int]]]:

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.data.encoding import encode_rows
+from counterpoint.common.data.importing import require_file
+from counterpoint.common.data.isolation import Isolated
 from counterpoint.common.data.samples import ListSamples, Samples
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
@@ -21,19 +23,24 @@ from counterpoint.common.vertical import Vertical
 
 
 def samples_of_file(vertical: Vertical, system: Any, file: Path, modality: str) -> Samples:
-    """A user's file as samples."""
+    """A user's file as samples, read in a worker process: whatever a damaged file does to its parser, it is refused."""
     if vertical.query is None:
         raise InputError(f"{vertical.name} cannot read a file as a sample")
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
-    return _as_samples(resolve(vertical.query)(file, modality, system.config))
+    with Isolated() as worker:
+        try:
+            found = worker.call(resolve(vertical.query), require_file(file), modality, system.config)
+        except InputError as error:
+            said = str(error)
+            raise InputError(said if file.name in said else f"{file}: {said}") from None
+    return _as_samples(found)
 
 
 def samples_of_text(vertical: Vertical, system: Any, text: str, modality: str) -> Samples:
     """A user's text (a SMILES string, a sentence) as samples."""
     if vertical.text is None:
         raise InputError(f"{vertical.name} takes no text; give a file")
-    return _as_samples(resolve(vertical.text)(text, modality, system.config))
+    with Isolated() as worker:
+        return _as_samples(worker.call(resolve(vertical.text), text, modality, system.config))
 
 
 def _as_samples(found: Samples | Mapping[str, Any]) -> Samples:

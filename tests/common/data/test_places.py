@@ -95,10 +95,9 @@ def test_a_table_of_this_program_names_what_it_likes_and_keeps_it_when_told(tmp_
     saved = Manifest.from_rows(rows, folder, outside=[file.parent]).save(folder / "m.jsonl")
     assert Manifest.load(saved.path).file(str(file)) == file
     assert "outside" not in Manifest.load(saved.path).meta
-    Manifest.from_rows(rows, folder).save(folder / "n.jsonl")
-    os.remove(folder / "m.jsonl.meta.json")
+    other = Manifest.from_rows(rows, tmp_path / "n").save(tmp_path / "n" / "m.jsonl")
     with pytest.raises(InputError, match="leads out"):
-        Manifest.load(folder / "n.jsonl").file(str(file))
+        Manifest.load(other.path).file(str(file))
 
 
 def test_damaged_records_allow_nothing_and_break_nothing(tmp_path):

@@ -113,8 +113,17 @@ def test_broken_shards_are_named(tmp_path):
     file.unlink()
     with pytest.raises(InputError, match="no such shard"):
         ManifestDataset(table, load, stream=True)[0]
-    with pytest.raises(InputError, match="cannot have"):
-        write_shards([({"id": "a.b"}, {"txt": b""})], tmp_path / "x")
+    with pytest.raises(InputError, match="has at least one file"):
+        write_shards([({"id": "a.b"}, {})], tmp_path / "x")
+
+
+def test_any_id_has_its_sample_in_a_shard(tmp_path):
+    ids = ["../../x", "a/b", "a.b", "CON", "é" * 300, "%", "a%2Fb"]
+    write_shards([({"id": name}, {"txt": name.encode()}) for name in ids], tmp_path / "s")
+    table = Manifest.load(tmp_path / "s" / "manifest.parquet")
+    assert [ShardReader(table).files(table.row(i))["txt"].decode() for i in range(len(ids))] == ids
+    with tarfile.open(tmp_path / "s" / "000000.tar") as archive:
+        assert not any("/" in name or name.startswith(".") for name in archive.getnames())
 
 
 def test_windowed_shuffle_covers_everything_and_touches_few_shards():
