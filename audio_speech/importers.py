@@ -26,7 +26,7 @@ from counterpoint.common.vertical import ImportReport, Rejected
 def import_folder(source: Path, out: Path, *, by_tune: bool = True, seed: int = 0, workers: int = 2) -> ImportReport:
     """Copy every usable score below `source` into `out/scores` and write `out/manifest.parquet`."""
     out = Path(out)
-    found = find_files(source)
+    found = find_files(source, folders=(*SCORE_SUFFIXES, *MIDI_SUFFIXES))
     names, rejected = name_files(found.files, found.root), list(found.rejected)
     (out / "scores").mkdir(parents=True, exist_ok=True)
     take = partial(_take, folder=out / "scores", names=names)

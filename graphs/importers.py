@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -117,7 +118,7 @@ def circuits_to_manifest(
     `allow_outside` any."""
     source, out = Path(source), Path(out)
     if source.is_dir():
-        found = find_files(source)
+        found = find_files(source, folders=(*NETLISTS, *PARASITICS))
         files = _circuit_files(found.files)
         rejected = [r for r in found.rejected if Path(r.source).suffix.lower() in (*NETLISTS, *PARASITICS)]
     else:
@@ -175,8 +176,9 @@ def _circuit_facts(
 
 
 def _parasitics_of(file: Path) -> Path | None:
+    """What stands beside a netlist under its name, whether or not it can be read: its reader says what it is."""
     candidates = (file, *map(file.with_suffix, PARASITICS))
-    return next((p for p in candidates if p.suffix.lower() in PARASITICS and p.is_file()), None)
+    return next((p for p in candidates if p.suffix.lower() in PARASITICS and os.path.lexists(p)), None)
 
 
 def _circuit_files(files: list[Path]) -> list[Path]:

@@ -12,7 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from counterpoint.common.data.importing import find_files, name_files, plain_reason, read_files, save_manifest
+from counterpoint.common.data.importing import (
+    find_files,
+    name_files,
+    plain_reason,
+    read_files,
+    require_file,
+    save_manifest,
+)
 from counterpoint.common.data.isolation import Isolated
 from counterpoint.common.data.places import Folder, folders_of
 from counterpoint.common.errors import InputError
@@ -123,7 +130,7 @@ def import_archive(source: Path, out: Path, fs: float = 1.0) -> ImportReport:
     for split, file in files.items():
         with Isolated() as worker:
             try:
-                part: Collection = worker.call(read_ucr, file)
+                part: Collection = worker.call(read_ucr, require_file(file))
             except InputError as error:
                 raise InputError(f"{file}: {plain_reason(str(error), file)}") from None
         told += part.notes
