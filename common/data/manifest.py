@@ -65,6 +65,8 @@ class Manifest:
         try:
             if path.suffix == ".parquet":
                 frame = pd.read_parquet(path)
+                # Texts are decoded only when somebody looks at them; damaged ones are found here.
+                pa.Table.from_pandas(frame, preserve_index=False).validate(full=True)
             elif path.suffix == ".csv":
                 frame = _csv(path)
                 # Names are text as it stands: a patient called NA is not a missing one.
@@ -76,9 +78,9 @@ class Manifest:
                 frame = pd.DataFrame(_json_lines(path))
             else:
                 raise InputError(f"{path}: a manifest is a .parquet, .csv or .jsonl file, not {path.suffix or 'this'}")
-        except InputError:
+        except (InputError, ImportError):
             raise
-        except (ValueError, OSError) as error:  # pyarrow's and pandas' parse errors are ValueErrors
+        except Exception as error:  # pyarrow's and pandas' parse errors, and whatever a damaged file makes them meet
             raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from error
         side = _sidecar(path)
         meta = _facts(side) if side.is_file() else {}

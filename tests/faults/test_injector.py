@@ -65,6 +65,6 @@ def test_every_accident_of_every_reader(tmp_path, monkeypatch, capsys):
         table.append(row)
     table.append(f"{sum(total.values()) + len(faults)} files: {total['named']} named, {total['accepted']} accepted")
     with capsys.disabled():
-        sys.stdout.write("\n".join(["", *table, ""]))
+        sys.stdout.write("\n".join(["", *table, *faults, ""]))
     assert faults == []
     assert total["named"] > total["accepted"]
