@@ -17,6 +17,7 @@ from counterpoint.audio_speech.snippets import FRACTIONS, chorale_manifest
 from counterpoint.common.data import Manifest, split_by_group
 from counterpoint.common.data.importing import find_files, name_files, plain_reason, read_files, save_manifest
 from counterpoint.common.data.names import file_name
+from counterpoint.common.data.places import Folder
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import track
 from counterpoint.common.vertical import ImportReport, Rejected
@@ -25,7 +26,7 @@ from counterpoint.common.vertical import ImportReport, Rejected
 def import_folder(source: Path, out: Path, *, by_tune: bool = True, seed: int = 0, workers: int = 2) -> ImportReport:
     """Copy every usable score below `source` into `out/scores` and write `out/manifest.parquet`."""
     out = Path(out)
-    found = find_files(source)
+    found = find_files(source, folders=(*SCORE_SUFFIXES, *MIDI_SUFFIXES))
     names, rejected = name_files(found.files, found.root), list(found.rejected)
     (out / "scores").mkdir(parents=True, exist_ok=True)
     take = partial(_take, folder=out / "scores", names=names)
@@ -63,11 +64,11 @@ def import_folder(source: Path, out: Path, *, by_tune: bool = True, seed: int = 
     )  # fmt: skip
 
 
-def check_row(row: dict, root: Path) -> None:
+def check_row(row: dict, root: Path | Folder) -> None:
     """Raise with the reason when a row's score cannot be engraved."""
     if not row.get("score"):
         raise InputError("no score file named in column 'score'")
-    engrave(Path(root) / row["score"])
+    engrave(root / row["score"])
 
 
 def render_folder(

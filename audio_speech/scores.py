@@ -71,7 +71,9 @@ def _unpack(content: bytes, name: str) -> bytes:
                     raise InputError(f"{name}: not a readable score: the archive names no score inside; export it anew")
                 root = scores[0]
             return archive.read(root)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, UnicodeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         reason = " ".join(str(error).split())
         raise InputError(f"{name}: not a readable score: a damaged archive ({reason}); export it anew") from None
 

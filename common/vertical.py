@@ -152,8 +152,9 @@ class Vertical:
         extra: the pip extra that brings the domain libraries; named when one of them is missing.
         systems: trainable systems (verbs `pretrain`, `evaluate`, `embed`, `search`, `report`).
         importers: field formats (`data import`).
-        data_check: `(row: dict, root: Path) -> None`, raises with the reason when a row's file cannot be used; file
-            columns are relative to `root` (`data check`; without it only the table itself is checked).
+        data_check: `(row: dict, root: Folder) -> None`, raises with the reason when a row's file cannot be used;
+            `root / name` is the path of a file that the row names, or refuses one that leads out of the manifest's
+            folder (`data check`; without it only the table itself is checked).
         simulate: `(out: Path, **options) -> ImportReport` (`data simulate`).
         preview: `(manifest: Path, out: Path, **options) -> Outcome` (`data preview`).
         demo: `(out: Path, **options) -> Outcome`; `out` needs a default (`demo`).

@@ -103,8 +103,9 @@ def ground_check(data: Path | None, arm: str, seed: int) -> float:
 @cache
 def _pretrained_on_clkgen(data: Path | None, seed: int) -> CircuitGCL:
     with tempfile.TemporaryDirectory() as folder:
-        netlist = str(sample_data(data).resolve() / "graphs" / "circuits" / BLOCKS["clkgen"])
-        manifest = Manifest.from_rows([{"id": "clkgen", "netlist": netlist, "split": "train"}], folder)
+        blocks = sample_data(data).resolve() / "graphs" / "circuits"
+        row = {"id": "clkgen", "netlist": str(blocks / BLOCKS["clkgen"]), "split": "train"}
+        manifest = Manifest.from_rows([row], folder, outside=[blocks])
         manifest.save(f"{folder}/manifest.csv")
         changes = {**CircuitGCL.presets["small"], "data.manifest": f"{folder}/manifest.csv"}
         return _train(CircuitGCL, CircuitGCLConfig(), changes, seed)

@@ -109,12 +109,13 @@ def query_text(text: str, modality: str, system: Any) -> Samples:
     >>> query_text("OCC", "molecule", None)[0]["smiles"]
     'CCO'
     """
-    from rdkit import Chem, rdBase
+    from rdkit import Chem
 
-    with rdBase.BlockLogs():
-        molecule = Chem.MolFromSmiles(text)
-    if molecule is None or not molecule.GetNumAtoms():
-        raise InputError(f"{text!r} is not a SMILES string that RDKit can parse")
+    from counterpoint.graphs.molecules.reader import parse_smiles
+
+    molecule = parse_smiles(text)
+    if not molecule.GetNumAtoms():
+        raise InputError(f"{text[:40]!r} is a SMILES of no atom; give one molecule")
     return _sample(text, Chem.MolToSmiles(molecule))
 
 
@@ -138,7 +139,7 @@ def preview_page(manifest: Path, out: Path, n: int) -> Outcome:
         page.gallery("Molecules", [Media(r["id"], image=depiction(r["smiles"]), caption=r["smiles"]) for r in rows])
     elif "netlist" in frame:
         for row in rows:
-            graph = load_circuit(row, table.root)
+            graph = load_circuit(row, table.folder)
             counts = ", ".join(f"{v} {k}s" for k, v in graph.n_nodes.items())
             page.figure(row["id"], circuit_drawing(graph), f"{counts}, {len(graph.coupling_farad)} coupling pairs")
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,9 +20,9 @@ from counterpoint.common.data.importing import (
     require_file,
     save_manifest,
 )
-from counterpoint.common.data.isolation import Isolated
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.data.names import file_name
+from counterpoint.common.data.places import Folder
 from counterpoint.common.errors import InputError
 from counterpoint.common.vertical import ImportReport, Rejected
 
@@ -46,15 +47,15 @@ def molecules_to_manifest(
 ) -> ImportReport:
     """Write `out/manifest.parquet` of one molecule file: `smiles`, `inchikey`, `group` (scaffold), `split`, one column
     per task."""
-    from counterpoint.graphs.molecules.reader import inchikeys, read_molecules
-    from counterpoint.graphs.molecules.splits import check_scaffold_leakage, scaffold_groups, scaffold_split
+    from counterpoint.graphs.molecules.splits import check_scaffold_leakage, scaffold_split
+    from counterpoint.graphs.molecules.watch import read_watched
 
     if split not in ("scaffold", "balanced-scaffold", "random", "none"):
         raise InputError(f"split {split!r} is unknown; use scaffold, balanced-scaffold, random or none")
     require_file(source)
     read = partial(
-        read_molecules,
-        source,
+        _read_molecules,
+        source=source,
         smiles_column=smiles_column or None,
         id_column=id_column or None,
         tasks=list(tasks) or None,
@@ -62,14 +63,13 @@ def molecules_to_manifest(
         standardize=standardize,
         duplicates=duplicates,
     )
-    with Isolated(timeout=READING_SECONDS) as worker:
-        try:
-            table = worker.call(read)
-        except InputError as error:
-            raise InputError(f"{source}: {plain_reason(str(error), Path(source))}") from None
+    try:
+        table, keys, groups = read_watched(read, READING_SECONDS)
+    except InputError as error:
+        raise InputError(f"{source}: {plain_reason(str(error), Path(source))}") from None
     frame = table.frame.drop(columns="row")
-    frame.insert(2, "inchikey", inchikeys(frame["smiles"].tolist()))
-    frame["group"] = scaffold_groups(frame["smiles"].tolist())
+    frame.insert(2, "inchikey", keys)
+    frame["group"] = groups
     fractions = {"train": 0.8, "val": 0.1, "test": 0.1}
     if split == "random":
         order = np.random.default_rng(seed).permutation(len(frame))
@@ -94,6 +94,20 @@ def molecules_to_manifest(
     return ImportReport(path, len(frame), rejected, "; ".join(notes))
 
 
+def _read_molecules(watch: Any, source: Path, **options: Any) -> tuple[Any, list[str], list[str]]:
+    """A file's molecules, their InChIKeys and scaffolds: all that RDKit has to do with a row."""
+    from counterpoint.graphs.molecules.reader import inchikeys, read_molecules
+    from counterpoint.graphs.molecules.splits import scaffold_groups
+
+    table = read_molecules(source, watch=watch, **options)
+    keys, groups = [], []
+    for row, smiles in zip(table.frame["row"].tolist(), table.frame["smiles"].tolist(), strict=True):
+        watch(int(row))
+        keys += inchikeys([smiles])
+        groups += scaffold_groups([smiles])
+    return table, keys, groups
+
+
 def circuits_to_manifest(
     source: Path, out: Path, *, train: Sequence[str] = (), top: str = "", allow_outside: bool = False
 ) -> ImportReport:
@@ -104,7 +118,7 @@ def circuits_to_manifest(
     `allow_outside` any."""
     source, out = Path(source), Path(out)
     if source.is_dir():
-        found = find_files(source)
+        found = find_files(source, folders=(*NETLISTS, *PARASITICS))
         files = _circuit_files(found.files)
         rejected = [r for r in found.rejected if Path(r.source).suffix.lower() in (*NETLISTS, *PARASITICS)]
     else:
@@ -162,8 +176,9 @@ def _circuit_facts(
 
 
 def _parasitics_of(file: Path) -> Path | None:
+    """What stands beside a netlist under its name, whether or not it can be read: its reader says what it is."""
     candidates = (file, *map(file.with_suffix, PARASITICS))
-    return next((p for p in candidates if p.suffix.lower() in PARASITICS and p.is_file()), None)
+    return next((p for p in candidates if p.suffix.lower() in PARASITICS and os.path.lexists(p)), None)
 
 
 def _circuit_files(files: list[Path]) -> list[Path]:
@@ -200,7 +215,7 @@ def simulate_to_manifest(out: Path, kind: str, n: int, seed: int) -> ImportRepor
     return ImportReport(report.manifest, report.rows, report.rejected, f"synthetic {what}; {report.note}")
 
 
-def check_row(row: dict[str, Any], root: Path) -> None:
+def check_row(row: dict[str, Any], root: Path | Folder) -> None:
     """Raise with the reason when a manifest row's molecule or netlist cannot be used."""
     if row.get("smiles"):
         from counterpoint.graphs.molecules.featurize import molecule_graph

@@ -13,6 +13,7 @@ from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.report import Media, Report
 from counterpoint.common.vertical import Outcome
+from counterpoint.timeseries.form import SignalForm
 from counterpoint.timeseries.manifest import WindowDataset, beat_windows, conditioned, read_row
 from counterpoint.timeseries.readers.dispatch import read_record
 from counterpoint.timeseries.windows import WindowSet
@@ -70,7 +71,7 @@ def query(file: Path, modality: str, system: Any) -> WindowDataset:
     Raises:
         InputError: unreadable, without a lead that the system knows, shorter than a window, or flat.
     """
-    file, data, form = Path(file), system.config.data, system.form
+    file, data, form = Path(file), system.config.data, SignalForm.of(system.assets)
     record = read_record(file, form.fs)
     x, fs = conditioned(record, replace(data, fs=form.fs), form.leads, form.units)
     length, starts = data.length or len(x), None

@@ -12,8 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from counterpoint.common.data.importing import find_files, name_files, plain_reason, read_files, save_manifest
+from counterpoint.common.data.importing import (
+    find_files,
+    name_files,
+    plain_reason,
+    read_files,
+    require_file,
+    save_manifest,
+)
 from counterpoint.common.data.isolation import Isolated
+from counterpoint.common.data.places import Folder, folders_of
 from counterpoint.common.errors import InputError
 from counterpoint.common.vertical import ImportReport
 from counterpoint.timeseries.readers.dispatch import read_record
@@ -47,7 +55,8 @@ def import_recordings(
         for text in facts.notes:
             told.setdefault(text, []).append(names[file])
         rows.append({"id": names[file], "group": group, "file": os.path.relpath(file, out), **facts.columns})
-    return save_manifest(out, rows, rejected, note=_told(told))
+    taken = folders_of((Path(out, row["file"]) for row in rows), found.root)
+    return save_manifest(out, rows, rejected, note=_told(told), outside=taken)
 
 
 def _told(notes: dict[str, list[str]]) -> str:
@@ -121,7 +130,7 @@ def import_archive(source: Path, out: Path, fs: float = 1.0) -> ImportReport:
     for split, file in files.items():
         with Isolated() as worker:
             try:
-                part: Collection = worker.call(read_ucr, file)
+                part: Collection = worker.call(read_ucr, require_file(file))
             except InputError as error:
                 raise InputError(f"{file}: {plain_reason(str(error), file)}") from None
         told += part.notes
@@ -143,7 +152,7 @@ def import_archive(source: Path, out: Path, fs: float = 1.0) -> ImportReport:
     return save_manifest(out, rows, note="\n".join([*told, note]))
 
 
-def check_row(row: dict, root: Path) -> list[str]:
+def check_row(row: dict, root: Path | Folder) -> list[str]:
     """Read a manifest row's recording; raise what is wrong with it, return what is to be known (`data check`)."""
     from counterpoint.timeseries.manifest import cells
     from counterpoint.timeseries.preprocess import missing_notes, usable_channels

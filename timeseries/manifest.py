@@ -17,6 +17,7 @@ import torch
 
 from counterpoint.common.data import Cache, Manifest, ManifestDataset, check_leakage
 from counterpoint.common.data.manifest import as_number
+from counterpoint.common.data.names import file_name
 from counterpoint.common.data.samples import options_hash
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note, track
@@ -334,7 +335,7 @@ def write_signals(out: Path, windows: WindowSet) -> Path:
     (out / "signals").mkdir(parents=True, exist_ok=True)
     rows = []
     for i, row in windows.frame.drop_duplicates("signal").set_index("signal").iterrows():
-        name = f"signals/{row['record'].replace('/', '_')}.npz"
+        name = f"signals/{file_name(row['record'])}.npz"
         np.savez(out / name, x=windows.signals[i], fs=windows.fs, leads=np.array(windows.leads))
         rows.append(
             {

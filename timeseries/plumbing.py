@@ -48,7 +48,7 @@ def record_beats(folder: Path) -> WindowSet:
     ]
     with tempfile.TemporaryDirectory() as out:
         path = Path(out) / "manifest.csv"
-        Manifest.from_rows(rows).save(path)
+        Manifest.from_rows(rows, outside=[folder]).save(path)
         return load_windows(override(BEATS, {"manifest": str(path)}))
 
 

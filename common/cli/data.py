@@ -87,7 +87,7 @@ def check(vertical: Vertical, manifest: Path, workers: int = 2) -> Outcome:
     from counterpoint.common.data.copies import check_copies
 
     table = Manifest.load(manifest)
-    reader = partial(resolve(vertical.data_check), root=table.root) if vertical.data_check else _accept
+    reader = partial(resolve(vertical.data_check), root=table.folder) if vertical.data_check else _accept
     report = validate_manifest(table, reader, workers=workers, progress=True, isolate=True)
     check_leakage(table)
     check_copies(table)
@@ -99,6 +99,7 @@ def check(vertical: Vertical, manifest: Path, workers: int = 2) -> Outcome:
     shown += [f"note, row {n['row']} ({n['id']}): {n['note']}" for n in notes[:_SHOWN]]
     if len(notes) > _SHOWN:
         shown.append(f"... and {len(notes) - _SHOWN} more notes; --json lists all")
+    shown += [f"files of {folder} are read as well, as an import into this folder recorded" for folder in table.outside]
     good = report.rows - len(bad)
     verdict = f"{manifest}: {len(bad)} of {report.rows} rows cannot be used" if bad else ""
     lines = (*shown, f"{good} of {report.rows} rows can be used; no group stands in two splits")

@@ -32,12 +32,13 @@ class Found:
     root: Path
 
 
-def find_files(source: str | Path, suffixes: Sequence[str] = ()) -> Found:
+def find_files(source: str | Path, suffixes: Sequence[str] = (), folders: Sequence[str] | None = None) -> Found:
     """The files of these kinds (all without `suffixes`) in a folder and all below it, or the one file that is named.
 
     A file may be named without its suffix, as WFDB tools do. Links are followed, each folder is visited once, names
     that begin with a dot are passed over. What only looks like a file (a link that leads nowhere, a named pipe, a
-    socket, a device) and what may not be read is listed; nothing is opened.
+    socket, a device, a folder with one of the suffixes `folders`, by default those looked for) and what may not be read
+    is listed; nothing is opened.
 
     Raises:
         InputError: there is no such source, or nothing of these kinds in it.
@@ -61,6 +62,8 @@ def find_files(source: str | Path, suffixes: Sequence[str] = ()) -> Found:
             continue
         seen.add((place.st_dev, place.st_ino))
         below[:] = sorted(name for name in below if not name.startswith("."))
+        alike = [n for n in below if Path(n).suffix.lower() in (suffixes if folders is None else folders)]
+        rejected += [Rejected(str(Path(folder, name)), "is a folder, not a file") for name in alike]
         for name in names:
             file = Path(folder, name)
             if name.startswith(".") or (suffixes and file.suffix.lower() not in suffixes):
@@ -170,16 +173,18 @@ def save_manifest(
     meta: dict[str, Any] | None = None,
     note: str = "",
     finish: Callable[[Any], Any] | None = None,
+    outside: Sequence[Path] = (),
 ) -> ImportReport:
     """Write `out/manifest.parquet` (nothing without rows) and report what was taken and what was left out.
 
-    `finish` may change the manifest before it is saved, to split it for example.
+    `finish` may change the manifest before it is saved, to split it for example; `outside` names the folders that files
+    were left in (`places.folders_of`), which manifests in `out` may read from then on.
     """
     from counterpoint.common.data.manifest import Manifest
 
     path = Path(out) / "manifest.parquet"
     if rows:
-        manifest = Manifest.from_rows(list(rows), out, {**(meta or {}), "rejected": len(rejected)})
+        manifest = Manifest.from_rows(list(rows), out, {**(meta or {}), "rejected": len(rejected)}, outside)
         (finish(manifest) if finish else manifest).save(path)
     return ImportReport(path, len(rows), tuple(rejected), note)
 

@@ -214,7 +214,7 @@ class _Worker:
         """What the process says, None when it has died or is killed for its silence."""
         try:
             if self.wire.poll(seconds):
-                return self.wire.recv()
+                return pickle.loads(self.wire.recv_bytes())  # noqa: S301 - our own worker's
         except (EOFError, OSError):
             pass
         return None
@@ -287,14 +287,14 @@ def serve(descriptor: int) -> None:
     if resource is not None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     wire = Connection(descriptor)
-    wire.send("ready")
+    _send(wire, "ready")
     with contextlib.suppress(EOFError, OSError):
         while True:
             try:
                 here, work, timeout, memory = wire.recv()
             except EOFError:
                 return
-            wire.send("heard")
+            _send(wire, "heard")
             _settle(*here)
             try:
                 function, items = pickle.loads(work)  # noqa: S301 - our own caller's
@@ -307,11 +307,16 @@ def serve(descriptor: int) -> None:
                 _answer(wire, _attempt(function, item, memory))
 
 
+def _send(wire: Connection, message: Any) -> None:
+    """By plain pickle: a tensor travels with its values, not as a handle of memory that goes with the worker."""
+    wire.send_bytes(pickle.dumps(message))
+
+
 def _answer(wire: Connection, answer: tuple) -> None:
     try:
-        wire.send(answer)
+        _send(wire, answer)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
-        wire.send((TypeError(f"the result cannot travel between processes: {error}"), None, None, ()))
+        _send(wire, (TypeError(f"the result cannot travel between processes: {error}"), None, None, ()))
 
 
 def _settle(folder: str, path: list[str], environment: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from counterpoint.common.data.arrow import table_hash, table_of
+from counterpoint.common.data.places import OUTSIDE, Folder, record, recorded
 from counterpoint.common.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -29,6 +31,9 @@ class Manifest:
     The frame's index is the sample's stable number: it survives `select`. Facts about the whole table (how it was
     split, whether it is synthetic) stand in `meta`, saved beside the table as `<name>.meta.json`.
 
+    A saved table names files of its own folder and below, of the folders `outside` (which an import records), and of
+    those in COUNTERPOINT_ALLOW (`places.Folder`); one that this program has only in memory names what it likes.
+
     >>> table = Manifest.from_rows([{"id": "a", "audio": "a.wav"}, {"id": "b", "audio": "b.wav"}])
     >>> len(table), list(table.frame.group)
     (2, ['a', 'b'])
@@ -38,15 +43,18 @@ class Manifest:
     root: Path = field(default_factory=Path)
     path: Path | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    outside: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root))
         object.__setattr__(self, "frame", _checked(self.frame, str(self.path or "manifest")))
 
     @classmethod
-    def from_rows(cls, rows: list[dict], root: str | Path = ".", meta: dict | None = None) -> Manifest:
-        """A manifest from dictionaries."""
-        return cls(pd.DataFrame(rows), Path(root), meta=dict(meta or {}))
+    def from_rows(
+        cls, rows: list[dict], root: str | Path = ".", meta: dict | None = None, outside: Iterable[Path] = ()
+    ) -> Manifest:
+        """A manifest from dictionaries; `outside` are folders beside its own that its files may lie in once saved."""
+        return cls(pd.DataFrame(rows), Path(root), meta=dict(meta or {}), outside=tuple(outside))
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:
@@ -57,6 +65,8 @@ class Manifest:
         try:
             if path.suffix == ".parquet":
                 frame = pd.read_parquet(path)
+                # Texts are decoded only when somebody looks at them; damaged ones are found here.
+                pa.Table.from_pandas(frame, preserve_index=False).validate(full=True)
             elif path.suffix == ".csv":
                 frame = _csv(path)
                 # Names are text as it stands: a patient called NA is not a missing one.
@@ -68,13 +78,14 @@ class Manifest:
                 frame = pd.DataFrame(_json_lines(path))
             else:
                 raise InputError(f"{path}: a manifest is a .parquet, .csv or .jsonl file, not {path.suffix or 'this'}")
-        except InputError:
+        except (InputError, ImportError):
             raise
-        except (ValueError, OSError) as error:  # pyarrow's and pandas' parse errors are ValueErrors
+        except Exception as error:  # pyarrow's and pandas' parse errors, and whatever a damaged file makes them meet
             raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from error
         side = _sidecar(path)
         meta = _facts(side) if side.is_file() else {}
-        return cls(frame.reset_index(drop=True), path.parent, path, meta)
+        meta.pop(OUTSIDE, None)
+        return cls(frame.reset_index(drop=True), path.parent, path, meta, recorded(path.parent))
 
     def save(self, path: str | Path) -> Manifest:
         """Write the table and its meta facts; complete or not at all."""
@@ -91,7 +102,9 @@ class Manifest:
             path.parent.mkdir(parents=True, exist_ok=True)
             writers[path.suffix](temporary)
             os.replace(temporary, path)
-            _sidecar(path).write_text(json.dumps(self.meta, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            outside = {*self.outside, *recorded(path.parent)}  # what stands there already is not taken back
+            facts = self.meta | ({OUTSIDE: record(path.parent, outside)} if outside else {})
+            _sidecar(path).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
         finally:
@@ -128,9 +141,14 @@ class Manifest:
             frame = kept
         return replace(self, frame=frame)
 
+    @cached_property
+    def folder(self) -> Folder:
+        """Where the files named in the table lie."""
+        return Folder(self.root, self.outside, free=self.path is None)
+
     def file(self, name: str) -> Path:
-        """Where a file named in the table lies."""
-        return self.root / name
+        """Where a file named in the table lies; `InputError` when that is not a folder it may name."""
+        return self.folder / name
 
     def row(self, position: int) -> dict[str, Any]:
         """One row as a dictionary; missing values are None."""

@@ -23,6 +23,7 @@ import numpy as np
 from counterpoint.common.data.cache import Cache
 from counterpoint.common.data.importing import unreadable
 from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.data.names import file_name
 from counterpoint.common.data.samplers import BatchSampler
 from counterpoint.common.errors import InputError
 
@@ -50,8 +51,6 @@ def write_shards(
     name = ""
     try:
         for number, (row, files) in enumerate(samples):
-            if "/" in str(row["id"]) or "." in str(row["id"]):
-                raise InputError(f"id {row['id']!r}: a sample in a shard cannot have '/' or '.' in its id")
             if not files:
                 raise InputError(f"id {row['id']!r}: a sample in a shard has at least one file")
             if number % per_shard == 0:
@@ -61,7 +60,7 @@ def write_shards(
                 archive = tarfile.open(folder / name, "w")  # noqa: SIM115
             assert archive is not None
             for extension, content in files.items():
-                info = tarfile.TarInfo(f"{row['id']}.{extension}")
+                info = tarfile.TarInfo(f"{_member(row['id'])}.{extension}")
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
             rows.append({**row, "shard": name})
@@ -72,7 +71,7 @@ def write_shards(
         raise InputError(f"{folder}: there is no sample to write")
     places = {s: _members(folder / s) for s in sorted({r["shard"] for r in rows})}
     for row in rows:
-        row["members"] = json.dumps(places[row["shard"]][str(row["id"])])
+        row["members"] = json.dumps(places[row["shard"]][_member(row["id"])])
     return Manifest.from_rows(rows, folder).save(folder / "manifest.parquet")
 
 
@@ -99,21 +98,15 @@ class ShardReader:
     """Reads the files of one sample from its shard, without reading the rest.
 
     Args:
-        manifest: names the shards; local ones lie in its folder or below.
+        manifest: names the shards; where local ones may lie is the manifest's matter (`places.Folder`).
         cache: where shards behind a URL are copied.
         schemes: what such a URL may begin with. `("pipe",)` trusts the manifest with a shell.
-        allow_outside: let the manifest name local shards outside of its own folder.
     """
 
     def __init__(
-        self,
-        manifest: Manifest | None,
-        cache: Cache | None = None,
-        schemes: Sequence[str] = SCHEMES,
-        allow_outside: bool = False,
+        self, manifest: Manifest | None, cache: Cache | None = None, schemes: Sequence[str] = SCHEMES
     ) -> None:
-        self.root = None if manifest is None or manifest.path is None else manifest.root
-        self.schemes, self.allow_outside = tuple(schemes), allow_outside
+        self.folder, self.schemes = None if manifest is None else manifest.folder, tuple(schemes)
         self.cache = cache or Cache()
 
     def files(self, row: Mapping[str, Any]) -> dict[str, bytes]:
@@ -125,12 +118,7 @@ class ShardReader:
         """The shard on this machine, copied once if it lies behind a URL."""
         scheme = re.match(r"\s*([A-Za-z][A-Za-z0-9+.-]*):", shard)
         if scheme is None:
-            path = Path(shard) if self.root is None else self.root / shard
-            if self.root is not None and not self.allow_outside and not _inside(path, self.root):
-                raise InputError(
-                    f"shard {shard!r} lies outside of its manifest's folder {self.root}; move it there, or read it "
-                    "with ShardReader(..., allow_outside=True)"
-                )
+            path = Path(shard) if self.folder is None else self.folder / shard
             if unreadable(path):
                 raise InputError(f"{path}: no such shard")
             return path
@@ -186,8 +174,9 @@ class ShardShuffleSampler(BatchSampler):
         return list(line[: len(self) * self.batch_size].reshape(len(self), self.batch_size))
 
 
-def _inside(path: Path, root: Path) -> bool:
-    return path.resolve().is_relative_to(root.resolve())
+def _member(name: object) -> str:
+    """A sample's name in a shard: a dot would end it, as WebDataset reads names."""
+    return file_name(name).replace(".", "%2E")
 
 
 def _members(path: Path) -> dict[str, dict[str, tuple[int, int]]]:

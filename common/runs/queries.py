@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.data.encoding import encode_rows
+from counterpoint.common.data.importing import require_file
+from counterpoint.common.data.isolation import Isolated
 from counterpoint.common.data.samples import ListSamples, Samples
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
@@ -20,20 +23,33 @@ from counterpoint.common.suggest import no_such
 from counterpoint.common.vertical import Vertical
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a reader of users' files is given of the loaded system: light, since it goes to the reader's process."""
+
+    config: Any
+    assets: Any
+
+
 def samples_of_file(vertical: Vertical, system: Any, file: Path, modality: str) -> Samples:
-    """A user's file as samples."""
+    """A user's file as samples, read in a worker process: whatever a damaged file does to its parser, it is refused."""
     if vertical.query is None:
         raise InputError(f"{vertical.name} cannot read a file as a sample")
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
-    return _as_samples(resolve(vertical.query)(file, modality, system))
+    with Isolated() as worker:
+        try:
+            found = worker.call(resolve(vertical.query), require_file(file), modality, Known(system.config, system.assets))
+        except InputError as error:
+            said = str(error)
+            raise InputError(said if file.name in said else f"{file}: {said}") from None
+    return _as_samples(found)
 
 
 def samples_of_text(vertical: Vertical, system: Any, text: str, modality: str) -> Samples:
     """A user's text (a SMILES string, a sentence) as samples."""
     if vertical.text is None:
         raise InputError(f"{vertical.name} takes no text; give a file")
-    return _as_samples(resolve(vertical.text)(text, modality, system))
+    with Isolated() as worker:
+        return _as_samples(worker.call(resolve(vertical.text), text, modality, Known(system.config, system.assets)))
 
 
 def _as_samples(found: Samples | Mapping[str, Any]) -> Samples:

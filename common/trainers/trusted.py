@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
+from counterpoint.common.data.places import ALLOW, allowed
 from counterpoint.common.discover import find_verticals
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
-
-ALLOW = "COUNTERPOINT_ALLOW"
-"""Environment variable: further modules (or packages) that files may name, with commas between."""
 
 
 def trusted_packages() -> tuple[str, ...]:
@@ -48,8 +45,8 @@ def trusted_class(target: Any, base: type, where: str, allow: Sequence[str] = ()
         return known[module, name]
     if not module or not name:
         raise InputError(f"{where}: {target!r} is not of the form module:Class")
-    told = [name.strip() for name in os.environ.get(ALLOW, "").split(",") if name.strip()]
-    inside = any(module == a or module.startswith(f"{a}.") for a in (*trusted_packages(), *allow, *told))
+    known_packages = (*trusted_packages(), *allow, *allowed(folders=False))
+    inside = any(module == a or module.startswith(f"{a}.") for a in known_packages)
     if not inside and target not in _listed():
         raise InputError(
             f"{where}: names {target}, of a module that belongs to no installed vertical, so it is not imported; if "

@@ -14,6 +14,7 @@ from torch import Tensor
 from counterpoint.common.data.dataset import synthetic_part
 from counterpoint.common.data.importing import require_file
 from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.data.places import Folder
 from counterpoint.common.data.samples import Samples, options_hash, values_hash
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers.loader import Datasets
@@ -26,7 +27,7 @@ from counterpoint.graphs.sampler import NeighborSampler, Subgraph
 
 
 def load_circuit(
-    row: Mapping[str, Any], root: Path, power: str = "", allow_outside: bool = False
+    row: Mapping[str, Any], root: Path | Folder, power: str = "", allow_outside: bool = False
 ) -> CircuitGraph:
     """The graph of one manifest row: `netlist`, and optionally `parasitics` (SPEF, DSPF/SPF) and `top`. Its `notes` say
     what was left out on the way. `allow_outside` lets the netlist include files outside of its own folder."""
@@ -53,7 +54,7 @@ def load_circuits(manifest: Manifest, power: str = "") -> list[CircuitGraph]:
         columns = ", ".join(manifest.frame.columns)
         raise InputError(f"{manifest.path or 'manifest'}: has no column netlist; its columns are {columns}")
     frame = manifest.frame.astype(object).where(manifest.frame.notna(), None)
-    return [load_circuit(row, manifest.root, power) for row in frame.to_dict("records")]
+    return [load_circuit(row, manifest.folder, power) for row in frame.to_dict("records")]
 
 
 @dataclass

@@ -16,6 +16,7 @@ from rdkit import Chem
 from counterpoint.common.data.archives import read_gzip
 from counterpoint.common.errors import InputError
 from counterpoint.graphs.molecules.rdkit_log import LogTail
+from counterpoint.graphs.molecules.watch import Watch
 
 SMILES_NAMES = ("smiles", "canonical_smiles", "isomeric_smiles", "smile", "mol", "structure")
 ID_NAMES = ("id", "mol_id", "compound_id", "name", "num", "molecule_chembl_id")
@@ -45,7 +46,12 @@ class Records:
 
 
 def read_records(
-    path: Path, smiles_column: str | None, id_column: str | None, tasks: Sequence[str] | None, log: LogTail
+    path: Path,
+    smiles_column: str | None,
+    id_column: str | None,
+    tasks: Sequence[str] | None,
+    log: LogTail,
+    watch: Watch,
 ) -> Records:
     """The records of a file, by its suffix; `.gz` may follow. Raises `InputError` naming the file and the remedy."""
     suffix = path.suffix.lower()
@@ -62,7 +68,7 @@ def read_records(
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}, line {line}: is not UTF-8 text; save the file as UTF-8") from None
     if suffix in (".sdf", ".sd", ".mol"):
-        return _read_sdf(path, data, tasks, log)
+        return _read_sdf(path, data, tasks, log, watch)
     delimiter = _delimiter(text, suffix)
     if delimiter is None:
         return _read_list(path, text, tasks)
@@ -157,15 +163,15 @@ def _labels(
     return values, left_out
 
 
-def _read_sdf(path: Path, data: bytes, tasks: Sequence[str] | None, log: LogTail) -> Records:
+def _read_sdf(path: Path, data: bytes, tasks: Sequence[str] | None, log: LogTail, watch: Watch) -> Records:
     names: list[str] = []
     properties: list[dict[str, str]] = []
     smiles: list[str] = []
     problems: list[str] = []
-    for molecule in _molecules_of(data, log):
+    for molecule, fatal in _molecules_of(data, log, watch):
         if molecule is None:
             found, name, text = {}, "", ""
-            problem = f"cannot be read: {log.reason()}" if log.reason() else "cannot be read"
+            problem = fatal or (f"cannot be read: {log.reason()}" if log.reason() else "cannot be read")
         else:
             found = {key: molecule.GetProp(key).strip() for key in molecule.GetPropNames()}
             name = molecule.GetProp("_Name").strip() if molecule.HasProp("_Name") else ""
@@ -186,15 +192,19 @@ def _read_sdf(path: Path, data: bytes, tasks: Sequence[str] | None, log: LogTail
     )  # fmt: skip
 
 
-def _molecules_of(data: bytes, log: LogTail) -> Iterator[Chem.Mol | None]:
-    """One molecule or None for each record: records are parted here, so that a broken one cannot swallow the next."""
+def _molecules_of(data: bytes, log: LogTail, watch: Watch) -> Iterator[tuple[Chem.Mol | None, str]]:
+    """One molecule or None for each record, with what `watch` says of it. Records are parted here, so that a broken one
+    cannot swallow the next."""
     *whole, rest = re.split(rb"^\$\$\$\$.*\n?", data, flags=re.MULTILINE)
-    for record in (*(r + b"$$$$\n" for r in whole), *([rest] if rest.strip() else [])):
+    records = (*(r + b"$$$$\n" for r in whole), *([rest] if rest.strip() else []))
+    for number, record in enumerate(records, 1):
         log.clear()
+        fatal = watch(number)
         try:
-            yield next(Chem.ForwardSDMolSupplier(io.BytesIO(record), sanitize=True), None)
+            found = None if fatal else next(Chem.ForwardSDMolSupplier(io.BytesIO(record), sanitize=True), None)
         except (RuntimeError, SystemError, UnicodeError, ValueError):  # what RDKit says of the record is no text
-            yield None
+            found = None
+        yield found, fatal
 
 
 def _unique(path: Path, names: list[str], asked_for: str | None) -> list[str]:

@@ -15,6 +15,7 @@ from rdkit.Chem.MolStandardize import rdMolStandardize
 from counterpoint.common.errors import InputError
 from counterpoint.graphs.molecules.files import read_records
 from counterpoint.graphs.molecules.rdkit_log import LogTail, quiet_rdkit
+from counterpoint.graphs.molecules.watch import Watch
 
 _ATOM = r"(\[[^\]]*\]|Br?|Cl?|[NOPSFI])"
 _PECULIAR = {
@@ -62,7 +63,7 @@ def parse_smiles(smiles: str) -> Chem.Mol:
     with rdBase.BlockLogs():  # the reader has listed what RDKit warns of
         molecule = Chem.MolFromSmiles(smiles)
     if molecule is None:
-        raise InputError(f"{smiles!r} is no SMILES that RDKit parses; read molecules with read_molecules first")
+        raise InputError(f"{smiles[:200]!r} is no SMILES that RDKit parses")
     return molecule
 
 
@@ -131,6 +132,7 @@ def read_molecules(
     standardize: bool = False,
     duplicates: str = "first",
     on_error: str = "skip",
+    watch: Watch | None = None,
 ) -> MoleculeTable:
     """Read molecules and their labels.
 
@@ -145,6 +147,7 @@ def read_molecules(
             have them), then neutral where a proton can make it so. Tautomers stay as drawn.
         duplicates: of one canonical SMILES keep the `"first"` row, the `"mean"` of the labels, or `"keep"` all.
         on_error: `"skip"` lists an unusable row in `issues`; `"raise"` stops at it.
+        watch: is told every row before RDKit sees it, and knows which to pass over (`watch.read_watched`).
 
     Isolated atoms, isotopes and dative bonds are kept as they are. Raises `InputError` naming the file, and the row
     with `on_error="raise"`.
@@ -159,12 +162,14 @@ def read_molecules(
             raise InputError(f"{name}={value!r} is unknown; use one of {', '.join(allowed)}")
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a .csv, .tsv, .smi or .sdf file of molecules")
+    watch = watch or Watch()
     with quiet_rdkit() as log:
-        raw = read_records(path, smiles_column, id_column, tasks, log)
+        raw = read_records(path, smiles_column, id_column, tasks, log, watch)
         issues: list[Issue] = []
         rows = []
         for record in raw.records:
-            molecule, problem = (None, record.problem) if record.problem else _parse(record.smiles, log)
+            problem = record.problem or watch(record.row)
+            molecule, problem = (None, problem) if problem else _parse(record.smiles, log)
             if molecule is None:
                 if on_error == "raise":
                     raise InputError(f"{path}, row {record.row}: {_short(record.smiles)!r} {problem}")

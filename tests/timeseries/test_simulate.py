@@ -6,9 +6,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.timeseries.configs import SignalConfig
-from counterpoint.timeseries.manifest import load_windows
+from counterpoint.timeseries.manifest import load_windows, write_signals
 from counterpoint.timeseries.simulate import DEVICES, corrupt_pairs, ecg, eeg, har, simulated, write
 from counterpoint.timeseries.splits import split_patients, split_windows_at_random
 
@@ -98,3 +99,16 @@ def test_written_signals_come_back_and_stay_labelled_synthetic(tmp_path):
     windows = load_windows(SignalConfig(manifest=str(path), length=256, step=256, normalize="none"))
     assert windows.synthetic
     np.testing.assert_array_equal(windows.stack(), simulated("ecg", 3, patients=4, trials=2, windows=2).stack())
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "CON", "é" * 300, "a.b", "%"])
+def test_ids_of_recordings_become_files_of_their_own_folder(tmp_path, name):
+    windows = ecg(patients=2, trials=1, windows=1, length=64, fs=64.0, seed=0)
+    first = windows.frame["record"].iloc[0]
+    windows.frame["record"] = windows.frame["record"].replace(first, name)
+    out = tmp_path / "a" / "b" / "out"
+    table = Manifest.load(write_signals(out, windows))
+    held = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert held == {path for path in out.rglob("*") if path.is_file()}
+    assert name in list(table.frame["id"])
+    assert all(table.file(file).is_file() for file in table.frame["file"])

@@ -35,7 +35,7 @@ def test_what_only_looks_like_a_file_is_listed_and_never_opened(tmp_path):
         found = find_files(tmp_path, (".csv",))
     assert [f.relative_to(tmp_path).as_posix() for f in found.files] == ["a.CSV", "b.csv", "deep/c.csv", "good.csv"]
     reasons = {Path(r.source).name: r.reason for r in found.rejected}
-    assert reasons.keys() == {"dangling.csv", "loop.csv", "pipe.csv", "sock.csv"}
+    assert reasons.keys() == {"dangling.csv", "folder.csv", "loop.csv", "pipe.csv", "sock.csv"}
     assert "leads nowhere" in reasons["dangling.csv"]
     assert "named pipe" in reasons["pipe.csv"]
     assert "socket" in reasons["sock.csv"]

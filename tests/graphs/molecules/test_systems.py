@@ -143,7 +143,7 @@ def test_heads_read_the_graph_vector_before_the_projector(system, config, manife
 def test_finetuning_stands_on_the_molecule(system, manifest, tmp_path):
     cls, config = (KCL, KCLConfig) if system == "kcl" else (GraphCL, GraphCLConfig)
     extra = {"rotate_epochs": 0} if cls is KCL else {}
-    run = fit(cls(configuration(config, manifest, tmp_path / "run", **extra)))
+    run = fit(create_system(cls, configuration(config, manifest, tmp_path / "run", **extra)))
     frame = Manifest.load(manifest).frame.assign(oxygen=lambda f: f["smiles"].str.count("O").astype(float))
     Manifest(frame).save(tmp_path / "labelled.csv")
     tuned = create_finetune(
@@ -157,7 +157,7 @@ def test_finetuning_stands_on_the_molecule(system, manifest, tmp_path):
 @pytest.mark.parametrize(("system", "config"), [(KCL, KCLConfig), (GraphCL, GraphCLConfig)])
 def test_training_lowers_the_loss_and_the_run_loads(system, config, manifest, tmp_path):
     extra = {"rotate_epochs": 3} if config is KCLConfig else {}
-    run = fit(system(configuration(config, manifest, tmp_path / "run", **extra)))
+    run = fit(create_system(system, configuration(config, manifest, tmp_path / "run", **extra)))
     loaded = load_run(run.run_dir, checkpoint="last").eval()
     dataset = MoleculeDataset(Manifest.load(manifest))
     batch = collate_molecules([dataset[i] for i in range(8)])

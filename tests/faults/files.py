@@ -1,0 +1,150 @@
+"""A good small file of every kind that the suite reads, made where it is needed."""
+
+import gzip
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+MUSICXML = (
+    '<?xml version="1.0"?><score-partwise version="3.1"><part-list><score-part id="P1"><part-name>a</part-name>'
+    '</score-part></part-list><part id="P1"><measure number="1"><attributes><divisions>1</divisions><time><beats>4'
+    "</beats><beat-type>4</beat-type></time><clef><sign>G</sign><line>2</line></clef></attributes>"
+    + "<note><pitch><step>C</step><octave>4</octave></pitch><duration>1</duration><type>quarter</type></note>" * 4
+    + "</measure></part></score-partwise>"
+)
+MEI = (
+    '<?xml version="1.0" encoding="UTF-8"?><mei xmlns="http://www.music-encoding.org/ns/mei" meiversion="5.0"><music>'
+    '<body><mdiv><score><scoreDef meter.count="4" meter.unit="4"><staffGrp><staffDef n="1" lines="5" clef.shape="G" '
+    'clef.line="2"/></staffGrp></scoreDef><section><measure n="1"><staff n="1"><layer n="1">'
+    + "".join(f'<note pname="{p}" oct="4" dur="4"/>' for p in "cdef")
+    + "</layer></staff></measure></section></score></mdiv></body></music></mei>"
+)
+SPICE = ".subckt inv a y vss\nM1 y a vss vss nmos w=1u l=1u\nC1 a y 1f\n.ends\nX1 in out 0 inv\nC2 in out 2f\n"
+SPECTRE = (
+    "subckt inv (a y vss)\nparameters w=1u\nM1 (y a vss vss) nmos w=w l=1u\nends inv\n"
+    "X1 (in out 0) inv\nC2 in out 2f\n"
+)
+SPEF = (
+    '*SPEF "IEEE 1481-1998"\n*DESIGN "t"\n*DIVIDER /\n*DELIMITER :\n*C_UNIT 1 FF\n*R_UNIT 1 OHM\n'
+    "*NAME_MAP\n*1 in\n*2 out\n"
+    "*D_NET *1 1.5\n*CONN\n*P *1 I\n*CAP\n1 *1:1 0.5\n2 *1:1 *2:1 1.0\n*RES\n1 *1:1 *1:2 3.0\n*END\n"
+    "*D_NET *2 1.0\n*CAP\n1 *2:1 *1:1 1.0\n*END\n"
+)
+DSPF = (
+    "*|DSPF 1.3\n*|DIVIDER /\n*|GROUND_NET VSS\n.SUBCKT t a b VSS\n*|NET a 1.5FF\n*|P (a I 0 1 2)\n"
+    "*|I (M1:G M1 G I 0 1 2)\n"
+    "C1 a:1 VSS 0.5f\nC2 a:1 b:1 1.0f\nR1 a a:1 2.0\n*|NET b 1.0FF\n*|S (b:1 1 2)\nR2 b b:1 1\n"
+    "* Instance Section\nM1 b M1:G VSS VSS nch w=1u l=1u\n.ENDS\n"
+)
+SDF = """
+     RDKit          2D
+
+  2  1  0  0  0  0  0  0  0  0999 V2000
+    0.0000    0.0000    0.0000 C   0  0  0  0  0  0  0  0  0  0  0  0
+    1.2990    0.7500    0.0000 O   0  0  0  0  0  0  0  0  0  0  0  0
+  1  2  1  0
+M  END
+>  <act>  (1)
+1.5
+
+$$$$
+"""
+TS = "@problemName a\n@timeStamps false\n@classLabel true a b\n@data\n1,2,3:a\n3,2,1:b\n"
+TABLE = "time,I [mV]\n" + "".join(f"{i / 50},{i % 7}\n" for i in range(100))
+MANIFEST = [{"id": f"s{i}", "group": f"g{i}", "split": "train", "value": i / 7} for i in range(8)]
+
+
+def text(content: str):
+    return lambda path: path.write_text(content)
+
+
+def edf(path: Path) -> None:
+    def field(value, width):
+        return str(value).ljust(width).encode()
+
+    head = b"".join([field(0, 8), field("X", 80), field("X", 80), field("01.01.20", 8), field("00.00.00", 8),
+                     field(512, 8), field("", 44), field(4, 8), field(1, 8), field(1, 4)])  # fmt: skip
+    values = ("I", 16), ("", 80), ("mV", 8), (-1, 8), (1, 8), (-32768, 8), (32767, 8), ("", 80), (50, 8), ("", 32)
+    path.write_bytes(head + b"".join(field(*v) for v in values) + np.arange(200, dtype="<i2").tobytes())
+
+
+def wfdb(path: Path) -> None:
+    path.with_suffix(".hea").write_text("r 1 50 200\nr.dat 16 200 16 0 0 0 0 I\n")
+    path.with_suffix(".dat").write_bytes(np.arange(200, dtype="<i2").tobytes())
+
+
+def midi(path: Path) -> None:
+    events = b"".join(bytes([0, 0x90, p, 80, 0x60, 0x80, p, 0]) for p in (60, 62, 64)) + bytes([0, 0xFF, 0x2F, 0])
+    head = b"MThd" + (6).to_bytes(4, "big") + bytes([0, 0, 0, 1, 0, 0x60])
+    path.write_bytes(head + b"MTrk" + len(events).to_bytes(4, "big") + events)
+
+
+def mxl(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        box = '<container><rootfiles><rootfile full-path="a.xml"/></rootfiles></container>'
+        archive.writestr("META-INF/container.xml", box)
+        archive.writestr("a.xml", MUSICXML)
+
+
+def sound(path: Path) -> None:
+    import soundfile
+
+    soundfile.write(path, np.sin(np.arange(260_000) / 10).astype(np.float32), 22050)
+
+
+def strip(path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray((np.arange(160 * 300) % 251).reshape(160, 300).astype(np.uint8)).save(path)
+
+
+def npz(path: Path) -> None:
+    np.savez(path, x=np.arange(100.0).reshape(50, 2) % 7, fs=50.0)
+
+
+def parquet(path: Path) -> None:
+    import pandas as pd
+
+    pd.DataFrame({"time": np.arange(100) / 50, "I [mV]": np.arange(100.0) % 7}).to_parquet(path)
+
+
+def node_arrays() -> dict[str, np.ndarray]:
+    edges = np.array([[0, 1, 2, 3, 4], [1, 2, 3, 4, 0]])
+    return {"x": np.eye(5, 3, dtype=np.float32) + 1, "edge_index": edges, "y": np.array([0, 1, 0, 1, 0])}
+
+
+def node_npz(path: Path) -> None:
+    np.savez(path, **node_arrays())
+
+
+def node_pt(path: Path) -> None:
+    import torch
+    from torch_geometric.data import Data
+
+    torch.save(Data(**{name: torch.from_numpy(value) for name, value in node_arrays().items()}), path)
+
+
+def sdf_gz(path: Path) -> None:
+    path.write_bytes(gzip.compress(SDF.encode(), mtime=0))
+
+
+def manifest(path: Path) -> None:
+    from counterpoint.common.data import Manifest
+
+    Manifest.from_rows(MANIFEST, path.parent, {"synthetic": "made"}).save(path)
+
+
+def facts(path: Path) -> None:
+    manifest(path.with_name(path.name.removesuffix(".meta.json")))
+
+
+def shards(path: Path) -> None:
+    from counterpoint.common.data.shards import write_shards
+
+    buffer = io.BytesIO()
+    np.save(buffer, np.arange(4.0))
+    facts = json.dumps({"group": "g"}).encode()
+    write_shards([({"id": f"s{i}"}, {"npy": buffer.getvalue(), "json": facts}) for i in range(3)], path.parent)

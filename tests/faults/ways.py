@@ -1,0 +1,218 @@
+"""The ways by which files come in, and for each way the kinds of files: a reader to come is one line in `READERS`."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import files
+
+from counterpoint.common.discover import find_verticals
+from counterpoint.common.errors import InputError
+from counterpoint.common.lazy import resolve
+from counterpoint.common.vertical import ImportReport
+
+Read = Callable[[Path, Path], str]
+OPTIONS = {"arrays": {"fs": 50.0}, "molecules": {"split": "none"}}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One kind of file on one way in.
+
+    Attributes:
+        way: in words: a verb, or the function that reads.
+        file: the name of the file that is damaged.
+        make: writes a good one (and what belongs to it).
+        prepare: what is done while it is good, with the file and a folder of its own.
+        read: reads it; returns what is said of inputs left out (empty: all is accepted), or raises `InputError`.
+    """
+
+    way: str
+    file: str
+    make: Callable[[Path], object]
+    read: Read
+    prepare: Read | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.way}: {self.file}"
+
+
+def _report(report: ImportReport) -> str:
+    return " ".join(f"{r.source}: {r.reason}" for r in report.rejected)
+
+
+def _import(vertical: str, importer: str, source: str, file: Path, out: Path) -> str:
+    (run,) = (i.run for i in find_verticals()[vertical]().importers if i.name == importer)
+    place = file.parent if source == "." else file.with_name(source) if source else file
+    return _report(resolve(run)(place, out, **OPTIONS.get(importer, {})))
+
+
+def imported(vertical: str, importer: str, file: str, make: Callable, source: str = "") -> Reader:
+    """`data import`; `source` names another file than the damaged one (`.`: its folder)."""
+    return Reader(f"{vertical} data import {importer}", file, make, partial(_import, vertical, importer, source))
+
+
+def _check(vertical: str, file: Path, out: Path) -> str:
+    from counterpoint.common.cli.data import check
+
+    return json.dumps(check(find_verticals()[vertical](), out / "manifest.parquet").figures["bad"])
+
+
+def _load_windows(file: Path, out: Path) -> str:
+    from counterpoint.timeseries.configs import SignalConfig
+    from counterpoint.timeseries.manifest import load_windows
+
+    load_windows(SignalConfig(manifest=str(out / "manifest.parquet"), length=0, cache=False))
+    return ""
+
+
+def _load_circuits(file: Path, out: Path) -> str:
+    from counterpoint.common.data import Manifest
+    from counterpoint.graphs.circuits.data import load_circuits
+
+    load_circuits(Manifest.load(out / "manifest.parquet"))
+    return ""
+
+
+def _copied(read: Read, name: str, file: Path, out: Path) -> str:
+    """The importer has copied the file; the copy meets the accident."""
+    (copy,) = out.rglob(name)
+    copy.write_bytes(file.read_bytes())
+    return read(file, out)
+
+
+def after_import(
+    verb: str, read: Read, vertical: str, importer: str, file: str, make: Callable, copy: str = "", source: str = ""
+) -> Reader:
+    """A file that is damaged after its import, read by way of the manifest."""
+    prepare = partial(_import, vertical, importer, source)
+    return Reader(f"{vertical} {verb}", file, make, partial(_copied, read, copy) if copy else read, prepare)
+
+
+def _query(vertical: str, modality: str, config: str, file: Path, out: Path) -> str:
+    from counterpoint.common.runs.queries import samples_of_file
+
+    made = resolve(config)()
+    if vertical == "timeseries":
+        made = replace(made, data=replace(made.data, length=0, channels=0, normalize="record", fs=50.0))
+    samples_of_file(find_verticals()[vertical](), SimpleNamespace(config=made), file, modality)
+    return ""
+
+
+def asked(vertical: str, modality: str, config: str, file: str, make: Callable) -> Reader:
+    """`search --file`."""
+    return Reader(f"{vertical} search --file", file, make, partial(_query, vertical, modality, config))
+
+
+def _call(target: str, file: Path, out: Path) -> str:
+    resolve(target)(file)
+    return ""
+
+
+def called(target: str, file: str, make: Callable) -> Reader:
+    """A function that reads the file."""
+    return Reader(target.rpartition(":")[2], file, make, partial(_call, target))
+
+
+def _manifest(file: Path, out: Path) -> str:
+    from counterpoint.common.data import Manifest
+
+    table = Manifest.load(file.with_name(file.name.removesuffix(".meta.json")))
+    assert table.hash
+    return ""
+
+
+def _shards(file: Path, out: Path) -> str:
+    from counterpoint.common.data import Manifest
+    from counterpoint.common.data.shards import ShardReader, index_shards
+
+    table = Manifest.load(file.parent / "manifest.parquet")
+    for i in range(len(table)):
+        ShardReader(table).files(table.row(i))
+    index_shards([str(file)])
+    return ""
+
+
+AUDIO = "counterpoint.audio_speech.configs:AudioSheetConfig"
+SIGNAL = "counterpoint.timeseries.configs:TS2VecConfig"
+GRAPH = "counterpoint.graphs.configs:KCLConfig"
+NODES = "counterpoint.graphs.nodes.reader:read_graph"
+
+
+def _beside(content: str, other: str, netlist: str):
+    def make(path: Path) -> None:
+        path.write_text(content)
+        path.with_name(other).write_text(netlist)
+
+    return make
+
+
+def _both(path: Path) -> None:
+    path.write_text(files.TS)
+    path.with_name(path.name.replace("TRAIN", "TEST")).write_text(files.TS)
+
+
+SP_SPEF = _beside(files.SPEF, "c.sp", files.SPICE)
+READERS = (
+    imported("timeseries", "edf", "r.edf", files.edf),
+    imported("timeseries", "wfdb", "r.hea", files.wfdb),
+    imported("timeseries", "wfdb", "r.dat", files.wfdb, "r.hea"),
+    imported("timeseries", "arrays", "r.csv", files.text(files.TABLE)),
+    imported("timeseries", "arrays", "r.npz", files.npz),
+    imported("timeseries", "arrays", "r.parquet", files.parquet),
+    imported("timeseries", "ucr", "a_TRAIN.ts", _both, "."),
+    imported("audio", "scores", "a.musicxml", files.text(files.MUSICXML)),
+    imported("audio", "scores", "a.mxl", files.mxl),
+    imported("audio", "scores", "a.mei", files.text(files.MEI)),
+    imported("audio", "scores", "a.mid", files.midi),
+    imported("graphs", "molecules", "m.csv", files.text("smiles,y\nCCO,1\nc1ccccc1,0\nCC(C)O,1\n")),
+    imported("graphs", "molecules", "m.smi", files.text("CCO a\nCC b\n")),
+    imported("graphs", "molecules", "m.sdf", files.text(files.SDF)),
+    imported("graphs", "molecules", "m.sdf.gz", files.sdf_gz),
+    imported("graphs", "circuits", "c.sp", files.text(files.SPICE)),
+    imported("graphs", "circuits", "s.sp", files.text(files.SPECTRE)),
+    imported("graphs", "circuits", "c.spef", SP_SPEF, "c.sp"),
+    imported("graphs", "circuits", "c.dspf", files.text(files.DSPF)),
+    after_import("data check", partial(_check, "timeseries"), "timeseries", "edf", "r.edf", files.edf),
+    after_import("data check", partial(_check, "timeseries"), "timeseries", "arrays", "r.npz", files.npz),
+    after_import("data check", partial(_check, "audio"), "audio", "scores", "a.mxl", files.mxl, "a.mxl"),
+    after_import("data check", partial(_check, "audio"), "audio", "scores", "a.mei", files.text(files.MEI), "a.mei"),
+    after_import("data check", partial(_check, "graphs"), "graphs", "circuits", "c.spef", SP_SPEF, "c.spef", "c.sp"),
+    after_import("data of a run", _load_windows, "timeseries", "edf", "r.edf", files.edf),
+    after_import("data of a run", _load_windows, "timeseries", "arrays", "r.csv", files.text(files.TABLE)),
+    after_import("data of a run", _load_circuits, "graphs", "circuits", "c.sp", files.text(files.SPICE), "c.sp"),
+    *(asked("audio", "audio", AUDIO, f"q.{kind}", files.sound) for kind in ("wav", "flac", "ogg")),
+    asked("audio", "sheet", AUDIO, "q.mxl", files.mxl),
+    asked("audio", "sheet", AUDIO, "q.mei", files.text(files.MEI)),
+    asked("audio", "sheet", AUDIO, "q.png", files.strip),
+    asked("graphs", "molecule", GRAPH, "q.sdf", files.text(files.SDF)),
+    asked("timeseries", "signal", SIGNAL, "q.npz", files.npz),
+    asked("timeseries", "signal", SIGNAL, "q.edf", files.edf),
+    called(NODES, "g.npz", files.node_npz),
+    called(NODES, "g.pt", files.node_pt),
+    *(Reader("Manifest.load", f"m.{kind}", files.manifest, _manifest) for kind in ("parquet", "csv", "jsonl")),
+    Reader("Manifest.load", "m.csv.meta.json", files.facts, _manifest),
+    Reader("ShardReader, index_shards", "000000.tar", files.shards, _shards),
+    called("counterpoint.common.runs.queries:read_prompts", "p.json", files.text('{"a": ["a.png"], "b": "b.png"}')),
+)
+
+
+def attempt(case: tuple[str, str, str, bytes]) -> str:
+    """What became of one damaged file: `accepted`, `named`, or what was said that names nothing."""
+    name, file, out, content = case
+    (reader,) = (r for r in READERS if r.name == name)
+    Path(file).write_bytes(content)
+    try:
+        said = reader.read(Path(file), Path(out))
+    except InputError as error:
+        said = str(error)
+    if said in ("", "[]"):
+        return "accepted"
+    if "its reader failed" in said:
+        return f"unforeseen: {said}"
+    stem = Path(file).name.split(".")[0].split("_")[0]
+    return "named" if stem in said and "\n" not in said.strip() else f"nameless: {said}"

@@ -1,0 +1,23 @@
+"""A molecule file whose rows end the process that reads them, for worker processes to import."""
+
+import os
+
+from counterpoint.graphs import importers
+from counterpoint.graphs.molecules import reader
+
+
+def read(watch, source, deadly, **options):
+    """The importer's reader, under an RDKit that some molecules end."""
+    parse, inchikeys = reader._parse, reader.inchikeys
+
+    def parsed(smiles, log):
+        return os.abort() if smiles in deadly else parse(smiles, log)
+
+    def keys(smiles):
+        return os.abort() if set(smiles) & set(deadly) else inchikeys(smiles)
+
+    reader._parse, reader.inchikeys = parsed if options.pop("when", "parse") == "parse" else parse, keys
+    try:
+        return importers._read_molecules(watch, source, **options)
+    finally:
+        reader._parse, reader.inchikeys = parse, inchikeys
