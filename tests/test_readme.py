@@ -46,7 +46,7 @@ def test_make_targets_named_in_the_pages_exist():
 
 
 def _commands(page):
-    """Command lines of a page: those of fenced or indented blocks, and whole ones between backticks, without remarks."""
+    """Command lines of a page: those of fenced or indented blocks, and whole ones between backticks."""
     text = page.read_text(encoding="utf-8")
     lines = re.findall(r"^ *(counterpoint [a-z][^\n]*)", text, re.MULTILINE)
     lines += re.findall(r"`(counterpoint [a-z][^`\n]* [^`\n]*)`", text)
@@ -63,7 +63,7 @@ def test_commands_are_found_in_every_shape():
         assert any(line.startswith(start) for line in found), start
 
 
-@pytest.mark.parametrize("page, line", COMMANDS, ids=lambda value: value if isinstance(value, str) else value.stem)
+@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda x: x if isinstance(x, str) else x.stem)
 def test_every_documented_command_is_understood(page, line, tmp_path, monkeypatch, capsys):
     """The real parsers take each line as printed: verb, system, options and the types of their values."""
     monkeypatch.chdir(tmp_path)
