@@ -1,10 +1,13 @@
 """The README's examples run as printed, and what it links to exists."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from counterpoint.common.cli.main import main
+from counterpoint.common.cli.options import parsing_only
 from counterpoint.common.cli.verbs import UMBRELLA, verbs_of
 from counterpoint.common.discover import find_verticals
 
@@ -40,6 +43,37 @@ def test_make_targets_named_in_the_pages_exist():
     for page in PAGES:
         named = set(re.findall(r"(?:^|`)make ([a-z][\w-]*)", page.read_text(), re.MULTILINE))
         assert named <= targets, f"{page.name} names make targets that do not exist: {named - targets}"
+
+
+def _commands(page):
+    """Command lines of a page: those of fenced or indented blocks, and whole ones between backticks."""
+    text = page.read_text(encoding="utf-8")
+    lines = re.findall(r"^ *(counterpoint [a-z][^\n]*)", text, re.MULTILINE)
+    lines += re.findall(r"`(counterpoint [a-z][^`\n]* [^`\n]*)`", text)
+    return [line for line in lines if "..." not in line]
+
+
+COMMANDS = [(page, line) for page in PAGES for line in _commands(page)]
+
+
+def test_commands_are_found_in_every_shape():
+    found = [line for _, line in COMMANDS]
+    assert len(found) > 40
+    for start in ("counterpoint timeseries demo", "counterpoint graphs data import molecules", "counterpoint losses"):
+        assert any(line.startswith(start) for line in found), start
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda x: x if isinstance(x, str) else x.stem)
+def test_every_documented_command_is_understood(page, line, tmp_path, monkeypatch, capsys):
+    """The real parsers take each line as printed: verb, system, options and the types of their values."""
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(line, comments=True)[1:]
+    words = words[: words.index(">")] if ">" in words else words
+    if "--config" in words:  # such a file is what --print_config writes
+        assert main([*words[:3], "--print_config"]) == 0
+        Path(words[words.index("--config") + 1]).write_text(capsys.readouterr().out, encoding="utf-8")
+    with parsing_only():
+        assert main(words) == 0, capsys.readouterr().err
 
 
 def test_commands_named_in_the_pages_exist():

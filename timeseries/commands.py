@@ -33,7 +33,7 @@ def import_edf(source: Path, out: Path, patient: str = "record", label: str = ""
     """
     from counterpoint.timeseries.importers import import_recordings
 
-    return import_recordings(source, out, (".edf",), patient, label)
+    return import_recordings(source, out, (".edf", ".bdf"), patient, label)  # BDF is refused by name
 
 
 def import_arrays(

@@ -10,7 +10,8 @@ import shutil
 import sys
 import textwrap
 from argparse import ArgumentError
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, TextIO, get_type_hints
 
@@ -18,6 +19,18 @@ from counterpoint.common.cli.words import Several, arrange
 from counterpoint.common.errors import InputError
 from counterpoint.common.output import jsonable
 from counterpoint.common.suggest import nearest, no_such
+
+_PARSING_ONLY = ContextVar("parsing_only", default=False)
+
+
+@contextlib.contextmanager
+def parsing_only() -> Iterator[None]:
+    """Commands within are parsed and checked as ever, and end where their function would run: for tests of examples."""
+    token = _PARSING_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _PARSING_ONLY.reset(token)
 
 
 def wants_help(argv: Sequence[str]) -> bool:
@@ -168,6 +181,8 @@ def _help_of(function: Callable[..., Any], name: str) -> str:
 
 def run(function: Callable[[], Any], as_json: bool) -> int:
     """Call `function` and print what it returns. With `--json` nothing but the JSON reaches stdout."""
+    if _PARSING_ONLY.get():
+        return 0
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         result = function()
     if as_json:

@@ -1,6 +1,7 @@
 """The verbs: folders become manifests, nothing is dropped in silence, and mistakes end in one sentence."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,8 +80,16 @@ def test_archive_keeps_its_split_and_arrays_need_a_rate(tmp_path):
     windows = load_windows(SignalConfig(manifest=str(report.manifest), length=0, normalize="none"))
     assert windows.where(split="test").stack()[1, :, 0].tolist() == [3, 2, 1, 0]
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(50, 2)))
-    assert "sampling rate is unknown" in import_arrays(tmp_path / "x.npy", tmp_path / "o2").rejected[0].reason
+    (rejected,) = import_arrays(tmp_path / "x.npy", tmp_path / "o2").rejected
+    assert "sampling rate is unknown; give the import --fs" in rejected.reason
     assert import_arrays(tmp_path / "x.npy", tmp_path / "o2", fs=10.0).rows == 1
+
+
+def test_bdf_files_of_a_folder_are_listed(tmp_path):
+    """A folder search that passed over them would leave recordings out in silence."""
+    (tmp_path / "a.bdf").write_bytes(b"\xffBIOSEMI".ljust(600))
+    rejected = import_edf(tmp_path, tmp_path / "out").rejected
+    assert [(Path(r.source).name, "convert it to EDF+" in r.reason) for r in rejected] == [("a.bdf", True)]
 
 
 def test_beat_windows_from_annotations(tmp_path):

@@ -311,7 +311,7 @@ def test_numpy_errors_name_file_and_remedy(tmp_path):
         read_numpy(tmp_path / "x.npy", fs=1.0)
     with pytest.raises(InputError, match=r"x\.npy: row 9 asked for but the file holds rows 0-3"):
         read_numpy(tmp_path / "x.npy", fs=1.0, row=9)
-    with pytest.raises(InputError, match=r"x\.npy: the sampling rate is unknown; give fs"):
+    with pytest.raises(InputError, match=r"x\.npy: the sampling rate is unknown; give the import --fs"):
         read_numpy(tmp_path / "x.npy", row=1)
     np.save(tmp_path / "o.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match=r"o\.npy: not a readable NumPy file.*numeric arrays only"):

@@ -73,7 +73,7 @@ def read_numpy(path: Path | str, fs: float | None = None, row: int | None = None
         notes.append(f"{x.shape[0]} time steps of {x.shape[1]} channels, more channels than steps; is it transposed?")
     rate = _rate(path, extra["fs"]) if "fs" in extra else fs
     if rate is None or not (np.isfinite(rate) and rate > 0):
-        raise InputError(f"{path}: the sampling rate is unknown; give fs (hertz) in the manifest or in the .npz")
+        raise InputError(f"{path}: the sampling rate is unknown; give the import --fs, or fs in the manifest or .npz")
     if fs is not None and abs(rate - fs) > 0.01 * fs:
         raise InputError(f"{path}: its array fs says {rate:g} Hz but fs={fs:g} was given")
     with np.errstate(over="ignore"):  # beyond float32: infinite, which counts as missing

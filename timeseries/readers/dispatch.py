@@ -11,7 +11,7 @@ import numpy as np
 from counterpoint.common.errors import InputError
 from counterpoint.timeseries.preprocess import missing_as_nan
 from counterpoint.timeseries.readers.arrays import read_numpy
-from counterpoint.timeseries.readers.edf import read_edf
+from counterpoint.timeseries.readers.edf import BDF, read_edf
 from counterpoint.timeseries.readers.table import read_table
 from counterpoint.timeseries.readers.wfdb import read_wfdb
 from counterpoint.timeseries.record import Record
@@ -37,6 +37,8 @@ def read_record(path: Path | str, fs: float | None = None, row: int | None = Non
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES and path.with_name(path.name + ".hea").exists():
         path, suffix = path.with_name(path.name + ".hea"), ".hea"
+    if suffix == ".bdf":
+        raise InputError(f"{path}: {BDF}")
     if suffix not in SUFFIXES:
         raise InputError(f"{path}: no reader for {suffix or 'files without suffix'}; use one of {', '.join(SUFFIXES)}")
     if not path.is_file():

@@ -24,6 +24,7 @@ LONGEST_DAYS = 7  # a discontinuous file that spans more is laid out in memory m
 ANNOTATIONS = "EDF Annotations"
 _SLEEP_EDF = re.compile(r"(S[CT]\d{4}[A-Z])\w-PSG", re.IGNORECASE)
 _WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)  # of a signal's fields, in the header's order
+BDF = "a BDF file (24-bit samples), which is not read; convert it to EDF+"
 
 
 def read_edf(path: Path | str) -> Record:
@@ -77,7 +78,7 @@ def _read_header(path: Path) -> _Header:
         with path.open("rb") as file:
             head = file.read(256)
             if head[:1] == b"\xff" and head[1:8] == b"BIOSEMI":
-                raise InputError(f"{path}: a BDF file (24-bit samples), which is not read; convert it to EDF+")
+                raise InputError(f"{path}: {BDF}")
             header_bytes, records, signals = int(head[184:192]), int(head[236:244]), int(head[252:256])
             seconds = _number(head[244:252])
             table = file.read(256 * signals) if 0 < signals <= 9999 else b""
