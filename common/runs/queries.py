@@ -37,7 +37,8 @@ def samples_of_file(vertical: Vertical, system: Any, file: Path, modality: str) 
         raise InputError(f"{vertical.name} cannot read a file as a sample")
     with Isolated() as worker:
         try:
-            found = worker.call(resolve(vertical.query), require_file(file), modality, Known(system.config, system.assets))
+            known = Known(system.config, system.assets)
+            found = worker.call(resolve(vertical.query), require_file(file), modality, known)
         except InputError as error:
             said = str(error)
             raise InputError(said if file.name in said else f"{file}: {said}") from None
