@@ -27,6 +27,8 @@ def report(
     examples, collapse monitors, configuration and environment. With several runs, compare them: figures side by side
     and paired differences from the first run, sample by sample.
 
+    The vectors of another encoder need no RUN: see `report --embeddings --help`.
+
     Args:
         run: the run's folder.
         *others: further runs, compared with the first one.

@@ -28,6 +28,8 @@ def search(
     """Find the nearest neighbours of a sample (--id), of a file of your own (--file) or of a text (--text, where the
     vertical takes one, as graphs takes SMILES) among the embeddings of RUN.
 
+    The vectors of another encoder need no RUN: see `search --embeddings --help`.
+
     Args:
         run: the run's folder.
         id: the sample to start from.

@@ -65,14 +65,6 @@ def test_two_modalities_are_matched_by_id_and_retrieved(measured, tmp_path):
     assert found["retrieval embedding -> other (pool 20)"]["metrics"]["R@1"] == 1.0
 
 
-def test_what_embed_writes_is_read_as_it_is(run, cli):
-    assert cli("toy", "embed", run, "--columns", "label")[0] == 0
-    code, out, err = cli("toy", "evaluate", "--embeddings", run / "embeddings-test", "--bootstrap", 5)
-    assert code == 0, err
-    assert "no splits are given" in out
-    assert "retrieval" in out
-
-
 def test_what_is_missing_and_what_flatters_is_said(measured, tmp_path):
     np.save(tmp_path / "m.npy", Z)
     found = measured("--embeddings", tmp_path / "m.npy")
