@@ -140,3 +140,12 @@ def test_modalities_of_different_lengths(toy, cli, tmp_path):
     code, _, err = cli("toy", "evaluate", "--embeddings", tmp_path / "a.npy", tmp_path / "b.npy")
     assert code == 2
     assert "the modalities differ in length (a 60, b 50)" in err
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "search", "report"])
+def test_the_help_of_both_ways(toy, cli, verb, capsys):
+    for words, told in ((("--embeddings", "--help"), "--ids"), (("--help",), "--embeddings")):
+        with pytest.raises(SystemExit) as stop:
+            cli("toy", verb, *words)
+        assert stop.value.code == 0
+        assert told in capsys.readouterr().out
