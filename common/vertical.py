@@ -166,6 +166,8 @@ class Vertical:
             than one window gives all of its windows (samples, or a list under `windows`), and these vote in `search`.
         modality_of: `(file: Path) -> str | None`, the modality that a file's kind says, for `search --file` without
             `--source`.
+        caption: `(sample: dict, modality: str) -> str`, a sample in one line of the field's own text (the SMILES of a
+            molecule), for the neighbours that `search` lists.
         text: `(text: str, modality: str, system) -> dict | Samples`, a user's text (a SMILES string, a sentence) as one
             sample, for `search --text` and `evaluate --prompts`.
         checks: a mapping from the name of a check (`<system>-...`) to its `common.trainers.reproduce.Claim` and
@@ -189,4 +191,5 @@ class Vertical:
     query: Target | None = None
     modality_of: Target | None = None
     text: Target | None = None
+    caption: Target | None = None
     checks: Target | None = None

@@ -89,5 +89,6 @@ vertical = Vertical(
     gallery="counterpoint.graphs.gallery:picture",
     query="counterpoint.graphs.gallery:query",
     text="counterpoint.graphs.gallery:query_text",
+    caption="counterpoint.graphs.gallery:caption",
     checks="counterpoint.graphs.checks:CHECKS",
 )

@@ -93,6 +93,15 @@ def picture(sample: dict[str, Any], modality: str) -> Media | None:
     return Media(str(sample.get("id", "")), image=depiction(str(sample["smiles"])), caption=str(sample["smiles"]))
 
 
+def caption(sample: dict[str, Any], modality: str) -> str:
+    """A molecule's SMILES; empty for what is none.
+
+    >>> caption({"smiles": "CCO"}, "molecule")
+    'CCO'
+    """
+    return str(sample.get("smiles", ""))
+
+
 def query(file: Path, modality: str, system: Any) -> Samples:
     """A user's file of one molecule as a sample."""
     from counterpoint.graphs.molecules.reader import read_molecules

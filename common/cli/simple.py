@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 
 from counterpoint.common import runs
-from counterpoint.common.cli.options import call
+from counterpoint.common.cli.options import call, wants_help
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.lazy import resolve
 from counterpoint.common.output import Rows
@@ -40,8 +42,26 @@ def list_losses() -> Rows:
     return Rows(records, ("name", "paper", "needs"))
 
 
+def without_run(command: Call) -> bool:
+    """Whether vectors of any encoder are given (--embeddings) and no RUN: the first word is then an option."""
+    named = any(word.partition("=")[0] == "--embeddings" for word in command.argv)
+    return named and not _has_folder(command.argv)
+
+
+def _of_vectors(command: Call, function: Callable) -> int:
+    """Run a verb on vectors; `--embeddings --help` asks for its help."""
+    return call(command.program, function, ["--help"] if wants_help(command.argv) else command.argv)
+
+
+def _has_folder(argv: list[str]) -> bool:
+    """Whether a run's folder stands among the words."""
+    return any((Path(word) / "config.yaml").is_file() for word in argv)
+
+
 def evaluate(command: Call) -> int:
     """The figures of a checkpoint."""
+    if without_run(command):
+        return _of_vectors(command, runs.evaluate_embeddings)
     return call(command.program, runs.evaluate, command.argv, vertical=command.vertical)
 
 
@@ -52,11 +72,15 @@ def embed(command: Call) -> int:
 
 def search(command: Call) -> int:
     """Nearest neighbours of a sample, a file or a text."""
+    if without_run(command):
+        return _of_vectors(command, runs.search_embeddings)
     return call(command.program, runs.search, command.argv, vertical=command.vertical)
 
 
 def report(command: Call) -> int:
     """One HTML file that shows a run."""
+    if without_run(command):
+        return _of_vectors(command, runs.report_embeddings)
     return call(command.program, runs.report, command.argv, vertical=command.vertical)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import ndtr, stdtrit
 from torch import Tensor
 
+from counterpoint.common.metrics.inputs import accepts
 from counterpoint.common.metrics.result import Result
 
 Statistic = Callable[..., float]
@@ -67,6 +68,7 @@ def group_codes(groups: object | None, n: int) -> tuple[np.ndarray, int]:
     return codes, int(codes.max()) + 1
 
 
+@accepts(arrays=["values", "groups"])
 def bootstrap_interval(
     values: Tensor | np.ndarray | Sequence[float],
     groups: object | None = None,
@@ -116,6 +118,7 @@ def bootstrap_interval(
     return Interval(value, low, high, len(rows), count, level)
 
 
+@accepts(numbers=["columns"], arrays=["groups"])
 def bootstrap_columns(
     columns: dict[str, Tensor | np.ndarray],
     groups: object | None = None,
@@ -155,6 +158,7 @@ def bootstrap_columns(
     return result
 
 
+@accepts(numbers=["first", "second"], arrays=["groups"])
 def paired_difference(
     first: Tensor | np.ndarray | Sequence[float],
     second: Tensor | np.ndarray | Sequence[float],
@@ -188,6 +192,7 @@ def paired_difference(
     return PairedDifference(**fields, p_value=(1 + hits) / (1 + n))
 
 
+@accepts(numbers=["values"])
 def t_interval(values: Sequence[float] | np.ndarray | Tensor, *, level: float = 0.95) -> Interval:
     """Student's t interval of a mean of a few independent values, such as one figure per seed.
 
@@ -244,6 +249,7 @@ def _central(replicates: np.ndarray, level: float, groups: int, value: float) ->
     return max(min(low - bias, value), least), min(max(high - bias, value), most)
 
 
+@accepts(arrays=["groups"])
 def bootstrap_weights(
     statistic: Callable[[np.ndarray], dict[str, float]],
     rows: int,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_softmax
 
+from counterpoint.common.metrics.inputs import accepts
 from counterpoint.common.metrics.result import Result
 
 
@@ -20,6 +21,7 @@ class Calibration(Result):
     bins: list[dict[str, float]]
 
 
+@accepts(arrays=["probabilities", "codes"])
 def calibration(
     probabilities: np.ndarray, codes: np.ndarray, *, bins: int = 15, equal_mass: bool = False
 ) -> Calibration:
@@ -58,6 +60,7 @@ def calibration(
     return Calibration(round(float(ece), 12), float(((p - target) ** 2).sum(1).mean()), float(nll), rows)
 
 
+@accepts(arrays=["logits", "codes"])
 def fit_temperature(logits: np.ndarray, codes: np.ndarray) -> float:
     """The temperature that minimises the negative log-likelihood of softmax(logits / T) on held-out samples.
 

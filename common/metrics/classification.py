@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from counterpoint.common.metrics.bootstrap import Interval, bootstrap_weights
+from counterpoint.common.metrics.inputs import accepts
 from counterpoint.common.metrics.labels import LabelSet, one_hot
 from counterpoint.common.metrics.result import Result
 
@@ -39,6 +40,7 @@ class Scores(Result):
         return ", ".join(f"{k} {self.intervals[k]} (chance {self.chance[k]:.3g})" for k in self.metrics)
 
 
+@accepts(arrays=["probabilities", "groups", "learnt"])
 def score_classes(
     probabilities: np.ndarray,
     labels: LabelSet,
@@ -93,6 +95,7 @@ def score_classes(
     )  # fmt: skip
 
 
+@accepts(arrays=["probabilities", "groups"])
 def score_multilabel(
     probabilities: np.ndarray,
     labels: LabelSet,
@@ -133,6 +136,7 @@ def score_multilabel(
     )  # fmt: skip
 
 
+@accepts(numbers=["predicted", "target"], arrays=["groups"])
 def score_regression(
     predicted: np.ndarray,
     target: np.ndarray,
@@ -285,6 +289,7 @@ class _Ranked:
         return float(auroc), float(step_hits @ precision / hits[-1])
 
 
+@accepts(numbers=["scores"], arrays=["positive"])
 def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
     """Area under the ROC curve, ties counting one half.
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.metrics.bootstrap import Interval, t_interval
+from counterpoint.common.metrics.inputs import accepts
 from counterpoint.common.metrics.labels import LabelsLike, encode_labels
 from counterpoint.common.metrics.result import Result, features
 
@@ -30,6 +31,7 @@ class Clustering(Result):
     chance_accuracy: float
 
 
+@accepts(arrays=["clusters", "codes"])
 def hungarian_accuracy(clusters: np.ndarray, codes: np.ndarray) -> tuple[float, np.ndarray]:
     """Best share of samples whose cluster is matched to their class, and which samples those are.
 
@@ -48,6 +50,7 @@ def hungarian_accuracy(clusters: np.ndarray, codes: np.ndarray) -> tuple[float, 
     return float(right.mean()), right
 
 
+@accepts(matrices=["z"])
 def cluster(
     z: Float[Tensor, "n dim"],
     labels: LabelsLike,

@@ -10,6 +10,7 @@ import numpy as np
 from counterpoint.common.metrics.bootstrap import PairedDifference, paired_difference
 from counterpoint.common.metrics.classification import Scores
 from counterpoint.common.metrics.evaluate import Evaluation
+from counterpoint.common.metrics.inputs import accepts
 from counterpoint.common.metrics.knn import KNN
 from counterpoint.common.metrics.probe import Probe
 from counterpoint.common.metrics.result import Result
@@ -49,6 +50,7 @@ class Comparison(Result):
         return {**super().as_dict(), "verdict": self.verdict}
 
 
+@accepts(arrays=["groups"])
 def compare_evaluations(
     first: Evaluation,
     second: Evaluation,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from counterpoint.common.metrics.bootstrap import group_codes
+from counterpoint.common.metrics.inputs import accepts, as_list
 from counterpoint.common.metrics.labels import LabelsLike
 from counterpoint.common.metrics.result import Result
 
@@ -36,7 +37,7 @@ def shuffle_labels(labels: LabelsLike, groups: object | None, rng: np.random.Gen
     >>> shuffle_labels(["a", "a", "b"], ["p", "p", "q"], np.random.default_rng(3))
     ['b', 'b', 'a']
     """
-    values = _list(labels)
+    values = as_list(labels)
     codes, count = group_codes(groups, len(values))
     first = [values[i] for i in np.unique(codes, return_index=True)[1]]
     if groups is None or not all(_same(values[i], first[g]) for i, g in enumerate(codes)):
@@ -45,6 +46,7 @@ def shuffle_labels(labels: LabelsLike, groups: object | None, rng: np.random.Gen
     return [dealt[g] for g in codes]
 
 
+@accepts(arrays=["groups"])
 def shuffled_control(
     score: Callable[[list], float],
     labels: LabelsLike,
@@ -61,7 +63,7 @@ def shuffled_control(
         chance: what the figure should be when labels mean nothing (0.5 for AUROC, 1/classes for balanced accuracy).
     """
     rng = np.random.default_rng(seed)
-    real = float(score(_list(labels)))
+    real = float(score(as_list(labels)))
     shuffled = np.array([float(score(shuffle_labels(labels, groups, rng))) for _ in range(repeats)])
     low, high = np.quantile(shuffled, [0.025, 0.975])
     # With few repeats the quantiles are nearly the extremes; the mean's own error is the sharper test.
@@ -69,11 +71,6 @@ def shuffled_control(
     leak = not low <= chance <= high and abs(shuffled.mean() - chance) > error
     p = (1 + int((shuffled >= real).sum())) / (1 + repeats)
     return Control(real, float(shuffled.mean()), float(low), float(high), chance, p, bool(leak), shuffled)
-
-
-def _list(labels: LabelsLike) -> list:
-    """Plain values: elements of a tensor would be compared by identity."""
-    return labels.tolist() if hasattr(labels, "tolist") else list(labels)  # type: ignore[call-overload]
 
 
 def _same(a: object, b: object) -> bool:

@@ -7,8 +7,10 @@ from jaxtyping import Int
 
 from counterpoint.common.metrics.bootstrap import bootstrap_weights
 from counterpoint.common.metrics.classification import Scores, confusion_figures
+from counterpoint.common.metrics.inputs import accepts
 
 
+@accepts(arrays=["confusions", "groups"])
 def score_dense(
     confusions: Int[np.ndarray, "samples classes classes"],
     classes: tuple[str, ...],

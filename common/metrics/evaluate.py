@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from counterpoint.common.metrics import protocols as _protocols  # noqa: F401  (fills the table)
+from counterpoint.common.metrics.inputs import as_array, as_list, as_table
 from counterpoint.common.metrics.labels import LabelsLike, defines_groups
 from counterpoint.common.metrics.registry import PROTOCOLS, Context, Split
 from counterpoint.common.metrics.result import Result, features, plain
@@ -135,7 +136,7 @@ def evaluate(
         skipped=skipped,
         task=task,
         samples={n: s.rows for n, s in splits.items()},
-        groups={n: s.rows if s.groups is None else len(set(_names(s.groups))) for n, s in splits.items()},
+        groups={n: s.rows if s.groups is None else len(set(as_list(s.groups))) for n, s in splits.items()},
         data_hash={n: s.digest() for n, s in splits.items()},
         seed=seed,
         bootstrap=n_boot,
@@ -153,8 +154,8 @@ def _check_split(name: str, split: Split) -> None:
         if len(z) != split.rows:
             raise ValueError(f"{where}: {len(z)} rows, but {split.rows} in the first modality; rows belong together")
     for kind, values in (("labels", split.labels), ("groups", split.groups)):
-        if values is not None and len(values) != split.rows:  # type: ignore[arg-type]
-            raise ValueError(f"{name}: {len(values)} {kind} for {split.rows} samples")  # type: ignore[arg-type]
+        if values is not None and len(as_array(values)) != split.rows:
+            raise ValueError(f"{name}: {len(as_list(values))} {kind} for {split.rows} samples")
 
 
 def _no_target(c: Context) -> str:
@@ -164,7 +165,7 @@ def _no_target(c: Context) -> str:
     splits = [s for s in (c.test, c.train, c.val) if s is not None and s.labels is not None]
     if any(s.groups is None for s in splits):
         return ""
-    labels, groups = ([x for s in splits for x in _names(getattr(s, what))] for what in ("labels", "groups"))
+    labels, groups = ([x for s in splits for x in as_list(getattr(s, what))] for what in ("labels", "groups"))
     if not defines_groups(labels, groups):
         return ""
     return "the label is another name of the groups: no sample of another group carries it, so it is no target"
@@ -194,19 +195,14 @@ def task_of(labels: LabelsLike | None) -> str:
     """
     if labels is None:
         return "unlabelled"
-    array = labels.cpu().numpy() if isinstance(labels, Tensor) else labels
-    if isinstance(array, np.ndarray) and array.ndim == 2:
+    if as_table(labels) is not None:
         return "multilabel"
-    values = np.asarray(array)
+    values = as_array(labels)
     if values.dtype.kind == "O":  # numbers among which some are missing
-        known = [v for v in values.tolist() if v is not None]
+        known = [v for v in as_list(values) if v is not None]
         values = np.asarray(known) if all(isinstance(v, int | float) for v in known) else values
     if values.dtype.kind == "f":
         finite = values[np.isfinite(values)]
         if len(np.unique(finite)) > 20 and not np.array_equal(finite, np.round(finite)):
             return "regression"
     return "classification"
-
-
-def _names(values: object) -> list:
-    return values.tolist() if hasattr(values, "tolist") else list(values)  # type: ignore[call-overload]

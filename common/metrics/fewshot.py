@@ -12,12 +12,14 @@ from torch import Tensor
 
 from counterpoint.common.metrics.bootstrap import Interval, group_codes, t_interval
 from counterpoint.common.metrics.classification import Scores, score_classes
+from counterpoint.common.metrics.inputs import accepts
 from counterpoint.common.metrics.knn import knn
 from counterpoint.common.metrics.labels import LabelsLike, encode_labels, take
 from counterpoint.common.metrics.probe import logistic_probe
 from counterpoint.common.metrics.result import Result, features
 
 
+@accepts(matrices=["train", "test"], arrays=["groups"])
 def simpleshot(
     train: Float[Tensor, "n dim"],
     train_labels: LabelsLike,
@@ -75,6 +77,7 @@ class Episodes(Result):
     per_episode: np.ndarray = field(metadata={"json": False})
 
 
+@accepts(matrices=["z"], arrays=["groups"])
 def few_shot(
     z: Float[Tensor, "n dim"],
     labels: LabelsLike,
@@ -185,6 +188,7 @@ def nested_subset(
     return subsets
 
 
+@accepts(matrices=["train", "test"], arrays=["train_groups"])
 def label_efficiency(
     train: Float[Tensor, "n dim"],
     train_labels: LabelsLike,

@@ -13,6 +13,7 @@ from torch import Tensor
 from counterpoint.common.kernels import SameLabel, topk_scores
 from counterpoint.common.metrics.bootstrap import group_codes
 from counterpoint.common.metrics.classification import Scores, score_classes, score_multilabel
+from counterpoint.common.metrics.inputs import accepts
 from counterpoint.common.metrics.labels import LabelsLike, encode_labels, one_hot, take
 from counterpoint.common.metrics.result import Result, features
 
@@ -39,6 +40,7 @@ class KNN(Result):
         return self.by_k[self.k]
 
 
+@accepts(matrices=["train", "test"], arrays=["groups"])
 def knn(
     train: Float[Tensor, "n dim"],
     train_labels: LabelsLike,

@@ -14,12 +14,14 @@ from torch import Tensor
 
 from counterpoint.common.kernels import Self, contrast_stats
 from counterpoint.common.metrics.bootstrap import group_codes
-from counterpoint.common.metrics.result import Result, as_matrix, features
+from counterpoint.common.metrics.inputs import accepts
+from counterpoint.common.metrics.result import Result, features
 
 # 1 - cosine of two vectors this far apart, relative to their length, is a few roundings of single precision.
 COLLAPSED = 1e-3
 
 
+@accepts(matrices=["z"])
 def singular_values(z: Float[Tensor, "n dim"], *, center: bool = False) -> Float[Tensor, rank]:
     """Singular values of the feature matrix in float64, largest first (min(n, dim) of them)."""
     z = features("z", z).double()
@@ -28,6 +30,7 @@ def singular_values(z: Float[Tensor, "n dim"], *, center: bool = False) -> Float
     return torch.linalg.svdvals(torch.linalg.qr(z, mode="r").R if z.shape[0] > z.shape[1] else z)
 
 
+@accepts(matrices=["spectrum"])
 def entropy_rank(spectrum: Float[Tensor, rank], *, eps: float = 0.0) -> float:
     """exp of the entropy of a non-negative spectrum scaled to sum one: how many values it "really" has.
 
@@ -40,6 +43,7 @@ def entropy_rank(spectrum: Float[Tensor, rank], *, eps: float = 0.0) -> float:
     return float(torch.special.entr(spectrum.double() / total + eps).sum().exp())
 
 
+@accepts(matrices=["z"])
 def rankme(z: Float[Tensor, "n dim"], *, eps: float = 0.0) -> float:
     r"""RankMe: effective rank by the entropy of the singular values (not of their squares, and not centred).
 
@@ -59,6 +63,7 @@ def rankme(z: Float[Tensor, "n dim"], *, eps: float = 0.0) -> float:
     return entropy_rank(singular_values(z), eps=eps)
 
 
+@accepts(matrices=["gram"])
 def rankme_from_gram(gram: Float[Tensor, "dim dim"]) -> float:
     """RankMe from Z^T Z summed over batches and processes: exact for any n without keeping a feature.
 
@@ -69,11 +74,13 @@ def rankme_from_gram(gram: Float[Tensor, "dim dim"]) -> float:
     return entropy_rank(torch.linalg.eigvalsh(gram.double()).clamp_min(0).sqrt())
 
 
+@accepts(matrices=["z"])
 def covariance_rank(z: Float[Tensor, "n dim"]) -> float:
     """Effective rank of the centred covariance (entropy of its eigenvalues): smaller than RankMe on the same data."""
     return entropy_rank(singular_values(z, center=True) ** 2)
 
 
+@accepts(matrices=["z"])
 def stable_rank(z: Float[Tensor, "n dim"]) -> float:
     """||Z||_F^2 / ||Z||_2^2: dominated by the largest direction, insensitive to small ones.
 
@@ -84,12 +91,14 @@ def stable_rank(z: Float[Tensor, "n dim"]) -> float:
     return float(energy.sum() / energy[0]) if energy[0] > 0 else 1.0
 
 
+@accepts(matrices=["z"])
 def nesum(z: Float[Tensor, "n dim"]) -> float:
     """Sum of covariance eigenvalues over the largest one (centred twin of the stable rank)."""
     energy = singular_values(z, center=True) ** 2
     return float(energy.sum() / energy[0]) if energy[0] > 0 else 1.0
 
 
+@accepts(matrices=["z"])
 def alpha_req(z: Float[Tensor, "n dim"], *, first: int = 1, last: int | None = None) -> float:
     r"""Decay exponent of the covariance spectrum: least-squares slope of :math:`\ln\lambda_k \approx c - \alpha\ln k`.
 
@@ -110,6 +119,7 @@ def alpha_req(z: Float[Tensor, "n dim"], *, first: int = 1, last: int | None = N
     return float(-(x @ (y - y.mean())) / (x @ x))
 
 
+@accepts(matrices=["views"])
 def lidar(views: Float[Tensor, "n views dim"], *, delta: float = 1e-4) -> float:
     r"""LiDAR: effective rank of the discriminant matrix in which each sample, seen in several views, is a class.
 
@@ -132,6 +142,7 @@ def lidar(views: Float[Tensor, "n views dim"], *, delta: float = 1e-4) -> float:
     return entropy_rank(torch.linalg.svdvals(whitened) ** 2)
 
 
+@accepts(matrices=["za", "zb"])
 def alignment(
     za: Float[Tensor, "n dim"], zb: Float[Tensor, "n dim"], *, alpha: float = 2.0, normalize: bool = True
 ) -> float:
@@ -148,6 +159,7 @@ def alignment(
     return float((za - zb).double().norm(dim=1).pow(alpha).mean())
 
 
+@accepts(matrices=["z"])
 def uniformity(z: Float[Tensor, "n dim"], *, t: float = 2.0) -> float:
     r"""log of the mean Gaussian potential :math:`\ln E_{i \ne j}\,e^{-t\lVert z_i-z_j\rVert^2}` of normalised features.
 
@@ -168,6 +180,7 @@ def uniformity(z: Float[Tensor, "n dim"], *, t: float = 2.0) -> float:
     return float(torch.logsumexp(rows.double().flatten(), 0) - torch.tensor(float(n) * (n - 1)).double().log() - 2 * t)
 
 
+@accepts(matrices=["z"])
 def std_of_normalized(z: Float[Tensor, "n dim"]) -> float:
     """Mean over dimensions of the standard deviation of normalised features: 1/sqrt(dim) when spread, 0 collapsed.
 
@@ -177,6 +190,7 @@ def std_of_normalized(z: Float[Tensor, "n dim"]) -> float:
     return float(features("z", z, normalize=True).double().std(0, correction=0).mean())
 
 
+@accepts(matrices=["z"])
 def relative_spread(z: Float[Tensor, "n dim"]) -> float:
     """Length of the features around their mean over their length: 0 when all are one vector, about 1 when centred.
 
@@ -188,6 +202,7 @@ def relative_spread(z: Float[Tensor, "n dim"]) -> float:
     return (float((z - z.mean(0)).square().sum()) / total) ** 0.5 if total > 0 else 0.0
 
 
+@accepts(matrices=["z"])
 def mean_cosine(z: Float[Tensor, "n dim"]) -> float:
     """Mean cosine between different samples (the cone effect): 0 when spread, 1 collapsed. Linear in n.
 
@@ -199,6 +214,7 @@ def mean_cosine(z: Float[Tensor, "n dim"]) -> float:
     return float((z.sum(0).square().sum() - z.square().sum()) / (n * (n - 1))) if n > 1 else 1.0
 
 
+@accepts(matrices=["za", "zb"])
 def modality_gap(za: Float[Tensor, "n dim"], zb: Float[Tensor, "m dim"]) -> float:
     """Distance between the centres of the two modalities' normalised features.
 
@@ -209,7 +225,8 @@ def modality_gap(za: Float[Tensor, "n dim"], zb: Float[Tensor, "m dim"]) -> floa
     return float((za.mean(0) - zb.mean(0)).norm())
 
 
-def tolerance(z: Float[Tensor, "n dim"], labels: Tensor) -> float:
+@accepts(matrices=["z"], arrays=["labels"])
+def tolerance(z: Float[Tensor, "n dim"], labels: object) -> float:
     """Mean cosine between different samples of one class: how much semantic closeness survives uniformity.
 
     Our reading: the expectation is taken over pairs of equal label. Linear in n through class sums.
@@ -257,12 +274,13 @@ class LabelFree(Result):
         return self.n > 1 and self.spread < COLLAPSED
 
 
+@accepts(matrices=["z", "paired", "views"], arrays=["labels"])
 def label_free(
     z: Float[Tensor, "n dim"],
     paired: Float[Tensor, "n dim"] | None = None,
     *,
     views: Float[Tensor, "m views dim"] | None = None,
-    labels: Tensor | None = None,
+    labels: object | None = None,
     max_rows: int = 25_600,
     seed: int = 0,
 ) -> LabelFree:
@@ -271,7 +289,6 @@ def label_free(
     >>> label_free(torch.eye(4)).notes
     ['RankMe is biased low: 4 samples for 4 dimensions; use at least 32']
     """
-    z, paired = as_matrix(z), None if paired is None else as_matrix(paired)
     n, dim = z.shape
     notes = []
     if n < 8 * dim:
@@ -280,7 +297,7 @@ def label_free(
         keep = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:max_rows].to(z.device)
         notes.append(f"{max_rows} of {n} samples drawn with seed {seed}")
         z, paired = z[keep], None if paired is None else paired[keep]
-        labels = None if labels is None else torch.as_tensor(labels)[keep.to(torch.as_tensor(labels).device)]
+        labels = None if labels is None else labels[keep.cpu().numpy()]
     spread = relative_spread(z)
     if len(z) > 1 and spread < COLLAPSED:
         what = "zero" if not bool(z.any()) else "one and the same vector"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoint.common.metrics.result import as_matrix
+from counterpoint.common.metrics.inputs import as_list, as_matrix, as_table
 
-LabelsLike = object  # sequence of str/int/None, int tensor, or [n, classes] matrix of 0/1/NaN
+# One str, int or None a row, or a [n, classes] matrix of 0/1/NaN: in lists, tensors, arrays, columns of tables.
+LabelsLike = object
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def class_names(labels: LabelsLike) -> list[str]:
     return ["" if value is None else str(value) for value in _list(labels)]
 
 
-def defines_groups(labels: LabelsLike, groups: Sequence[object]) -> bool:
+def defines_groups(labels: LabelsLike, groups: object) -> bool:
     """Whether a label is a name of the groups: one value in each group, and another one in every other group.
 
     No sample of another group can then carry a sample's label: nothing can be learnt from some groups and scored on
@@ -79,13 +79,9 @@ def defines_groups(labels: LabelsLike, groups: Sequence[object]) -> bool:
     >>> defines_groups(["x", "x", "y"], ["ann", "ann", "bob"]), defines_groups(["x", "y", "y"], ["a", "b", "c"])
     (True, False)
     """
-    pairs = {(c, g) for c, g in zip(class_names(labels), _plain_list(groups)) if c}
+    pairs = {(c, g) for c, g in zip(class_names(labels), as_list(groups)) if c}
     classes, units = {c for c, _ in pairs}, {g for _, g in pairs}
     return len(pairs) == len(classes) == len(units) > 1
-
-
-def _plain_list(values: object) -> list:
-    return values.tolist() if hasattr(values, "tolist") else list(values)  # type: ignore[call-overload]
 
 
 def one_hot(labels: LabelSet) -> np.ndarray:
@@ -99,8 +95,8 @@ def one_hot(labels: LabelSet) -> np.ndarray:
 
 
 def _matrix(labels: LabelsLike) -> np.ndarray | None:
-    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else labels
-    if not isinstance(array, np.ndarray) or array.ndim != 2:
+    array = as_table(labels)
+    if array is None:
         return None
     matrix = array.astype(np.float64)
     odd = np.isfinite(matrix) & (matrix != 0) & (matrix != 1) | np.isinf(matrix)
@@ -110,9 +106,7 @@ def _matrix(labels: LabelsLike) -> np.ndarray | None:
 
 
 def _list(labels: LabelsLike) -> list:
-    values = _plain_list(labels)
-    values = [v.item() if isinstance(v, Tensor | np.generic) else v for v in values]  # compare by value, not identity
-    return [None if _missing(v) else _plain(v) for v in values]
+    return [None if _missing(v) else _plain(v) for v in as_list(labels)]  # compared by value, not by identity
 
 
 def _missing(label: object) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from counterpoint.common.metrics.calibration import Calibration, calibration
 from counterpoint.common.metrics.classification import Scores, score_classes, score_multilabel, score_regression
+from counterpoint.common.metrics.inputs import accepts
 from counterpoint.common.metrics.labels import LabelsLike, encode_labels
 from counterpoint.common.metrics.result import Result, features
 
@@ -47,6 +48,7 @@ class Probe(Result):
     calibration: Calibration | None = None
 
 
+@accepts(matrices=["train", "test", "val"], arrays=["groups", "train_groups"])
 def logistic_probe(
     train: Float[Tensor, "n dim"],
     train_labels: LabelsLike,
@@ -127,6 +129,11 @@ def logistic_probe(
     return Probe(scores, best, chosen_on, grid if splits else {}, edge, len(x), *model.linear(), p, said)
 
 
+@accepts(
+    matrices=["train", "test", "val"],
+    numbers=["train_targets", "test_targets", "val_targets"],
+    arrays=["groups", "train_groups"],
+)
 def ridge_probe(
     train: Float[Tensor, "n dim"],
     train_targets: object,

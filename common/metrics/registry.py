@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from counterpoint.common.metrics.inputs import as_list, as_matrix, as_table
 from counterpoint.common.metrics.labels import LabelsLike
-from counterpoint.common.metrics.result import Result, as_matrix
+from counterpoint.common.metrics.result import Result
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,10 @@ class Split:
     """Features of one split: one matrix, or one per modality with rows belonging together.
 
     Attributes:
-        features: [n, dim] or {modality: [n, dim]}; tensors, arrays, lists, or columns that hold one vector a row.
+        features: [n, dim] or {modality: [n, dim]}; tensors, arrays, lists, columns of pandas or Arrow that hold one
+            vector a row, `.parquet` and `.npy` files.
         labels: class per row, or [n, classes] 0/1/NaN matrix, or numbers when the task is regression; None without.
+            As `groups`, in anything that holds one value a row.
         groups: resampling unit of each row (patient, scene, piece).
         views: {modality: [n, views, dim]} for LiDAR.
     """
@@ -46,7 +49,8 @@ class Split:
             seen.update(f"{name}{tuple(z.shape)}".encode())
             seen.update(np.ascontiguousarray(z.detach().cpu().float().numpy()).tobytes())
         for extra in (self.labels, self.groups):
-            values = extra.tolist() if hasattr(extra, "tolist") else extra
+            matrix = None if extra is None else as_table(extra)
+            values = extra if extra is None else as_list(extra) if matrix is None else matrix.tolist()
             seen.update(json.dumps(values, default=str).encode())
         return seen.hexdigest()
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from counterpoint.common.metrics.inputs import as_matrix
+
 
 class Result:
     """Mixin for result dataclasses: `as_dict()` gives plain numbers, without fields marked `metadata={"json": False}`.
@@ -59,21 +61,7 @@ def plain(value: object) -> object:
     return value
 
 
-def as_matrix(z: object) -> Tensor:
-    """Features as a tensor: from a tensor, an array, nested lists, a table, or a column that holds one vector a row.
-
-    >>> as_matrix([[1.0, 2.0]]).shape, as_matrix(np.ones((3, 2))).shape
-    (torch.Size([1, 2]), torch.Size([3, 2]))
-    """
-    if isinstance(z, Tensor):
-        return z
-    array = np.asarray(z)
-    if array.dtype == object:  # a column of vectors, as Parquet gives it
-        array = np.stack([np.asarray(row, dtype=np.float64) for row in array])
-    return torch.from_numpy(np.array(array))
-
-
-def features(name: str, z: Tensor, *, normalize: bool = False) -> Tensor:
+def features(name: str, z: object, *, normalize: bool = False) -> Tensor:
     """Check one feature matrix and bring it to at least float32; `normalize` scales its rows to length one.
 
     Metrics refuse NaN and infinity outright: comparisons with NaN are false, so a broken encoder would rank first.

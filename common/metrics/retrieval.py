@@ -12,6 +12,7 @@ from torch import Tensor
 
 from counterpoint.common.metrics.bootstrap import Interval, bootstrap_columns
 from counterpoint.common.metrics.chance import chance_levels
+from counterpoint.common.metrics.inputs import accepts, as_array, as_list
 from counterpoint.common.metrics.labels import encode_labels
 from counterpoint.common.metrics.ranking import Places, SortedRanks, paired_ranks, score_tiles, tie_tolerance
 from counterpoint.common.metrics.result import Result, features
@@ -74,11 +75,12 @@ class Retrieval(Result):
         return {f"{r.name} (pool {r.pool})": r.as_dict() for r in (self.a_to_b, self.b_to_a)}
 
 
+@accepts(matrices=["qa", "kb"], arrays=["groups", "groups_b"])
 def retrieval(
     qa: Float[Tensor, "n dim"],
     kb: Float[Tensor, "m dim"],
     *,
-    relevant: Truth = None,
+    relevant: object = None,
     ks: Sequence[int] = (1, 5, 10),
     groups: object | None = None,
     groups_b: object | None = None,
@@ -91,7 +93,7 @@ def retrieval(
 
     Args:
         qa, kb: embeddings of the two modalities; cosine similarity unless `normalize=False` (then inner product).
-        relevant: the truth. None: row i belongs to row i. An int tensor [n]: query i's one key. A pair of label
+        relevant: the truth. None: row i belongs to row i. [n] integers: query i's one key. A pair of label
             sequences (of qa's rows, of kb's rows): every key of the same label (captions of an image, sections of a
             piece); rows without a label (None, NaN, "") belong to nothing. A bool matrix [n, m] for anything else.
         ks: cut-offs.
@@ -110,6 +112,7 @@ def retrieval(
     (0.125, 0.125, 4.5, 4.5)
     """
     qa, kb = _pair(qa, kb, normalize)
+    relevant = _truth(relevant)
     _check_cuts(ks)
     options = {"ks": tuple(ks), "n_boot": n_boot, "seed": seed}
     ab, ba = f"{names[0]} -> {names[1]}", f"{names[1]} -> {names[0]}"
@@ -129,11 +132,12 @@ def retrieval(
     )
 
 
+@accepts(matrices=["q", "k"], arrays=["groups"])
 def rank_queries(
     q: Float[Tensor, "n dim"],
     k: Float[Tensor, "m dim"],
     *,
-    relevant: Truth = None,
+    relevant: object = None,
     exclude_self: bool = False,
     ks: Sequence[int] = (1, 5, 10),
     groups: object | None = None,
@@ -153,6 +157,7 @@ def rank_queries(
     (2, 1, 2, 1.0)
     """
     q, k = _pair(q, k, normalize)
+    relevant = _truth(relevant)
     _check_cuts(ks)
     options = {"ks": tuple(ks), "n_boot": n_boot, "seed": seed}
     if exclude_self:
@@ -209,7 +214,7 @@ def _truth_rows(relevant: Truth, n: int, m: int, device: torch.device):
         _check_target(relevant, n, m)
         relevant = (relevant, torch.arange(m))
     if isinstance(relevant, tuple):
-        a, b = list(map(_names, relevant))
+        a, b = list(map(as_list, relevant))
         if (len(a), len(b)) != (n, m):
             raise ValueError(f"relevant labels must be {n} and {m} long, got {len(a)} and {len(b)}")
         code = torch.as_tensor(np.concatenate([s.codes for s in encode_labels(a, b)]), device=device)
@@ -219,8 +224,12 @@ def _truth_rows(relevant: Truth, n: int, m: int, device: torch.device):
     return lambda rows: relevant[rows].to(device)
 
 
-def _names(labels: object) -> list:
-    return labels.tolist() if hasattr(labels, "tolist") else list(labels)  # type: ignore[call-overload]
+def _truth(relevant: object) -> Truth:
+    """The truth as a tensor, or as two columns of labels, whatever held it."""
+    pair = isinstance(relevant, tuple) and len(relevant) == 2 and not isinstance(relevant[0], int | np.integer)
+    if relevant is None or isinstance(relevant, Tensor) or pair:
+        return relevant
+    return torch.as_tensor(as_array(relevant))
 
 
 def _from_places(
@@ -268,7 +277,7 @@ def _many_to_many(
     per_query["mean_rank"] = ranks
     pool, left_out = len(k) - int(exclude_self), len(q) - len(rows)
     if groups is not None:
-        names = _names(groups)
+        names = as_list(groups)
         if len(names) != len(q):
             raise ValueError(f"groups must name one group for each of the {len(q)} queries, got {len(names)}")
         groups = [names[i] for i in rows.tolist()]

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.kernels import Self, topk_scores
+from counterpoint.common.metrics.inputs import accepts
 from counterpoint.common.metrics.result import Result, features
 
 
@@ -22,6 +23,7 @@ def _both(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return features("x", x).double(), features("y", y).double()
 
 
+@accepts(matrices=["x", "y"])
 def cka(x: Float[Tensor, "n p"], y: Float[Tensor, "n q"], *, debiased: bool = True) -> float:
     r"""Linear centred kernel alignment; debiased by default (unbiased HSIC), so that 0 is chance at any n and dim.
 
@@ -53,6 +55,7 @@ def _unbiased_hsic(x: Tensor, y: Tensor) -> Tensor:
     return (trace + corner - 2 / (n - 2) * (rows_x * rows_y).sum()) / (n * (n - 3))
 
 
+@accepts(matrices=["x", "y"])
 def mutual_knn(x: Float[Tensor, "n p"], y: Float[Tensor, "n q"], *, k: int = 10) -> float:
     """Mean share of the k nearest neighbours (cosine) that two representations have in common; chance is k / (n - 1).
 
@@ -97,6 +100,7 @@ class CCA(Result):
         return (y.double() - self.mean_y) @ self.map_y
 
 
+@accepts(matrices=["x", "y"])
 def cca(x: Float[Tensor, "n p"], y: Float[Tensor, "n q"], *, components: int | None = None, ridge: float = 0.0) -> CCA:
     r"""Canonical correlation analysis: singular values of :math:`C_{xx}^{-1/2} C_{xy} C_{yy}^{-1/2}`.
 
@@ -124,6 +128,7 @@ def _inverse_root(z: Tensor, ridge: float) -> Tensor:
     return (vectors[:, keep] * values[keep].rsqrt()) @ vectors[:, keep].T
 
 
+@accepts(matrices=["layers_x", "layers_y"])
 def layer_grid(
     layers_x: Mapping[str, Tensor], layers_y: Mapping[str, Tensor], measure: Callable[..., float] = mutual_knn
 ) -> dict[str, dict[str, float]]:

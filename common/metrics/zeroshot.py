@@ -10,10 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.metrics.classification import Scores, score_classes
+from counterpoint.common.metrics.inputs import accepts
 from counterpoint.common.metrics.labels import LabelSet, LabelsLike, encode_labels
 from counterpoint.common.metrics.result import features
 
 
+@accepts(matrices=["prompts"])
 def prompt_ensemble(prompts: Float[Tensor, "prompts dim"]) -> Float[Tensor, dim]:
     """One class vector: every description normalised, averaged, normalised again.
 
@@ -26,6 +28,7 @@ def prompt_ensemble(prompts: Float[Tensor, "prompts dim"]) -> Float[Tensor, dim]
     return torch.nn.functional.normalize(mean, dim=0)
 
 
+@accepts(matrices=["z", "descriptions"], arrays=["groups"])
 def zero_shot(
     z: Float[Tensor, "n dim"],
     labels: LabelsLike,

@@ -14,9 +14,12 @@ _EXPORTS = {
     "curate": f"{_BASE}.curation",
     "embed": f"{_BASE}.embedding",
     "evaluate": f"{_BASE}.evaluation",
+    "evaluate_embeddings": f"{_BASE}.foreign",
     "export": f"{_BASE}.exports",
     "report": f"{_BASE}.reporting",
+    "report_embeddings": f"{_BASE}.foreign",
     "search": f"{_BASE}.searching",
+    "search_embeddings": f"{_BASE}.foreign",
 }
 
 __all__ = [*_EXPORTS]

@@ -33,7 +33,8 @@ def evaluate(
     vertical: Vertical | None = None,
 ) -> Outcome:
     """Evaluate the checkpoint of RUN with every protocol its data allow: retrieval between modalities in both
-    directions, label-free measures, probes and neighbours where there are labels, and the system's own.
+    directions, label-free measures, probes and neighbours where there are labels, and the system's own. The vectors of
+    another encoder need no RUN: see `evaluate --embeddings --help`.
 
     Args:
         run: the run's folder.

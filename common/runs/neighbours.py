@@ -37,6 +37,7 @@ class Neighbours:
     pool: int
     sample: dict[str, Any] | None = None
     synthetic: str = ""
+    captions: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The figures."""
@@ -44,6 +45,8 @@ class Neighbours:
             {"rank": rank, "id": name, "group": group, "cosine": score}
             for rank, (name, group, score) in enumerate(zip(self.ids, self.groups, self.scores), start=1)
         ]
+        for hit, caption in zip(hits, self.captions):
+            hit["what"] = caption
         asked = {"query": self.query, "source": self.source, "to": self.to, "pool": self.pool}
         return {**asked, "synthetic": self.synthetic, "neighbours": hits}
 
@@ -51,10 +54,11 @@ class Neighbours:
     def lines(self) -> list[str]:
         """The same in words."""
         hits = self.as_dict()["neighbours"]
-        rows = [(str(h["rank"]), f"{h['cosine']:.4f}", h["id"], h["group"]) for h in hits]
+        more = ("what",) if self.captions else ()
+        rows = [(str(h["rank"]), f"{h['cosine']:.4f}", h["id"], h["group"], *(h[m] for m in more)) for h in hits]
         head = [f"{self.source} of {self.query} -> {self.to}, pool of {self.pool}"]
         head += [f"SYNTHETIC data: {self.synthetic}"] if self.synthetic else []
-        return [*head, "", *table(("rank", "cosine", "id", "group"), rows)]
+        return [*head, "", *table(("rank", "cosine", "id", "group", *more), rows)]
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,13 @@ class Question:
             pool=len(store) - (id is not None and source == to),
             sample=None if samples is None else samples[len(samples) // 2],
             synthetic=self.dataset.synthetic,
+            captions=tuple(self.caption(place, to) for place in places) if self.vertical.caption else (),
         )
+
+    def caption(self, place: int, modality: str) -> str:
+        """One stored sample in one line of the field's own text."""
+        rows = self.store.frame["sample"].tolist()
+        return resolve(self.vertical.caption)(self.dataset[rows[place]], modality)
 
     def picture(self, place: int, modality: str) -> Media:
         """One stored sample in the field's own picture."""

@@ -24,7 +24,25 @@ def fill(
 ) -> None:
     """Add a run's sections to a `Report`: figures, curves, map, gallery, monitors, configuration."""
     page.section("Figures")
-    if encoded.label is not None:
+    fill_figures(page, evaluation, labelled=encoded.label is not None)
+    if series := curves(run):
+        page.section("Training")
+        for title, lines in series.items():
+            page.curves(title, lines)
+    page.section("Embedding map")
+    add_map(page, encoded)
+    if vertical.gallery is not None:
+        add_gallery(page, vertical, encoded, examples, seed)
+    fill_monitors(page, evaluation)
+    page.section("Configuration")
+    for file in ("config.yaml", "environment.json"):
+        if (run / file).is_file():
+            page.config(file, (run / file).read_text(encoding="utf-8"))
+
+
+def fill_figures(page: Report, evaluation: Evaluation, *, labelled: bool) -> None:
+    """Cards, retrieval tables, all other figures, and what to distrust about them."""
+    if labelled:
         labelled_cards(page, evaluation)
     for result in evaluation.results.values():
         if isinstance(result, RetrievalResult):
@@ -39,22 +57,14 @@ def fill(
     for name, note in evaluation.notes():
         if not isinstance(evaluation.results[name], LabelFree):  # which shows its own
             page.text(f"{name}: {note}.")
-    if series := curves(run):
-        page.section("Training")
-        for title, lines in series.items():
-            page.curves(title, lines)
-    page.section("Embedding map")
-    add_map(page, encoded)
-    if vertical.gallery is not None:
-        add_gallery(page, vertical, encoded, examples, seed)
+
+
+def fill_monitors(page: Report, evaluation: Evaluation) -> None:
+    """Whether the embeddings collapsed."""
     page.section("Collapse monitors")
     for name, result in evaluation.results.items():
         if isinstance(result, LabelFree):
             page.monitors(name, result)
-    page.section("Configuration")
-    for file in ("config.yaml", "environment.json"):
-        if (run / file).is_file():
-            page.config(file, (run / file).read_text(encoding="utf-8"))
 
 
 def labelled_cards(page: Report, evaluation: Evaluation, most: int = 6) -> None:
@@ -140,9 +150,7 @@ def add_gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: in
             itself = query if a == b else None
             found = best_and_right(encoded.vectors[a][query], encoded.vectors[b], most, right, itself)
             media = [
-                replace(
-                    picture(encoded.sample(hit), b), correct=None if right is None else bool(right[hit]), rank=rank
-                )
+                replace(picture(encoded.sample(hit), b), correct=None if right is None else bool(right[hit]), rank=rank)
                 for hit, rank in found
             ]
             rows.append(GalleryRow(picture(encoded.sample(query), a), media))

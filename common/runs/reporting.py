@@ -25,7 +25,8 @@ def report(
 ) -> Outcome:
     """Write what there is to see of RUN into one HTML file: figures with intervals, curves, an embedding map, retrieved
     examples, collapse monitors, configuration and environment. With several runs, compare them: figures side by side
-    and paired differences from the first run, sample by sample.
+    and paired differences from the first run, sample by sample. The vectors of
+    another encoder need no RUN: see `report --embeddings --help`.
 
     Args:
         run: the run's folder.

@@ -26,7 +26,8 @@ def search(
     vertical: Vertical | None = None,
 ) -> Outcome:
     """Find the nearest neighbours of a sample (--id), of a file of your own (--file) or of a text (--text, where the
-    vertical takes one, as graphs takes SMILES) among the embeddings of RUN.
+    vertical takes one, as graphs takes SMILES) among the embeddings of RUN. The vectors of
+    another encoder need no RUN: see `search --embeddings --help`.
 
     Args:
         run: the run's folder.

@@ -9,7 +9,9 @@ from counterpoint.common.trainers.configs import OptimConfig, TrainConfig
 
 TASKS = ("classification", "multilabel", "regression", "dense")
 MODES = ("frozen", "full", "layerwise", "lora")
-IMBALANCE = ("none", "weights", "balanced-softmax", "balanced-mse")
+IMBALANCE = ("auto", "none", "weights", "balanced-softmax", "balanced-mse")
+RARE = 0.1
+"""Share of the training samples below which a class is rare."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,9 @@ class FinetuneConfig:
     """Width of a hidden layer in the head; 0 means a linear head."""
     dropout: float = 0.0
     """Dropout before the head."""
-    imbalance: str = "none"
-    """`none`, `weights` (inverse frequency), `balanced-softmax` (classes), `balanced-mse` (regression)."""
+    imbalance: str = "auto"
+    """`auto` (balanced softmax, or weights for several labels, where a class has less than a tenth of the training
+    samples; else none), `none`, `weights` (inverse frequency), `balanced-softmax` (classes), `balanced-mse`."""
     fraction: float = 1.0
     """Share of the labelled training groups that is used; smaller shares are subsets of larger ones."""
     calibrate: bool = True

@@ -78,10 +78,10 @@ def create_finetune(config: FinetuneConfig) -> FinetuneSystem:
     for name, value, known in (("mode", config.mode, MODES), ("imbalance", config.imbalance, IMBALANCE)):
         if value not in known:
             raise InputError(f"{name} {value!r} is not one of {', '.join(known)}")
-    if config.imbalance not in task.imbalances:
+    if config.imbalance not in ("auto", *task.imbalances):
         raise InputError(
             f"imbalance {config.imbalance!r} does not fit the task {config.task!r}, which knows: "
-            f"{', '.join(task.imbalances)}"
+            f"auto, {', '.join(task.imbalances)}"
         )
     if not config.labels or (len(config.labels) != 1 and not task.several):
         raise InputError(f"labels: {config.task} needs {'columns' if task.several else 'one column'}")
@@ -106,6 +106,11 @@ def create_finetune(config: FinetuneConfig) -> FinetuneSystem:
         raise InputError(f"modality {modality!r} is not one of {', '.join(features)}")
     width = features[modality].shape[-1]
     config = replace(config, base=record, modality=modality, width=width)
+    if config.imbalance == "auto":
+        chosen, why = task(config).imbalance_of(datasets.train)
+        config = replace(config, imbalance=chosen)
+        if why:
+            note(f"{why}: trained with imbalance {chosen}; --imbalance none turns it off")
     with preserved_rng():
         seed_all(config.train.seed)
         system = FinetuneSystem(config, Assets(**base.assets.within("base")), base.state_dict())

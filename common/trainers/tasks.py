@@ -19,7 +19,7 @@ from counterpoint.common.metrics.calibration import calibration, fit_temperature
 from counterpoint.common.metrics.classification import score_classes, score_multilabel, score_regression
 from counterpoint.common.metrics.dense import mean_iou, score_dense
 from counterpoint.common.metrics.labels import LabelSet
-from counterpoint.common.trainers.finetune_config import TASKS, FinetuneConfig
+from counterpoint.common.trainers.finetune_config import RARE, TASKS, FinetuneConfig
 
 Digest = dict[str, Tensor]
 
@@ -62,6 +62,10 @@ class Task(nn.Module):
 
     def observe(self, dataset: Any) -> None:
         """Learn what is needed about the training targets (`dataset.targets`, or the samples)."""
+
+    def imbalance_of(self, dataset: Any) -> tuple[str, str]:
+        """What `imbalance: auto` means for these training samples, and why if not `none`."""
+        return "none", ""
 
     def strata(self, targets: np.ndarray | None, positions: np.ndarray) -> np.ndarray:
         """What a label fraction keeps in proportion."""
@@ -123,6 +127,14 @@ class Classification(Task):
     def observe(self, dataset: Any) -> None:
         self.counts.copy_(torch.from_numpy(np.bincount(dataset.targets, minlength=self.outputs).clip(1)))
 
+    def imbalance_of(self, dataset: Any) -> tuple[str, str]:
+        table, keep = self.targets(dataset)
+        counts = np.bincount(table[keep], minlength=self.outputs)
+        rare = int(counts.argmin())
+        if counts[rare] >= RARE * counts.sum():
+            return "none", ""
+        return "balanced-softmax", f"class {self.config.classes[rare]} has {counts[rare]} of {counts.sum()} samples"
+
     def strata(self, targets: np.ndarray | None, positions: np.ndarray) -> np.ndarray:
         assert targets is not None
         return targets[positions]
@@ -171,6 +183,16 @@ class MultiLabel(Task):
         if not np.isin(table[np.isfinite(table)], (0, 1)).all():
             raise InputError(f"labels {', '.join(self.config.labels)}: a multi-label column holds 0, 1 or nothing")
         return table, np.isfinite(table).any(1)
+
+    def imbalance_of(self, dataset: Any) -> tuple[str, str]:
+        table, _ = self.targets(dataset)
+        known = np.isfinite(table).sum(0)
+        share = np.nansum(table, 0) / known.clip(1)
+        rare = int(share.argmin())
+        if share[rare] >= RARE:
+            return "none", ""
+        hits = int(np.nansum(table, 0)[rare])
+        return "weights", f"label {self.config.classes[rare]} is true of {hits} of {known[rare]} samples"
 
     def observe(self, dataset: Any) -> None:
         self.counts.copy_(torch.from_numpy(np.nansum(dataset.targets, 0).clip(1)))

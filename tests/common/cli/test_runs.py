@@ -6,6 +6,7 @@ import pytest
 
 from counterpoint.common.errors import InputError
 from counterpoint.common.runs.encode import NoSplit, open_split
+from counterpoint.common.runs.neighbours import Neighbours
 
 
 @pytest.fixture(scope="module")
@@ -631,3 +632,18 @@ class TestFinetune:
         code, _, err = cli("toy", "finetune", run)
         assert code == 2
         assert "labels" in err
+
+
+def test_what_embed_writes_is_evaluated_without_the_run(run, cli, tmp_path):
+    assert cli("toy", "embed", run, "--out", tmp_path / "vectors")[0] == 0
+    code, out, err = cli("toy", "evaluate", "--embeddings", tmp_path / "vectors", "--bootstrap", 5)
+    assert code == 0, err
+    assert "no splits are given" in out
+    assert "retrieval" in out
+
+
+def test_neighbours_are_named_in_the_fields_words_where_there_are_some():
+    found = Neighbours("CCO", "m", "m", [4], ["x7"], ["g"], [0.5], 9, captions=("CCN",))
+    assert found.as_dict()["neighbours"] == [{"rank": 1, "id": "x7", "group": "g", "cosine": 0.5, "what": "CCN"}]
+    assert found.lines[-1].split() == ["1", "0.5000", "x7", "g", "CCN"]
+    assert "what" not in Neighbours("a", "m", "m", [4], ["x7"], ["g"], [0.5], 9).as_dict()["neighbours"][0]

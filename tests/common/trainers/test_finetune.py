@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_system import Pairs, Tiny, TinyConfig
 
+from counterpoint.common.data import ListSamples
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import (
     Datasets,
@@ -27,7 +28,7 @@ from counterpoint.common.trainers import (
     override,
     save_pretrained,
 )
-from counterpoint.common.trainers.tasks import Regression
+from counterpoint.common.trainers.tasks import Regression, task_class
 
 
 class LabelledPairs(Pairs):
@@ -187,6 +188,19 @@ def test_balanced_softmax_raises_the_recall_of_the_rare_class(pretrained, tmp_pa
     assert recalls["weights"] >= recalls["none"]
 
 
+def test_a_rare_class_is_balanced_unless_one_says_otherwise():
+    def chosen(task, labels, columns):
+        rows = [dict(zip(labels, values)) for values in zip(*columns)]
+        config = FinetuneConfig(task=task, labels=labels, classes=("0", "1") if task == "classification" else labels)
+        return task_class(task)(config).imbalance_of(ListSamples(rows))
+
+    rare, even = [1] * 5 + [0] * 95, [1] * 40 + [0] * 60
+    assert chosen("classification", ("toxic",), [rare]) == ("balanced-softmax", "class 1 has 5 of 100 samples")
+    assert chosen("classification", ("toxic",), [even]) == ("none", "")
+    assert chosen("multilabel", ("a", "b"), [even, rare]) == ("weights", "label b is true of 5 of 100 samples")
+    assert chosen("regression", ("a",), [rare]) == ("none", "")
+
+
 def test_smaller_fractions_are_subsets_of_whole_groups(pretrained, tmp_path):
     sets = []
     for fraction in (0.2, 0.5, 1.0):
@@ -221,7 +235,7 @@ def test_mistakes_are_named(pretrained, tmp_path):
         ({"mode": "half"}, "'half' is not one of frozen"),
         ({"modality": "c"}, "'c' is not one of a, b"),
         ({"fraction": 0.0}, "fraction"),
-        ({"imbalance": "balanced-mse"}, "does not fit the task 'classification', which knows: none, weights"),
+        ({"imbalance": "balanced-mse"}, "does not fit the task 'classification', which knows: auto, none, weights"),
         ({"task": "ranking"}, "'ranking' is not one of classification.*nor module:Class"),
         ({"task": "os:getcwd"}, "'os:getcwd' is not a Task"),
         ({"task": "dense", "labels": ("kind",)}, "LabelledTiny has no features per place|samples|class"),
