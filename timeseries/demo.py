@@ -25,7 +25,7 @@ from counterpoint.timeseries.tasks import probe_patients, similar_beats
 from counterpoint.timeseries.ts2vec import TS2Vec
 from counterpoint.timeseries.windows import BEAT_SYMBOLS, WindowSet, beat_starts, r_peaks
 
-BEAT = SignalConfig(fs=250.0, leads=("II",), low=0.5, high=40.0, normalize="record", aliases={"II": "MLII"}, channels=1)
+BEAT = SignalConfig(fs=250.0, leads=("II",), low=0.5, high=40.0, normalize="record", aliases={"II": "MLII"})
 # Records with a sound ECG lead II (that of v102s has overflowed its 12 bits); only 100 has its beats annotated.
 RECORDS = ("100", "a103l", "s0010_re")
 NAMES = {"N": "normal", "A": "atrial premature", "V": "ventricular premature", "": "not annotated"}
@@ -167,7 +167,7 @@ def _cohort(page: Report, out: Path, seed: int, epochs: int) -> dict:
     windows = split_patients(ecg(patients=24, trials=4, windows=6, length=128, fs=64.0, seed=seed),
                              {"train": 0.5, "val": 0.25, "test": 0.25}, seed).normalized("trial")  # fmt: skip
     config = override(CometConfig(), {
-        **Comet.presets["small"], "data": {"channels": 12, "length": 128},
+        **Comet.presets["small"], "data": {"length": 128},
         "train": {"out": str(out / "comet"), "overwrite": True, "seed": seed, "batch_size": 64, "max_epochs": epochs,
                   "tensorboard": False},
     })  # fmt: skip

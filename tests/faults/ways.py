@@ -12,6 +12,7 @@ import files
 from counterpoint.common.discover import find_verticals
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
+from counterpoint.common.trainers import Assets
 from counterpoint.common.vertical import ImportReport
 
 Read = Callable[[Path, Path], str]
@@ -98,8 +99,13 @@ def _query(vertical: str, modality: str, config: str, file: Path, out: Path) -> 
 
     made = resolve(config)()
     if vertical == "timeseries":
-        made = replace(made, data=replace(made.data, length=0, channels=0, normalize="record", fs=50.0))
-    samples_of_file(find_verticals()[vertical](), SimpleNamespace(config=made), file, modality)
+        made = replace(made, data=replace(made.data, length=0, normalize="record", fs=50.0))
+    assets = Assets()
+    if vertical == "timeseries":  # a system that was trained on leads like the file's own
+        names = resolve("counterpoint.timeseries.readers.dispatch:read_record")(Path(file), 50.0).names
+        assets = Assets(leads=names, units=[""] * len(names), fs=50.0)
+    system = SimpleNamespace(config=made, assets=assets)
+    samples_of_file(find_verticals()[vertical](), system, file, modality)
     return ""
 
 

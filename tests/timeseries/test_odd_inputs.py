@@ -121,7 +121,7 @@ def test_folders_links_and_wrong_sources_end_in_a_sentence(tmp_path):
     report = import_wfdb(tmp_path / "db", tmp_path / "out")
     assert report.rows == 1
     reasons = {r.source.rsplit("/", 1)[-1]: r.reason for r in report.rejected}
-    assert set(reasons) == {"lost.hea", "text.hea"}
+    assert set(reasons) == {"folder.hea", "lost.hea", "text.hea"}
     assert "leads nowhere" in reasons["lost.hea"]
     assert import_wfdb(tmp_path / "db" / "a", tmp_path / "o2").rows == 1  # a record's name, as WFDB tools take it
     with pytest.raises(InputError, match=r"gone: no such file or folder"):

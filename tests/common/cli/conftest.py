@@ -20,8 +20,7 @@ def toy(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["counterpoint"])
     monkeypatch.chdir(tmp_path)
     yield
-    for name in ("toy_vertical", "toy_configs", "toy_system"):
-        sys.modules.pop(name, None)
+    sys.modules.pop("toy_vertical", None)
 
 
 @pytest.fixture
