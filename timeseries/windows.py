@@ -260,12 +260,13 @@ class WindowSet:
         train = [ok and first.at[i, "split"] == "train" for i, ok in enumerate(used)]
         column = {"trial": "trial", "record": "record", "patient": "group", "train": "group"}[level]
         key = [first.at[i, column] if ok else f"unused-{i}" for i, ok in enumerate(used)]
-        scale = Normalizer(level) if form is None else Normalizer(level, form.mean, form.std)
         if form is None:
-            scale = scale.fit(self.signals, train)
+            scale = Normalizer(level).fit(self.signals, train)
         elif level == "train" and form.mean is None:
             raise InputError("the system was trained on windows handed to it that no training scale was learnt from; "
                              "choose another data.normalize, or train it on a manifest")  # fmt: skip
+        else:
+            scale = Normalizer(level, form.mean, form.std)
         mean, std = scale.statistics(self.signals, key)
         return replace(self, mean=mean, std=std, per_window=False)
 

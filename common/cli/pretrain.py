@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoint.common.cli.options import listing, new_parser, parse, run, wants_help, write
+from counterpoint.common.cli.simple import check_own
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
@@ -42,6 +43,7 @@ def _resume_only(call: Call) -> int:
     parser.add_argument("--resume", type=Path, required=True, metavar="RUN", help="the run's folder")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     options = parse(parser, call.argv)
+    check_own(options.resume, call.vertical)
     return run(lambda: _continue(options.resume), options.json)
 
 
@@ -52,6 +54,7 @@ def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
     if preset is not None:
         start = to_dict(override(config_class(), preset_values(entry, config_class, preset)))
         parser.set_defaults(dict(flatten(start, known={action.dest for action in parser._actions})))
+    argv = _from_run(entry, config_class, parser, argv)
     steps = any(action.dest == "train.max_steps" for action in parser._actions)
     if steps and _given("train.max_epochs", argv) and not _given("train.max_steps", argv):
         parser.set_defaults({"train.max_steps": None})  # a number of steps that nobody typed would win over the epochs
@@ -66,6 +69,23 @@ def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
         return run(lambda: _continue(options.resume, entry), options.json)
     config = build_config(parser, options, config_class)
     return run(lambda: _fit(entry, config, options.continue_from), options.json)
+
+
+def _from_run(entry: SystemEntry, config_class: type, parser: Any, argv: list[str]) -> list[str]:
+    """Where `--config` names a run's own config.yaml, take the settings under its `config`; gives the other words."""
+    file = _value_of("--config", argv)
+    try:
+        record = load_yaml(file) if file is not None and Path(file).is_file() else {}
+    except InputError:
+        return argv  # the parser reads it again and says what is wrong, with the command's help
+    if not (isinstance(record.get("config"), Mapping) and "system" in record):
+        return argv
+    if record["system"] != entry.system:
+        raise InputError(f"{file}: the settings of a run of {record['system']}, not of {entry.name}")
+    start = to_dict(override(config_class(), record["config"]))
+    parser.set_defaults(dict(flatten(start, known={action.dest for action in parser._actions})))
+    place = next(i for i, word in enumerate(argv) if word.partition("=")[0] == "--config")
+    return [*argv[:place], *argv[place + (1 if "=" in argv[place] else 2) :]]
 
 
 def config_parser(program: str, entry: SystemEntry, config_class: type):

@@ -9,6 +9,7 @@ from pathlib import Path
 from counterpoint.common import runs
 from counterpoint.common.cli.options import call, wants_help
 from counterpoint.common.cli.verbs import Call
+from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.output import Rows
 from counterpoint.common.vertical import Vertical
@@ -58,32 +59,52 @@ def _has_folder(argv: list[str]) -> bool:
     return any((Path(word) / "config.yaml").is_file() for word in argv)
 
 
+def own_runs(command: Call) -> Call:
+    """The command, if no run on its line belongs to another installed vertical, whose protocols it would leave out."""
+    for word in command.argv:
+        if not word.startswith("-") and (Path(word) / "config.yaml").is_file():
+            check_own(Path(word), command.vertical)
+    return command
+
+
+def check_own(run: Path, vertical: Vertical) -> None:
+    """Raise `InputError` where a run's system is one that another installed vertical lists."""
+    from counterpoint.common.runs.encode import vertical_of_run
+
+    try:
+        other = vertical_of_run(run).name
+    except InputError:  # of no vertical, or damaged: the verb says what it makes of that
+        return
+    if other != vertical.name:
+        raise InputError(f"{run}: a run of the vertical {other}; type counterpoint {other} in place of {vertical.name}")
+
+
 def evaluate(command: Call) -> int:
     """The figures of a checkpoint."""
     if without_run(command):
         return _of_vectors(command, runs.evaluate_embeddings)
-    return call(command.program, runs.evaluate, command.argv, vertical=command.vertical)
+    return call(command.program, runs.evaluate, own_runs(command).argv, vertical=command.vertical)
 
 
 def embed(command: Call) -> int:
     """Embeddings of a split as Parquet."""
-    return call(command.program, runs.embed, command.argv)
+    return call(command.program, runs.embed, own_runs(command).argv)
 
 
 def search(command: Call) -> int:
     """Nearest neighbours of a sample, a file or a text."""
     if without_run(command):
         return _of_vectors(command, runs.search_embeddings)
-    return call(command.program, runs.search, command.argv, vertical=command.vertical)
+    return call(command.program, runs.search, own_runs(command).argv, vertical=command.vertical)
 
 
 def report(command: Call) -> int:
     """One HTML file that shows a run."""
     if without_run(command):
         return _of_vectors(command, runs.report_embeddings)
-    return call(command.program, runs.report, command.argv, vertical=command.vertical)
+    return call(command.program, runs.report, own_runs(command).argv, vertical=command.vertical)
 
 
 def export(command: Call) -> int:
     """The encoder for others."""
-    return call(command.program, runs.export, command.argv)
+    return call(command.program, runs.export, own_runs(command).argv)

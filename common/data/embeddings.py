@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class EmbeddingInfo:
     samples: int
     shard_size: int
     columns: tuple[str, ...]
+    synthetic: str = field(default="", compare=False)
 
     @property
     def shards(self) -> int:
@@ -94,7 +95,8 @@ def embed_to_parquet(
     """
     out = Path(out)
     checked(dataset, "what is to be embedded")
-    info = EmbeddingInfo(model_hash(system), dataset.hash, len(dataset), shard_size, tuple(metadata))
+    columns = tuple(metadata)
+    info = EmbeddingInfo(model_hash(system), dataset.hash, len(dataset), shard_size, columns, dataset.synthetic)
     if info.samples == 0:
         raise InputError(f"{out}: there is no sample to embed")
     _agree(out, info)

@@ -146,13 +146,14 @@ class Question:
 
     def caption(self, place: int, modality: str) -> str:
         """One stored sample in one line of the field's own text."""
-        rows = self.store.frame["sample"].tolist()
-        return resolve(self.vertical.caption)(self.dataset[rows[place]], modality)
+        return resolve(self.vertical.caption)(self._stored(place), modality)
 
     def picture(self, place: int, modality: str) -> Media:
         """One stored sample in the field's own picture."""
-        rows = self.store.frame["sample"].tolist()
-        return resolve(self.vertical.gallery)(self.dataset[rows[place]], modality)
+        return resolve(self.vertical.gallery)(self._stored(place), modality)
+
+    def _stored(self, place: int) -> dict[str, Any]:
+        return self.dataset[int(self.store.frame["sample"].iat[place])]
 
 
 def by_votes(answers: Sequence[Sequence[Hit]]) -> list[Hit]:

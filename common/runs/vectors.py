@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from counterpoint.common.data.embeddings import INFO, EmbeddingStore
 from counterpoint.common.errors import InputError, LeakageError
 from counterpoint.common.metrics.inputs import as_list, from_columns, vector_columns
 from counterpoint.common.suggest import no_such
@@ -77,10 +78,12 @@ def read_vectors(
         raise InputError("give the files of the vectors: --embeddings FILE.parquet")
     vectors: dict[str, np.ndarray] = {}
     table: dict[str, list] = {}
+    made: list[str] = []
     for source in embeddings:
         name, _, rest = source.partition("=")
         path = Path(rest or source)
         found, columns = _read(path)
+        made += [said for said in (_generated(path),) if said]
         for key, matrix in found.items():
             title = (name if len(found) == 1 else f"{name}.{key}") if rest else key
             title = title if title not in vectors else f"{path.stem}.{key}"
@@ -107,7 +110,8 @@ def read_vectors(
         raise InputError(f"sample {names[empty[0]]!r} has no group ({len(empty)} have none): give every row one")
     label = _column(labels, "label", table, n, names, "labels")
     side = _column(splits, "split", table, n, names, "splits")
-    notes = [] if unit is not None else ["no groups are given: every row counts as independent (--groups)"]
+    notes = [f"SYNTHETIC data: {said}" for said in dict.fromkeys(made)]
+    notes += [] if unit is not None else ["no groups are given: every row counts as independent (--groups)"]
     if side is None:
         notes.append("no splits are given: nothing is trained, neighbours are other samples of the same set (--splits)")
     else:
@@ -126,8 +130,9 @@ def check_vectors(table: VectorTable, split: str) -> list[str]:
             raise LeakageError(f"group {group!r} stands in {sides[group]} and {side} (sample {name!r}); split by group")
     said = []
     for modality, z in table.vectors.items():
-        seen = {z[i].numpy().tobytes(): i for i in range(len(z)) if table.splits[i] not in ("", split)}
-        twins = [(i, seen[z[i].numpy().tobytes()]) for i in table.rows(split) if z[i].numpy().tobytes() in seen]
+        keys = [row.tobytes() for row in z.numpy()]
+        seen = {key: i for i, key in enumerate(keys) if table.splits[i] not in ("", split)}
+        twins = [(i, seen[keys[i]]) for i in table.rows(split) if keys[i] in seen]
         if twins:
             a, b = (table.ids[i] for i in twins[0])
             said.append(
@@ -146,11 +151,8 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, list]]:
         import pyarrow.parquet as pq
 
         files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        if (path / "embeddings.json").is_file():
-            from counterpoint.common.data.embeddings import EmbeddingStore
-
-            if missing := EmbeddingStore(path).missing:
-                raise InputError(f"{path}: {len(missing)} shards are not there yet; run the embedding again")
+        if (path / INFO).is_file() and (missing := EmbeddingStore(path).missing):
+            raise InputError(f"{path}: {len(missing)} shards are not there yet; run the embedding again")
         if not files:
             raise InputError(f"{path}: holds no .parquet file")
         try:
@@ -177,6 +179,13 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, list]]:
     if not found:
         raise InputError(f"{path}: no matrix [samples, dim]; it holds {', '.join(arrays) or 'nothing'}")
     return found, {name: as_list(a) for name, a in arrays.items() if a.ndim == 1}
+
+
+def _generated(path: Path) -> str:
+    """What of the data a generator made, where `embed` wrote the vectors and says so."""
+    if not (path / INFO).is_file():
+        return ""
+    return EmbeddingStore(path).info.synthetic
 
 
 def _load(path: Path) -> Any:

@@ -73,12 +73,22 @@ def fit(
 
 
 def _fit(system: ContrastiveSystem, resume: str | Path | None, callbacks: Sequence[Callback]) -> RunResult:
-    carried = None
-    if system.continued is not None and resume is None:
-        carried = read_state(find_checkpoint(checkpoint_dir(system.continued, CONSTANT)))["optimizers"]
-    elif resume is None:
-        system.initialize()
     run_dir, state = open_run(system, None if resume is None else Path(resume))
+    try:
+        return _train(system, run_dir, state, callbacks)
+    except InputError:
+        if state is None and main_process() and not any((run_dir / "checkpoints").iterdir()):
+            (run_dir / CONFIG).unlink()  # nothing was trained: the mended command may start in this folder
+        raise
+
+
+def _train(system: ContrastiveSystem, run_dir: Path, state: Any, callbacks: Sequence[Callback]) -> RunResult:
+    carried = None
+    if state is None and system.continued is not None:
+        carried = read_state(find_checkpoint(checkpoint_dir(system.continued, CONSTANT)))["optimizers"]
+    elif state is None:
+        with preserved_rng():
+            system.initialize()
     continued = carried is not None or bool(state and state["continued"])
     system.run_dir = run_dir
     system.progress = Progress(**state["progress"]) if state else Progress()

@@ -68,9 +68,9 @@ def _continued_system(cls: Any, config: Any, data: Any, run: Path) -> Any:
         raise InputError("continue_from needs optim.schedule.kind=infinite: other schedules warm up again")
     system = build_system(cls, config, assets_of(run, cls))
     load_weights(system, find_checkpoint(checkpoint_dir(run, CONSTANT)))
-    if data is None and _overrides(cls, "extend"):
-        data = cls.read(config, None)
-    assets = cls.extend(system.assets, config, data)
+    # What is looked at for new facts has the data's own form; what is trained on is read again in the run's.
+    new = cls.read(config) if data is None and _overrides(cls, "extend") else data
+    assets = cls.extend(system.assets, config, new)
     if assets.hash != system.assets.hash:
         system.grow(assets)
         system.assets = assets

@@ -20,7 +20,7 @@ def toy(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["counterpoint"])
     monkeypatch.chdir(tmp_path)
     yield
-    sys.modules.pop("toy_vertical", None)
+    sys.modules.pop("toy_vertical", None)  # the toy's other modules stay: their classes travel to worker processes
 
 
 @pytest.fixture

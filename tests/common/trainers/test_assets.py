@@ -178,3 +178,14 @@ def test_tables_grow_and_old_rows_keep_their_bits(tmp_path):
 
 class Other(Words):
     """Another class, so that runs can be mixed up."""
+
+
+def test_data_that_were_looked_at_for_new_facts_are_read_again_in_the_runs_form(tmp_path):
+    """`read` without assets gives the data's own form: fit for learning from, not for training on."""
+    first = trained(tmp_path / "first")
+    config = override(WordsConfig(), {"words": "h i j", "train.out": str(tmp_path / "second")})
+    system = create_system(Words, config, continue_from=first)
+    Words.reads = 0
+    assert system.data == ["h", "i", "j"]
+    assert Words.reads == 1
+    assert create_system(Words, config, ["a", "z"], continue_from=first).data == ["a", "z"]

@@ -1,0 +1,91 @@
+"""The validation pass of every system: loss terms, RankMe, and retrieval between its modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from counterpoint.common.data.batch import rows
+from counterpoint.common.metrics import retrieval
+from counterpoint.common.metrics.label_free import rankme
+from counterpoint.common.rng import rng_state, set_rng_state
+from counterpoint.common.trainers.sharding import align_statistics
+
+
+class Validation(LightningModule):
+    """What `ContrastiveSystem` does with a validation split; the figures go through `record_reading`.
+
+    The random generators are put back, so that a validation changes nothing in what follows.
+    """
+
+    modalities: ClassVar[tuple[str, ...]] = ()
+    loss_weights: ClassVar[dict[str, float]] = {}
+    _validation: dict[str, Any]
+
+    def on_validation_epoch_start(self) -> None:
+        align_statistics(self)
+        self._validation = {"terms": {}, "rows": 0, "embeddings": {}, "rng": rng_state()}
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        embeddings = self.embed(batch)
+        n = rows(batch)
+        kept = self._validation
+        kept["rows"] += n
+        for name, term in self.losses(batch, embeddings).items():
+            kept["terms"][name] = kept["terms"].get(name, 0.0) + float(term) * n
+        for name, value in self.validation_rows(batch, embeddings).items():
+            kept["embeddings"].setdefault(name, []).append(value.detach().cpu())
+
+    def validation_rows(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What `validation_metrics` needs of a batch, one row per sample; here the embeddings that are vectors."""
+        return {k: v.float() for k, v in embeddings.items() if v.ndim == 2}
+
+    def on_validation_epoch_end(self) -> None:
+        kept = self._validation
+        parts = {k: torch.cat(v) for k, v in kept["embeddings"].items()}
+        sums = torch.tensor([*kept["terms"].values(), float(kept["rows"])], dtype=torch.float64)
+        if self.trainer.world_size > 1:
+            sums = sums.to(self.device)
+            parts = {k: self.gather_rows(v) for k, v in parts.items()}
+            dist.all_reduce(sums)
+        means = dict(zip(kept["terms"], (sums[:-1] / sums[-1]).tolist()))
+        total = sum(self.loss_weights.get(k, 1.0) * v for k, v in means.items())
+        results = {**{f"val/{k}": v for k, v in means.items()}, "val/loss": total, **self.validation_metrics(parts)}
+        set_rng_state(kept["rng"])
+        self._validation = {}
+        self.record_reading(results)
+        self.log_dict(results, logger=False)  # for callbacks that look there
+
+    def validation_metrics(self, embeddings: Mapping[str, Tensor]) -> dict[str, float]:
+        """Figures over all validation embeddings: RankMe, and retrieval between every two modalities."""
+        results = {}
+        shown = [m for m in self.modalities if m in embeddings]
+        for name in shown:
+            if torch.isfinite(embeddings[name]).all():
+                results[f"val/rankme/{name}"] = rankme(embeddings[name])
+        for i, a in enumerate(shown):
+            for b in shown[i + 1 :]:
+                if embeddings[a].shape == embeddings[b].shape and len(embeddings[a]) > 1:
+                    found = retrieval(embeddings[a], embeddings[b], names=(a, b), ks=(1, 10), n_boot=0)
+                    for side, (q, k) in ((found.a_to_b, (a, b)), (found.b_to_a, (b, a))):
+                        for metric in ("R@1", "R@10", "median_rank"):
+                            results[f"val/{q}->{k}/{metric}"] = float(side.metrics[metric])
+        return results
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """Rows of all ranks in rank order, on the CPU; ranks may hold different numbers of them."""
+        if self.trainer.world_size == 1:
+            return rows.cpu()
+        rows = rows.to(self.device)
+        sizes = [torch.zeros((), dtype=torch.int64, device=self.device) for _ in range(self.trainer.world_size)]
+        dist.all_gather(sizes, torch.tensor(len(rows), device=self.device))
+        longest = int(max(sizes))
+        padded = torch.cat([rows, rows.new_zeros(longest - len(rows), *rows.shape[1:])])
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([p[: int(s)] for p, s in zip(parts, sizes)]).cpu()
