@@ -19,6 +19,7 @@ from counterpoint.common.data import Cache, Manifest, ManifestDataset, check_lea
 from counterpoint.common.data.manifest import as_number
 from counterpoint.common.data.names import file_name
 from counterpoint.common.data.samples import options_hash
+from counterpoint.common.data.split_rules import keeps_groups_apart
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note, track
 from counterpoint.timeseries.configs import SignalConfig
@@ -140,8 +141,9 @@ def load_windows(config: SignalConfig, form: SignalForm | None = None) -> Window
     if not config.beats:
         _check_classes(config.manifest, rows, windows)
     windows = replace(
-        windows, units=tuple(units.get(lead, "") for lead in leads), steps=tuple(steps) or None, notes=tuple(notes)
-    ).normalized(config.normalize, form)
+        windows, units=tuple(units.get(lead, "") for lead in leads), steps=tuple(steps) or None, notes=tuple(notes),
+        apart=keeps_groups_apart(manifest),
+    ).normalized(config.normalize, form)  # fmt: skip
     return windows.pseudo_trials(config.windows_per_trial) if config.windows_per_trial else windows
 
 

@@ -34,7 +34,7 @@ class Links:
         if len(queries) != len(keys):
             raise ValueError(f"links need one key row per query row, got {len(queries)} and {len(keys)}")
         for what, rows, n in zip(("query", "key"), (queries, keys), self.shape):
-            if len(rows) and not (0 <= rows.min() and rows.max() < n):
+            if len(rows) and (rows.min() < 0 or rows.max() >= n):
                 odd = int(rows.min() if rows.min() < 0 else rows.max())
                 raise ValueError(f"links name the {what} row {odd}, but there are {n}")
         flat = np.unique(queries * max(self.shape[1], 1) + keys)

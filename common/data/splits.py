@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from counterpoint.common.data.manifest import SPLITS, Manifest
+from counterpoint.common.data.split_rules import leak_of, refuse_leak
 from counterpoint.common.errors import InputError, LeakageError
 
 
@@ -37,11 +38,7 @@ def split_by_group(
     >>> split_by_group(table, {"train": 0.8, "test": 0.2}).frame.split.value_counts().to_dict()
     {'train': 16, 'test': 4}
     """
-    fractions = dict(fractions or {"train": 0.8, "val": 0.1, "test": 0.1})
-    unknown = sorted(set(fractions) - set(SPLITS))
-    if unknown or any(f < 0 for f in fractions.values()) or abs(sum(fractions.values()) - 1) > 1e-6:
-        raise InputError(f"split fractions {fractions}: give train, val and test, not negative, with sum 1")
-    fractions = {k: v for k, v in fractions.items() if v > 0}
+    fractions = checked_fractions(fractions)
     frame = manifest.frame
     groups, codes = np.unique(frame["group"].to_numpy(dtype=str), return_inverse=True)
     if len(groups) < len(fractions):
@@ -58,8 +55,17 @@ def split_by_group(
         choice = _fill_stratified(table, order, np.array(list(fractions.values())))
     names = np.array(list(fractions))[choice]
     result = replace(manifest, frame=frame.assign(split=names[codes]))
-    meta = {"fractions": fractions, "seed": seed, "stratify": stratify}
+    meta = {"kind": "group", "fractions": fractions, "seed": seed, "stratify": stratify}
     return replace(result, meta={**manifest.meta, "split": meta, "split_hash": split_hash(result)})
+
+
+def checked_fractions(fractions: Mapping[str, float] | None = None) -> dict[str, float]:
+    """The share of every split that is to have rows; 80, 10 and 10 % unless given."""
+    fractions = dict(fractions or {"train": 0.8, "val": 0.1, "test": 0.1})
+    unknown = sorted(set(fractions) - set(SPLITS))
+    if unknown or any(f < 0 for f in fractions.values()) or abs(sum(fractions.values()) - 1) > 1e-6:
+        raise InputError(f"split fractions {fractions}: give train, val and test, not negative, with sum 1")
+    return {k: v for k, v in fractions.items() if v > 0}
 
 
 def _fill(sizes: np.ndarray, order: np.ndarray, fractions: list[float]) -> np.ndarray:
@@ -109,6 +115,8 @@ def split_hash(manifest: Manifest) -> str:
 def check_leakage(manifest: Manifest) -> SplitSummary:
     """Raise `LeakageError` when a group stands in two splits; else say what is where.
 
+    A manifest that was split by another rule (`meta["split"]["kind"]`: time, leave-last-out, place) is held to it.
+
     >>> check_leakage(Manifest.from_rows([
     ...     {"id": "a", "group": "piece 7", "split": "train"}, {"id": "b", "group": "piece 7", "split": "test"}]))
     Traceback (most recent call last):
@@ -117,7 +125,10 @@ def check_leakage(manifest: Manifest) -> SplitSummary:
     """
     frame = manifest.frame[manifest.frame["split"] != ""]
     sides = frame.groupby("group")["split"].nunique()
-    if (sides > 1).any():
+    leak = leak_of(manifest)
+    if leak is not None:
+        refuse_leak(leak, manifest.meta["split"]["kind"])
+    elif (sides > 1).any():
         group = sides.index[sides > 1][0]
         rows = frame[frame["group"] == group].groupby("split").head(1).sort_values("split")[:2]
         numbers = [int(i) + 1 for i in rows.index]

@@ -153,6 +153,8 @@ def _check_split(name: str, split: Split) -> None:
         features(where, z)
         if len(z) != split.rows:
             raise ValueError(f"{where}: {len(z)} rows, but {split.rows} in the first modality; rows belong together")
+    for modality, pool in split.pools.items():
+        _check_split(f"{name} {modality}", pool)
     for kind, values in (("labels", split.labels), ("groups", split.groups)):
         if values is not None and len(as_array(values)) != split.rows:
             raise ValueError(f"{name}: {len(as_list(values))} {kind} for {split.rows} samples")
@@ -181,6 +183,8 @@ def _given(c: Context) -> set[str]:
         given |= {"train"}
     if c.descriptions is not None:
         given |= {"descriptions"}
+    if len(c.test.all_modalities) > 1:
+        given |= {"two modalities"}
     if len(c.test.modalities) > 1:
         given |= {"pairs"}
     return given

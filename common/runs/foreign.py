@@ -118,7 +118,7 @@ def search_embeddings(
         to: modality to search in; another one than the query's unless given.
         top: how many neighbours.
     """
-    from counterpoint.common.data.search import Index
+    from counterpoint.common.data.search import NeighbourIndex
     from counterpoint.common.output import table as aligned
     from counterpoint.common.runs.vectors import read_vectors
 
@@ -133,7 +133,7 @@ def search_embeddings(
     for name in (source, to):
         if name not in names:
             raise no_such("modality", name, names)
-    index = Index(found.vectors[to], found.ids)
+    index = NeighbourIndex(found.vectors[to], found.ids)
     row = index.row(id)
     hits = index.search(found.vectors[source][[row]], top, leave_out=[row if source == to else None])[0]
     labelled = found.labels or [""] * len(found)

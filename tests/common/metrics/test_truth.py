@@ -52,7 +52,7 @@ class TestLinks:
         patients = Links.equal(["p", "q", "p"], others=True)
         assert patients.pairs == [(0, 2), (2, 0)]
 
-    @pytest.mark.parametrize("queries, keys", [([0, 3], [0, 0]), ([0], [-1]), ([0], [2])])
+    @pytest.mark.parametrize(("queries", "keys"), [([0, 3], [0, 0]), ([0], [-1]), ([0], [2])])
     def test_rows_that_do_not_exist_are_named(self, queries, keys):
         with pytest.raises(ValueError, match=r"the (query|key) row (3|-1|2), but there are"):
             Links(queries, keys, (3, 2))
