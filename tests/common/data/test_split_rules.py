@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from counterpoint.common.data import Manifest, check_leakage, split_by, split_by_group
+from counterpoint.common.data import Manifest, check_leakage, split_by, split_by_group, split_hash
 from counterpoint.common.errors import InputError, LeakageError
 
 
@@ -145,3 +145,15 @@ def test_a_column_that_is_gone_is_named_instead_of_passing():
     done = split_by(visits(), "time", ["day"])
     with pytest.raises(InputError, match="split by time along the column 'day', which it no longer has"):
         check_leakage(Manifest(done.frame.drop(columns="day"), meta=done.meta))
+
+
+def test_the_hash_of_a_split_is_that_of_its_sorted_lines_whatever_the_text_and_the_number_of_parts(monkeypatch):
+    import hashlib
+
+    names = ["b", "a", "Ä", "ä", "10", "9", "\U0001f3b5", "z z", "\uffff", ""]
+    table = Manifest.from_rows([{"id": f"{n}{i}", "split": ("train", "", "test")[i % 3]} for i, n in enumerate(names)])
+    pairs = sorted(zip(table.frame["id"], table.frame["split"]))
+    said = hashlib.sha256("\n".join(f"{i}\t{s}" for i, s in pairs).encode()).hexdigest()
+    assert split_hash(table) == said
+    monkeypatch.setattr("counterpoint.common.data.splits.PART", 3)
+    assert split_hash(table) == said
