@@ -77,12 +77,22 @@ class Protocol:
     """A registered way to evaluate: what it needs and the function that runs it."""
 
     name: str
-    needs: tuple[str, ...]  # of: labels, train, pairs, classes, no regression, descriptions
+    needs: tuple[str, ...]  # names of `NEEDS`
     summary: str
     run: Run
 
 
 PROTOCOLS: dict[str, Protocol] = {}
+
+#: What a protocol may need, in words.
+NEEDS = {
+    "labels": "labels",
+    "classes": "labels that are classes",
+    "no regression": "labels that are classes",
+    "train": "a training split with labels",
+    "pairs": "two modalities",
+    "descriptions": "descriptions of the classes",
+}
 
 
 def protocol(name: str, *needs: str) -> Callable[[Run], Run]:
