@@ -24,7 +24,8 @@ class Scores(Result):
     """Figures of predictions on labelled samples, what a constant prediction would score, and intervals.
 
     `metrics`, `chance` and `intervals` share their keys. `unlabelled` samples were left out. `notes` names what could
-    not be measured (a class without a sample).
+    not be measured (a class without a sample). `per_row` says of each sample scored which `row` it is, its `group`
+    where there are groups, and how it was scored.
     """
 
     n: int
@@ -99,7 +100,7 @@ def score_classes(
     cost = len(y) * max(len(curves), 1)
     return _scored(
         figures, len(y), chance, groups, n_boot, seed, cost, int((~keep).sum()), labels.classes, notes,
-        {"row": np.flatnonzero(keep), "correct": (predicted == y).astype(float), "predicted": predicted, "label": y},
+        {**_who(keep, groups), "correct": (predicted == y).astype(float), "predicted": predicted, "label": y},
     )  # fmt: skip
 
 
@@ -140,7 +141,7 @@ def score_multilabel(
     cost = len(y) * max(len(curves), 1)
     return _scored(
         figures, len(y), chance, groups, n_boot, seed, cost, int((~keep).sum()), labels.classes, notes,
-        {"row": np.flatnonzero(keep), "correct": right.astype(float)},
+        {**_who(keep, groups), "correct": right.astype(float)},
     )  # fmt: skip
 
 
@@ -183,11 +184,15 @@ def score_regression(
 
     constant = np.full(len(y), train_mean)
     chance = figures(np.ones(len(y)), constant, constant) | {"spearman": 0.0}
-    per_row = {"row": np.flatnonzero(keep), "error": np.abs(p - y)}
+    per_row = {**_who(keep, groups), "error": np.abs(p - y)}
     notes = _unlabelled(keep) + _alone(len(y), groups)
     if np.ptp(y) == 0:
         notes.append(f"all {len(y)} targets are equal: R2 and the correlation say nothing")
     return _scored(figures, len(y), chance, groups, n_boot, seed, len(y), int((~keep).sum()), (), notes, per_row)
+
+
+def _who(keep: np.ndarray, groups: np.ndarray | None) -> dict[str, np.ndarray]:
+    return {"row": np.flatnonzero(keep)} | ({} if groups is None else {"group": groups})
 
 
 def _unlabelled(keep: np.ndarray) -> list[str]:

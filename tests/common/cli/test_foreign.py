@@ -74,7 +74,12 @@ def test_what_is_missing_and_what_flatters_is_said(measured, tmp_path):
     twins[50] = twins[3]
     (warning,) = measured("--embeddings", write(tmp_path, z=twins))["warnings"]
     assert "1 of 20 vectors of embedding, split test, stand in another split too (first: 's50' and 's3')" in warning
+    twins = Z.copy()
+    twins[[44, 51]] = twins[50]
+    (warning,) = measured("--embeddings", write(tmp_path, z=twins))["warnings"]
+    assert "2 of 20 vectors of embedding, split test, are exact copies of others of them (first: 's50' of" in warning
     flat = measured("--embeddings", write(tmp_path, z=np.ones_like(Z)))
+    assert not any("exact copies" in said for said in flat["warnings"])
     assert "COLLAPSED" in json.dumps(flat["results"])
 
 
