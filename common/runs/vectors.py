@@ -18,10 +18,11 @@ from torch import Tensor
 from counterpoint.common.data.embeddings import INFO, EmbeddingStore
 from counterpoint.common.errors import InputError, LeakageError
 from counterpoint.common.metrics.inputs import as_list, from_columns, vector_columns
-from counterpoint.common.suggest import no_such
+from counterpoint.common.suggest import nearest, no_such
 
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
 _SPLITS["test"] = "test"
+_VECTORS = (".parquet", ".npy", ".npz")
 _TABLES = (".parquet", ".csv", ".jsonl", ".npy")
 
 
@@ -152,7 +153,8 @@ def check_vectors(table: VectorTable, split: str) -> list[str]:
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, list]]:
     """(vectors by name, other columns) of one file or folder."""
     if not path.exists():
-        raise InputError(f"{path}: no such file")
+        near = nearest(path.name, sorted(p.name for p in path.parent.glob("*") if p.suffix in _VECTORS))
+        raise InputError(f"{path}: no such file" + (f"; did you mean {path.with_name(near)}?" if near else ""))
     if path.is_dir() or path.suffix == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
