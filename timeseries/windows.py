@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from counterpoint.common.data.samples import values_hash
 from counterpoint.common.errors import InputError
+from counterpoint.common.metrics.labels import class_names
 from counterpoint.timeseries.preprocess import (
     MIN_FINITE,
     MIN_RANGE,
@@ -141,9 +142,10 @@ class WindowSet:
             begin = begin[usable]
             table = pd.DataFrame({"start": begin})
             table["id"] = [f"{row['id']}:{s}" for s in begin]
-            for name in ("group", "trial", "record", "label", "split"):
-                default = row["id"] if name in ("group", "trial", "record") else ""
+            for name in ("group", "trial", "record", "split"):
+                default = "" if name == "split" else row["id"]
                 table[name] = str(row.get(name) if row.get(name) not in (None, "") else default)
+            table["label"] = class_names([row.get("label")])[0]
             if labels is not None:
                 table["label"] = np.asarray(labels[i], object)[usable]
             table["signal"] = i

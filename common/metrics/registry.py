@@ -115,13 +115,23 @@ class Protocol:
     """A registered way to evaluate: what it needs and the function that runs it."""
 
     name: str
-    #: of: labels, train, two modalities, pairs (two of the same samples), classes, no regression, descriptions
-    needs: tuple[str, ...]
+    needs: tuple[str, ...]  # names of `NEEDS`
     summary: str
     run: Run
 
 
 PROTOCOLS: dict[str, Protocol] = {}
+
+#: What a protocol may need, in words.
+NEEDS = {
+    "labels": "labels",
+    "classes": "labels that are classes",
+    "no regression": "labels that are classes",
+    "train": "a training split with labels",
+    "two modalities": "two modalities",
+    "pairs": "two modalities of the same samples",
+    "descriptions": "descriptions of the classes",
+}
 
 
 def protocol(name: str, *needs: str) -> Callable[[Run], Run]:

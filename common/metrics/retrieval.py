@@ -43,6 +43,7 @@ class RetrievalResult(Result):
         ranks: [queries] expected rank of the first relevant key: the middle one of the keys tied with it.
         per_query: metric -> [queries] values whose mean is the metric.
         rows: [queries] which rows of the query matrix these are.
+        groups: [queries] their groups, where intervals are over groups.
     """
 
     name: str
@@ -55,6 +56,7 @@ class RetrievalResult(Result):
     ranks: Tensor = field(metadata={"json": False})
     per_query: dict[str, Tensor] = field(metadata={"json": False})
     rows: Tensor = field(metadata={"json": False})
+    groups: np.ndarray | None = field(default=None, metadata={"json": False})
     excluded: float = 0.0
 
     def __str__(self) -> str:
@@ -390,4 +392,5 @@ def _result(name, scoring, left_out, ranks, per_query, rows, n_relevant, groups,
         ranks=ranks,
         per_query=per_query,
         rows=rows,
+        groups=None if groups is None else np.asarray(groups),
     )

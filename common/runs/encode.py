@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from counterpoint.common.data import Manifest, Samples
-from counterpoint.common.data.copies import check_copies
+from counterpoint.common.data.copies import check_copies, copies_within
 from counterpoint.common.data.encoding import encode_rows as encode_samples
 from counterpoint.common.data.split_rules import keeps_groups_apart
 from counterpoint.common.discover import vertical_of
@@ -114,9 +114,21 @@ def encode_run(
 def check_files(system: Any) -> None:
     """Raise `LeakageError` where a file of one split of the system's manifest stands in another one under another name.
     """
-    manifest = manifest_of(system)
-    if manifest is not None:
+    if (manifest := manifest_of(system)) is not None:
         check_copies(manifest)
+
+
+def copied(system: Any, split: str) -> str:
+    """In words: how many rows of a split are exact copies of other rows of it; empty where none is known to be."""
+    manifest = manifest_of(system)
+    copies = [] if manifest is None else copies_within(manifest, split)
+    if not copies:
+        return ""
+    (one, other, *_), number = copies[0], sum(len(rows) - 1 for rows in copies)
+    return (
+        f"{number} rows of {split} are exact copies of others of them under other ids (first: {other!r} of {one!r}): "
+        "each is its twin's nearest neighbour, and both count; drop the copies"
+    )
 
 
 def manifest_of(system: Any) -> Manifest | None:

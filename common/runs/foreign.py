@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from counterpoint.common.metrics import Evaluation
     from counterpoint.common.runs.vectors import VectorTable
 
+_REMEDIES = {
+    "labels": "--labels COLUMN, FILE or FILE:COLUMN that holds them",
+    "classes": "--labels of a column that holds classes",
+    "no regression": "--labels of a column that holds classes",
+    "train": "--splits COLUMN, FILE or FILE:COLUMN names it",
+    "pairs": "--embeddings takes a file for each",
+}
+
 
 def evaluate_embeddings(
     embeddings: tuple[str, ...] = (),
@@ -92,6 +100,7 @@ def measure_vectors(
             ks=(1, 5, 10, 25),
             seed=seed,
             n_boot=bootstrap,
+            remedies=_REMEDIES,
         )
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -125,7 +134,7 @@ def search_embeddings(
     if not id:
         raise InputError("which sample? give --id")
     if top < 1:
-        raise InputError(f"top is {top}; it must be at least 1")
+        raise InputError(f"--top is {top}; it must be at least 1")
     found = read_vectors(embeddings, ids, labels)
     names = list(found.vectors)
     source = source or names[0]
