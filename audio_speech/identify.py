@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from counterpoint.common.kernels import topk_scores
 from counterpoint.common.metrics import Interval
 from counterpoint.common.metrics.bootstrap import bootstrap_columns
 from counterpoint.common.metrics.result import Result
+from counterpoint.common.runs.opened import OpenRun
 
 VOTES = 25
 
@@ -99,16 +99,15 @@ def identify(
     return Identification(name, len(wanted), n, {k: v.value for k, v in intervals.items()}, chance, intervals, rank)
 
 
-def protocols(
-    system: Any, dataset: Any, vectors: Mapping[str, Tensor], label: str | None = None
-) -> dict[str, Result]:
-    """Piece identification in both directions, for `evaluate`; the truth is the piece, whatever `label` says."""
-    pieces = dataset.piece_ids[: len(vectors["sheet"])]
+def protocols(run: OpenRun) -> dict[str, Result]:
+    """Piece identification in both directions, for `evaluate`; the truth is the piece, whatever `run.label` says."""
+    encoded, dataset = run.encoded(), run.samples()
+    pieces = [dataset.piece_ids[position] for position in encoded.positions]
     groups = dict(zip(dataset.piece_ids, (dataset.tunes[moment.piece] for moment in dataset.moments)))
     ways = (("audio", "sheet"), ("sheet", "audio"))
     return {
         f"piece identification {a} -> {b}": identify(
-            vectors[a], pieces, vectors[b], pieces, name=f"{a} -> {b}", groups=groups
+            encoded.vectors[a], pieces, encoded.vectors[b], pieces, name=f"{a} -> {b}", groups=groups
         )
         for a, b in ways
     }

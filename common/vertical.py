@@ -41,9 +41,9 @@ class SystemEntry:
         needs: the data and the extra it needs.
         config: `"module:Class"` of its frozen config dataclass, in a module without torch.
         system: `"module:Class"` of its `ContrastiveSystem`.
-        protocols: `(system, dataset, vectors: dict[str, Tensor], label: str | None) -> dict[str, Result]` of
-            `common.metrics`: evaluations of this system beyond the common ones (piece identification, ...). `label` is
-            the field or column asked for; what cannot be scored by it is a `NotRun` with the reason.
+        protocols: `(run: common.runs.opened.OpenRun) -> dict[str, Result]` of `common.metrics`: evaluations of this
+            system beyond the common ones (piece identification, ...). `run.label` is the field or column asked for;
+            what cannot be scored by it is a `NotRun` with the reason.
 
     >>> SystemEntry("a", "ready", "A. Author, 2020", "a summary", "nothing", "m:C", "m:S").as_dict()["status"]
     'ready'

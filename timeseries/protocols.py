@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from counterpoint.common.data.samples import facts
 from counterpoint.common.errors import InputError, LeakageError
 from counterpoint.common.metrics import NotRun, Result, class_names, defines_groups, task_of
-from counterpoint.timeseries.base import SignalSystem
+from counterpoint.common.runs.opened import OpenRun
 from counterpoint.timeseries.detection import anomalies, window_events
 from counterpoint.timeseries.manifest import WindowDataset
 from counterpoint.timeseries.tasks import names_patients, probe_patients, similar_beats
@@ -26,23 +26,21 @@ MOST_QUERIES = 4000
 FRACTIONS = (1.0, 0.1, 0.01)
 
 
-def protocols(
-    system: SignalSystem, dataset: Any, vectors: Mapping[str, Tensor], label: str | None = None
-) -> dict[str, Result]:
+def protocols(run: OpenRun) -> dict[str, Result]:
     """Everything the data allow; what they do not allow stands there as `NotRun`, with its reason.
 
-    - Logistic probes with 100, 10 and 1 % of the labels: the training windows are needed too, so all windows of the
-      configuration are embedded here.
+    - Logistic probes with 100, 10 and 1 % of the labels, learnt from the training windows.
     - Similar windows (beats): how often the nearest others carry the same label.
     - With `data.events`: events found by a probe on windows, and TS2Vec's anomaly scores where the system can hide a
       step. Both say how many recordings and steps they saw.
 
-    `label` is the field or column that holds the class of a window; `label` unless given.
+    `run.label` is the field or column that holds the class of a window; `label` unless given.
     """
-    windows, seen = system.windows, dataset.windows
-    split = str(seen.frame["split"].iloc[0])
-    z = system.embed_windows(windows)
-    results = _labelled(z, windows, seen, vectors["signal"], split, label or "label")
+    system, split = run.system, run.split
+    windows, z = _windows(run)
+    encoded = run.encoded()
+    seen = run.samples().windows.subset(encoded.positions)
+    results = _labelled(z, windows, seen, encoded.vectors["signal"], split, run.label or "label")
     if windows.steps is not None:
         results["events, probe on windows"] = _try(lambda: window_events(z, windows, split))
         steps = getattr(system.config, "anomaly_steps", 0)
@@ -51,6 +49,16 @@ def protocols(
             name = f"anomaly scores, {system.config.anomaly_delay} steps of delay credited"
             results[name] = _try(lambda: anomalies(system, windows, split, steps, **options))
     return results
+
+
+def _windows(run: OpenRun) -> tuple[WindowSet, Tensor]:
+    """The windows of all splits that were encoded, with their embeddings."""
+    whole, rows, vectors = run.system.windows, [], []
+    for split in run.splits:
+        encoded = run.encoded(split)
+        rows.append(np.flatnonzero(whole.frame["split"] == split)[encoded.positions])
+        vectors.append(encoded.vectors["signal"])
+    return whole.subset(np.concatenate(rows)), torch.cat(vectors)
 
 
 def _labelled(

@@ -42,14 +42,15 @@ def curate(
     import pandas as pd
 
     from counterpoint.common.data import curate
-    from counterpoint.common.runs.encode import encode_run, modality_pairs
+    from counterpoint.common.runs.encode import modality_pairs
+    from counterpoint.common.runs.opened import OpenRun
     from counterpoint.common.suggest import no_such
 
     if keep is None and min_score is None and duplicates is None and not like:
         raise InputError("nothing to do: give --keep, --min_score, --duplicates or --like")
     if bool(like) != (top is not None):
         raise InputError("--like and --top go together")
-    encoded = encode_run(run, checkpoint, split, manifest=manifest)
+    encoded = OpenRun.load(run, checkpoint, split, manifest=manifest).encoded()
     source = encoded.dataset.manifest
     if source is None or len(source) != len(encoded.dataset):
         raise InputError(f"the data of {type(encoded.system).__name__} are no manifest with one row per sample")

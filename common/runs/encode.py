@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from counterpoint.common.data import Manifest, Samples
 from counterpoint.common.data.copies import check_copies, copies_within
+from counterpoint.common.data.encoding import EncodedRows
 from counterpoint.common.data.encoding import encode_rows as encode_samples
+from counterpoint.common.data.links import Links
+from counterpoint.common.data.samples import answers
 from counterpoint.common.data.split_rules import keeps_groups_apart
 from counterpoint.common.discover import vertical_of
 from counterpoint.common.errors import InputError
-from counterpoint.common.progress import note
 from counterpoint.common.suggest import no_such
-from counterpoint.common.trainers import load_run, load_yaml, override
+from counterpoint.common.trainers import Datasets, load_run, load_yaml, override
 from counterpoint.common.trainers.environment import TRAINING, hashed
 from counterpoint.common.vertical import SystemEntry, Vertical
 
@@ -32,7 +35,7 @@ class NoSplit(InputError):
 
 @dataclass(frozen=True)
 class Encoded:
-    """Embeddings of one split, row i of every modality belonging to `ids[i]`.
+    """Embeddings of one split, row i of every modality in `vectors` belonging to `ids[i]`.
 
     Attributes:
         system: the trained system, in evaluation mode.
@@ -43,6 +46,7 @@ class Encoded:
         labels: of each row, where a label field was asked for.
         left_out: unreadable samples as (id, reason).
         label: the label field that was asked for.
+        pools: the modalities that are embedded from samples of their own, each with rows, ids and groups of its own.
     """
 
     system: Any
@@ -54,9 +58,29 @@ class Encoded:
     labels: Any
     left_out: list[tuple[str, str]]
     label: str | None = None
+    pools: dict[str, Encoded] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def modalities(self) -> list[str]:
+        """All modalities, those with rows of their own last."""
+        return [*self.vectors, *self.pools]
+
+    def part(self, modality: str) -> Encoded:
+        """Where the rows of a modality are."""
+        return self.pools.get(modality, self)
+
+    def of(self, modality: str) -> Tensor:
+        """The embeddings of any modality."""
+        return self.part(modality).vectors[modality]
+
+    def links(self, query: str, key: str, what: Literal["relevant", "exclude"] = "relevant") -> Links | None:
+        """`relevant` or `exclude` of the data set between the rows encoded; None where row i belongs to row i (or
+        nothing is excluded)."""
+        found = answers(self.dataset, query, key, what)
+        return None if found is None else found.take(self.part(query).positions, self.part(key).positions)
 
     @property
     def synthetic(self) -> str:
@@ -68,8 +92,12 @@ class Encoded:
         return self.dataset[self.positions[row]]
 
 
-def open_split(run: Path, checkpoint: str, split: str, manifest: Path | None = None) -> tuple[Any, Samples]:
-    """(system, samples) of a run; `manifest` replaces the data it was trained on. `NoSplit` where they lack the split.
+def open_data(
+    run: Path, checkpoint: str, split: str, manifest: Path | None = None
+) -> tuple[Any, dict[str, Samples]]:
+    """(system, samples of every split that there is) of a run; `manifest` replaces the data it was trained on.
+
+    `NoSplit` where the data lack `split`.
     """
     if split not in SPLITS:  # before anything is loaded
         raise no_such("split", split, SPLITS)
@@ -79,36 +107,21 @@ def open_split(run: Path, checkpoint: str, split: str, manifest: Path | None = N
             raise InputError(f"--manifest: the data of {type(system).__name__} do not come from a manifest")
         system.config = override(system.config, {"data.manifest": str(manifest)})
     system.stage = list(system.stages())[-1]
-    datasets = system.datasets()
-    found = {name: getattr(datasets, name) for name in SPLITS if getattr(datasets, name) is not None}
+    found = present(system.datasets())
     if split not in found:
         raise NoSplit(str(no_such("split", split, found)))
+    return system, found
+
+
+def present(datasets: Datasets) -> dict[str, Samples]:
+    """The splits that there are, by name."""
+    return {name: getattr(datasets, name) for name in SPLITS if getattr(datasets, name) is not None}
+
+
+def open_split(run: Path, checkpoint: str, split: str, manifest: Path | None = None) -> tuple[Any, Samples]:
+    """(system, samples of one split) of a run."""
+    system, found = open_data(run, checkpoint, split, manifest)
     return system, found[split]
-
-
-def encode_run(
-    run: Path,
-    checkpoint: str = "best",
-    split: str = "test",
-    *,
-    manifest: Path | None = None,
-    batch_size: int = 128,
-    limit: int | None = None,
-    label: str | None = None,
-) -> Encoded:
-    """Load a run's checkpoint and encode a split, its first `limit` samples; `NoSplit` where the data have none."""
-    system, dataset = open_split(run, checkpoint, split, manifest)
-    check_files(system)
-    rows = range(len(dataset) if limit is None else min(limit, len(dataset)))
-    if not rows:
-        raise InputError(f"{run}: the {split} split is empty")
-    encoded = encode_rows(system, dataset, rows, batch_size, label)
-    if not encoded.ids:
-        raise InputError(f"{run}: no sample of {split} could be read; the first: {encoded.left_out[0][1]}")
-    if encoded.left_out:
-        name, reason = encoded.left_out[0]
-        note(f"{len(encoded.left_out)} of {len(rows)} samples are left out; the first: {name}: {reason}")
-    return encoded
 
 
 def check_files(system: Any) -> None:
@@ -169,15 +182,17 @@ def encode_rows(
 ) -> Encoded:
     """Encode some rows of a dataset; unreadable ones are left out and listed. `change` is applied to every batch."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    found = encode_samples(
-        system.to(device).eval(),
-        dataset,
-        rows,
-        facts=() if label is None else (label,),
-        change=change,
-        batch_size=batch_size,
-        progress="encoding",
-    )
+    system = system.to(device).eval()
+    options = {"batch_size": batch_size, "change": change, "progress": "encoding"}
+    found = encode_samples(system, dataset, rows, facts=() if label is None else (label,), **options)
+    pools = {}
+    for modality, pool in dataset.pools.items():
+        alone = partial(system.encode, modality=modality)
+        pools[modality] = _encoded(system, pool, encode_samples(system, pool, what=alone, **options))
+    return replace(_encoded(system, dataset, found, label), pools=pools)
+
+
+def _encoded(system: Any, dataset: Samples, found: EncodedRows, label: str | None = None) -> Encoded:
     labels = _stack(found.facts.get(label, []))
     rows = (found.positions, found.vectors, found.ids, found.groups, labels, found.left_out)
     return Encoded(system, dataset, *rows, label)
@@ -185,10 +200,10 @@ def encode_rows(
 
 def modality_pairs(encoded: Encoded) -> Iterator[tuple[str, str]]:
     """Every two modalities whose embeddings can be compared."""
-    names = list(encoded.vectors)
+    names = encoded.modalities
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
-            if encoded.vectors[a].shape == encoded.vectors[b].shape:
+            if encoded.of(a).shape[1:] == encoded.of(b).shape[1:]:
                 yield a, b
 
 

@@ -19,6 +19,7 @@ _REMEDIES = {
     "classes": "--labels of a column that holds classes",
     "no regression": "--labels of a column that holds classes",
     "train": "--splits COLUMN, FILE or FILE:COLUMN names it",
+    "two modalities": "--embeddings takes a file for each",
     "pairs": "--embeddings takes a file for each",
 }
 

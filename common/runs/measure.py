@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +28,8 @@ from counterpoint.common.metrics import (
 )
 from counterpoint.common.metrics.bootstrap import short
 from counterpoint.common.output import table
-from counterpoint.common.runs.encode import Encoded, NoSplit, encode_rows, encode_run, entry_of
+from counterpoint.common.runs.encode import Encoded, entry_of, modality_pairs
+from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.runs.queries import encode_prompts
 from counterpoint.common.suggest import no_such
 from counterpoint.common.trainers.run import build_system
@@ -83,43 +83,34 @@ def examine(
     if prompts is not None and label is None:
         raise InputError("--prompts describes classes; --label says which field or column holds a sample's class")
     options = {"manifest": manifest, "batch_size": batch_size, "limit": limit, "label": label}
-    encoded = encode_run(run, checkpoint, split, **options)
-    others = {}
-    if label is not None:
-        for name in sorted({"train", "val"} - {split}):
-            with suppress(NoSplit):  # probes do without a split that the data do not have
-                others[name] = encode_run(run, checkpoint, name, **options)
+    opened = OpenRun.load(run, checkpoint, split, **options)
+    encoded = opened.encoded()
     descriptions = None
     if prompts is not None:
         descriptions = encode_prompts(vertical, encoded.system, prompts, described_in or next(iter(encoded.vectors)))
-    found = measure(vertical, encoded, others, protocols=protocols, descriptions=descriptions, n_boot=n_boot, seed=seed)
-    parts = [encoded, *others.values()]
-    few = sum(len(part) for part in parts) <= UNTRAINED_UP_TO
+    found = measure(vertical, opened, protocols=protocols, descriptions=descriptions, n_boot=n_boot, seed=seed)
+    others = _learnt_from(opened)
+    few = len(encoded) + sum(len(part) for part in others.values()) <= UNTRAINED_UP_TO
     if prompts is not None or not (baseline == "untrained" or (baseline == "auto" and few)):
         return Examined(encoded, others, found)
-    return Examined(encoded, others, found, _untrained(vertical, encoded, others, protocols, batch_size, seed))
+    return Examined(encoded, others, found, _untrained(vertical, opened, protocols, seed))
 
 
-def _untrained(
-    vertical: Vertical,
-    encoded: Encoded,
-    others: dict[str, Encoded],
-    protocols: tuple[str, ...],
-    batch_size: int,
-    seed: int,
-) -> Evaluation | None:
+def _learnt_from(run: OpenRun) -> dict[str, Encoded]:
+    """The splits that probes learn from, where there are labels."""
+    if run.label is None:
+        return {}
+    return {name: run.encoded(name) for name in ("train", "val") if name in run.splits and name != run.split}
+
+
+def _untrained(vertical: Vertical, run: OpenRun, protocols: tuple[str, ...], seed: int) -> Evaluation | None:
     """The figures of the same samples under initial weights, the system's own among them; None where the system cannot
     be built anew."""
-    system = encoded.system
+    system = run.system
     if hasattr(system, "base"):  # a finetuned run has no shape of its own: its baseline is the run it stands on
         return None
     fresh = build_system(type(system), system.config, system.assets)
-    parts = {
-        name: encode_rows(fresh, part.dataset, part.positions, batch_size, part.label)
-        for name, part in {"": encoded, **others}.items()
-    }
-    first = parts.pop("")
-    return measure(vertical, first, parts, protocols=protocols, n_boot=1, seed=seed)
+    return measure(vertical, run.with_system(fresh), protocols=protocols, n_boot=1, seed=seed)
 
 
 def not_paired(first: Examined, second: Examined) -> str:
@@ -133,34 +124,29 @@ def not_paired(first: Examined, second: Examined) -> str:
 
 def measure(
     vertical: Vertical,
-    encoded: Encoded,
-    others: dict[str, Encoded] | None = None,
+    run: OpenRun,
     *,
     protocols: tuple[str, ...] = (),
     descriptions: Mapping[str, Tensor] | None = None,
     n_boot: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
-    """Evaluate encoded samples; `others` are the splits that probes learn from, `descriptions` those of the classes."""
+    """Evaluate the split of an opened run; `descriptions` are those of the classes."""
     for name in protocols:
         if name not in PROTOCOLS:
             raise no_such("protocol", name, PROTOCOLS)
-    evaluation = _common(encoded, others, protocols=protocols, descriptions=descriptions, n_boot=n_boot, seed=seed)
-    entry = entry_of(vertical, encoded.system)
+    evaluation = _common(run, protocols=protocols, descriptions=descriptions, n_boot=n_boot, seed=seed)
+    entry = entry_of(vertical, run.system)
     if entry is None or entry.protocols is None or protocols:
         return evaluation
-    if encoded.left_out:
-        reason = f"{len(encoded.left_out)} samples could not be read"
-        return replace(evaluation, skipped={**evaluation.skipped, "the system's own": reason})
-    own = resolve(entry.protocols)(encoded.system, encoded.dataset, encoded.vectors, encoded.label)
+    own = resolve(entry.protocols)(run)
     why = {name: result.reason for name, result in own.items() if isinstance(result, NotRun)}
     scored = {name: result for name, result in own.items() if name not in why}
     return replace(evaluation, results={**evaluation.results, **scored}, skipped={**evaluation.skipped, **why})
 
 
 def _common(
-    encoded: Encoded,
-    others: dict[str, Encoded] | None,
+    run: OpenRun,
     *,
     protocols: tuple[str, ...],
     descriptions: Mapping[str, Tensor] | None = None,
@@ -168,16 +154,12 @@ def _common(
     seed: int,
 ) -> Evaluation:
     """The protocols that every system shares."""
-
-    def split(part: Encoded | None) -> Split | None:
-        return None if part is None else Split(part.vectors, part.labels, part.groups)
-
-    others = others or {}
+    others = {name: split_of(part) for name, part in _learnt_from(run).items()}
     try:
         return evaluate(
-            split(encoded),
-            split(others.get("train")),
-            split(others.get("val")),
+            split_of(run.encoded(), run.system.metric),
+            others.get("train"),
+            others.get("val"),
             protocols=protocols or "auto",
             descriptions=descriptions,
             ks=(1, 5, 10, 25),
@@ -188,6 +170,15 @@ def _common(
     except ValueError as error:
         # Labels that do not fit the protocol asked for: the user chose both.
         raise InputError(str(error)) from error
+
+
+def split_of(part: Encoded, metric: str = "cosine") -> Split:
+    """Encoded samples with their truth as metrics take them."""
+    ways = [(a, b) for a, b in modality_pairs(part)]
+    truth = {what: {way: part.links(*way, what) for way in ways} for what in ("relevant", "exclude")}
+    known = {what: {way: links for way, links in found.items() if links is not None} for what, found in truth.items()}
+    pools = {name: Split(pool.vectors[name], groups=pool.groups) for name, pool in part.pools.items()}
+    return Split(part.vectors, part.labels, part.groups, pools=pools, metric=metric, **known)
 
 
 def lines_of(evaluation: Evaluation, untrained: Evaluation | None = None) -> list[str]:

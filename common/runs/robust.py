@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from counterpoint.common.errors import InputError
-from counterpoint.common.metrics import CORRUPTIONS, CorruptionSweep, corruption_sweep, encode_labels, knn, retrieval
+from counterpoint.common.metrics import (
+    CORRUPTIONS,
+    CorruptionSweep,
+    Retrieval,
+    corruption_sweep,
+    encode_labels,
+    knn,
+    retrieval,
+)
 from counterpoint.common.runs.encode import encode_rows, modality_pairs
 from counterpoint.common.runs.measure import Examined
 from counterpoint.common.suggest import no_such
@@ -110,12 +118,18 @@ def _figure(seen: Examined, field: str) -> tuple[str, Callable[[Vectors], float]
             return sum(s.metrics["balanced_accuracy"] for s in scores) / len(scores)
 
         return "kNN balanced accuracy", accuracy, 1 / classes
-    pairs = list(modality_pairs(encoded))
+    pairs = [(a, b) for a, b in modality_pairs(encoded) if {a, b} <= set(encoded.vectors)]
     if not pairs:
         raise InputError("--corrupt needs --label: there are no two modalities to retrieve between")
 
+    def found(z: Vectors, a: str, b: str) -> Retrieval:
+        relevant, exclude = (encoded.links(a, b, what) for what in ("relevant", "exclude"))
+        return retrieval(
+            z[a], z[b], relevant=relevant, exclude=exclude, metric=encoded.system.metric, ks=(10,), n_boot=1
+        )
+
     def recall(z: Vectors) -> float:
-        ways = [way for a, b in pairs for way in vars(retrieval(z[a], z[b], ks=(10,), n_boot=1)).values()]
+        ways = [way for a, b in pairs for way in vars(found(z, a, b)).values()]
         return sum(way.metrics["R@10"] for way in ways) / len(ways)
 
     return "R@10", recall, min(10, len(encoded)) / len(encoded)

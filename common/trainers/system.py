@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from counterpoint.common.data.dataset import group_codes
 from counterpoint.common.data.samplers import BatchSampler, ShuffleSampler
 from counterpoint.common.errors import InputError, NonFiniteLossError
+from counterpoint.common.metrics.scores import score_named
 from counterpoint.common.models.ema import EMATeacher
 from counterpoint.common.trainers.assets import Assets
 from counterpoint.common.trainers.config import to_dict
@@ -65,6 +66,8 @@ class ContrastiveSystem(Validation):
     - `embed(batch)` returns one tensor per modality or view, row i belonging to sample i;
     - `losses(batch, embeddings)` returns scalar terms, weighted by `loss_weights` and summed.
 
+    `metric` names the score by which embeddings answer one another in evaluation and search (see `metrics.SCORES`).
+
     The base gives optimisers with parameter groups, schedules, EMA teachers, cached gradients
     (`train.micro_batch_size`), gradient harmonisation, clipping, non-finite checks, validation and logging.
     Systems with alternating or meta steps override `training_step` and use `total`, `check_finite` and `update`.
@@ -76,6 +79,7 @@ class ContrastiveSystem(Validation):
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     modalities: ClassVar[tuple[str, ...]] = ()
     loss_weights: ClassVar[dict[str, float]] = {}
+    metric: ClassVar[str] = "cosine"
 
     def __init__(self, config: Any, assets: Assets | None = None) -> None:
         super().__init__()
@@ -155,8 +159,10 @@ class ContrastiveSystem(Validation):
         return self
 
     def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
-        """Embeddings for evaluation, search and export; here the normalised contrast embeddings."""
-        found = {k: normalize(v, dim=-1) for k, v in self.embed(batch).items()}
+        """Embeddings for evaluation, search and export; here the contrast embeddings, at unit length where `metric`
+        says that their length does not count."""
+        unit = score_named(self.metric).unit
+        found = {k: normalize(v, dim=-1) if unit else v for k, v in self.embed(batch).items()}
         return found if modality is None else {modality: found[modality]}
 
     def features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:

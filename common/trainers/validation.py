@@ -13,6 +13,7 @@ from torch import Tensor
 from counterpoint.common.data.batch import rows
 from counterpoint.common.metrics import retrieval
 from counterpoint.common.metrics.label_free import rankme
+from counterpoint.common.metrics.scores import score_named
 from counterpoint.common.rng import rng_state, set_rng_state
 from counterpoint.common.trainers.sharding import align_statistics
 
@@ -25,6 +26,7 @@ class Validation(LightningModule):
 
     modalities: ClassVar[tuple[str, ...]] = ()
     loss_weights: ClassVar[dict[str, float]] = {}
+    metric: ClassVar[str]
     _validation: dict[str, Any]
 
     def on_validation_epoch_start(self) -> None:
@@ -62,7 +64,8 @@ class Validation(LightningModule):
         self.log_dict(results, logger=False)  # for callbacks that look there
 
     def validation_metrics(self, embeddings: Mapping[str, Tensor]) -> dict[str, float]:
-        """Figures over all validation embeddings: RankMe, and retrieval between every two modalities."""
+        """Figures over all validation embeddings: RankMe, and retrieval between every two modalities, row i answering
+        row i (a monitor: `evaluate` knows of several answers)."""
         results = {}
         shown = [m for m in self.modalities if m in embeddings]
         for name in shown:
@@ -71,7 +74,8 @@ class Validation(LightningModule):
         for i, a in enumerate(shown):
             for b in shown[i + 1 :]:
                 if embeddings[a].shape == embeddings[b].shape and len(embeddings[a]) > 1:
-                    found = retrieval(embeddings[a], embeddings[b], names=(a, b), ks=(1, 10), n_boot=0)
+                    metric = "cosine" if score_named(self.metric).joint else self.metric
+                    found = retrieval(embeddings[a], embeddings[b], names=(a, b), ks=(1, 10), n_boot=0, metric=metric)
                     for side, (q, k) in ((found.a_to_b, (a, b)), (found.b_to_a, (b, a))):
                         for metric in ("R@1", "R@10", "median_rank"):
                             results[f"val/{q}->{k}/{metric}"] = float(side.metrics[metric])

@@ -5,9 +5,8 @@ Everything that is fitted (label scales, statistics, models) sees the training c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch import Tensor
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.metrics import Result, score_regression
 from counterpoint.common.progress import note
+from counterpoint.common.runs.opened import OpenRun
 from counterpoint.graphs.circuits.data import load_circuits
 from counterpoint.graphs.circuits.downstream import (
     CapacitanceModel,
@@ -80,15 +80,14 @@ class Transfer:
         return {p.name: ground_figures(model, p) for p in self.test if p.ground_label.isfinite().any()}
 
 
-def protocols(
-    system: Any, dataset: Any, vectors: Mapping[str, Tensor], label: str | None = None
-) -> dict[str, Result]:
+def protocols(run: OpenRun) -> dict[str, Result]:
     """Coupling capacitances of the run's test circuits, for `evaluate`: one model with the run's vectors, one without.
 
     Labels lie in 0..1 (log capacitance over the training circuits' range); chance predicts the training mean. Intervals
     draw nets: all pairs of a net together. One training of each model (seed of the run), with the `small` settings. The
-    truth is the capacitance, whatever `label` is asked for.
+    truth is the capacitance, whatever `run.label` says.
     """
+    system = run.system
     manifest = Manifest.load(system.config.data.manifest)
     split = manifest.frame.get("split")
     if split is None:

@@ -15,6 +15,7 @@ from counterpoint.audio_speech.identify import protocols
 from counterpoint.common.data import collate
 from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.lazy import resolve
+from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers import create_system, fit, load_run, override
 
 
@@ -114,7 +115,7 @@ def test_training_end_to_end_leaves_a_run_that_loads_and_is_judged(system, snipp
     assert "pool of 24" in text
     assert "chance" in text
     json.dumps({k: v.as_dict() for k, v in found.items()})
-    assert set(protocols(system, snippets.test, vectors)) == {
+    assert set(protocols(OpenRun(system, {"test": snippets.test}))) == {
         "piece identification audio -> sheet", "piece identification sheet -> audio"
     }  # fmt: skip
 

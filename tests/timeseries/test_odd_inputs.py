@@ -207,6 +207,7 @@ def test_mistakes_on_the_command_line_end_in_one_sentence(tmp_path, capsys):
 
 
 def test_a_leaking_split_does_not_reach_the_probes():
+    from counterpoint.common.runs.opened import OpenRun
     from counterpoint.timeseries.protocols import protocols
     from counterpoint.timeseries.simulate import ecg
     from counterpoint.timeseries.splits import split_windows_at_random
@@ -214,6 +215,5 @@ def test_a_leaking_split_does_not_reach_the_probes():
     windows = split_windows_at_random(ecg(patients=6, trials=1, windows=6, length=64), {"train": 0.5, "test": 0.5})
     config = TS2VecConfig(data=SignalConfig(length=64))
     system = create_system(TS2Vec, config, windows)
-    test = WindowDataset(windows.where(split="test"), of=windows)
     with pytest.raises(LeakageError):
-        protocols(system, test, {"signal": system.embed_windows(test.windows)})
+        protocols(OpenRun.of(system))

@@ -156,20 +156,18 @@ def test_similar_beats_leave_the_query_out(windows):
 
 
 def test_every_row_of_a_vertical_uses_the_label_asked_for(windows):
+    from counterpoint.common.runs.opened import OpenRun
     from counterpoint.common.trainers import create_system
     from counterpoint.timeseries.configs import SignalConfig, TS2VecConfig
-    from counterpoint.timeseries.manifest import WindowDataset
     from counterpoint.timeseries.protocols import protocols
     from counterpoint.timeseries.ts2vec import TS2Vec
 
     halves = np.where(windows.frame["start"] < windows.frame["start"].median(), "early", "late")
     windows = replace(windows, frame=windows.frame.assign(trial=halves))
     system = create_system(TS2Vec, TS2VecConfig(data=SignalConfig(length=windows.length)), windows)
-    test = WindowDataset(windows.where(split="test"), of=windows)
-    vectors = {"signal": system.embed_windows(test.windows)}
-    by_half = protocols(system, test, vectors, "trial")["probe, 100 % of labels by patient"]
+    by_half = protocols(OpenRun.of(system, label="trial"))["probe, 100 % of labels by patient"]
     assert by_half.scores.classes == ("early", "late")
-    by_class = protocols(system, test, vectors)["probe, 100 % of labels by patient"]
+    by_class = protocols(OpenRun.of(system))["probe, 100 % of labels by patient"]
     assert set(by_class.scores.classes) == set(windows.frame["label"])
-    named = protocols(system, test, vectors, "group")
+    named = protocols(OpenRun.of(system, label="group"))
     assert {r.reason for r in named.values()} == {"group is another name of the patients: no other one can carry it"}

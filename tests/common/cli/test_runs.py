@@ -247,10 +247,10 @@ def test_without_a_second_modality_the_gallery_shows_neighbours_among_the_others
     from toy_vertical import vertical
 
     from counterpoint.common.report import Report
-    from counterpoint.common.runs.encode import encode_run
+    from counterpoint.common.runs.opened import OpenRun
     from counterpoint.common.runs.page import add_gallery
 
-    encoded = encode_run(run, label="side")
+    encoded = OpenRun.load(run, label="side").encoded()
     alone = replace(encoded, vectors={"left": encoded.vectors["left"]})
     seen = []
 
@@ -280,10 +280,10 @@ def test_a_partner_that_is_not_among_the_best_ends_the_row_with_its_rank(run):
 
     from counterpoint.common.metrics import rank_queries
     from counterpoint.common.report import Report
-    from counterpoint.common.runs.encode import encode_run
+    from counterpoint.common.runs.opened import OpenRun
     from counterpoint.common.runs.page import add_gallery
 
-    encoded = encode_run(run)
+    encoded = OpenRun.load(run).encoded()
     noise = torch.randn(30, 16, generator=torch.Generator().manual_seed(3))
     tied = torch.ones(30, 16) / 4
     for right in (encoded.vectors["right"] + 0.4 * noise, tied):
@@ -340,10 +340,10 @@ class TestTwoRuns:
     def test_other_samples_are_not_paired_even_when_they_are_as_many(self, run):
         from dataclasses import replace
 
-        from counterpoint.common.runs.encode import encode_run
         from counterpoint.common.runs.measure import Examined, not_paired
+        from counterpoint.common.runs.opened import OpenRun
 
-        encoded = encode_run(run)
+        encoded = OpenRun.load(run).encoded()
         one = Examined(encoded, {}, None)
         assert not_paired(one, Examined(replace(encoded), {}, None)) == ""
         other = Examined(replace(encoded, ids=[*encoded.ids[1:], "new"]), {}, None)

@@ -61,8 +61,8 @@ class Own(Result):
     modalities: list[str]
 
 
-def protocols(system, dataset, vectors, label=None):
-    return {"nearest is own": Own(len(dataset), sorted(vectors))}
+def protocols(run):
+    return {"nearest is own": Own(len(run.samples()), sorted(run.encoded().vectors))}
 
 
 def gallery(sample, modality):

@@ -12,6 +12,8 @@ from counterpoint.common.trainers.environment import record_training
 
 
 class Rows(SimpleNamespace):
+    system = SimpleNamespace(config=None)
+
     def __len__(self):
         return len(self.ids)
 

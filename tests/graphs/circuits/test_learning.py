@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers import fit, load_run
 from counterpoint.common.trainers.config import override
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
@@ -207,7 +208,7 @@ def test_pretrained_vectors_reach_the_downstream_models(manifest):
 
 def test_evaluate_compares_with_and_without_pretraining(manifest, tmp_path):
     system = CircuitGCL(small(manifest, tmp_path))
-    found = protocols(system, None, {})
+    found = protocols(OpenRun(system, {}))
     assert set(found) == {"coupling of chain2, with the run's vectors", "coupling of chain2, statistics alone"}
     for scores in found.values():
         assert scores.intervals["MAE"].low < scores.intervals["MAE"].value < scores.intervals["MAE"].high
