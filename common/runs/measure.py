@@ -97,10 +97,10 @@ def examine(
     few = sum(len(part) for part in parts) <= UNTRAINED_UP_TO
     if prompts is not None or not (baseline == "untrained" or (baseline == "auto" and few)):
         return Examined(encoded, others, found)
-    return Examined(encoded, others, found, _untrained(vertical, encoded, others, protocols, batch_size, seed))
+    return Examined(encoded, others, found, measure_untrained(vertical, encoded, others, protocols, batch_size, seed))
 
 
-def _untrained(
+def measure_untrained(
     vertical: Vertical,
     encoded: Encoded,
     others: dict[str, Encoded],
@@ -114,6 +114,7 @@ def _untrained(
     if hasattr(system, "base"):  # a finetuned run has no shape of its own: its baseline is the run it stands on
         return None
     fresh = build_system(type(system), system.config, system.assets)
+    fresh.stage = system.stage
     parts = {
         name: encode_rows(fresh, part.dataset, part.positions, batch_size, part.label)
         for name, part in {"": encoded, **others}.items()
