@@ -284,7 +284,7 @@ def _folds(
     units = len(x) if groups is None else len(np.unique(groups))
     folds = min(folds, units)
     if folds < 2:
-        raise ValueError("cross-validation needs at least two groups; give a validation split or one C")
+        raise ValueError("the penalty is chosen over at least two groups of training samples, or on a validation split")
     smallest = np.bincount(y.astype(int)).tolist() if stratify else []
     can_stratify = stratify and min((s for s in smallest if s), default=0) >= folds
     if groups is not None:

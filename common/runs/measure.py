@@ -93,7 +93,7 @@ def examine(
     few = len(encoded) + sum(len(part) for part in others.values()) <= UNTRAINED_UP_TO
     if prompts is not None or not (baseline == "untrained" or (baseline == "auto" and few)):
         return Examined(encoded, others, found)
-    return Examined(encoded, others, found, _untrained(vertical, opened, protocols, seed))
+    return Examined(encoded, others, found, measure_untrained(vertical, opened, protocols, seed))
 
 
 def _learnt_from(run: OpenRun) -> dict[str, Encoded]:
@@ -103,13 +103,14 @@ def _learnt_from(run: OpenRun) -> dict[str, Encoded]:
     return {name: run.encoded(name) for name in ("train", "val") if name in run.splits and name != run.split}
 
 
-def _untrained(vertical: Vertical, run: OpenRun, protocols: tuple[str, ...], seed: int) -> Evaluation | None:
+def measure_untrained(vertical: Vertical, run: OpenRun, protocols: tuple[str, ...], seed: int) -> Evaluation | None:
     """The figures of the same samples under initial weights, the system's own among them; None where the system cannot
     be built anew."""
     system = run.system
     if hasattr(system, "base"):  # a finetuned run has no shape of its own: its baseline is the run it stands on
         return None
     fresh = build_system(type(system), system.config, system.assets)
+    fresh.stage = system.stage
     return measure(vertical, run.with_system(fresh), protocols=protocols, n_boot=1, seed=seed)
 
 

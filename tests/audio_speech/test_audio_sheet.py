@@ -120,6 +120,29 @@ def test_training_end_to_end_leaves_a_run_that_loads_and_is_judged(system, snipp
     }  # fmt: skip
 
 
+def test_an_untrained_network_stands_beside_the_piece_identification_and_collapse_is_named(system, snippets):
+    from copy import deepcopy
+
+    from counterpoint.audio_speech.cli import vertical
+    from counterpoint.common.runs.measure import lines_of, measure, measure_untrained
+
+    def told(model):
+        run = OpenRun(model.eval(), {"test": snippets.test}, limit=24)
+        found, beside = measure(vertical, run, n_boot=10), measure_untrained(vertical, run, (), 0)
+        return found, beside, "\n".join(lines_of(found, beside))
+
+    healthy, beside, text = told(deepcopy(system))
+    values = {(name, metric): i.value for name, metric, i, _ in beside.figures()}
+    assert set(values) == {(name, metric) for name, metric, *_ in healthy.figures()}
+    row = next(line for line in text.splitlines() if line.startswith("piece identification audio -> sheet  MRR"))
+    assert row.split()[-3] == f"{values['piece identification audio -> sheet', 'MRR']:.3g}"
+    assert "COLLAPSED" not in text
+    flat = deepcopy(system)
+    for parameter in flat.parameters():
+        parameter.data.zero_()
+    assert "COLLAPSED: the embeddings of all 24 samples are" in told(flat)[2]
+
+
 def test_one_modality_alone_can_be_encoded(system, snippets):
     system.eval()
     batch = batch_of(snippets.test, 3)

@@ -6,9 +6,12 @@ import torch
 
 from counterpoint.common.errors import InputError
 from counterpoint.common.runs.embedding import embed
+from counterpoint.common.runs.encode import encode_rows
 from counterpoint.common.runs.evaluation import evaluate
+from counterpoint.common.runs.measure import lines_of, measure
 from counterpoint.common.trainers import create_system, fit, load_run, override
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
+from counterpoint.graphs.cli import vertical
 from counterpoint.graphs.configs import CircuitGCLConfig, GRACEConfig, GraphCLConfig
 from counterpoint.graphs.importers import simulate_to_manifest
 from counterpoint.graphs.molecules.graphcl import GraphCL
@@ -87,3 +90,28 @@ def test_graphs_cannot_be_corrupted_and_say_so(node_run, tmp_path):
     for run in runs:
         with pytest.raises(InputError, match="--corrupt: the batches of .* hold no tensors of numbers to corrupt"):
             evaluate(run, "last", corrupt=("noise",), limit=40, bootstrap=2)
+
+
+@pytest.fixture(params=["nodes", "molecules", pytest.param("circuits", marks=pytest.mark.slow)])
+def any_run(request, tmp_path):
+    if request.param == "nodes":
+        return request.getfixturevalue("node_run")
+    count = 80 if request.param == "molecules" else 3
+    table = str(simulate_to_manifest(tmp_path / "d", request.param, count, seed=0).manifest)
+    if request.param == "molecules":
+        return train(GraphCL, GraphCLConfig(), tmp_path, **{"data.manifest": table})
+    return train(CircuitGCL, CircuitGCLConfig(), tmp_path, **{"data.manifest": table, "fanout": (2, 2)})
+
+
+def test_an_untrained_network_stands_beside_every_row_and_collapse_is_named(any_run):
+    found = evaluate(any_run, "last", bootstrap=5)
+    rows = {name for name in found.figures["results"] if not name.startswith("labelfree")}
+    assert {name.partition(": ")[0] for name in found.figures["untrained"]["values"]} == rows
+    assert not any("COLLAPSED" in line for line in found.lines)
+    system = load_run(any_run, "last")
+    for parameter in system.parameters():
+        parameter.data.zero_()
+    dataset = system.datasets().test
+    encoded = encode_rows(system, dataset, range(len(dataset)))
+    said = "\n".join(lines_of(measure(vertical, encoded, protocols=("labelfree",), n_boot=5)))
+    assert f"COLLAPSED: the embeddings of all {len(encoded)} samples are" in said

@@ -81,7 +81,7 @@ class TestRefusals:
             (lambda: m.logistic_probe(*HALF, val=X[:5]), "given together"),
             (lambda: m.logistic_probe(*HALF, val=X[:5], val_labels=[None] * 5), "no validation sample"),
             (lambda: m.logistic_probe(X[:30], [None] * 30, X[30:], Y[30:]), "no training sample carries a label"),
-            (lambda: m.logistic_probe(*HALF, train_groups=["one"] * 30), "at least two groups"),
+            (lambda: m.logistic_probe(*HALF, train_groups=["one"] * 30), "at least two groups of training samples"),
             (lambda: m.ridge_probe(*HALF, val=X[:5], val_targets=[np.nan] * 5), "no validation sample"),
             (lambda: m.ridge_probe(X[:30], Y[:29], X[30:], Y[30:]), "train: 30 feature rows but 29 labels"),
             (lambda: m.ridge_probe(X[:30], Y[:30], X[30:], [np.nan] * 30), "nothing to score"),
