@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from counterpoint.common.data.samplers import SequentialSampler
 from counterpoint.common.errors import InputError, LostProcessError
+from counterpoint.common.progress import shown
 from counterpoint.common.rng import preserved_rng, seed_all
 from counterpoint.common.trainers.environment import check_data, record_data
 from counterpoint.common.trainers.keeper import RunKeeper
@@ -276,7 +276,7 @@ def _trainer(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             enable_checkpointing=False,
-            enable_progress_bar=sys.stderr.isatty(),
+            enable_progress_bar=shown(),
             enable_model_summary=False,
             deterministic="warn" if train.deterministic else False,
             inference_mode=False,
