@@ -7,6 +7,7 @@ line's, in a folder that is thrown away unless `run_folder` is given.
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import tempfile
 import threading
@@ -20,9 +21,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from counterpoint.common.errors import InputError
+from counterpoint.common.errors import InputError, NonFiniteLossError
 from counterpoint.common.estimators import inputs, state
-from counterpoint.common.estimators.lookup import Found, check_options, find_system, settings
+from counterpoint.common.estimators.lookup import Found, check_options, find_system, in_python, settings
 from counterpoint.common.progress import silent
 from counterpoint.common.trainers.config import override
 from counterpoint.common.vertical import Given
@@ -101,12 +102,12 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         own = {name: value for name, value in params.items() if name in self._get_param_names()}
         super().set_params(**own)
         options = {name: value for name, value in params.items() if name not in own}
-        with contextlib.suppress(InputError):  # an unknown system is told by `fit`
+        try:
             found = find_system(self.system)
-            try:
-                check_options(found, options)
-            except InputError as error:
-                raise ValueError(str(error)) from None
+        except InputError:
+            found = None  # `fit` says so: parameters may be set in any order
+        if found is not None:
+            check_options(found, options)
         self._options = {**self._options, **options}
         return self
 
@@ -128,10 +129,15 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             groups: what each row belongs to (patient, molecule family): losses that know groups mask false negatives
                 by it, and validation keeps it whole.
         """
+        found = find_system(self.system)
+        with in_python(found), silent(not self.verbose):
+            self._fit(found, X, groups)
+        return self
+
+    def _fit(self, found: Found, X: Any, groups: Any) -> None:
         from counterpoint.common.trainers import create_system
 
-        found, seed = self._checked()
-        config = override(settings(found, self.preset, self._options), {} if seed is None else {"train.seed": seed})
+        config = self._config(found)
         rows = inputs.rows_of(self, X, reset=True)
         names = inputs.groups_of(groups, len(rows))
         split = inputs.split_of(names, self.validation_fraction, config.train.seed)
@@ -142,30 +148,30 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         trained = sum(name == "train" for row, name in enumerate(split) if row not in given.left_out)
         if not trained:
             raise InputError(f"no row of X is left to train on; lower validation_fraction ({self.validation_fraction})")
-        with silent(not self.verbose), self._folder() as folder:
-            system = create_system(found.system_class, self._quiet(given.config, folder, trained), given.data)
+        with self._folder() as folder:
+            system = create_system(found.system_class, self._training(given.config, folder, trained), given.data)
             system.given = True
             self.metrics_ = _train(system)
             self.system_ = _trained(folder)
             if self.run_folder is None:
                 self.system_.run_dir = None
         self.n_features_out_ = self._encode(given, [0])[0].shape[1]
-        return self
 
-    def _checked(self) -> tuple[Found, int | None]:
-        """The system, and the seed where one is given; raises for parameters that cannot be used."""
-        found = find_system(self.system)
+    def _config(self, found: Found) -> Any:
+        """The system's settings, the seed among them; raises for parameters that cannot be used."""
         if self.what not in WHAT:
             raise InputError(f"what is {self.what!r}; give {' or '.join(WHAT)}")
         if "train__out" in self._options:
-            raise InputError("train__out is not given here; run_folder says where the run is kept")
+            raise InputError("train__out: give run_folder, which says where the run is kept")
+        config = settings(found, self.preset, self._options)
         if self.random_state is None:
-            return found, None
+            return config
         if "train__seed" in self._options:
             raise InputError("random_state and train__seed are the same setting; give one of them")
-        if isinstance(self.random_state, (int, np.integer)):
-            return found, int(self.random_state)
-        return found, int(check_random_state(self.random_state).randint(_NEVER))
+        seed = self.random_state
+        if not isinstance(seed, (int, np.integer)):
+            seed = check_random_state(seed).randint(_NEVER)
+        return override(config, {"train.seed": int(seed)})
 
     @contextlib.contextmanager
     def _folder(self) -> Iterator[Path]:
@@ -176,7 +182,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         with tempfile.TemporaryDirectory(prefix="counterpoint-") as folder:
             yield Path(folder) / "run"
 
-    def _quiet(self, config: Any, folder: Path, trained: int) -> Any:
+    def _training(self, config: Any, folder: Path, trained: int) -> Any:
         """The configuration of this training: its folder, no larger batch than there are rows, no files that nobody
         will read."""
         if config.train.devices != 1 or config.train.num_nodes != 1:
@@ -193,16 +199,16 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def transform(self, X: Any) -> np.ndarray:
         """Embeddings of X, float32 [n, n_features_out_]; rows that make no sample are NaN, with a warning."""
         check_is_fitted(self, "system_")
-        rows = inputs.rows_of(self, X, reset=False)
-        found, everyone = find_system(self.system), inputs.groups_of(None, len(rows))
-        system = self.system_
-        given = found.samples_from(rows, system.config, everyone, ["train"] * len(rows), system.assets)
-        _tell(given, "NaN in the result")
-        out = np.full((len(rows), self.n_features_out_), np.nan, np.float32)
-        if len(given.left_out) < len(rows):
-            with silent(not self.verbose):
+        found = find_system(type(self.system_))
+        with in_python(found), silent(not self.verbose):
+            rows = inputs.rows_of(self, X, reset=False)
+            everyone, split = inputs.groups_of(None, len(rows)), ["train"] * len(rows)
+            given = found.samples_from(rows, self.system_.config, everyone, split, self.system_.assets)
+            _tell(given, "NaN in the result")
+            out = np.full((len(rows), self.n_features_out_), np.nan, np.float32)
+            if len(given.left_out) < len(rows):
                 vectors, places = self._encode(given)
-            out[places] = vectors
+                out[places] = vectors
         return out
 
     def _encode(self, given: Given, positions: list[int] | None = None) -> tuple[np.ndarray, list[int]]:
@@ -256,6 +262,8 @@ def _train(system: Any) -> dict[str, float]:
     handler = signal.getsignal(signal.SIGINT)
     try:
         return dict(fit(system).metrics)
+    except NonFiniteLossError as error:
+        raise NonFiniteLossError(_without_file(system, error)) from None
     except SystemExit as stop:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored
@@ -269,6 +277,19 @@ def _train(system: Any) -> dict[str, float]:
             stacklevel=3,
         )
         return {}
+
+
+def _without_file(system: Any, error: NonFiniteLossError) -> str:
+    """What a training met, with the samples themselves: the file that lists them is thrown away with its folder."""
+    file = Path(system.config.train.out) / "non_finite_batch_rank0.json"
+    if not file.is_file():
+        return str(error)
+    record = json.loads(file.read_text(encoding="utf-8"))
+    terms = ", ".join(f"{name} = {value}" for name, value in record["terms"].items())
+    return (
+        f"loss {terms} at step {record['step']}, in the batch of rows {', '.join(record['ids'])} of X. Look at them, "
+        "lower the learning rate (optim__lr), or train with train__precision='32-true'"
+    )
 
 
 def _checkpoints(run: Path) -> list[str]:

@@ -24,7 +24,9 @@ def rows_of(estimator: BaseEstimator, X: Any, reset: bool) -> Any:
         )
     if not things:
         raise InputError("X is empty (0 samples); give one row or more")
-    validate_data(estimator, X, reset=reset, skip_check_array=True)
+    if reset:  # such rows have no width, and one column may be called anything
+        for name in ("n_features_in_", "feature_names_in_"):
+            vars(estimator).pop(name, None)
     return things
 
 
@@ -44,8 +46,10 @@ def _things(X: Any) -> list | None:
         X = X.ravel()
     elif not isinstance(X, (list, tuple)) and not hasattr(X, "dtype"):
         return None
+    from counterpoint.common.data.samples import plain
+
     rows = list(X)
-    first = next((row for row in rows if not _missing(row)), None)
+    first = next((row for row in rows if plain(row) is not None), None)
     return rows if first is not None and _is_thing(first) else None
 
 
@@ -55,19 +59,17 @@ def _is_thing(row: Any) -> bool:
     return not (isinstance(row, (Number, np.generic)) or hasattr(row, "__len__") or hasattr(row, "__array__"))
 
 
-def _missing(row: Any) -> bool:
-    return row is None or type(row).__name__ == "NAType" or (isinstance(row, float) and row != row)
-
-
 def groups_of(groups: Any, count: int) -> list[str]:
     """The group of every row, as text; each row its own where none are given."""
     if groups is None:
         return [str(i) for i in range(count)]
-    names = list(groups)
+    from counterpoint.common.data.samples import plain
+
+    names = [plain(name) for name in groups]
     if len(names) != count:
         raise InputError(f"groups holds {len(names)} values and X {count} rows; give one a row")
     for row, name in enumerate(names):
-        if _missing(name):
+        if name is None:
             raise InputError(f"groups[{row}] is missing; give every row a group")
     return [str(name) for name in names]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +51,8 @@ def find_system(system: Any) -> Found:
     """
     if isinstance(system, type):
         return _of_class(system)
+    if not isinstance(system, str):
+        raise InputError(f"system is {system!r}; give a system's name, or its class")
     verticals = [load() for load in find_verticals().values()]
     known = [(vertical, entry) for vertical in verticals for entry in vertical.systems]
     found = [(vertical, entry) for vertical, entry in known if entry.name == system]
@@ -91,6 +95,8 @@ def settings(found: Found, preset: str, options: Mapping[str, Any]) -> Any:
     check_options(found, options)
     config = override(found.config_class(), preset_values(preset, found.config_class, found.target))
     values = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
+    if "train__max_epochs" in values and "train__max_steps" not in values:
+        values["train__max_steps"] = None  # a number of steps that nobody gave would win over the epochs
     try:
         return override(config, {name.replace("__", "."): value for name, value in values.items()})
     except TypeError as error:
@@ -108,3 +114,16 @@ def check_options(found: Found, options: Mapping[str, Any]) -> None:
         groups = ", ".join(option for option in known if "." not in option)
         hint = f"did you mean '{near.replace('.', '__')}'?" if near else f"there are: {groups}"
         raise InputError(f"'{name}' is not an option of {found.name}; {hint}")
+
+
+@contextlib.contextmanager
+def in_python(found: Found) -> Iterator[None]:
+    """Sentences about settings name them as `Encoder` takes them: `train__max_steps`, not `train.max_steps`."""
+    try:
+        yield
+    except InputError as error:
+        names = {name: name.replace(".", "__") for name in option_names(found.config_class) if "." in name}
+        names["train.out"] = "run_folder"
+        listed = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+        error.args = (re.sub(rf"(?<![\w./])(?:{listed})(?!\w)", lambda match: names[match[0]], str(error)),)
+        raise

@@ -40,9 +40,13 @@ class GraphCL(ContrastiveSystem):
         )
         self.contrast = NTXent(config.temperature)
 
+    @classmethod
+    def read(cls, config: GraphCLConfig, assets: Assets | None = None) -> Datasets:
+        """The manifest's splits."""
+        return molecule_datasets(config.data)
 
     def datasets(self) -> Datasets:
-        return molecule_datasets(self.config.data)
+        return self.data
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         molecules = batch["molecule"]

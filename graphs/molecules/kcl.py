@@ -77,8 +77,13 @@ class KCL(ContrastiveSystem):
             self.kmpnn.nodes.weight.copy_(table)
             elements.copy_(table[: len(elements)])
 
+    @classmethod
+    def read(cls, config: KCLConfig, assets: Assets | None = None) -> Datasets:
+        """The manifest's splits."""
+        return molecule_datasets(config.data)
+
     def datasets(self) -> Datasets:
-        return molecule_datasets(self.config.data)
+        return self.data
 
     def batch_sampler(self, dataset: Any, batch_size: int, seed: int) -> BatchSampler:
         if not self.config.similar_batches:
