@@ -20,13 +20,12 @@ from counterpoint.timeseries.manifest import filtered
 from counterpoint.timeseries.preprocess import missing_as_nan, usable_channels
 from counterpoint.timeseries.windows import WindowSet
 
+_UNUSABLE = "is flat or more than half missing in every channel"
 # Settings of `data` that say how recordings become windows, or which to read: X has no use for them.
 _OF_FILES = ("manifest", "aliases", "step", "beats", "events", "windows_per_trial", "cache")
 
 
-def samples_from(
-    x: Any, config: Any, groups: Sequence[str], split: Sequence[str], assets: Assets | None
-) -> Given:
+def samples_from(x: Any, config: Any, groups: Sequence[str], split: Sequence[str], assets: Assets | None) -> Given:
     """Series [n, length] or [n, channels, length]: one sample a row, which is its own trial and recording.
 
     NaN is missing, and padding at the end; infinite values are missing. A series whose every channel is flat or more
@@ -37,19 +36,22 @@ def samples_from(
         InputError: other shapes than those, or than the training's; settings that only recordings in files have.
     """
     signals = _signals(x)
-    data = _settings(config.data, signals.shape[1])
     form = None if assets is None else SignalForm.of(assets)
-    leads = _leads(signals.shape[2], data, form)
-    if form is not None and signals.shape[1] != data.length:
+    if form is not None and signals.shape[1] != config.data.length:
         raise InputError(
-            f"X has series of {signals.shape[1]} samples and the encoder was trained on {data.length}; give as many "
-            "(NaN at the end where a series is shorter)"
+            f"X has series of {signals.shape[1]} samples and the encoder was trained on {config.data.length}; give as "
+            "many (NaN at the end where a series is shorter)"
         )
+    data = _settings(config.data, signals.shape[1]) if form is None else config.data
+    leads = _leads(signals.shape[2], data, form)
     signals, infinite = missing_as_nan(signals.reshape(-1, len(leads)))
     signals = signals.reshape(len(x), -1, len(leads))
     rate = data.fs or 1.0
     series = tuple(filtered(_without_padding(one), rate, data) for one in signals)
     usable = [bool(usable_channels(one).any()) for one in series]
+    left_out = {row: _UNUSABLE for row, kept in enumerate(usable) if not kept}
+    if not any(usable):
+        return Given(None, config, left_out)
     present = np.stack([usable_channels(one, min_finite=0.0) for one in series])
     frame = pd.DataFrame({"id": [str(row) for row in range(len(series))], "group": list(groups), "split": list(split)})
     frame = frame.assign(trial=frame["id"], record=frame["id"], label="", start=0, signal=np.arange(len(series)))
@@ -57,7 +59,7 @@ def samples_from(
     return Given(
         replace(windows, units=data.units).normalized(data.normalize, form),
         override(config, {"data": {"length": data.length}}),
-        {row: "is flat or more than half missing in every channel" for row, kept in enumerate(usable) if not kept},
+        left_out,
         (f"{infinite.sum()} infinite values in X are taken as missing",) if infinite.any() else (),
     )
 

@@ -22,8 +22,6 @@ def rows_of(estimator: BaseEstimator, X: Any, reset: bool) -> Any:
         return validate_data(
             estimator, X, reset=reset, dtype="numeric", allow_nd=True, ensure_all_finite=False, ensure_min_features=1
         )
-    if not things:
-        raise InputError("X is empty (0 samples); give one row or more")
     if reset:  # such rows have no width, and one column may be called anything
         for name in ("n_features_in_", "feature_names_in_"):
             vars(estimator).pop(name, None)
@@ -49,8 +47,7 @@ def _things(X: Any) -> list | None:
     from counterpoint.common.data.samples import plain
 
     rows = list(X)
-    first = next((row for row in rows if plain(row) is not None), None)
-    return rows if first is not None and _is_thing(first) else None
+    return rows if any(_is_thing(row) for row in rows if plain(row) is not None) else None
 
 
 def _is_thing(row: Any) -> bool:

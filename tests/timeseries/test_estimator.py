@@ -23,6 +23,7 @@ from counterpoint.common.estimators import Encoder
 from counterpoint.common.trainers import create_system, fit, load_run, load_yaml
 from counterpoint.timeseries.configs import TS2VecConfig
 from counterpoint.timeseries.ts2vec import TS2Vec
+from counterpoint.timeseries.windows import WindowSet
 
 TINY = {
     "preset": "small", "encoder__dim": 4, "encoder__hidden": 4, "encoder__depth": 1, "train__max_steps": 2,
@@ -76,7 +77,7 @@ def test_it_is_fit_and_embed_and_nothing_else(X, tmp_path):
 
 def test_a_kept_run_does_not_take_other_data_for_its_own(X, tmp_path):
     encoder(run_folder=tmp_path / "run").fit(X)
-    with pytest.raises(InputError, match=r"trained on data given in Python, .* --manifest"):
+    with pytest.raises(InputError, match=r"trained on data given in Python, .* \(--manifest\)"):
         runs.embed(tmp_path / "run", split="train")
     with pytest.raises(InputError, match=r"holds a run already; .* run_folder, or set train__overwrite"):
         encoder(run_folder=tmp_path / "run").fit(X)
@@ -203,12 +204,10 @@ def test_rows_that_say_nothing_are_left_out_and_missing_in_the_result(X, fitted)
 def test_missing_values_are_the_verticals(X, fitted):
     """NaN at the end is padding, as of a shorter recording; an infinite value is a missing one, and told."""
     short, hole, infinite = (X[:1].copy() for _ in range(3))
-    short[:, 12:], hole[:, 4], infinite[:, 4] = np.nan, np.nan, np.inf
-    steps = fitted.system_.represent_steps(
-        torch.from_numpy((X[:1, :, None] - fitted.system_.assets["mean"]) / fitted.system_.assets["std"]).float()
-    )
-    assert steps.shape == (1, 20, 4)
-    assert np.isfinite(fitted.transform(short)).all()
+    short[:, 7:], hole[:, 4], infinite[:, 4] = np.nan, np.nan, np.inf
+    recording = WindowSet.build([X[0, :7, None]], 20, 20, [{"id": "r"}], fs=1.0, pad=True)
+    expected = fitted.system_.embed_windows(recording.normalized("train", fitted.system_.form))
+    np.testing.assert_array_equal(fitted.transform(short), expected.numpy())
     with pytest.warns(UserWarning, match="1 infinite values in X are taken as missing"):
         found = fitted.transform(infinite)
     np.testing.assert_array_equal(found, fitted.transform(hole))
