@@ -41,12 +41,12 @@ class GraphCL(ContrastiveSystem):
         self.contrast = NTXent(config.temperature)
 
     @classmethod
-    def read(cls, config: GraphCLConfig, assets: Assets | None = None) -> Datasets:
-        """The manifest's splits."""
-        return molecule_datasets(config.data)
+    def read(cls, config: GraphCLConfig, assets: Assets | None = None) -> Datasets | None:
+        """The manifest's splits; nothing without a manifest."""
+        return molecule_datasets(config.data) if config.data.manifest else None
 
     def datasets(self) -> Datasets:
-        return self.data
+        return self.data or molecule_datasets(self.config.data)
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         molecules = batch["molecule"]

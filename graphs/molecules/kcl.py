@@ -78,12 +78,12 @@ class KCL(ContrastiveSystem):
             elements.copy_(table[: len(elements)])
 
     @classmethod
-    def read(cls, config: KCLConfig, assets: Assets | None = None) -> Datasets:
-        """The manifest's splits."""
-        return molecule_datasets(config.data)
+    def read(cls, config: KCLConfig, assets: Assets | None = None) -> Datasets | None:
+        """The manifest's splits; nothing without a manifest."""
+        return molecule_datasets(config.data) if config.data.manifest else None
 
     def datasets(self) -> Datasets:
-        return self.data
+        return self.data or molecule_datasets(self.config.data)
 
     def batch_sampler(self, dataset: Any, batch_size: int, seed: int) -> BatchSampler:
         if not self.config.similar_batches:
