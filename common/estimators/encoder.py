@@ -29,7 +29,7 @@ from counterpoint.common.trainers.config import override
 from counterpoint.common.vertical import Given
 
 WHAT = ("encode", "features")
-_NEVER = 2**31 - 1  # steps between two checkpoints of a run that nobody will resume
+_NEVER = 10**9  # steps between two checkpoints of a run that nobody will resume
 
 
 class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -170,7 +170,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise InputError("random_state and train__seed are the same setting; give one of them")
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
-            seed = check_random_state(seed).randint(_NEVER)
+            seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
         return override(config, {"train.seed": int(seed)})
 
     @contextlib.contextmanager

@@ -30,10 +30,12 @@ from counterpoint.common.trainers.run import (
     CONSTANT,
     METRICS,
     RunResult,
+    check_importable,
     checkpoint_dir,
     main_process,
     open_run,
     run_folder,
+    system_class,
 )
 from counterpoint.common.trainers.sharding import ShardedStrategy
 from counterpoint.common.trainers.state import copy_checkpoint, find_checkpoint, read_state
@@ -62,12 +64,15 @@ def fit(
     put back at the end.
 
     Raises:
-        InputError: unusable configuration, folder or data; data that changed since the run began; a folder where
-            another process trains; a damaged checkpoint, or one that cannot be written.
+        InputError: a class that the running script defines; unusable configuration, folder or data; data that changed
+            since the run began; a folder where another process trains; a damaged checkpoint, or one that cannot be
+            written.
         NonFiniteLossError: NaN or infinite loss.
     """
     if resume is not None and not (Path(resume) / CONFIG).is_file():
         raise InputError(f"{resume}: not a run folder (no {CONFIG} in it)")
+    if resume is None:
+        check_importable(system_class(system))
     with locked_run(run_folder(system, None if resume is None else Path(resume))):
         return _fit(system, resume, callbacks)
 

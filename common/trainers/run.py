@@ -206,7 +206,6 @@ def open_run(system: Any, resume: Path | None) -> tuple[Path, dict[str, Any] | N
         if main_process():
             compare_environment(run_dir, system.config)
         return run_dir, read_state(folder)
-    check_importable(system_class(system))
     if not main_process():
         return run_dir, None
     try:
