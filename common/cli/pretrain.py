@@ -50,14 +50,7 @@ def _resume_only(call: Call) -> int:
 def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
     config_class = resolve(entry.config)
     parser = config_parser(program, entry, config_class)
-    preset = _value_of("--preset", argv)
-    if preset is not None:
-        start = to_dict(override(config_class(), preset_values(preset, config_class, entry.system)))
-        parser.set_defaults(dict(flatten(start, known={action.dest for action in parser._actions})))
-    argv = _from_run(entry, config_class, parser, argv)
-    steps = any(action.dest == "train.max_steps" for action in parser._actions)
-    if steps and _given("train.max_epochs", argv) and not _given("train.max_steps", argv):
-        parser.set_defaults({"train.max_steps": None})  # a number of steps that nobody typed would win over the epochs
+    argv = preset_defaults(entry, config_class, parser, argv)
     options = parse(parser, argv)
     if options.print_config:
         write(parser.dump(without_own(options), skip_unset=False, skip_validation=True).rstrip())
@@ -69,6 +62,19 @@ def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
         return run(lambda: _continue(options.resume, entry), options.json)
     config = build_config(parser, options, config_class)
     return run(lambda: _fit(entry, config, options.continue_from), options.json)
+
+
+def preset_defaults(entry: SystemEntry, config_class: type, parser: Any, argv: list[str]) -> list[str]:
+    """Defaults of the preset and of the run's own configuration that the words name; gives the words left to parse."""
+    preset = _value_of("--preset", argv)
+    if preset is not None:
+        start = to_dict(override(config_class(), preset_values(preset, config_class, entry.system)))
+        parser.set_defaults(dict(flatten(start, known={action.dest for action in parser._actions})))
+    argv = _from_run(entry, config_class, parser, argv)
+    steps = any(action.dest == "train.max_steps" for action in parser._actions)
+    if steps and _given("train.max_epochs", argv) and not _given("train.max_steps", argv):
+        parser.set_defaults({"train.max_steps": None})  # a number of steps that nobody typed would win over the epochs
+    return argv
 
 
 def _from_run(entry: SystemEntry, config_class: type, parser: Any, argv: list[str]) -> list[str]:

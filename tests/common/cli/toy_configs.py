@@ -32,6 +32,7 @@ class PairConfig:
     )
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=0.02))
     dim: int = 16
+    objective: str = ""
 
 
 def simulate(out: Path, rows: int = 120, seed: int = 0) -> ImportReport:
