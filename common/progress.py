@@ -1,10 +1,11 @@
-"""Progress for people: bars and notes on stderr, nothing at all when stderr is not a terminal."""
+"""Progress for people: bars and notes on stderr, no bars when stderr is not a terminal, nothing within `silent()`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,6 +17,28 @@ def _console():
     return Console(stderr=True, highlight=False)
 
 
+_SILENT: ContextVar[bool] = ContextVar("silent", default=False)
+
+
+@contextmanager
+def silent(wanted: bool = True) -> Iterator[None]:
+    """Neither bars nor notes while the block runs; warnings pass.
+
+    >>> with silent():
+    ...     note("nobody hears this")
+    """
+    token = _SILENT.set(wanted or _SILENT.get())
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
+
+
+def shown() -> bool:
+    """Whether bars are drawn: on a terminal, outside of `silent`."""
+    return sys.stderr.isatty() and not _SILENT.get()
+
+
 def track(iterable: Iterable[T], description: str = "", total: int | None = None) -> Iterator[T]:
     """Iterate with a progress bar that shows the time left and vanishes when done.
 
@@ -24,7 +47,7 @@ def track(iterable: Iterable[T], description: str = "", total: int | None = None
     >>> list(track(range(3), "counting"))
     [0, 1, 2]
     """
-    if not sys.stderr.isatty():
+    if not shown():
         yield from iterable
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -41,7 +64,7 @@ def status(description: str) -> Iterator[None]:
     >>> with status("thinking"):
     ...     answer = 42
     """
-    if not sys.stderr.isatty():
+    if not shown():
         yield
         return
     with _console().status(description):
@@ -53,5 +76,7 @@ def note(text: str) -> None:
 
     >>> note("engraving 20 chorales")
     """
+    if _SILENT.get():
+        return
     sys.stderr.write(text + "\n")
     sys.stderr.flush()

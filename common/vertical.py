@@ -126,6 +126,24 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Given:
+    """Data handed over in Python, in a system's own form: what a vertical's `samples_from` makes of X.
+
+    Attributes:
+        data: the same as the system's `read` would give of files (`ContrastiveSystem.use` takes it). `row_of` of its
+            samples says which row of X they came from.
+        config: the system's settings, with what X itself says (the length of its series, ...).
+        left_out: rows of X that make no sample, each with its reason.
+        notes: sentences that the user must see.
+    """
+
+    data: Any
+    config: Any
+    left_out: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Importer:
     """Turns one of the field's own formats into a manifest.
 
@@ -170,6 +188,11 @@ class Vertical:
             molecule), for the neighbours that `search` lists.
         text: `(text: str, modality: str, system) -> dict | Samples`, a user's text (a SMILES string, a sentence) as one
             sample, for `search --text` and `evaluate --prompts`.
+        samples_from: `(x, config, groups, split, assets) -> Given`, data in memory for a system, for
+            `common.estimators.Encoder`. `x` is an array of numbers [rows, ...] or a list of other things (texts,
+            objects), `groups` and `split` (`train`, `val`) name those of every row; `assets` are None for a new system,
+            else those of a trained one, to which the data are brought. Raises `InputError` for a system that learns
+            from no such data.
         checks: a mapping from the name of a check (`<system>-...`) to its `common.trainers.reproduce.Claim` and
             `(data: Path | None, arm: str, seed: int) -> float`, for `reproduce`.
 
@@ -192,4 +215,5 @@ class Vertical:
     modality_of: Target | None = None
     text: Target | None = None
     caption: Target | None = None
+    samples_from: Target | None = None
     checks: Target | None = None

@@ -90,5 +90,6 @@ vertical = Vertical(
     query="counterpoint.graphs.gallery:query",
     text="counterpoint.graphs.gallery:query_text",
     caption="counterpoint.graphs.gallery:caption",
+    samples_from="counterpoint.graphs.given:samples_from",
     checks="counterpoint.graphs.checks:CHECKS",
 )

@@ -68,5 +68,6 @@ vertical = Vertical(
     demo=f"{_COMMANDS}:demo",
     gallery="counterpoint.timeseries.gallery:picture",
     query="counterpoint.timeseries.gallery:query",
+    samples_from="counterpoint.timeseries.given:samples_from",
     checks="counterpoint.timeseries.checks:CHECKS",
 )

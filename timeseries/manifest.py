@@ -73,11 +73,16 @@ def conditioned(
     """The wanted leads on one grid, filtered as the configuration says; returns signal [time, leads] and rate."""
     fs = config.fs or max(channel.fs for channel in record.channels)
     x, _ = record.array(fs, leads, config.aliases, units)
+    return filtered(x, fs, config), fs
+
+
+def filtered(x: np.ndarray, fs: float, config: SignalConfig) -> np.ndarray:
+    """A signal [time, leads] behind the filters that the configuration names."""
     if config.notch is not None:
         x = notch(x, fs, config.notch)
     if config.low is not None or config.high is not None:
         x = bandpass(x, fs, config.low, config.high)
-    return x, fs
+    return x
 
 
 def load_windows(config: SignalConfig, form: SignalForm | None = None) -> WindowSet:

@@ -13,7 +13,7 @@ from counterpoint.common.cli.verbs import Call
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.suggest import no_such
-from counterpoint.common.trainers.config import load_yaml, override, to_dict
+from counterpoint.common.trainers.config import load_yaml, override, preset_values, to_dict
 from counterpoint.common.vertical import Outcome, SystemEntry
 
 _OWN = ("config", "preset", "resume", "continue_from", "print_config", "json", "run")
@@ -68,7 +68,7 @@ def preset_defaults(entry: SystemEntry, config_class: type, parser: Any, argv: l
     """Defaults of the preset and of the run's own configuration that the words name; gives the words left to parse."""
     preset = _value_of("--preset", argv)
     if preset is not None:
-        start = to_dict(override(config_class(), preset_values(entry, config_class, preset)))
+        start = to_dict(override(config_class(), preset_values(preset, config_class, entry.system)))
         parser.set_defaults(dict(flatten(start, known={action.dest for action in parser._actions})))
     argv = _from_run(entry, config_class, parser, argv)
     steps = any(action.dest == "train.max_steps" for action in parser._actions)
@@ -119,18 +119,6 @@ def build_config(parser, options, config_class: type, given: Mapping[str, Any] |
         return config_class(**{name: values[name] for name in names if name in values})
     except ValueError as error:
         raise InputError(str(error)) from error
-
-
-def preset_values(entry: SystemEntry, config_class: type, name: str) -> Mapping[str, Any]:
-    """The overrides of a named preset; `full` is the dataclass's own defaults, the paper's scale."""
-    presets = getattr(config_class, "presets", None)
-    if presets is None:
-        presets = resolve(entry.system).presets
-    if name == "full" and "full" not in presets:
-        return {}
-    if name not in presets:
-        raise no_such("preset", name, ["full", *presets])
-    return presets[name]
 
 
 def flatten(values: Mapping[str, Any], known: set[str], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -36,11 +36,11 @@ def list_systems(vertical: Vertical) -> Rows:
 
 
 def list_losses() -> Rows:
-    """List the contrastive objectives with their papers, what they need and what they are checked against."""
+    """List the contrastive objectives with their papers, what they need and what they rest on: the official code's
+    numbers, the paper's equation, or our reading of it."""
     from counterpoint.common.losses import objectives
 
-    records = ({**asdict(entry), "status": "ready"} for entry in objectives())
-    return Rows(records, ("name", "paper", "needs"))
+    return Rows(map(asdict, objectives()), ("name", "status", "paper", "needs"))
 
 
 def without_run(command: Call) -> bool:

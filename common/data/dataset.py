@@ -75,6 +75,10 @@ class ManifestDataset(Samples):
             raise no_such("column", name, self.columns)
         return [plain(value) for value in self.table.column(name).to_pylist()]
 
+    def row_of(self, position: int) -> int:
+        """The stable number of the sample's row, whatever split it stands in."""
+        return int(self.indices[position])
+
     def row(self, position: int) -> dict[str, Any]:
         """The manifest's row behind a sample."""
         (values,) = self.table.slice(position, 1).to_pylist()

@@ -58,6 +58,7 @@ class ALBEFContrast(Objective):
         paper="ALBEF 2021",
         needs="momentum encoders; own queues; optional index or group",
         engine="contrast_stats, target_scores(Gibbs, SameLabel)",
+        status="official numbers",
         checked="official numbers (salesforce/ALBEF b9727e4), temperature and queues included",
     )
 

@@ -41,6 +41,7 @@ class AMCL(Objective):
         paper="AMCL 2023",
         needs="two views through several heads",
         engine="topk_scores; listed pairs dense",
+        status="equation",
         checked="written-out equation",
     )
 

@@ -39,6 +39,7 @@ class CACR(Objective):
         paper="CACR 2021",
         needs="V >= 2 views",
         engine="contrast_stats(mean, Self) per view pair",
+        status="official numbers",
         checked="official numbers (attraction and repulsion, three views)",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import dataclass
+from typing import Literal
 
 __all__ = ["ObjectiveCard", "ObjectiveEntry", "objectives", "objectives_table"]
 
@@ -14,12 +15,15 @@ class ObjectiveCard:
     """Facts about one objective, written beside its class.
 
     `paper`: method and year. `needs`: what a caller must bring besides embeddings (labels, index, queue, teacher).
-    `engine`: the calls of the contrast engine it is made of. `checked`: what its value and gradient are tested against.
+    `engine`: the calls of the contrast engine it is made of. `status`: what it rests on, `official numbers` (frozen
+    outputs of the named code, compared in the tests), `equation` (the paper's, written out) or `our reading` (no public
+    code or text settles it). `checked`: what its value and gradient are tested against, in full.
     """
 
     paper: str
     needs: str
     engine: str
+    status: Literal["official numbers", "equation", "our reading"]
     checked: str
 
 
@@ -32,6 +36,7 @@ class ObjectiveEntry:
     paper: str
     needs: str
     engine: str
+    status: str
     checked: str
     summary: str
 
@@ -51,13 +56,13 @@ def objectives() -> list[ObjectiveEntry]:
                 card = value.card
                 summary = (value.__doc__ or "").strip().split("\n")[0].rstrip(".")
                 found[name] = ObjectiveEntry(
-                    name, module.__name__, card.paper, card.needs, card.engine, card.checked, summary
+                    name, module.__name__, card.paper, card.needs, card.engine, card.status, card.checked, summary
                 )
     return [found[name] for name in sorted(found, key=str.lower)]
 
 
 def objectives_table() -> str:
     """The Markdown table of the README, one row per objective."""
-    head = "| objective | paper | needs | engine | checked against |\n|---|---|---|---|---|\n"
-    rows = (f"| `{e.name}` | {e.paper} | {e.needs} | {e.engine} | {e.checked} |\n" for e in objectives())
+    head = "| objective | paper | needs | engine | status | checked against |\n|---|---|---|---|---|---|\n"
+    rows = (f"| `{e.name}` | {e.paper} | {e.needs} | {e.engine} | {e.status} | {e.checked} |\n" for e in objectives())
     return head + "".join(rows)

@@ -37,6 +37,7 @@ class CoCa(Objective):
         paper="CoCa 2022",
         needs="pairs; decoder logits and caption tokens",
         engine="as InfoNCE",
+        status="equation",
         checked="sum of InfoNCE (official numbers) and torch's cross-entropy",
     )
 

@@ -38,7 +38,11 @@ class VICReg(Objective):
     """
 
     card = ObjectiveCard(
-        paper="VICReg 2021", needs="two views", engine="none (dim x dim)", checked="written-out equation"
+        paper="VICReg 2021",
+        needs="two views",
+        engine="none (dim x dim)",
+        status="equation",
+        checked="written-out equation",
     )
 
     def __init__(
@@ -88,7 +92,11 @@ class BarlowTwins(Objective):
     """
 
     card = ObjectiveCard(
-        paper="Barlow Twins 2021", needs="two views", engine="none (dim x dim)", checked="written-out equation"
+        paper="Barlow Twins 2021",
+        needs="two views",
+        engine="none (dim x dim)",
+        status="equation",
+        checked="written-out equation",
     )
 
     def __init__(self, lam: float = 0.0051, *, eps: float = 1e-5, normalize: bool = False, distributed: str = "none"):
@@ -127,7 +135,11 @@ class WMSE(Objective):
     """
 
     card = ObjectiveCard(
-        paper="W-MSE 2021", needs="two views", engine="none (dim x dim)", checked="written-out equation; whiteness"
+        paper="W-MSE 2021",
+        needs="two views",
+        engine="none (dim x dim)",
+        status="equation",
+        checked="written-out equation; whiteness",
     )
 
     def __init__(

@@ -39,6 +39,7 @@ class CWCL(Objective):
         paper="CWCL 2023",
         needs="a frozen modality (teacher features)",
         engine="contrast_stats(columns), target_scores(Affine)",
+        status="equation",
         checked="written-out equation; identity weights give CLIP",
     )
 

@@ -39,6 +39,7 @@ class SoftContrastive(InfoNCE):
         paper="Dialog2Flow 2024",
         needs="pairs; label embeddings or labels",
         engine="contrast_stats(columns), target_scores(Gibbs, SameLabel)",
+        status="equation",
         checked="written-out equation",
     )
 

@@ -36,6 +36,7 @@ class DCL(Objective):
         paper="DCL 2021",
         needs="two views; optional group",
         engine="contrast_stats(Self, columns) x 3, merge",
+        status="official numbers",
         checked="official numbers (one direction)",
     )
 
@@ -95,6 +96,7 @@ class DCLW(DCL):
         paper="DCL 2021",
         needs="two views; optional group",
         engine="contrast_stats(Self, columns) x 3, merge",
+        status="equation",
         checked="written-out equation; equal positives give DCL",
     )
 

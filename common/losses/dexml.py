@@ -53,6 +53,7 @@ class DecoupledSoftmax(_MultiLabel):
         paper=_SOURCE,
         needs="positives as a sparse list",
         engine="contrast_stats(exclude Pairs); listed positives dense",
+        status="official numbers",
         checked="official numbers",
     )
 
@@ -86,6 +87,7 @@ class MultiLabelSoftmax(_MultiLabel):
         paper=_SOURCE,
         needs="positives as a sparse list",
         engine="contrast_stats; listed positives dense",
+        status="official numbers",
         checked="official numbers",
     )
 
@@ -119,6 +121,7 @@ class MultiLabelSigmoid(_MultiLabel):
         paper=_SOURCE,
         needs="positives as a sparse list",
         engine="pair_sum(softplus); listed positives dense",
+        status="official numbers",
         checked="official numbers",
     )
 
@@ -161,6 +164,7 @@ class SoftTopK(_MultiLabel):
         paper=_SOURCE,
         needs="positives as a sparse list",
         engine="pair_sum(sigmoid), topk_scores",
+        status="equation",
         checked="written-out equation with dense root; gradient by finite differences",
     )
 

@@ -43,6 +43,7 @@ class FastCLIP(Objective):
         paper="FastCLIP 2024",
         needs="index; state over the data set",
         engine="contrast_stats(Self, columns)",
+        status="equation",
         checked="written-out equation, incl. the gradient of the temperature",
     )
 

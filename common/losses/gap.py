@@ -41,6 +41,7 @@ class Alignment(Objective):
         paper="Alignment and Uniformity 2020",
         needs="pairs",
         engine="none (row dots)",
+        status="official numbers",
         checked="official numbers (SepCLR)",
     )
 
@@ -75,6 +76,7 @@ class Uniformity(Objective):
         paper="Alignment and Uniformity 2020",
         needs="one set of embeddings",
         engine="contrast_stats(col_bias, Self)",
+        status="official numbers",
         checked="official numbers (SepCLR)",
     )
 
@@ -107,6 +109,7 @@ class CrossUniformity(Objective):
         paper="Contrastive gap (CUA) 2024",
         needs="pairs",
         engine="contrast_stats(col_bias, Self)",
+        status="equation",
         checked="written-out equation; equals Uniformity on identical sets",
     )
 
@@ -141,6 +144,7 @@ class CUA(Objective):
         paper="Contrastive gap (CUA) 2024",
         needs="pairs; optional group",
         engine="as InfoNCE, contrast_stats(col_bias) x 3",
+        status="equation",
         checked="sum of its checked parts",
     )
 

@@ -72,6 +72,7 @@ class GRAM(Objective):
         paper="GRAM 2024",
         needs="three or more modalities (two work)",
         engine="none: rows in blocks (score is no inner product)",
+        status="equation",
         checked="determinant form; sqrt(1 - cos^2) for two; finite gradient at volume 0",
     )
 

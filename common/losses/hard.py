@@ -41,6 +41,7 @@ class HardContrastive(Objective):
         paper="Understanding the Behaviour of CL 2021",
         needs="two views",
         engine="topk_scores, contrast_stats(score_floor)",
+        status="our reading",
         checked="written-out equation (quantile rule: our reading); keep = 1 gives NT-Xent",
     )
 
@@ -101,6 +102,7 @@ class SimpleContrastive(Objective):
         paper="Understanding the Behaviour of CL 2021",
         needs="two views",
         engine="target_scores(Uniform)",
+        status="equation",
         checked="written-out equation",
     )
 

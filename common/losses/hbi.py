@@ -100,6 +100,7 @@ class HBI(Objective):
         paper="HBI 2023",
         needs="tokens of both sides; optional student map",
         engine="none: rows in blocks (late interaction)",
+        status="equation",
         checked="written-out equation; sampled interaction against exact enumeration",
     )
 

@@ -45,6 +45,7 @@ class HCL(Objective):
         paper="HCL 2020, Debiased CL 2020",
         needs="two views; optional group",
         engine="contrast_stats(two scales) x 3, merge",
+        status="official numbers",
         checked="official numbers (tau+ 0.1 and 0.01)",
     )
 
@@ -125,6 +126,7 @@ class CrossModalHCL(HCL):
         paper="Multimodal HNL (HAR) 2023",
         needs="pairs; optional group",
         engine="contrast_stats(two scales, columns)",
+        status="equation",
         checked="written-out equation; beta = tau+ = 0 gives InfoNCE",
     )
 

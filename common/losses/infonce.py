@@ -51,6 +51,7 @@ class InfoNCE(Objective):
         paper="CPC 2018, CLIP 2021, ALIGN 2021",
         needs="pairs; optional group, queue, soft targets",
         engine="contrast_stats(columns), target_scores, merge",
+        status="official numbers",
         checked="official numbers (open_clip copy in fast_clip), incl. distillation targets",
     )
 

@@ -41,6 +41,7 @@ class MixCo(InfoNCE):
         paper="M3CoL 2024",
         needs="mixed inputs, their permutation and weights",
         engine="contrast_stats(columns), target_scores(Weighted)",
+        status="official numbers",
         checked="official numbers",
     )
 
@@ -96,6 +97,7 @@ class SoftClip(InfoNCE):
         paper="M3CoL 2024",
         needs="pairs",
         engine="contrast_stats(columns), attention",
+        status="official numbers",
         checked="official numbers",
     )
 

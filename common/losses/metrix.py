@@ -46,6 +46,7 @@ class Metrix(Objective):
         paper="Metrix 2022",
         needs="labels; a generator",
         engine="contrast_stats(only / exclude SameLabel), topk_scores; private mixtures dense",
+        status="our reading",
         checked="written-out equation (our reading)",
     )
 

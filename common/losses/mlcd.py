@@ -45,6 +45,7 @@ class MLCD(Objective):
         paper="MLCD 2024",
         needs="cluster labels (several per sample)",
         engine="contrast_stats(exclude Index, valid_cols)",
+        status="equation",
         checked="written-out equation",
     )
 

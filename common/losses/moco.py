@@ -42,6 +42,7 @@ class MoCo(Objective):
         paper="MoCo 2020",
         needs="queries and momentum keys; own queue; optional index or group",
         engine="contrast_stats on the queue",
+        status="equation",
         checked="written-out equation",
     )
 
@@ -111,6 +112,7 @@ class MoCHi(MoCo):
         paper="MoCHi 2020",
         needs="as MoCo; a generator",
         engine="contrast_stats, topk_scores; private negatives dense",
+        status="our reading",
         checked="written-out equation (our reading)",
     )
 

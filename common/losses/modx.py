@@ -41,6 +41,7 @@ class ModX(Objective):
         paper="Mod-X 2023",
         needs="the old model's embeddings",
         engine="contrast_stats(mean, columns), target_scores(Gibbs), topk_scores",
+        status="equation",
         checked="written-out equation",
     )
 

@@ -63,6 +63,7 @@ class MVDHEL(_MultiView):
         paper=_PAPER,
         needs="V >= 2 views; optional group",
         engine="contrast_stats(Self) per view",
+        status="official numbers",
         checked="official numbers (three views); finite where the product form overflows",
     )
 
@@ -96,6 +97,7 @@ class DHEL(MVDHEL):
         paper="DHEL 2024",
         needs="two views; optional group",
         engine="contrast_stats(Self) per view",
+        status="official numbers",
         checked="official numbers",
     )
 
@@ -135,7 +137,8 @@ class MVInfoNCE(_MultiView):
         paper=_PAPER,
         needs="V >= 2 views; optional group",
         engine="contrast_stats over all views",
-        checked="official numbers (CL_1); written-out equation (MV-InfoNCE)",
+        status="equation",
+        checked="written-out equation (MV-InfoNCE); official numbers with per_view (CL_1)",
     )
 
     def __init__(

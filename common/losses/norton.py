@@ -39,6 +39,7 @@ class Norton(Objective):
         paper="Norton 2024",
         needs="pairs",
         engine="sinkhorn, contrast_stats(columns), target_scores(Gibbs)",
+        status="official numbers",
         checked="official numbers (XLearning-SCU/2024-ICLR-Norton 6c80470), transport plan included",
     )
 

@@ -55,6 +55,7 @@ class NortonParagraph(Objective):
         paper="Norton 2024",
         needs="sequences of clips and captions; optional tokens",
         engine="none: rows in blocks (one plan per pair)",
+        status="official numbers",
         checked="official numbers (XLearning-SCU/2024-ICLR-Norton 6c80470), plan and bucket included",
     )
 

@@ -35,7 +35,8 @@ class NTXent(Objective):
         paper="SimCLR 2020",
         needs="two views; optional group",
         engine="contrast_stats(Self, columns) x 3, merge",
-        checked="official numbers (Multi-View-CL: pairwise over three views)",
+        status="official numbers",
+        checked="official numbers (Multi-View-CL: the pairs of three views)",
     )
 
     def __init__(
@@ -103,6 +104,7 @@ class MultiViewNTXent(NTXent):
         paper="Multi-View CL baselines 2025",
         needs="V >= 2 views; optional group",
         engine="as NTXent, per pair",
+        status="official numbers",
         checked="official numbers (ntxent_pwe, ntxent_avg)",
     )
 

@@ -92,6 +92,7 @@ class PixPro(Objective):
         paper="PixPro 2021",
         needs="dense maps, their positions, momentum encoder",
         engine="none (pixels of one image)",
+        status="official numbers",
         checked="official numbers (zdaxie/PixPro e390d6b), propagation included",
     )
 

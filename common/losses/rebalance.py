@@ -12,7 +12,7 @@ from counterpoint.common.losses.cards import ObjectiveCard
 __all__ = ["BMC", "BNI", "GAI", "BalancedSoftmax", "label_density_weights"]
 
 _PAPER = "Balanced MSE 2022"
-_CHECKED = "official numbers (CircuitGCL's code)"
+_CHECKED = "official numbers (CircuitGCL's code): values alone, to six decimals"
 
 
 class _BalancedMSE(Objective):
@@ -50,6 +50,7 @@ class BMC(_BalancedMSE):
         paper=_PAPER,
         needs="continuous labels",
         engine="contrast_stats(col_bias)",
+        status="equation",
         checked="written-out numbers and equation (official code is wrong here)",
     )
 
@@ -87,7 +88,11 @@ class GAI(_BalancedMSE):
     """
 
     card = ObjectiveCard(
-        paper=_PAPER, needs="continuous labels; a label mixture", engine="none (rows x 8)", checked=_CHECKED
+        paper=_PAPER,
+        needs="continuous labels; a label mixture",
+        engine="none (rows x 8)",
+        status="official numbers",
+        checked=_CHECKED,
     )
 
     def __init__(
@@ -130,7 +135,11 @@ class BNI(_BalancedMSE):
     """
 
     card = ObjectiveCard(
-        paper=_PAPER, needs="continuous labels; a label histogram", engine="none (rows x buckets)", checked=_CHECKED
+        paper=_PAPER,
+        needs="continuous labels; a label histogram",
+        engine="none (rows x buckets)",
+        status="official numbers",
+        checked=_CHECKED,
     )
 
     def __init__(
@@ -170,7 +179,11 @@ class BalancedSoftmax(Objective):
     """
 
     card = ObjectiveCard(
-        paper="Balanced Softmax 2020", needs="class labels and counts", engine="none (rows x classes)", checked=_CHECKED
+        paper="Balanced Softmax 2020",
+        needs="class labels and counts",
+        engine="none (rows x classes)",
+        status="official numbers",
+        checked=_CHECKED,
     )
 
     def __init__(self, counts: Float[Tensor, "classes"]):

@@ -70,6 +70,7 @@ class SepCLR(Objective):
         paper="SepCLR 2024",
         needs="common and salient codes, target or background",
         engine="contrast_stats(col_bias)",
+        status="official numbers",
         checked="official numbers (neurospin-projects/2024_rlouiset_sep_clr 0e40bff), whole training step",
     )
 

@@ -37,6 +37,7 @@ class SigLIP(Objective):
         paper="SigLIP 2023",
         needs="pairs; optional group",
         engine="pair_sum(softplus)",
+        status="official numbers",
         checked="official numbers (open_clip copy in fast_clip)",
     )
 

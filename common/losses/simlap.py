@@ -48,6 +48,7 @@ class SimLAP(Objective):
         paper="SimLAP / Hydra 2024",
         needs="labels; a generator",
         engine="none: rows in blocks (two-stream score)",
+        status="equation",
         checked="written-out loops",
     )
 

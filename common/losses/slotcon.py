@@ -90,6 +90,7 @@ class SlotCon(Objective):
         paper="SlotCon 2022",
         needs="dense maps, the crops' overlap, momentum encoder; own prototypes",
         engine="contrast_stats, target_scores(Gibbs)",
+        status="official numbers",
         checked="official numbers (CVMI-Lab/SlotCon 30ff33d), states included",
     )
 

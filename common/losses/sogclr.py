@@ -49,7 +49,8 @@ class SogCLR(Objective):
         paper="SogCLR 2022",
         needs="index; state over the data set",
         engine="contrast_stats x 2-3, merge",
-        checked="official gradients and state (LibAUC v1, v2)",
+        status="official numbers",
+        checked="official gradients, up to a factor that the code leaves out, and state (LibAUC v2, bimodal)",
     )
 
     def __init__(
@@ -195,6 +196,7 @@ class ISogCLR(SogCLR):
         paper="iSogCLR 2023",
         needs="index; state over the data set",
         engine="contrast_stats(per-row scale, mean) x 2-4",
+        status="official numbers",
         checked="official gradients, u, temperatures and their gradient (LibAUC v1)",
     )
 

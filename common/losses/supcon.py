@@ -35,6 +35,7 @@ class SupCon(Objective):
         paper="SupCon 2020",
         needs="labels",
         engine="contrast_stats(Self), target_scores(SameLabel)",
+        status="equation",
         checked="written-out equation; unique labels give NT-Xent",
     )
 

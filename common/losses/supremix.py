@@ -41,6 +41,7 @@ class SupReMix(Objective):
         paper="SupReMix 2023",
         needs="continuous labels; a generator",
         engine="none (per-pair label weights, private mixtures: dense)",
+        status="equation",
         checked="written-out loops",
     )
 

@@ -52,6 +52,7 @@ class SwAV(Objective):
         paper="SwAV 2020",
         needs="two and more crops; own prototypes",
         engine="sinkhorn, contrast_stats, target_scores(Gibbs)",
+        status="equation",
         checked="written-out equation with multiplicative Sinkhorn",
     )
 

@@ -46,6 +46,7 @@ class LocalMI(Objective):
         paper="TCL 2022",
         needs="momentum tokens and a global vector of each sample",
         engine="contrast_stats(SameLabel)",
+        status="official numbers",
         checked="official numbers (uta-smile/TCL 74a3e4f), within TCL; written-out equation",
     )
 
@@ -135,6 +136,7 @@ class TCL(ALBEFContrast):
         paper="TCL 2022",
         needs="momentum encoders; own queues; optional momentum tokens, index",
         engine="contrast_stats, target_scores(Gibbs)",
+        status="official numbers",
         checked="official numbers (uta-smile/TCL 74a3e4f), temperature and queues included",
     )
 

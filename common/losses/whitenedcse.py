@@ -99,6 +99,7 @@ class WhitenedCSE(Objective):
         paper="WhitenedCSE 2023",
         needs="two or more views",
         engine="contrast_stats; group covariance",
+        status="equation",
         checked="whiteness, gradient; one group without shuffle equals ZCA + InfoNCE",
     )
 

@@ -6,13 +6,15 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 import yaml
 
 from counterpoint.common.errors import InputError
+from counterpoint.common.lazy import resolve
+from counterpoint.common.suggest import no_such
 
 T = TypeVar("T")
 
@@ -62,6 +64,33 @@ def override(config: T, changes: Mapping[str, Any]) -> T:
     for name, value in changes.items():
         _merge(data, _nested(name, value), type(config), "")
     return from_dict(type(config), data)
+
+
+def option_names(cls: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted name of every option, those that hold others included.
+
+    >>> from counterpoint.common.trainers.configs import OptimConfig
+    >>> [name for name in option_names(OptimConfig) if "schedule" in name][:2]
+    ['schedule', 'schedule.kind']
+    """
+    for name, hint in (_hints(cls) or {}).items():
+        yield f"{prefix}{name}"
+        inner = _dataclass_of(hint)
+        if inner is not None:
+            yield from option_names(inner, f"{prefix}{name}.")
+
+
+def preset_values(name: str, config_class: Any, system: str | type) -> Mapping[str, Any]:
+    """The overrides of a named preset of a system (its class, or where it is); `full` is the dataclass's own defaults,
+    the paper's scale."""
+    presets = getattr(config_class, "presets", None)
+    if presets is None:
+        presets = (resolve(system) if isinstance(system, str) else system).presets
+    if name == "full" and "full" not in presets:
+        return {}
+    if name not in presets:
+        raise no_such("preset", name, ["full", *presets])
+    return presets[name]
 
 
 def save_yaml(config: Any, path: str | Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from counterpoint.common.data.samplers import SequentialSampler
 from counterpoint.common.errors import InputError, LostProcessError
+from counterpoint.common.progress import shown
 from counterpoint.common.rng import preserved_rng, seed_all
 from counterpoint.common.trainers.environment import check_data, record_data
 from counterpoint.common.trainers.keeper import RunKeeper
@@ -30,10 +30,12 @@ from counterpoint.common.trainers.run import (
     CONSTANT,
     METRICS,
     RunResult,
+    check_importable,
     checkpoint_dir,
     main_process,
     open_run,
     run_folder,
+    system_class,
 )
 from counterpoint.common.trainers.sharding import ShardedStrategy
 from counterpoint.common.trainers.state import copy_checkpoint, find_checkpoint, read_state
@@ -62,12 +64,15 @@ def fit(
     put back at the end.
 
     Raises:
-        InputError: unusable configuration, folder or data; data that changed since the run began; a folder where
-            another process trains; a damaged checkpoint, or one that cannot be written.
+        InputError: a class that the running script defines; unusable configuration, folder or data; data that changed
+            since the run began; a folder where another process trains; a damaged checkpoint, or one that cannot be
+            written.
         NonFiniteLossError: NaN or infinite loss.
     """
     if resume is not None and not (Path(resume) / CONFIG).is_file():
         raise InputError(f"{resume}: not a run folder (no {CONFIG} in it)")
+    if resume is None:
+        check_importable(system_class(system))
     with locked_run(run_folder(system, None if resume is None else Path(resume))):
         return _fit(system, resume, callbacks)
 
@@ -276,7 +281,7 @@ def _trainer(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             enable_checkpointing=False,
-            enable_progress_bar=sys.stderr.isatty(),
+            enable_progress_bar=shown(),
             enable_model_summary=False,
             deterministic="warn" if train.deterministic else False,
             inference_mode=False,

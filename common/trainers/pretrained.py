@@ -15,6 +15,7 @@ from counterpoint.common.trainers.config import to_dict
 from counterpoint.common.trainers.environment import environment, read_environment
 from counterpoint.common.trainers.run import (
     ASSETS,
+    GIVEN,
     load_weights,
     system_class,
     system_name,
@@ -35,6 +36,7 @@ def save_pretrained(
     """
     folder = Path(folder)
     config = {"system": system_name(system), "config": to_dict(system.config), "versions": environment()["versions"]}
+    config |= {GIVEN: True} if system.given else {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_model(folder, system.state_dict())

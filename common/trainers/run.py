@@ -27,6 +27,8 @@ from counterpoint.common.trainers.system import ContrastiveSystem
 from counterpoint.common.trainers.trusted import trusted_class, trusted_system
 
 CONFIG, METRICS, BAD_SAMPLES, ASSETS = "config.yaml", "metrics.csv", "bad_samples.jsonl", "assets"
+# In config.yaml: the data were handed over in Python, and nothing in the configuration names them.
+GIVEN = "given"
 # The checkpoint before an infinite schedule anneals, from which continual pretraining goes on.
 CONSTANT = "const"
 
@@ -44,12 +46,15 @@ class RunResult:
 def create_system(cls: Any, config: Any, data: Any = None, continue_from: str | Path | None = None) -> Any:
     """A new system: its assets learnt from the training data, the initial weights those of `config.train.seed`.
 
+    Raises `InputError` for a class that the running script itself defines: its run could not be loaded again.
+
     Args:
         data: used in place of what `cls.read(config)` would read.
         continue_from: a finished run of the same class with the `infinite` schedule, for continual pretraining on the
             next data. The system starts from the run's assets, extended by the new data (new words, users, items), and
             from the weights that it had before the annealing (checkpoint `const`).
     """
+    check_importable(cls)
     if continue_from is not None:
         return _continued_system(cls, config, data, Path(continue_from))
     if data is None and _overrides(cls, "learn"):
@@ -76,6 +81,15 @@ def _continued_system(cls: Any, config: Any, data: Any, run: Path) -> Any:
         system.assets = assets
     system.continued = run
     return system if data is None else system.use(data)
+
+
+def check_importable(cls: type) -> None:
+    """Refuse a class of the running script or notebook: a run names its class, and no later process finds it there."""
+    if cls.__module__ == "__main__":
+        raise InputError(
+            f"{cls.__name__} is defined in the script that runs, where no later process finds it; put the class into a "
+            "module of its own (a file beside the script) and import it"
+        )
 
 
 def _overrides(cls: Any, name: str) -> bool:
@@ -123,7 +137,9 @@ def system_of(record: Any, file: Path, allow: Sequence[str] = ()) -> Any:
     config = from_dict(cls.Config, record["config"])
     for target, base in getattr(cls, "named_classes", lambda _: ())(config):
         trusted_class(target, base, str(file), allow)
-    return build_system(cls, config, assets)
+    system = build_system(cls, config, assets)
+    system.given = bool(record.get(GIVEN))
+    return system
 
 
 def assets_of(folder: Path, cls: Any) -> Assets:
@@ -190,11 +206,6 @@ def open_run(system: Any, resume: Path | None) -> tuple[Path, dict[str, Any] | N
         if main_process():
             compare_environment(run_dir, system.config)
         return run_dir, read_state(folder)
-    if system_class(system).__module__ == "__main__":
-        raise InputError(
-            f"{system_class(system).__name__} is defined in the script that runs, where no later process finds it; put "
-            "the class into a module of its own (a file beside the script) and import it"
-        )
     if not main_process():
         return run_dir, None
     try:
@@ -214,7 +225,8 @@ def open_run(system: Any, resume: Path | None) -> tuple[Path, dict[str, Any] | N
             (run_dir / name).unlink(missing_ok=True)
         (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
         system.assets.save(run_dir / ASSETS)
-        save_yaml({"system": system_name(system), "config": to_dict(system.config)}, run_dir / CONFIG)
+        record = {"system": system_name(system), "config": to_dict(system.config)}
+        save_yaml(record | ({GIVEN: True} if system.given else {}), run_dir / CONFIG)
         write_environment(run_dir, {**environment(), "config": to_dict(system.config)})
     except OSError as error:
         raise InputError(f"{run_dir}: the run folder cannot be written ({error.strerror or error})") from error

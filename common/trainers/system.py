@@ -88,6 +88,7 @@ class ContrastiveSystem(Validation):
         self.assets = Assets() if assets is None else assets
         self.continued: Path | None = None
         self._data: Any = None
+        self.given = False  # trained on data that the configuration does not name
         self.progress = Progress()
         self.stage = Stage()
         self.total_steps = 1
@@ -150,6 +151,11 @@ class ContrastiveSystem(Validation):
     def data(self) -> Any:
         """What `read` gives, read at the first use."""
         if self._data is None:
+            if self.given and not getattr(getattr(self.config, "data", None), "manifest", ""):
+                raise InputError(
+                    f"{self.run_dir or type(self).__name__}: was trained on data given in Python, which a run does not "
+                    "keep; name data to use (--manifest)"
+                )
             self._data = type(self).read(self.config, self.assets)
         return self._data
 

@@ -53,8 +53,14 @@ def molecule_datasets(config: MoleculeDataConfig) -> Datasets:
     split = manifest.frame.get("split")
     if split is None or not (split == "train").any():
         return Datasets(MoleculeDataset(manifest, config.workers))
+    return datasets_of(manifest, config.workers)
+
+
+def datasets_of(manifest: Manifest, workers: int = 0) -> Datasets:
+    """The splits of a manifest's molecules; one that it lacks is None."""
+    split = manifest.frame["split"]
     parts = {
-        name: MoleculeDataset(manifest.select(split=name), config.workers) if (split == name).any() else None
+        name: MoleculeDataset(manifest.select(split=name), workers) if (split == name).any() else None
         for name in ("train", "val", "test")
     }
     return Datasets(parts["train"], parts["val"], parts["test"])

@@ -41,8 +41,13 @@ class GraphCL(ContrastiveSystem):
         )
         self.contrast = contrast_of(config, NTXent(config.temperature))
 
+    @classmethod
+    def read(cls, config: GraphCLConfig, assets: Assets | None = None) -> Datasets | None:
+        """The manifest's splits; nothing without a manifest."""
+        return molecule_datasets(config.data) if config.data.manifest else None
+
     def datasets(self) -> Datasets:
-        return molecule_datasets(self.config.data)
+        return self.data or molecule_datasets(self.config.data)
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         molecules = batch["molecule"]

@@ -78,8 +78,13 @@ class KCL(ContrastiveSystem):
             self.kmpnn.nodes.weight.copy_(table)
             elements.copy_(table[: len(elements)])
 
+    @classmethod
+    def read(cls, config: KCLConfig, assets: Assets | None = None) -> Datasets | None:
+        """The manifest's splits; nothing without a manifest."""
+        return molecule_datasets(config.data) if config.data.manifest else None
+
     def datasets(self) -> Datasets:
-        return molecule_datasets(self.config.data)
+        return self.data or molecule_datasets(self.config.data)
 
     def batch_sampler(self, dataset: Any, batch_size: int, seed: int) -> BatchSampler:
         if not self.config.similar_batches:

@@ -169,11 +169,11 @@ def read_molecules(
         rows = []
         for record in raw.records:
             problem = record.problem or watch(record.row)
-            molecule, problem = (None, problem) if problem else _parse(record.smiles, log)
+            molecule, problem = (None, problem) if problem else parsed(record.smiles, log)
             if molecule is None:
                 if on_error == "raise":
-                    raise InputError(f"{path}, row {record.row}: {_short(record.smiles)!r} {problem}")
-                issues.append(Issue(record.row, _short(record.smiles), problem, "dropped"))
+                    raise InputError(f"{path}, row {record.row}: {short(record.smiles)!r} {problem}")
+                issues.append(Issue(record.row, short(record.smiles), problem, "dropped"))
                 continue
             if salts == "largest" and "." in record.smiles:
                 fragments = Chem.GetMolFrags(molecule, asMols=True)
@@ -194,11 +194,13 @@ def read_molecules(
     return MoleculeTable(frame.reset_index(drop=True), raw.tasks, issues, raw.left_out)
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """A SMILES as it is named in a message."""
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _parse(smiles: str, log: LogTail) -> tuple[Chem.Mol | None, str]:
+def parsed(smiles: str, log: LogTail) -> tuple[Chem.Mol | None, str]:
+    """The molecule of a SMILES as people write it, or None and what is wrong with it (`log` is `quiet_rdkit`'s)."""
     if not smiles or smiles.lower() == "nan":
         return None, "has no SMILES"
     if problem := oversize(smiles):

@@ -21,7 +21,10 @@ TARGETS = [
     pytest.param(target, id=target)
     for vertical in VERTICALS.values()
     for target in (
-        *(getattr(vertical, name) for name in ("data_check", "simulate", "preview", "demo", "gallery", "query")),
+        *(
+            getattr(vertical, name)
+            for name in ("data_check", "simulate", "preview", "demo", "gallery", "query", "samples_from")
+        ),
         *(importer.run for importer in vertical.importers),
         *(target for e in vertical.systems for target in (e.config, e.system, e.protocols)),
     )

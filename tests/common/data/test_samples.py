@@ -160,3 +160,10 @@ def test_a_column_of_a_manifest_is_read_without_its_samples():
     assert facts(dataset, "label") == ["x", None, "NA"]
     assert facts(dataset, "score") == [1.0, None, 3.0]
     assert list(dataset.ids) == list(dataset.groups) == ["a", "b", "c"]
+
+
+def test_the_row_of_a_splits_sample_is_the_manifests():
+    table = Manifest.from_rows([{"id": f"s{i}", "split": "test" if i % 2 else "train"} for i in range(6)])
+    held = ManifestDataset(table.select("test"), lambda row: {"x": torch.zeros(1)})
+    assert [held.row_of(i) for i in range(len(held))] == [1, 3, 5]
+    assert Part(held, [2, 0]).row_of(0) == 5

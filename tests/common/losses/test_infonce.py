@@ -27,6 +27,11 @@ def test_multi_view_ntxent_equals_the_official_numbers(oracle, average):
     oracle.check(name, MultiViewNTXent(temperature=0.5, average=average), "xyz")
 
 
+def test_ntxent_of_the_pairs_equals_the_official_numbers(oracle):
+    loss = NTXent(0.5)
+    oracle.check("ntxent_pwe", lambda x, y, z: (loss(x, y) + loss(x, z) + loss(y, z)) / 3, "xyz")
+
+
 def dense(a, b, t, group=None, smoothing=0.0, extra=None, extra_group=None):
     """One direction of the equation, with everything written out."""
     a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)

@@ -136,9 +136,12 @@ def test_half_written_leftovers_are_removed(run):
 
 
 def test_a_class_of_the_running_script_is_refused_before_training(tmp_path, monkeypatch):
+    system = tiny(tmp_path / "run")
     monkeypatch.setattr(Tiny, "__module__", "__main__")
-    with pytest.raises(InputError, match="put the class into a module of its own"):
-        fit(tiny(tmp_path / "run"))
+    for refused in (lambda: fit(system), lambda: tiny(tmp_path / "run")):
+        with pytest.raises(InputError, match="put the class into a module of its own"):
+            refused()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_lost_process_is_one_sentence(tmp_path, on_two_ranks):
