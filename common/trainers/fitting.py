@@ -258,11 +258,15 @@ def _batch_size(stage: Stage, train: Any, datasets: Datasets) -> int:
 
 
 def _sampler(system: ContrastiveSystem, samples: Samples, batch_size: int, state: Any) -> BatchSampler:
-    """The stage's batches: the system's choice, then the plug-ins'; within reach as `system.sampler`."""
-    sampler = system.batch_sampler(samples, batch_size, system.config.train.seed + system.progress.stage)
-    for plugin in system.plugins.values():
+    """The stage's batches, chosen by a plug-in or by the system; within reach as `system.sampler`."""
+    seed, chosen = system.config.train.seed + system.progress.stage, {}
+    for name, plugin in system.plugins.items():
         plugin.start(system, samples)
-        sampler = plugin.batch_sampler(sampler, samples)
+        if (found := plugin.batch_sampler(samples, batch_size, seed)) is not None:
+            chosen[name] = found
+    if len(chosen) > 1:
+        raise InputError(f"train.plugins: {' and '.join(chosen)} both choose the batches; leave one of them out")
+    sampler = next(iter(chosen.values())) if chosen else system.batch_sampler(samples, batch_size, seed)
     if state is not None:
         sampler.load_state_dict(state["sampler"])
     system.sampler = sampler

@@ -49,9 +49,9 @@ class Plugin:
         """A stage begins (`system.stage`, also on resume) with these training samples; its batches are chosen next."""
         self.system = system
 
-    def batch_sampler(self, sampler: BatchSampler, samples: Samples) -> BatchSampler:
-        """How the stage's batches are drawn, in place of `sampler` (of its `batch_size` and `seed`)."""
-        return sampler
+    def batch_sampler(self, samples: Samples, batch_size: int, seed: int) -> BatchSampler | None:
+        """How the stage's batches are drawn, in place of the system's choice; None leaves it to the system."""
+        return None
 
     def weigh(self, name: str, rows: Rows, batch: Mapping[str, Any]) -> Rows:
         """The loss of every sample in the term `name`, weighted; called in training only, before the mean."""
