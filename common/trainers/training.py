@@ -76,7 +76,7 @@ class Training(Validation):
 
     def configure_optimizers(self) -> Any:
         if self.stage.gradient_free:
-            return None
+            return []
         groups = parameter_groups(self.named_parameters(), self.optim_config)
         if not groups:
             raise ValueError(f"stage {self.stage.name!r} trains no parameter")
