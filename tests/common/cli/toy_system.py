@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from toy_configs import PairConfig
+from toy_configs import HalfConfig, PairConfig
 
 from counterpoint.common.data import Manifest, ManifestDataset
 from counterpoint.common.errors import InputError
 from counterpoint.common.losses import InfoNCE
 from counterpoint.common.metrics import Result
 from counterpoint.common.report import Media
-from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
+from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets, Plugin
 
 
 def views(seed: int, noise: float) -> dict:
@@ -47,7 +47,17 @@ class Pair(ContrastiveSystem):
         return {name: tower(batch[name]) for name, tower in self.towers.items() if name in batch}
 
     def losses(self, batch, embeddings):
-        return {"pair": self.loss(embeddings["left"], embeddings["right"])}
+        return {"pair": self.loss.row_losses(embeddings["left"], embeddings["right"])}
+
+
+class Half(Plugin):
+    """Rows of the second half of a batch count `other` times."""
+
+    Config = HalfConfig
+
+    def weigh(self, name, rows, batch):
+        self.system.record({"train/other": self.config.other})
+        return torch.cat([rows[: len(rows) // 2], self.config.other * rows[len(rows) // 2 :]])
 
 
 class One(Pair):
