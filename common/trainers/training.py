@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from counterpoint.common.data.batch import rows
+from counterpoint.common.data.batch import cut, rows
 from counterpoint.common.data.dataset import group_codes
 from counterpoint.common.data.samplers import BatchSampler
 from counterpoint.common.errors import InputError, NonFiniteLossError
@@ -238,7 +238,10 @@ class Training(Validation):
         """The step of a gradient-free stage: embeddings as in evaluation, shown to `observe`."""
         with torch.no_grad():
             with _evaluating(self):
-                embeddings = self.embed(batch)
+                size, n = self.config.train.micro_batch_size, rows(batch)
+                chunks = [batch] if size is None else [cut(batch, i, i + size) for i in range(0, n, size)]
+                parts = [self.embed(chunk) for chunk in chunks]
+            embeddings = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
             figures = self.observe(batch, embeddings)
         for part in sharded_modules(self):
             part.reshard()
