@@ -2,6 +2,7 @@
 
 import csv
 import json
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -360,14 +361,20 @@ def test_a_run_of_an_earlier_version_loads(tmp_path, old):
     plugins = {} if old is None else {"harmonize": old}
     train(Rows, tmp_path / "run", plugins, **{"train.max_epochs": 1})
     file = tmp_path / "run" / "config.yaml"
-    record = yaml.safe_load(file.read_text())
-    del record["config"]["train"]["plugins"], record["config"]["optim"]["options"]
-    record["config"]["train"]["harmonize"] = old
-    file.write_text(yaml.safe_dump(record))
+    for written, read, write in (
+        (file, yaml.safe_load, yaml.safe_dump),
+        (tmp_path / "run" / "environment.json", json.loads, json.dumps),
+    ):
+        record = read(written.read_text())
+        del record["config"]["train"]["plugins"], record["config"]["optim"]["options"]
+        record["config"]["train"]["harmonize"] = old
+        written.write_text(write(record))
     assert empty_system(tmp_path / "run").config.train.plugins == plugins
     state = tmp_path / "run" / "checkpoints" / "last" / "state.json"
     assert json.loads(state.read_text())["per_epoch"] == [8, 6]
-    fit(load_run(tmp_path / "run", "last"), resume=tmp_path / "run")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no setting has changed
+        fit(load_run(tmp_path / "run", "last"), resume=tmp_path / "run")
 
 
 def test_a_dotted_change_keeps_the_other_plug_ins():
