@@ -166,10 +166,18 @@ def interrupted(cls, out, step, plugins, **changes):
     """Train until `step`, fail there, go on from the last checkpoint (every second step)."""
 
     class Stopping(cls):
-        def after_update(self):
-            super().after_update()
+        def _stop(self):
             if self.progress.total_step == step:
                 raise KeyError("stop")
+
+        def after_update(self):
+            super().after_update()
+            self._stop()
+
+        def observe(self, batch, embeddings):
+            found = super().observe(batch, embeddings)
+            self._stop()
+            return found
 
     with pytest.raises(KeyError):
         train(Stopping, out, plugins, **changes)
