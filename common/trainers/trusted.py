@@ -35,10 +35,9 @@ def trusted_system(target: Any, where: str, allow: Sequence[str] = ()) -> type:
 def trusted_class(target: Any, base: type, where: str, allow: Sequence[str] = ()) -> type:
     """The class derived from `base` that a file names as `"module:Class"`.
 
-    Its module is `counterpoint`'s, of the package of an installed vertical or plug-in (or the class is a system that one
-    lists), one named in
-    `allow` or in the environment variable COUNTERPOINT_ALLOW (or inside of a package named there), or one in which this
-    program has already defined such a class. Nothing else is imported.
+    Its module is `counterpoint`'s, that of an installed vertical or plug-in (or the class is a system that one lists),
+    one named in `allow` or in the environment variable COUNTERPOINT_ALLOW (or inside of a package named there), or one
+    in which this program has already defined such a class. Nothing else is imported.
 
     Raises:
         InputError: `where` names another module, something that is no system, or nothing that can be imported.
