@@ -33,6 +33,7 @@ class PairConfig:
     )
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=0.02))
     dim: int = 16
+    objective: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from counterpoint.common.losses import InfoNCE
 from counterpoint.common.metrics import Result
 from counterpoint.common.report import Media
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets, Plugin
+from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
 
 
 def views(seed: int, noise: float) -> dict:
@@ -33,7 +34,7 @@ class Pair(ContrastiveSystem):
     def __init__(self, config: PairConfig, assets: Assets | None = None) -> None:
         super().__init__(config, assets)
         self.towers = nn.ModuleDict({name: nn.Linear(12, config.dim) for name in self.modalities})
-        self.loss = InfoNCE(0.1)
+        self.loss = contrast_of(config, InfoNCE(0.1))
 
     def datasets(self) -> Datasets:
         table = Manifest.load(self.config.data.manifest)
@@ -47,7 +48,7 @@ class Pair(ContrastiveSystem):
         return {name: tower(batch[name]) for name, tower in self.towers.items() if name in batch}
 
     def losses(self, batch, embeddings):
-        return {"pair": self.loss.row_losses(embeddings["left"], embeddings["right"])}
+        return contrast_terms(self.loss, "pair", embeddings, batch)
 
 
 class Half(Plugin):
