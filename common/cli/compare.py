@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from counterpoint.common.cli.options import listing, parse, run, wants_help, write
+from counterpoint.common.cli.plugins import add_options, take_names, with_options
 from counterpoint.common.cli.pretrain import build_config, config_parser, preset_defaults
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.errors import InputError
@@ -34,6 +35,7 @@ def compare(call: Call) -> int:
         others = ", ".join(choosable(call.vertical)) or "none"
         raise InputError(f"the objective of {name} is part of its method; systems that take another one: {others}")
     parser = config_parser(program, entry, config_class)
+    plugins = add_options(parser)
     parser.add_argument(
         "--objectives",
         type=str,
@@ -50,8 +52,10 @@ def compare(call: Call) -> int:
     parser.add_argument(
         "--out", type=Path, default=None, help="folder of the runs; runs/SYSTEM-objectives unless given"
     )
-    argv = preset_defaults(entry, config_class, parser, call.argv[1:])
+    argv, named = take_names(preset_defaults(entry, config_class, parser, call.argv[1:]))
     options = parse(parser, argv)
+    if plugins:
+        options["train.plugins"] = with_options(options["train.plugins"], named, options, argv, plugins)
     for option in ("resume", "continue_from"):
         if getattr(options, option) is not None:
             raise InputError(

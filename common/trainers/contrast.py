@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from counterpoint.common.data.batch import rows
 from counterpoint.common.data.dataset import group_codes
 from counterpoint.common.losses.choice import Chosen, chosen_objective
 
@@ -30,11 +33,25 @@ def contrast_terms(
     chosen one under its own, on all of them.
 
     `known` is what the published objective is told of the samples; a chosen one also hears their index and, where the
-    batch has one, their label.
+    batch has one, their label. An objective that has a loss of every sample (`row_losses`) gives these.
     """
+    inner, facts = objective, dict(known)
     if isinstance(objective, Chosen):
-        return {objective.name: objective(*views.values(), **_facts(batch, known))}
-    return {name: objective(*views.values(), **known)}
+        inner, name, facts = objective.objective, objective.name, _facts(batch, known)
+    if not _has_rows(inner, views, batch):
+        return {name: objective(*views.values(), **facts)}
+    given = {k: v for k, v in facts.items() if k in inspect.signature(inner.row_losses).parameters}
+    rows_of = [inner.row_losses(a, b, **given) for a, b in combinations(views.values(), 2)]
+    return {name: torch.stack(rows_of).mean(0)}
+
+
+def _has_rows(objective: Any, views: Mapping[str, Tensor], batch: Mapping[str, Any]) -> bool:
+    """Whether two views make a loss of every sample of the batch, of which the objective's value is the mean."""
+    methods = ("forward", "row_losses")
+    owners = [next((c for c in type(objective).__mro__ if m in vars(c)), None) for m in methods]
+    if None in owners or owners[0] is not owners[1] or "za" not in inspect.signature(objective.row_losses).parameters:
+        return False
+    return "index" in batch and {len(v) for v in views.values()} == {rows(batch)}
 
 
 def _facts(batch: Mapping[str, Any], known: Mapping[str, Tensor]) -> dict[str, Tensor]:

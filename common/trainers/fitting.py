@@ -6,6 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from counterpoint.common.data.samplers import SequentialSampler
+from counterpoint.common.data.samplers import BatchSampler, SequentialSampler
+from counterpoint.common.data.samples import Samples
 from counterpoint.common.errors import InputError, LostProcessError
 from counterpoint.common.progress import shown
 from counterpoint.common.rng import preserved_rng, seed_all
@@ -25,6 +27,7 @@ from counterpoint.common.trainers.loader import Batches, Datasets, Requests
 from counterpoint.common.trainers.lock import locked_run
 from counterpoint.common.trainers.logger import MetricsCsv
 from counterpoint.common.trainers.monitors import CollapseMonitor
+from counterpoint.common.trainers.plugins import create_plugins
 from counterpoint.common.trainers.run import (
     CONFIG,
     CONSTANT,
@@ -38,8 +41,9 @@ from counterpoint.common.trainers.run import (
     system_class,
 )
 from counterpoint.common.trainers.sharding import ShardedStrategy
+from counterpoint.common.trainers.stages import Progress, Stage
 from counterpoint.common.trainers.state import copy_checkpoint, find_checkpoint, read_state
-from counterpoint.common.trainers.system import ContrastiveSystem, Progress, Stage
+from counterpoint.common.trainers.system import ContrastiveSystem
 
 
 def fit(
@@ -73,6 +77,7 @@ def fit(
         raise InputError(f"{resume}: not a run folder (no {CONFIG} in it)")
     if resume is None:
         check_importable(system_class(system))
+    system.plugins = create_plugins(system.config.train.plugins)
     with locked_run(run_folder(system, None if resume is None else Path(resume))):
         return _fit(system, resume, callbacks)
 
@@ -97,6 +102,9 @@ def _train(system: ContrastiveSystem, run_dir: Path, state: Any, callbacks: Sequ
     continued = carried is not None or bool(state and state["continued"])
     system.run_dir = run_dir
     system.progress = Progress(**state["progress"]) if state else Progress()
+    for name, plugin in system.plugins.items():
+        if state and name in state.get("plugins", {}):
+            plugin.load_state_dict(state["plugins"][name])
     stages = list(system.stages())
     metrics: dict[str, float] = {}
     with preserved_rng(), _preserved_determinism():
@@ -131,27 +139,29 @@ def _run_stage(
     system.stage = stage
     system.on_stage_start(stage)
     datasets = system.datasets()
+    if stage.gradient_free:  # there is no loss to validate
+        datasets = replace(datasets, val=None)
     if state is not None:
         check_data(run_dir, stage.name, datasets)
     batch_size = _batch_size(stage, train, datasets)
-    sampler = system.batch_sampler(datasets.train, batch_size, train.seed + system.progress.stage)
-    if state is not None:
-        sampler.load_state_dict(state["sampler"])
-    per_epoch = len(sampler)
+    sampler = _sampler(system, datasets.train, batch_size, state)
+    per_epoch = _steps_per_epoch(sampler, state)
     if per_epoch == 0:
         raise InputError(f"stage {stage.name!r}: {len(datasets.train)} samples do not fill one batch of {batch_size}")
     max_steps = stage.max_steps or (None if stage.max_epochs else train.max_steps)
     max_epochs = stage.max_epochs or train.max_epochs
     total_steps = max_steps or max_epochs * per_epoch
+    system.epochs = -(-total_steps // per_epoch)
     system.begin_stage(stage, total_steps)
     if continued:
         if system.schedules["lr"].kind != "infinite":
             raise InputError("continue_from needs optim.schedule.kind=infinite: other schedules warm up again")
         system.schedules["lr"] = system.schedules["lr"].continued(total_steps)
-    metrics_csv = MetricsCsv(run_dir / METRICS, None if state is None else system.progress.total_step)
+    begun = state is not None or (run_dir / METRICS).is_file()  # of an earlier stage, else
+    metrics_csv = MetricsCsv(run_dir / METRICS, system.progress.total_step if begun else None)
     metrics_csv.stage = stage.name
     monitor = [CollapseMonitor(train.monitor_every)] if train.monitor_every else []
-    keeper = RunKeeper(run_dir, sampler, total_steps, state, metrics_csv, last, continued, carried)
+    keeper = RunKeeper(run_dir, sampler, total_steps, state, metrics_csv, last, continued, carried, per_epoch)
     with _quiet_lightning():
         trainer = _trainer(
             system, run_dir, [*callbacks, *monitor, keeper], metrics_csv, datasets.val is not None, state
@@ -250,6 +260,29 @@ def _batch_size(stage: Stage, train: Any, datasets: Datasets) -> int:
     if size < 1:
         raise InputError("there is no training sample")
     return size
+
+
+def _sampler(system: ContrastiveSystem, samples: Samples, batch_size: int, state: Any) -> BatchSampler:
+    """The stage's batches, chosen by a plug-in or by the system; within reach as `system.sampler`."""
+    seed, chosen = system.config.train.seed + system.progress.stage, {}
+    for name, plugin in system.plugins.items():
+        plugin.start(system, samples)
+        if (found := plugin.batch_sampler(samples, batch_size, seed)) is not None:
+            chosen[name] = found
+    if len(chosen) > 1:
+        raise InputError(f"train.plugins: {' and '.join(chosen)} both choose the batches; leave one of them out")
+    sampler = next(iter(chosen.values())) if chosen else system.batch_sampler(samples, batch_size, seed)
+    if state is not None:
+        sampler.load_state_dict(state["sampler"])
+    system.sampler = sampler
+    return sampler
+
+
+def _steps_per_epoch(sampler: BatchSampler, state: Any) -> int:
+    """Batches in an epoch as the stage began: a sampler that changes may make more or fewer later on, and the schedules
+    of a resumed run are those of the run that was never stopped."""
+    known = (state or {}).get("per_epoch")
+    return known[1] if known and known[0] == sampler.batch_size else len(sampler)
 
 
 def _trainer(

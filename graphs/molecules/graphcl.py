@@ -59,8 +59,7 @@ class GraphCL(ContrastiveSystem):
             return contrast_terms(self.contrast, "nt_xent", embeddings, batch)
         one, two = unit(embeddings["view1"], dim=1), unit(embeddings["view2"], dim=1)
         stats = contrast_stats(one, two, scale=1 / self.config.temperature, positive=Diagonal(), exclude=Self())
-        row = torch.where(stats.count > 0, stats.lse - stats.positive, torch.zeros_like(stats.lse))
-        return {"graphcl": row.mean()}
+        return {"graphcl": torch.where(stats.count > 0, stats.lse - stats.positive, torch.zeros_like(stats.lse))}
 
     def features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The graph vector of the molecule itself, before the projector, for property predictors."""

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from toy_configs import PairConfig
+from toy_configs import HalfConfig, PairConfig
 
 from counterpoint.common.data import Manifest, ManifestDataset
 from counterpoint.common.errors import InputError
 from counterpoint.common.losses import InfoNCE
 from counterpoint.common.metrics import Result
 from counterpoint.common.report import Media
-from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
+from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets, Plugin
 from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
 
 
@@ -49,6 +49,16 @@ class Pair(ContrastiveSystem):
 
     def losses(self, batch, embeddings):
         return contrast_terms(self.loss, "pair", embeddings, batch)
+
+
+class Half(Plugin):
+    """Rows of the second half of a batch count `other` times."""
+
+    Config = HalfConfig
+
+    def weigh(self, name, rows, batch):
+        self.system.record({"train/other": self.config.other})
+        return torch.cat([rows[: len(rows) // 2], self.config.other * rows[len(rows) // 2 :]])
 
 
 class One(Pair):
