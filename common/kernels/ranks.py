@@ -13,7 +13,18 @@ from torch import Tensor
 
 from counterpoint.common.kernels.problem import Labels, Problem
 
-__all__ = ["Ranks", "dtype_number"]
+__all__ = ["GATHERED_BYTES", "MODES", "Ranks", "checked_mode", "dtype_number"]
+
+MODES = ("gather", "ring", "auto")
+GATHERED_BYTES = 256 * 2**20
+"""Up to here "auto" gathers the keys of all ranks; more travel round the ring."""
+
+
+def checked_mode(mode: str) -> str:
+    """The mode, if it is one."""
+    if mode not in MODES:
+        raise ValueError(f"distributed must be 'none', {', '.join(map(repr, MODES[:-1]))} or 'auto', got {mode!r}")
+    return mode
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,12 @@ class Ranks:
     def owner(self, hop: int) -> int:
         """Whose block this rank holds after `hop` hops."""
         return (self.rank - hop) % self.world
+
+    def way(self, mode: str, key_bytes: int) -> str:
+        """"gather" or "ring" for keys of so many bytes each; every rank decides alike."""
+        if mode != "auto":
+            return mode
+        return "gather" if self.total * key_bytes <= GATHERED_BYTES else "ring"
 
     def pass_on(self, tensors: list[Tensor], coming_from: int) -> Coming:
         """Send a block to the next rank; receive the block of rank `coming_from` from the previous one."""
