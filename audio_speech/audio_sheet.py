@@ -125,7 +125,8 @@ class AudioSheet(ContrastiveSystem):
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # Other performances of the same onset are no negatives.
         loss = self.ssl_loss if self.unimodal else self.loss
-        return {"nt_xent" if self.unimodal else "info_nce": loss(*embeddings.values(), group=batch["moment"])}
+        rows = loss.row_losses(*embeddings.values(), group=batch["moment"])
+        return {"nt_xent" if self.unimodal else "info_nce": rows}
 
     def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
         """Normalised embeddings of the modalities the batch has, through the CCA projection (the identity unless

@@ -158,7 +158,7 @@ def kcl_step() -> None:
 
     def step() -> None:
         system.zero_grad()
-        system.losses(batch, system.embed(batch))["nt_xent"].backward()
+        system.losses(batch, system.embed(batch))["nt_xent"].mean().backward()
 
     say(f"\n## KCL, published sizes, batch 64 ({source})\n")
     say(f"forward and backward: {best(step):.3f} s")

@@ -5,8 +5,6 @@ from counterpoint.common.lazy import lazy_exports
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "BadPairMiner": "counterpoint.timeseries.dbpm",
-        "BadPairMining": "counterpoint.timeseries.mining",
         "Comet": "counterpoint.timeseries.comet",
         "DBPM": "counterpoint.timeseries.dbpm",
         "FrameProjections": "counterpoint.timeseries.frame_projections",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from counterpoint.common.trainers.configs import OptimConfig, ScheduleConfig, TrainConfig
+from counterpoint.common.trainers.plugin_configs import BadPairsConfig
 
 
 @dataclass(frozen=True)
@@ -154,23 +155,6 @@ class FrameProjectionsConfig:
 
 
 @dataclass(frozen=True)
-class DBPMConfig:
-    """Dynamic bad pair mining, a plug-in for instance-contrastive systems."""
-
-    warmup: int = 50
-    """Epochs before pairs are weighted; their losses are recorded from the first one."""
-    noisy: float = 2.0
-    """A pair is noisy when its mean loss lies this many deviations below the mean of all."""
-    faulty: float = 3.0
-    """A pair is faulty when its mean loss lies this many deviations above it."""
-    normalized: bool = True
-    """Weights are divided by the density's peak (at most 1); off: the density itself, as in the official code."""
-    remember_weighted: bool = False
-    """Remember the weighted losses, as the official code does: a pair once weighted down then looks harmless in the
-    next epoch and comes back. Off: remember the losses themselves."""
-
-
-@dataclass(frozen=True)
 class DBPMSystemConfig:
     """Instance contrast of a weak and a strong augmentation with dynamic bad pair mining."""
 
@@ -182,7 +166,7 @@ class DBPMSystemConfig:
         )
     )
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    mining: DBPMConfig | None = field(default_factory=DBPMConfig)
+    mining: BadPairsConfig | None = field(default_factory=BadPairsConfig)
     """Bad pair mining; null trains the plain learner."""
     pairs: int = 0
     """Training pairs that the memory holds; 0 counts the windows."""

@@ -141,12 +141,12 @@ class FrameProjections(SignalSystem):
         if self.stage.name == "mappers":
             return {f"map_{v}": F.l1_loss(embeddings[f"mapped_{v}"], embeddings[v]) for v in VIEWS[1:]}
         terms = {
-            f"{a}_{b}": self.objective(embeddings[a], embeddings[b])
+            f"{a}_{b}": self.objective.row_losses(embeddings[a], embeddings[b])
             for a, b in (("time", "fourier"), ("time", "gabor"), ("fourier", "gabor"))
         }
         for view in VIEWS[1:]:
             guess = self.predictors[view](embeddings["time"])
-            terms[f"predict_{view}"] = (guess - embeddings[view]).abs().sum(1).mean()
+            terms[f"predict_{view}"] = (guess - embeddings[view]).abs().sum(1)
         return terms
 
     def represent(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch dim"]:

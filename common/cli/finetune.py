@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoint.common.cli.options import new_parser, parse, run
+from counterpoint.common.cli.plugins import add_options, chosen, take_names
 from counterpoint.common.cli.pretrain import build_config, outcome, without_own
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.errors import InputError
@@ -28,13 +29,16 @@ def finetune(command: Call) -> int:
     parser.add_argument("--print_config", action="store_true", help="print the settings as YAML, for --config")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_class_arguments(FinetuneConfig, None, skip=_RECORDED)
-    options = parse(parser, command.argv)
+    plugins = add_options(parser)
+    argv, named = take_names(command.argv)
+    options = parse(parser, argv)
+    options["train.plugins"] = chosen(options["train.plugins"], named, options, argv, plugins)
     if options.resume is not None:
         return run(lambda: _finetune(FinetuneConfig(), options.resume), options.json)
     if options.print_config:
         from counterpoint.common.cli.options import write
 
-        write(parser.dump(without_own(options), skip_unset=False, skip_validation=True).rstrip())
+        write(parser.dump(without_own(options, plugins), skip_unset=False, skip_validation=True).rstrip())
         return 0
     if options.run is None:
         raise InputError("which run? give the folder of a pretrained run")

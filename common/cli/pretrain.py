@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from counterpoint.common.cli.options import listing, new_parser, parse, run, wants_help, write
+from counterpoint.common.cli.plugins import add_options, chosen, take_names
 from counterpoint.common.cli.simple import check_own
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.errors import InputError
@@ -50,39 +51,46 @@ def _resume_only(call: Call) -> int:
 def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
     config_class = resolve(entry.config)
     parser = config_parser(program, entry, config_class)
+    plugins = add_options(parser)
     preset = _value_of("--preset", argv)
     if preset is not None:
         start = to_dict(override(config_class(), preset_values(entry, config_class, preset)))
         parser.set_defaults(dict(flatten(start, known={action.dest for action in parser._actions})))
-    argv = _from_run(entry, config_class, parser, argv)
+    argv, named = take_names(_from_file(entry, config_class, parser, argv))
     steps = any(action.dest == "train.max_steps" for action in parser._actions)
     if steps and _given("train.max_epochs", argv) and not _given("train.max_steps", argv):
         parser.set_defaults({"train.max_steps": None})  # a number of steps that nobody typed would win over the epochs
     options = parse(parser, argv)
+    if plugins:
+        options["train.plugins"] = chosen(options["train.plugins"], named, options, argv, plugins)
     if options.print_config:
-        write(parser.dump(without_own(options), skip_unset=False, skip_validation=True).rstrip())
+        write(parser.dump(without_own(options, plugins), skip_unset=False, skip_validation=True).rstrip())
         return 0
     if options.resume is not None:
         given = {word.partition("=")[0] for word in argv if word.startswith("--")}
-        if given - {"--resume", "--json"}:
+        if given - {"--resume", "--json"} or named is not None:
             raise InputError("--resume continues a run with the configuration stored in it; give no other settings")
         return run(lambda: _continue(options.resume, entry), options.json)
     config = build_config(parser, options, config_class)
     return run(lambda: _fit(entry, config, options.continue_from), options.json)
 
 
-def _from_run(entry: SystemEntry, config_class: type, parser: Any, argv: list[str]) -> list[str]:
-    """Where `--config` names a run's own config.yaml, take the settings under its `config`; gives the other words."""
+def _from_file(entry: SystemEntry, config_class: type, parser: Any, argv: list[str]) -> list[str]:
+    """Where `--config` names a run's own config.yaml, take the settings under its `config`; where it names a file of an
+    earlier version, its settings in the form of today. Gives the other words."""
     file = _value_of("--config", argv)
     try:
         record = load_yaml(file) if file is not None and Path(file).is_file() else {}
     except InputError:
         return argv  # the parser reads it again and says what is wrong, with the command's help
-    if not (isinstance(record.get("config"), Mapping) and "system" in record):
+    settings, train = record, record.get("train")
+    if isinstance(record.get("config"), Mapping) and "system" in record:
+        if record["system"] != entry.system:
+            raise InputError(f"{file}: the settings of a run of {record['system']}, not of {entry.name}")
+        settings = record["config"]
+    elif not isinstance(train, Mapping) or ("harmonize" not in train and isinstance(train.get("plugins", {}), Mapping)):
         return argv
-    if record["system"] != entry.system:
-        raise InputError(f"{file}: the settings of a run of {record['system']}, not of {entry.name}")
-    start = to_dict(override(config_class(), record["config"]))
+    start = to_dict(override(config_class(), settings))
     parser.set_defaults(dict(flatten(start, known={action.dest for action in parser._actions})))
     place = next(i for i, word in enumerate(argv) if word.partition("=")[0] == "--config")
     return [*argv[:place], *argv[place + (1 if "=" in argv[place] else 2) :]]
@@ -135,7 +143,7 @@ def flatten(values: Mapping[str, Any], known: set[str], prefix: str = "") -> Ite
     """
     for key, value in values.items():
         name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and all(_is_option(f"{name}.{inner}", known) for inner in value):
+        if value and isinstance(value, Mapping) and all(_is_option(f"{name}.{inner}", known) for inner in value):
             yield from flatten(value, known, f"{name}.")
         else:
             yield name, value
@@ -172,10 +180,10 @@ def _given(setting: str, argv: list[str]) -> bool:
     return True
 
 
-def without_own(options):
-    """The settings alone, without the options that are no settings."""
+def without_own(options, plugins: Iterable[str] = ()):
+    """The settings alone, without the options that are no settings; those of plug-ins stand in `train.plugins`."""
     options = options.clone()
-    for name in _OWN:
+    for name in (*_OWN, *plugins):
         options.pop(name, None)
     return options
 

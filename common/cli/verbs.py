@@ -67,7 +67,11 @@ VERBS = {
 }
 
 UMBRELLA = {
-    verb.name: verb for verb in (Verb("losses", "list the contrastive objectives", f"{_MODULE}.simple:losses"),)
+    verb.name: verb
+    for verb in (
+        Verb("losses", "list the contrastive objectives", f"{_MODULE}.simple:losses"),
+        Verb("plugins", "list what --train.plugins puts around any training", f"{_MODULE}.plugins:plugins"),
+    )
 }
 
 

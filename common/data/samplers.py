@@ -31,7 +31,13 @@ class BatchSampler(ABC):
         """Batches in an epoch."""
         return len(self.batches(self.epoch))
 
+    def begin_epoch(self) -> None:  # noqa: B027 - most samplers have nothing to do here
+        """Called before an epoch's first batch is drawn: what was given to the sampler meanwhile takes effect here, so
+        that an epoch resumed in its middle is the one that was begun."""
+
     def __iter__(self) -> Iterator[list[int]]:
+        if self.batch == 0:
+            self.begin_epoch()
         batches = self.batches(self.epoch)
         while self.batch < len(batches):
             self.batch += 1
@@ -195,7 +201,7 @@ class HardNegativeBatchSampler(BatchSampler):
 
     `neighbours[i]` lists the samples most similar to i (an index's answer, without i itself; -1 pads). `per_seed` of
     them join every seed, the hardest unused first. With `groups`, a sample of a group already in the batch is passed
-    over: it would be a false negative. `update` replaces the table between epochs; the table travels in the state.
+    over: it would be a false negative. `update` gives the next epoch another table; both travel in the state.
 
     >>> sampler = HardNegativeBatchSampler([[1], [0], [3], [2]], batch_size=2, per_seed=1)
     >>> sorted(sorted(batch) for batch in sampler)
@@ -207,7 +213,8 @@ class HardNegativeBatchSampler(BatchSampler):
     ) -> None:
         super().__init__(batch_size, seed)
         self.per_seed = per_seed
-        self.update(neighbours)
+        self.neighbours = _neighbours(neighbours)
+        self.following: np.ndarray | None = None
         n = len(self.neighbours)
         self.codes = np.arange(n) if groups is None else np.unique(np.asarray(groups, str), return_inverse=True)[1]
         if len(self.codes) != n:
@@ -215,10 +222,14 @@ class HardNegativeBatchSampler(BatchSampler):
 
     def update(self, neighbours: Any) -> None:
         """Use new neighbours from the next epoch on."""
-        table = np.array(neighbours, dtype=np.int64)
-        if table.ndim != 2 or table.max(initial=-1) >= len(table):
-            raise ValueError("neighbours is a table [samples, neighbours] of sample positions (-1 pads)")
-        self.neighbours = table
+        following = _neighbours(neighbours)
+        if len(following) != len(self.neighbours):
+            raise ValueError(f"neighbours of {len(following)} samples, and there are {len(self.neighbours)}")
+        self.following = following
+
+    def begin_epoch(self) -> None:
+        if self.following is not None:
+            self.neighbours, self.following = self.following, None
 
     def batches(self, epoch: int) -> Sequence[Any]:
         order = self._rng(epoch).permutation(len(self.neighbours))
@@ -261,11 +272,13 @@ class HardNegativeBatchSampler(BatchSampler):
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "neighbours": self.neighbours}
+        return {**super().state_dict(), "neighbours": self.neighbours, "following": self.following}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.update(state["neighbours"])
+        self.neighbours, self.following = _neighbours(state["neighbours"]), None
+        if state.get("following") is not None:
+            self.update(state["following"])
 
 
 class WeightedSampler(BatchSampler):
@@ -294,6 +307,13 @@ class WeightedSampler(BatchSampler):
         edges = np.cumsum(self.weights)
         draws = np.searchsorted(edges, self._rng(epoch).random(total) * edges[-1], side="right")
         return list(draws.reshape(self.n_batches, self.batch_size))
+
+
+def _neighbours(table: Any) -> np.ndarray:
+    table = np.array(table, dtype=np.int64)
+    if table.ndim != 2 or table.max(initial=-1) >= len(table) or table.min(initial=0) < -1:
+        raise ValueError("neighbours is a table [samples, neighbours] of sample positions (-1 pads)")
+    return table
 
 
 def _members(items: np.ndarray, codes: np.ndarray) -> list[np.ndarray]:

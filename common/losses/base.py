@@ -1,5 +1,7 @@
 """What all objectives share: normalisation, precision, the engine's settings, means over rows."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, ClassVar, Unpack
 
 import torch
@@ -23,7 +25,7 @@ from counterpoint.common.losses.arguments import check_arguments
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.sharing import EngineSettings, Shared
 
-__all__ = ["Objective", "dots", "row_mean", "softplus_gap"]
+__all__ = ["Objective", "dots", "full_precision", "row_mean", "softplus_gap"]
 
 
 class Objective(Shared, nn.Module):
@@ -129,6 +131,18 @@ class Objective(Shared, nn.Module):
         for name, t in (*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)):
             shown[name] = f"{t.item():.4g}" if t.dim() == 0 else str(list(t.shape))
         return ", ".join(f"{k}={v}" for k, v in shown.items())
+
+
+def full_precision(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`row_losses`, which systems call by itself, computed as a call of the objective is: autocast is off inside."""
+
+    @functools.wraps(method)
+    def wide(self: Objective, *args: Any, **kwargs: Any) -> Tensor:
+        device = next((a.device.type for a in args if isinstance(a, Tensor)), "cpu")
+        with torch.autocast(device, enabled=False):
+            return method(self, *args, **kwargs)
+
+    return wide
 
 
 def dots(a: Float[Tensor, "*rows dim"], b: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:

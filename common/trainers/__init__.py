@@ -4,7 +4,10 @@ from counterpoint.common.lazy import lazy_exports
 
 _BASE = "counterpoint.common.trainers"
 _EXPORTS = {
-    "HarmonizeConfig": f"{_BASE}.configs",
+    "BadPairsConfig": f"{_BASE}.plugin_configs",
+    "HardNegativesConfig": f"{_BASE}.plugin_configs",
+    "HarmonizeConfig": f"{_BASE}.plugin_configs",
+    "WithinClustersConfig": f"{_BASE}.plugin_configs",
     "OptimConfig": f"{_BASE}.configs",
     "ParamGroup": f"{_BASE}.configs",
     "ScheduleConfig": f"{_BASE}.configs",
@@ -21,9 +24,10 @@ _EXPORTS = {
     "FinetuneConfig": f"{_BASE}.finetune_config",
     "FinetuneSystem": f"{_BASE}.finetuning",
     "Harmonizer": f"{_BASE}.harmonize",
+    "Plugin": f"{_BASE}.plugins",
     "RunResult": f"{_BASE}.run",
     "Schedule": f"{_BASE}.schedules",
-    "Stage": f"{_BASE}.system",
+    "Stage": f"{_BASE}.stages",
     "Task": f"{_BASE}.tasks",
     "cached_gradients": f"{_BASE}.steps",
     "create_system": f"{_BASE}.run",

@@ -52,7 +52,8 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
 
 
 def override(config: T, changes: Mapping[str, Any]) -> T:
-    """A copy with some fields replaced; names are dotted (`optim.lr`) or nested dictionaries.
+    """A copy with some fields replaced; names are dotted (`optim.lr`) or nested dictionaries. A field that holds a
+    dictionary is replaced as a whole, or changed in one entry by a dotted name (`train.plugins.harmonize.shared`).
 
     >>> from counterpoint.common.trainers.configs import OptimConfig
     >>> override(OptimConfig(), {"schedule.kind": "wsd", "lr": 0.1}).schedule.kind
@@ -62,6 +63,10 @@ def override(config: T, changes: Mapping[str, Any]) -> T:
     for name, value in changes.items():
         _merge(data, _nested(name, value), type(config), "")
     return from_dict(type(config), data)
+
+
+class _Within(dict):
+    """What a dotted name leads through: it changes one entry of a dictionary, where a dictionary replaces it."""
 
 
 def save_yaml(config: Any, path: str | Path) -> None:
@@ -85,11 +90,13 @@ def load_yaml(path: str | Path, cls: type[T] | None = None) -> Any:
 
 def _nested(name: str, value: Any) -> dict[str, Any]:
     head, _, rest = name.partition(".")
-    return {head: _nested(rest, value) if rest else value}
+    return _Within({head: _nested(rest, value) if rest else value})
 
 
 def _merge(data: dict, changes: Mapping[str, Any], cls: Any, where: str) -> None:
     hints = _hints(cls)
+    if hasattr(cls, "upgraded"):
+        changes = (_Within if isinstance(changes, _Within) else dict)(cls.upgraded(changes))
     for name, value in changes.items():
         path = f"{where}.{name}" if where else name
         if hints is not None and name not in hints:
@@ -99,6 +106,9 @@ def _merge(data: dict, changes: Mapping[str, Any], cls: Any, where: str) -> None
             if not isinstance(data.get(name), dict):
                 data[name] = {}
             _merge(data[name], value, inner, path)
+        elif isinstance(value, _Within) and isinstance(data.get(name) or {}, dict):
+            data[name] = data.get(name) or {}
+            _merge(data[name], value, None, path)
         else:
             data[name] = to_dict(value)
 
@@ -126,7 +136,7 @@ def _build(cls: Any, data: Any, where: str) -> Any:
     if not isinstance(data, Mapping):
         raise InputError(f"{where or cls.__name__}: expected a mapping of options, got {data!r}")
     hints = _hints(cls) or {}
-    values = {}
+    data, values = cls.upgraded(data) if hasattr(cls, "upgraded") else data, {}
     for name, value in data.items():
         path = f"{where}.{name}" if where else str(name)
         if name not in hints:

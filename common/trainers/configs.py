@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,10 @@ class OptimConfig:
     weight_decay: float = 1e-4
     """Decoupled weight decay; biases, norms and scalars never decay."""
     name: str = "adamw"
-    """`adamw`, `adam`, `sgd` (momentum = first beta) or `lars`."""
+    """`adamw`, `adam`, `sgd` (momentum = first beta), `lars`, or a class of torch or of a trusted package by its dotted
+    name (`torch.optim.RAdam`), with its own defaults where `betas` and `eps` are as here."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the optimiser's class, as in `--optim.options.momentum_decay 0.01`."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Moment decay rates."""
     eps: float = 1e-8
@@ -71,22 +76,6 @@ class OptimConfig:
     """Weight decay over time; null keeps it constant."""
     groups: tuple[ParamGroup, ...] = ()
     """Parameters with their own rates; the longest matching prefix wins."""
-
-
-@dataclass(frozen=True)
-class HarmonizeConfig:
-    """Cross-modality gradient harmonisation of several losses at the embeddings they share.
-
-    >>> HarmonizeConfig(shared="video").gamma_start is None
-    True
-    """
-
-    shared: str = ""
-    """Embedding where the gradients meet; empty means each one that two losses or more reach."""
-    gamma_start: float | None = None
-    """Curriculum: samples whose gradients' cosine is below gamma are left out; null keeps all."""
-    gamma_end: float = 0.0
-    """Gamma grows linearly to this value."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +98,9 @@ class TrainConfig:
     """Global batch: all devices together."""
     micro_batch_size: int | None = None
     """Samples encoded at a time, contrasted all together (cached gradients); null encodes the batch at once."""
-    harmonize: HarmonizeConfig | None = None
-    """Project conflicting gradients of several losses at the shared embeddings; null adds them up."""
+    plugins: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    """What is put around the system's training, by name with options (`counterpoint plugins` lists them); on the
+    command line `--train.plugins NAME --NAME.option value`."""
     precision: str = "32-true"
     """Lightning's name of the arithmetic: `32-true`, `bf16-mixed`, `16-mixed`."""
     seed: int = 0
@@ -148,3 +138,21 @@ class TrainConfig:
     """Stop after this many validations without improvement."""
     tensorboard: bool = True
     """Write TensorBoard curves into the run folder."""
+
+    @classmethod
+    def upgraded(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings as earlier versions wrote them, and plug-ins named without options, in the form of today.
+
+        >>> TrainConfig.upgraded({"seed": 1, "harmonize": {"shared": "video"}})
+        {'seed': 1, 'plugins': {'harmonize': {'shared': 'video'}}}
+        >>> TrainConfig.upgraded({"plugins": ["harmonize"]})
+        {'plugins': {'harmonize': {}}}
+        """
+        values = dict(values)
+        plugins, harmonize = values.get("plugins"), values.pop("harmonize", None)
+        if isinstance(plugins, (list, tuple, str)):
+            names = [plugins] if isinstance(plugins, str) else plugins
+            plugins = values["plugins"] = {str(name): {} for name in names}
+        if harmonize is not None:
+            values["plugins"] = {**(plugins or {}), "harmonize": harmonize}
+        return values

@@ -7,6 +7,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from counterpoint.common.data.samplers import SequentialSampler
+from counterpoint.common.data.samplers import BatchSampler, SequentialSampler
+from counterpoint.common.data.samples import Samples
 from counterpoint.common.errors import InputError, LostProcessError
 from counterpoint.common.rng import preserved_rng, seed_all
 from counterpoint.common.trainers.environment import check_data, record_data
@@ -25,6 +27,7 @@ from counterpoint.common.trainers.loader import Batches, Datasets, Requests
 from counterpoint.common.trainers.lock import locked_run
 from counterpoint.common.trainers.logger import MetricsCsv
 from counterpoint.common.trainers.monitors import CollapseMonitor
+from counterpoint.common.trainers.plugins import create_plugins
 from counterpoint.common.trainers.run import (
     CONFIG,
     CONSTANT,
@@ -36,8 +39,9 @@ from counterpoint.common.trainers.run import (
     run_folder,
 )
 from counterpoint.common.trainers.sharding import ShardedStrategy
+from counterpoint.common.trainers.stages import Progress, Stage
 from counterpoint.common.trainers.state import copy_checkpoint, find_checkpoint, read_state
-from counterpoint.common.trainers.system import ContrastiveSystem, Progress, Stage
+from counterpoint.common.trainers.system import ContrastiveSystem
 
 
 def fit(
@@ -68,6 +72,7 @@ def fit(
     """
     if resume is not None and not (Path(resume) / CONFIG).is_file():
         raise InputError(f"{resume}: not a run folder (no {CONFIG} in it)")
+    system.plugins = create_plugins(system.config.train.plugins)
     with locked_run(run_folder(system, None if resume is None else Path(resume))):
         return _fit(system, resume, callbacks)
 
@@ -92,6 +97,9 @@ def _train(system: ContrastiveSystem, run_dir: Path, state: Any, callbacks: Sequ
     continued = carried is not None or bool(state and state["continued"])
     system.run_dir = run_dir
     system.progress = Progress(**state["progress"]) if state else Progress()
+    for name, plugin in system.plugins.items():
+        if state and name in state.get("plugins", {}):
+            plugin.load_state_dict(state["plugins"][name])
     stages = list(system.stages())
     metrics: dict[str, float] = {}
     with preserved_rng(), _preserved_determinism():
@@ -129,15 +137,14 @@ def _run_stage(
     if state is not None:
         check_data(run_dir, stage.name, datasets)
     batch_size = _batch_size(stage, train, datasets)
-    sampler = system.batch_sampler(datasets.train, batch_size, train.seed + system.progress.stage)
-    if state is not None:
-        sampler.load_state_dict(state["sampler"])
-    per_epoch = len(sampler)
+    sampler = _sampler(system, datasets.train, batch_size, state)
+    per_epoch = _steps_per_epoch(sampler, state)
     if per_epoch == 0:
         raise InputError(f"stage {stage.name!r}: {len(datasets.train)} samples do not fill one batch of {batch_size}")
     max_steps = stage.max_steps or (None if stage.max_epochs else train.max_steps)
     max_epochs = stage.max_epochs or train.max_epochs
     total_steps = max_steps or max_epochs * per_epoch
+    system.epochs = -(-total_steps // per_epoch)
     system.begin_stage(stage, total_steps)
     if continued:
         if system.schedules["lr"].kind != "infinite":
@@ -146,7 +153,9 @@ def _run_stage(
     metrics_csv = MetricsCsv(run_dir / METRICS, None if state is None else system.progress.total_step)
     metrics_csv.stage = stage.name
     monitor = [CollapseMonitor(train.monitor_every)] if train.monitor_every else []
-    keeper = RunKeeper(run_dir, sampler, total_steps, state, metrics_csv, last, continued, carried)
+    keeper = RunKeeper(run_dir, sampler, total_steps, state, metrics_csv, last, continued, carried, per_epoch)
+    if stage.gradient_free:  # there is no loss to validate
+        datasets = replace(datasets, val=None)
     with _quiet_lightning():
         trainer = _trainer(
             system, run_dir, [*callbacks, *monitor, keeper], metrics_csv, datasets.val is not None, state
@@ -201,6 +210,7 @@ _HINTS = (
     "in eval mode at the start",  # frozen teachers and encoders
     "`isinstance.treespec",
     "LeafSpec",
+    "this fit will run with no optimizer",  # a gradient-free stage
     "have no `val_dataloader`",  # no validation split: the run says so by having no val/ figures
     "sync_dist=True",  # figures are reduced over processes before they are logged
     "GPU available but not used",  # train.accelerator=cpu was asked for
@@ -245,6 +255,29 @@ def _batch_size(stage: Stage, train: Any, datasets: Datasets) -> int:
     if size < 1:
         raise InputError("there is no training sample")
     return size
+
+
+def _sampler(system: ContrastiveSystem, samples: Samples, batch_size: int, state: Any) -> BatchSampler:
+    """The stage's batches, chosen by a plug-in or by the system; within reach as `system.sampler`."""
+    seed, chosen = system.config.train.seed + system.progress.stage, {}
+    for name, plugin in system.plugins.items():
+        plugin.start(system, samples)
+        if (found := plugin.batch_sampler(samples, batch_size, seed)) is not None:
+            chosen[name] = found
+    if len(chosen) > 1:
+        raise InputError(f"train.plugins: {' and '.join(chosen)} both choose the batches; leave one of them out")
+    sampler = next(iter(chosen.values())) if chosen else system.batch_sampler(samples, batch_size, seed)
+    if state is not None:
+        sampler.load_state_dict(state["sampler"])
+    system.sampler = sampler
+    return sampler
+
+
+def _steps_per_epoch(sampler: BatchSampler, state: Any) -> int:
+    """Batches in an epoch as the stage began: a sampler that changes may make more or fewer later on, and the schedules
+    of a resumed run are those of the run that was never stopped."""
+    known = (state or {}).get("per_epoch")
+    return known[1] if known and known[0] == sampler.batch_size else len(sampler)
 
 
 def _trainer(

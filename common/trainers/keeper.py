@@ -41,10 +41,11 @@ class RunKeeper(Callback):
         keep_best: bool,
         continued: bool = False,
         carried: Any = None,
+        per_epoch: int = 0,
     ) -> None:
         self.run_dir, self.sampler, self.total_steps = run_dir, sampler, total_steps
         self.state, self.metrics_csv, self.keep_best = state, metrics_csv, keep_best
-        self.continued, self.carried = continued, carried
+        self.continued, self.carried, self.per_epoch = continued, carried, per_epoch
         self.metrics: dict[str, float] = dict((state or {}).get("metrics", {}))
         self.best: float | None = (state or {}).get("best")
         self.stale: int = (state or {}).get("stale", 0)
@@ -152,6 +153,8 @@ class RunKeeper(Callback):
         if self.epoch_ended:
             system.progress.epoch += 1
             system.progress.batch = 0
+            for part in (system, *system.plugins.values()):
+                part.after_epoch()
         finished = system.progress.step >= self.total_steps or trainer.should_stop
         self.stopping = self._stop_requested(trainer)
         if self.due or finished or self.stopping or system.config.train.checkpoint_every_steps is None:
@@ -214,6 +217,8 @@ class RunKeeper(Callback):
             "schedules": {k: v.state_dict() for k, v in system.schedules.items()},
             "callbacks": {type(c).__qualname__: c.state_dict() for c in self._stateful(trainer)},
             "scaler": trainer.precision_plugin.state_dict(),
+            "plugins": {name: plugin.state_dict() for name, plugin in system.plugins.items()},
+            "per_epoch": [self.sampler.batch_size, self.per_epoch],
             "sampler": {**self.sampler.state_dict(), **position},
             "rng": rng,
             "stale": self.stale,

@@ -1,4 +1,4 @@
-"""One optimisation step's gradients: at once, through cached embeddings, or harmonised at the embeddings."""
+"""One optimisation step's gradients through cached embeddings, changed there where a plug-in does so."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from counterpoint.common.data.batch import cut, rows
 from counterpoint.common.rng import preserved_rng, rng_state, set_rng_state
-from counterpoint.common.trainers.harmonize import Harmonizer
+from counterpoint.common.trainers.plugins import Gradients
 
 Embed = Callable[[Mapping[str, Any]], dict[str, Tensor]]
 Losses = Callable[[Mapping[str, Any], dict[str, Tensor]], dict[str, Tensor]]
+Change = Callable[[Gradients], Gradients]
 
 
 def total_loss(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
@@ -29,6 +30,17 @@ def total_loss(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Ten
     )
 
 
+def scalar(term: Tensor) -> Tensor:
+    """A loss term as one number: of rows, their mean.
+
+    >>> scalar(torch.tensor([1.0, 3.0]))
+    tensor(2.)
+    """
+    if term.ndim == 0:
+        return term
+    return (term.float() if term.dtype in (torch.float16, torch.bfloat16) else term).mean()
+
+
 def cached_gradients(
     module: nn.Module,
     embed: Embed,
@@ -36,7 +48,7 @@ def cached_gradients(
     batch: Mapping[str, Any],
     micro_batch_size: int | None = None,
     weights: Mapping[str, float] | None = None,
-    harmonizer: Harmonizer | None = None,
+    changes: Sequence[Change] = (),
     scale: Callable[[Tensor], Tensor] = lambda loss: loss,
     check: Callable[[Mapping[str, Tensor]], None] = lambda terms: None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -47,7 +59,9 @@ def cached_gradients(
     micro-batch again with the same dropout, and send its rows of the gradient through the encoder.
 
     Equal to the full batch for encoders that treat samples independently (batch norm sees micro-batches; its running
-    statistics are updated once). Returns the loss terms and the embeddings, detached.
+    statistics are updated once). Returns the loss terms (scalars) and the embeddings, detached.
+
+    `changes` are applied, one after the other, to the gradients at the embeddings of every weighted term.
 
     Source: Gao et al., "Scaling deep contrastive learning batch size under memory limited setup", RepL4NLP 2021.
     """
@@ -73,12 +87,13 @@ def cached_gradients(
     terms = losses(batch, leaves)
     check(terms)
     weighted = {k: scale((weights or {}).get(k, 1.0) * v) for k, v in terms.items()}
-    gradients = None
-    if harmonizer is not None:
-        gradients = harmonizer(weighted, leaves)
+    changed = gradients_at(leaves, weighted) if changes else {}
+    for change in changes:
+        changed = change(changed)
     total_loss(weighted, {}).backward()
-    if gradients is None:
-        gradients = {k: v.grad for k, v in leaves.items() if v.grad is not None}
+    gradients = {k: v.grad for k, v in leaves.items() if v.grad is not None}
+    if changes:
+        gradients = {k: torch.stack([*terms.values()]).sum(0) for k, terms in changed.items() if terms}
     if len(chunks) == 1:
         _backward(live, gradients, 0)
     else:
@@ -89,6 +104,18 @@ def cached_gradients(
                 _backward(embed(chunk), gradients, row)
                 row += rows(chunk)
     return {k: v.detach() for k, v in terms.items()}, {k: v.detach() for k, v in leaves.items()}
+
+
+def gradients_at(leaves: Mapping[str, Tensor], terms: Mapping[str, Tensor]) -> Gradients:
+    """The gradient of every term at every embedding that it reaches."""
+    found: Gradients = {name: {} for name in leaves}
+    for term, value in terms.items():
+        if value.requires_grad:
+            gradients = torch.autograd.grad(value, [*leaves.values()], retain_graph=True, allow_unused=True)
+            for name, gradient in zip(leaves, gradients):
+                if gradient is not None:
+                    found[name][term] = gradient
+    return found
 
 
 def _backward(embeddings: Mapping[str, Tensor], gradients: Mapping[str, Tensor], row: int) -> None:

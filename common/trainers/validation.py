@@ -15,6 +15,7 @@ from counterpoint.common.metrics import retrieval
 from counterpoint.common.metrics.label_free import rankme
 from counterpoint.common.rng import rng_state, set_rng_state
 from counterpoint.common.trainers.sharding import align_statistics
+from counterpoint.common.trainers.steps import scalar
 
 
 class Validation(LightningModule):
@@ -37,7 +38,7 @@ class Validation(LightningModule):
         kept = self._validation
         kept["rows"] += n
         for name, term in self.losses(batch, embeddings).items():
-            kept["terms"][name] = kept["terms"].get(name, 0.0) + float(term) * n
+            kept["terms"][name] = kept["terms"].get(name, 0.0) + float(scalar(term)) * n
         for name, value in self.validation_rows(batch, embeddings).items():
             kept["embeddings"].setdefault(name, []).append(value.detach().cpu())
 

@@ -52,11 +52,10 @@ class GraphCL(ContrastiveSystem):
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         one, two = embeddings["view1"], embeddings["view2"]
         if self.config.positive_in_denominator:
-            return {"nt_xent": self.contrast(one, two)}
+            return {"nt_xent": self.contrast.row_losses(one, two)}
         one, two = unit(one, dim=1), unit(two, dim=1)
         stats = contrast_stats(one, two, scale=1 / self.config.temperature, positive=Diagonal(), exclude=Self())
-        row = torch.where(stats.count > 0, stats.lse - stats.positive, torch.zeros_like(stats.lse))
-        return {"graphcl": row.mean()}
+        return {"graphcl": torch.where(stats.count > 0, stats.lse - stats.positive, torch.zeros_like(stats.lse))}
 
     def features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The graph vector of the molecule itself, before the projector, for property predictors."""

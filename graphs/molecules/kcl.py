@@ -94,7 +94,7 @@ class KCL(ContrastiveSystem):
         }
 
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {"nt_xent": self.contrast(embeddings["molecule"], embeddings["knowledge"])}
+        return {"nt_xent": self.contrast.row_losses(embeddings["molecule"], embeddings["knowledge"])}
 
     def features(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
         """Graph vectors before the projector: what a property predictor uses. Their length carries the molecule's size

@@ -62,7 +62,7 @@ def test_the_unimodal_loss_is_nt_xent_over_two_views(system, snippets):
     batch = batch_of(snippets.train)
     torch.manual_seed(0)
     embeddings = system.embed(batch)
-    loss = system.losses(batch, embeddings)["nt_xent"]
+    loss = system.losses(batch, embeddings)["nt_xent"].mean()
     z = torch.nn.functional.normalize(torch.cat(list(embeddings.values())), dim=1)
     n = len(z) // 2
     terms = []
@@ -79,7 +79,7 @@ def test_the_cross_modal_loss_is_symmetric_cross_entropy(system, snippets):
     system.eval()
     batch = batch_of(snippets.test, 3)
     embeddings = system.embed(batch)
-    loss = system.losses(batch, embeddings)["info_nce"]
+    loss = system.losses(batch, embeddings)["info_nce"].mean()
     s, a = (torch.nn.functional.normalize(embeddings[m], dim=1) for m in ("sheet", "audio"))
     logits = s @ a.T / system.config.temperature
     target = torch.arange(3)
@@ -91,9 +91,9 @@ def test_another_performance_of_the_same_onset_is_no_negative(system, snippets):
     system.begin_stage(system.stages()[-1], 10)
     system.eval()
     same = collate([snippets.test[4], snippets.unseen[4]])
-    assert system.losses(same, system.embed(same))["info_nce"].item() == 0.0, "nothing is left to be told apart"
+    assert system.losses(same, system.embed(same))["info_nce"].abs().max() == 0.0, "nothing is left to be told apart"
     other = collate([snippets.test[4], snippets.unseen[9]])
-    assert system.losses(other, system.embed(other))["info_nce"].item() > 0.0
+    assert system.losses(other, system.embed(other))["info_nce"].min() > 0.0
 
 
 def test_training_end_to_end_leaves_a_run_that_loads_and_is_judged(system, snippets):

@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
+from counterpoint.common.errors import InputError
 from counterpoint.common.losses import NTXent
-from counterpoint.common.trainers import create_system, fit, load_run, override
+from counterpoint.common.trainers import BadPairsConfig, create_system, fit, load_run, override
+from counterpoint.common.trainers.bad_pairs import BadPairMiner
 from counterpoint.timeseries.augment import permuted, scaled, time_warped
-from counterpoint.timeseries.configs import DBPMConfig, DBPMSystemConfig
-from counterpoint.timeseries.dbpm import DBPM, BadPairMiner
-from counterpoint.timeseries.mining import BadPairMining
+from counterpoint.timeseries.configs import DBPMSystemConfig
+from counterpoint.timeseries.dbpm import DBPM
 from counterpoint.timeseries.simulate import ecg
 from counterpoint.timeseries.splits import split_patients
 
@@ -46,7 +47,7 @@ def planted(epochs=5, pairs=200):
 
 
 def test_warmup_changes_nothing_and_the_memory_holds_the_written_mean():
-    miner, table = BadPairMiner(200, DBPMConfig(warmup=5), epochs=8), planted()
+    miner, table = BadPairMiner(200, BadPairsConfig(warmup=5), epochs=8), planted()
     assert torch.equal(run_epochs(miner, table), table)
     miner.close(5)
     share = (1 + torch.arange(5, dtype=torch.float64)) / 8
@@ -57,7 +58,7 @@ def test_warmup_changes_nothing_and_the_memory_holds_the_written_mean():
 
 
 def test_planted_bad_pairs_are_flagged_and_weighted_down():
-    miner, table = BadPairMiner(200, DBPMConfig(warmup=3), epochs=5), planted()
+    miner, table = BadPairMiner(200, BadPairsConfig(warmup=3), epochs=5), planted()
     weighted = run_epochs(miner, table)
     noisy, faulty = miner.flags()
     assert noisy[0]
@@ -72,7 +73,7 @@ def test_planted_bad_pairs_are_flagged_and_weighted_down():
 def test_remembering_weighted_losses_lets_a_faulty_pair_come_back():
     flagged = {}
     for remember in (True, False):
-        miner = BadPairMiner(200, DBPMConfig(warmup=3, remember_weighted=remember), epochs=5)
+        miner = BadPairMiner(200, BadPairsConfig(warmup=3, remember_weighted=remember), epochs=5)
         run_epochs(miner, planted())
         flagged[remember] = bool(miner.flags()[1][1])
     assert flagged == {True: False, False: True}
@@ -84,7 +85,7 @@ def test_normalized_weights_stay_below_one_and_the_official_form_amplifies():
     losses = torch.full((100,), 1.0, dtype=torch.float64) + sigma * torch.tensor([-1.0, 1.0]).repeat(50)
     results = {}
     for normalized in (True, False):
-        miner = BadPairMiner(101, DBPMConfig(warmup=1, normalized=normalized), epochs=1)
+        miner = BadPairMiner(101, BadPairsConfig(warmup=1, normalized=normalized), epochs=1)
         miner(torch.cat([losses, torch.tensor([1.0 - 10 * sigma], dtype=torch.float64)]), torch.arange(101), 0)
         miner.close(1)
         _, mu, spread = miner.statistics()
@@ -99,7 +100,7 @@ def test_normalized_weights_stay_below_one_and_the_official_form_amplifies():
 def test_official_weight_of_a_borderline_pair_is_one_at_the_frozen_sigma(deviations, sigma):
     """Half the pairs at mu - sigma, half at mu + sigma: their deviation is sigma; the pair weighed lies further out."""
     losses = 1 + sigma * torch.tensor([-1.0, 1.0], dtype=torch.float64).repeat(50)
-    miner = BadPairMiner(100, DBPMConfig(warmup=1, normalized=False, noisy=0.5, faulty=0.5), epochs=1)
+    miner = BadPairMiner(100, BadPairsConfig(warmup=1, normalized=False, noisy=0.5, faulty=0.5), epochs=1)
     miner(losses, torch.arange(100), 0)
     miner.close(1)
     far = torch.tensor([1 + deviations * sigma], dtype=torch.float64)
@@ -107,7 +108,7 @@ def test_official_weight_of_a_borderline_pair_is_one_at_the_frozen_sigma(deviati
 
 
 def test_weights_carry_no_gradient_and_evaluation_is_not_remembered():
-    miner, table = BadPairMiner(200, DBPMConfig(warmup=1), epochs=5), planted()
+    miner, table = BadPairMiner(200, BadPairsConfig(warmup=1), epochs=5), planted()
     run_epochs(miner, table[:2])
     losses = table[2].clone().requires_grad_()
     miner(losses, torch.arange(200), 2).sum().backward()
@@ -156,34 +157,56 @@ def test_dbpm_trains_and_its_memory_travels_in_the_run(tmp_path):
 
 
 class Plain(DBPM):
-    """An instance-contrastive system that calls its objective and knows nothing of mining."""
+    """An instance-contrastive system that returns its rows and knows nothing of mining."""
+
+    def losses(self, batch, embeddings):
+        return {"nt_xent": self.objective.row_losses(embeddings["weak"], embeddings["strong"])}
+
+
+class Scalar(Plain):
+    """Another one, whose loss is one number."""
 
     def losses(self, batch, embeddings):
         return {"nt_xent": self.objective(embeddings["weak"], embeddings["strong"])}
 
 
-def test_plug_in_equals_the_built_in_mining_and_leaves_the_system_as_it_was(tmp_path):
-    windows = split_patients(
-        ecg(patients=6, trials=2, windows=4, length=64), {"train": 0.34, "val": 0.33, "test": 0.33}
-    )
-    mining = DBPMConfig(warmup=1, noisy=0.5, faulty=0.5)
-    common = {
-        "encoder": {"dim": 12, "hidden": 8, "depth": 3}, "projection": 8,
-        "train": {"batch_size": 8, "max_epochs": 3, "tensorboard": False, "accelerator": "cpu", "monitor_every": 0},
-    }  # fmt: skip
-    built_in = override(override(DBPMSystemConfig(mining=mining), common), {"train.out": str(tmp_path / "a")})
-    plain = override(override(DBPMSystemConfig(mining=None), common), {"train.out": str(tmp_path / "b")})
-    expected, system = create_system(DBPM, built_in, windows), create_system(Plain, plain, windows)
-    plug_in = BadPairMining(len(windows), mining, epochs=3)
-    fit(expected)
-    fit(system, callbacks=[plug_in])
-    torch.testing.assert_close(system.embed_windows(windows), expected.embed_windows(windows))
-    torch.testing.assert_close(plug_in.miner.total, expected.miner.total)
-    assert plug_in.miner.flags()[0].any()
-    assert "forward" not in vars(system.objective)
+@pytest.fixture(scope="module")
+def windows():
+    return split_patients(ecg(patients=6, trials=2, windows=4, length=64), {"train": 0.34, "val": 0.33, "test": 0.33})
 
 
-def test_plug_in_refuses_systems_without_one_objective():
-    system = torch.nn.Sequential(torch.nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="one NTXent objective, found 0"):
-        BadPairMining(4, DBPMConfig(), epochs=2).on_fit_start(None, system)
+MINING = {"warmup": 1, "noisy": 0.5, "faulty": 0.5}
+COMMON = {
+    "encoder": {"dim": 12, "hidden": 8, "depth": 3, "dropout": 0.0}, "projection": 8,
+    "train": {"batch_size": 8, "max_epochs": 3, "tensorboard": False, "accelerator": "cpu", "monitor_every": 0},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def built_in(windows, tmp_path_factory):
+    changes = {"train.out": str(tmp_path_factory.mktemp("mined") / "run"), "mining": MINING}
+    system = create_system(DBPM, override(override(DBPMSystemConfig(), COMMON), changes), windows)
+    fit(system)
+    return system
+
+
+def plain(cls, windows, out, **changes):
+    changes = {"train.out": str(out), "train.plugins": {"bad_pairs": MINING}, "mining": None, **changes}
+    return create_system(cls, override(override(DBPMSystemConfig(), COMMON), changes), windows)
+
+
+@pytest.mark.parametrize("micro", [None, 3])
+def test_the_plug_in_equals_the_built_in_mining(tmp_path, windows, built_in, micro):
+    system = plain(Plain, windows, tmp_path / "run", **{"train.micro_batch_size": micro})
+    fit(system)
+    torch.testing.assert_close(system.embed_windows(windows), built_in.embed_windows(windows))
+    (miner,) = system.plugins["bad_pairs"].miners.values()
+    known = built_in.miner.total
+    torch.testing.assert_close(miner.total, known[: len(miner.total)], rtol=1e-5, atol=0)
+    assert not known[len(miner.total) :].any()  # the plug-in's memory reaches as far as the training samples
+    assert miner.flags()[0].any()
+
+
+def test_the_plug_in_refuses_a_system_without_a_loss_per_sample(tmp_path, windows):
+    with pytest.raises(InputError, match=r"bad_pairs weighs samples, and Scalar has no loss per sample .*\(nt_xent\)"):
+        fit(plain(Scalar, windows, tmp_path / "run"))

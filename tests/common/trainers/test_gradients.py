@@ -132,7 +132,7 @@ def conflict():
 def test_harmonised_gradient_equals_the_per_sample_parameter_reference():
     """For a linear tower W x the parameter gradient of sample i is g_i x_i^T: projecting rows g_i is projecting it."""
     module, batch = Shared().double(), conflict()
-    cached_gradients(module, module.embed, module.losses, batch, harmonizer=Harmonizer())
+    cached_gradients(module, module.embed, module.losses, batch, changes=[Harmonizer()])
     reference = torch.zeros(4, 5, dtype=torch.float64)
     for i in range(6):
         one = {k: v[i : i + 1] for k, v in batch.items()}
@@ -145,7 +145,7 @@ def test_harmonised_gradient_equals_the_per_sample_parameter_reference():
 def test_curriculum_leaves_out_the_conflicting_samples():
     module, batch = Shared().double(), conflict()
     harmonizer = Harmonizer("video", gamma=0.0)
-    cached_gradients(module, module.embed, module.losses, batch, 2, harmonizer=harmonizer)
+    cached_gradients(module, module.embed, module.losses, batch, 2, changes=[harmonizer])
     kept = {k: v[:3] for k, v in batch.items()}
     expected = torch.autograd.grad(sum(module.losses(kept, module.embed(kept)).values()), module.video.weight)[0]
     torch.testing.assert_close(module.video.weight.grad, expected)

@@ -16,6 +16,7 @@ from counterpoint.common.trainers.sharding import sharded_modules
 
 COMMON = {"dropout": 0.0, "train.max_epochs": 2, "train.monitor_every": 4, "train.precision": "64-true"}
 FSDP = {"train.devices": 2, "train.strategy": "fsdp", "distributed": "gather"}
+HARMONIZE = {"harmonize": {}}
 EXACT = 1e-12  # float64
 
 
@@ -66,7 +67,7 @@ def same(a, b, tolerance=EXACT, files=("model.safetensors", "state.safetensors")
     [
         pytest.param({"two_stages": 1}, marks=pytest.mark.slow),
         {"train.micro_batch_size": 3, "optim.clip": 0.02, "optim.name": "sgd", "optim.lr": 0.5},
-        pytest.param({"train.harmonize": {}, "optim.name": "lars", "optim.lr": 10.0}, marks=pytest.mark.slow),
+        pytest.param({"train.plugins": HARMONIZE, "optim.name": "lars", "optim.lr": 10.0}, marks=pytest.mark.slow),
     ],
     ids=["two stages", "cached and clipped", "harmonised lars"],
 )
