@@ -123,12 +123,7 @@ class Training(Validation):
             )
         for plugin in self.plugins.values():
             term = plugin.weigh(name, term, batch)
-        world = self.trainer.world_size
-        if world == 1:
-            return scalar(term)
-        count = torch.tensor(len(term), device=term.device)
-        dist.all_reduce(count)
-        return scalar(term) * (len(term) * world / int(count))
+        return scalar(term)
 
     def _nothing_to_weigh(self, terms: Mapping[str, Tensor]) -> None:
         weighing = [name for name, plugin in self.plugins.items() if overrides(plugin, "weigh")]
