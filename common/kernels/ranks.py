@@ -141,7 +141,7 @@ class Ranks:
         return t.new_empty(columns, *t.shape[1:])
 
     def _exchange(self, outgoing: list[tuple[Tensor, int]], incoming: list[tuple[Tensor, int]]) -> Coming:
-        sent = [t.reshape(-1).contiguous() for t, _ in outgoing]
+        sent = [_flat(t) for t, _ in outgoing]
 
         def op(kind: Any, t: Tensor, r: int) -> dist.P2POp:
             # Bytes: not every backend sends every dtype.
@@ -153,6 +153,12 @@ class Ranks:
 
     def _global(self, r: int) -> int:
         return r if self.group is None else dist.get_global_rank(self.group, r)
+
+
+def _flat(t: Tensor) -> Tensor:
+    """All numbers in a row, one after the other in memory: a single one may keep any stride and be contiguous."""
+    flat = t.reshape(-1).contiguous()
+    return flat if not flat.numel() or flat.stride(0) == 1 else flat.clone(memory_format=torch.contiguous_format)
 
 
 def _form(problem: Problem) -> dict[str, int]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from counterpoint.common.kernels import Diagonal, Self, contrast_stats
+from counterpoint.common.kernels import Diagonal, Self
 from counterpoint.common.kernels.unit import unit
 from counterpoint.common.losses import NTXent
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
@@ -54,7 +54,7 @@ class GraphCL(ContrastiveSystem):
         if self.config.positive_in_denominator:
             return {"nt_xent": self.contrast.row_losses(one, two)}
         one, two = unit(one, dim=1), unit(two, dim=1)
-        stats = contrast_stats(one, two, scale=1 / self.config.temperature, positive=Diagonal(), exclude=Self())
+        stats = self.contrast.stats(one, two, scale=1 / self.config.temperature, positive=Diagonal(), exclude=Self())
         return {"graphcl": torch.where(stats.count > 0, stats.lse - stats.positive, torch.zeros_like(stats.lse))}
 
     def features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ ALL, DIM = 8, 6
 # How many of the rows each rank holds (as many as the others, fewer, none), and how they meet.
 SHARES = {
     2: (((4, 4), "ring"), ((5, 3), "gather")),
-    3: (((3, 3, 2), "auto"), ((5, 0, 3), "ring")),
+    3: (((5, 1, 2), "auto"), ((5, 0, 3), "ring")),
 }
 # What the two ranks hold is uneven: rank 0 has three of group 0 and one row of class 2, rank 1 most of class 2.
 GROUP = torch.tensor([0, 0, 0, 2, 2, 3, 1, 4])
