@@ -1,8 +1,8 @@
 """Every system of every vertical is trained alike by one, two and three processes: losses, gradients, weights, states.
 
 A global batch, in float64, without dropout or masks drawn inside the network, is embedded, contrasted and
-differentiated by one process, and shared out evenly and unevenly over the ranks of a process group, as `fit` does it; two
-steps. Systems that see one whole graph at every step, and what the loader draws, are trained by `fit` itself.
+differentiated by one process, and shared out evenly and unevenly over the ranks of a process group, as `fit` does it;
+two steps. Systems that see one whole graph at every step, and what the loader draws, are trained by `fit` itself.
 """
 
 import json
