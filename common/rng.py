@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -50,3 +51,30 @@ def seed_all(seed: int, devices: bool = True) -> None:
         torch.cuda.manual_seed_all(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
+
+
+_common: ContextVar[torch.Generator | None] = ContextVar("common_generator", default=None)
+
+
+@contextlib.contextmanager
+def drawing_together(seed: int) -> Iterator[None]:
+    """Within, `common_generator` draws from this seed: the loader's, the same for all ranks that share a batch."""
+    token = _common.set(torch.Generator().manual_seed(seed))
+    try:
+        yield
+    finally:
+        _common.reset(token)
+
+
+def common_generator() -> torch.Generator | None:
+    """For what the whole batch has in common (the length of its crops): equal draws on every rank that shares it.
+
+    Outside of a loader None, which is torch's global generator.
+
+    >>> def draw():
+    ...     with drawing_together(0):
+    ...         return int(torch.randint(100, (), generator=common_generator()))
+    >>> draw() == draw()
+    True
+    """
+    return _common.get()

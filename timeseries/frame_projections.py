@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -140,7 +139,7 @@ class FrameProjections(SignalSystem):
 
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self.stage.name == "mappers":
-            return {f"map_{v}": F.l1_loss(embeddings[f"mapped_{v}"], embeddings[v]) for v in VIEWS[1:]}
+            return {f"map_{v}": (embeddings[f"mapped_{v}"] - embeddings[v]).abs().mean(1) for v in VIEWS[1:]}
         if self.config.objective:
             terms = contrast_terms(self.objective, "", {v: embeddings[v] for v in VIEWS}, batch)
         else:

@@ -1,7 +1,8 @@
 """Contrastive objectives over time-resolved representations: TS2Vec's two losses and COMET's four levels.
 
 All logits come from the contrast engine with the time step (or the sample) as a leading batch dimension, so that the
-[2B, 2B] and [2T, 2T] score matrices of every scale need not exist.
+[2B, 2B] and [2T, 2T] score matrices of every scale need not exist. Where ranks share the batch (`engine_settings`),
+samples are told from those of all ranks, and means are over all.
 
 Yue et al., "TS2Vec: Towards Universal Representation of Time Series", AAAI 2022.
 Wang et al., "Contrast Everything: A Hierarchical Contrastive Framework for Medical Time-Series" (COMET), NeurIPS 2023.
@@ -15,8 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from counterpoint.common.kernels import SameLabel, contrast_stats, target_scores
+from counterpoint.common.kernels import Index, SameLabel, Self, contrast_stats, target_scores
 from counterpoint.common.kernels.twins import twin_loss
+from counterpoint.common.losses import Shared
 
 
 def instance_loss(
@@ -32,7 +34,7 @@ def instance_loss(
     >>> bool(instance_loss(z, z) < 1e-6)
     True
     """
-    return _instance(torch.stack([z1, z2], 1), backend)
+    return _instance(torch.stack([z1, z2], 1), Shared(backend=backend))
 
 
 def temporal_loss(
@@ -42,15 +44,23 @@ def temporal_loss(
 
     Same form as `instance_loss` with time and sample exchanged; one time step has loss 0.
     """
-    return _temporal(torch.stack([z1, z2], 1), backend)
+    return _temporal(torch.stack([z1, z2], 1), Shared(backend=backend))
 
 
-def _instance(z: Float[Tensor, "batch 2 time dim"], backend: str) -> Float[Tensor, ""]:
-    return twin_loss(z.flatten(0, 1).transpose(0, 1), neighbors=True, backend=backend)
+def _instance(z: Float[Tensor, "batch 2 time dim"], over: Shared) -> Float[Tensor, ""]:
+    rows = z.flatten(0, 1)
+    z = rows.transpose(0, 1)
+    if over.distributed == "none":
+        return twin_loss(z, neighbors=True, backend=over.backend)
+    twin = (torch.arange(len(rows), device=z.device) ^ 1) + over.own(rows).start
+    across = {"distributed": over.distributed, "backend": over.backend}
+    stats = contrast_stats(z, z, positive=Index(twin), exclude=Self(), **across)
+    return over.mean(stats.lse - stats.positive)
 
 
-def _temporal(z: Float[Tensor, "batch 2 time dim"], backend: str) -> Float[Tensor, ""]:
-    return twin_loss(z.flatten(1, 2), backend=backend)
+def _temporal(z: Float[Tensor, "batch 2 time dim"], over: Shared) -> Float[Tensor, ""]:
+    total = twin_loss(z.flatten(1, 2), backend=over.backend) * len(z) if len(z) else z.sum()
+    return over.mean_over(total, len(z))
 
 
 class _Halve(torch.autograd.Function):
@@ -90,12 +100,12 @@ def hierarchical(
     `instance=1` is COMET's sample level, `temporal=1` its observation level. The temporal term starts at scale
     `temporal_unit`. `last` adds the scale of one step, which has the instance term alone.
     """
-    z, total, scales = torch.stack([z1, z2], 1), 0.0, 0
+    z, total, scales, over = torch.stack([z1, z2], 1), 0.0, 0, Shared(backend=backend)
     while z.shape[2] > 1 or (last and not scales) or (last and z.shape[2] == 1):
         if instance:
-            total = total + instance * _instance(z, backend)
+            total = total + instance * _instance(z, over)
         if temporal and scales >= temporal_unit and z.shape[2] > 1:
-            total = total + temporal * _temporal(z, backend)
+            total = total + temporal * _temporal(z, over)
         scales += 1
         if z.shape[2] == 1:
             break
@@ -163,16 +173,24 @@ def id_loss(
     Both triangles hold equally many pairs, so the scores enter as one sum over all pairs of equal ids, which is linear
     in the batch; the log-sum-exp of a row counts once for every later sample with its id.
     """
+    over = Shared(backend=backend)
+    later = _later(over.union(ids))
+    if not bool(later.any()):
+        return (z1.sum() + z2.sum()) * 0.0
+    later = later[over.own(ids)]
+    a, b = _UnitFeatures.apply(z1), _UnitFeatures.apply(z2)
+    stats = contrast_stats(
+        a, b, scale=1 / temperature, columns=True, distributed=over.distributed, backend=over.backend
+    )
+    score, _ = target_scores(a, b, SameLabel(ids, exclude_self=True), distributed=over.distributed)
+    lse = (later * (stats.lse + stats.columns.lse)).sum()
+    return over.mean_over((lse - score.sum() / temperature) / 2, later.sum())
+
+
+def _later(ids: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+    """How many later samples have the same id, for each sample."""
     order = torch.argsort(ids, stable=True)
     _, sizes = torch.unique_consecutive(ids[order], return_counts=True)
     # In sorted order, `place` earlier and `size - 1 - place` later samples share the id (the sort is stable).
     place = torch.arange(len(ids), device=ids.device) - torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
-    later = (torch.repeat_interleave(sizes, sizes) - 1 - place).to(z1.dtype)
-    pairs = later.sum()
-    if pairs == 0:
-        return (z1.sum() + z2.sum()) * 0.0
-    a, b = _UnitFeatures.apply(z1), _UnitFeatures.apply(z2)
-    stats = contrast_stats(a, b, scale=1 / temperature, columns=True, backend=backend)
-    score, _ = target_scores(a, b, SameLabel(ids, exclude_self=True))
-    lse = (later * (stats.lse + stats.columns.lse)[order]).sum()
-    return (lse - score.sum() / temperature) / (2 * pairs)
+    return torch.empty_like(order).scatter(0, order, torch.repeat_interleave(sizes, sizes) - 1 - place)

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.errors import InputError
+from counterpoint.common.rng import common_generator
 from counterpoint.common.trainers import Assets
 from counterpoint.timeseries.averaging import AveragedWeights
 from counterpoint.timeseries.base import SignalSystem
@@ -34,7 +35,7 @@ def draw_crops(batch: int, time: int, temporal_unit: int = 0) -> dict[str, Tenso
     """Draw the two crops: overlap [left, left + overlap), contexts reaching to `far_left` and `far_right`.
 
     overlap >= 2^(temporal_unit + 1) steps; each row is shifted by its own offset that keeps both crops inside. The
-    lengths are those of the batch, so that its rows stack; numbers come from torch's global generator.
+    lengths are those of the batch, on all ranks that share it, so that its rows stack.
 
     >>> _ = torch.manual_seed(0)
     >>> crops = draw_crops(4, 50)
@@ -43,7 +44,7 @@ def draw_crops(batch: int, time: int, temporal_unit: int = 0) -> dict[str, Tenso
     """
 
     def integer(low: int, high: int) -> int:
-        return int(torch.randint(low, high, ()))
+        return int(torch.randint(low, high, (), generator=common_generator()))
 
     shortest = 2 ** (temporal_unit + 1)
     if time < shortest:
@@ -91,7 +92,8 @@ class TS2Vec(SignalSystem):
         """A batch with the step's crops; of longer windows the crops see `max_length` samples."""
         count, time = batch["x"].shape[:2]
         used = min(time, self.config.max_length)
-        first = int(torch.randint(0, time - used + 1, ())) if used < time else 0
+        longer = used < time
+        first = int(torch.randint(0, time - used + 1, (), generator=common_generator())) if longer else 0
         crops = draw_crops(count, used, self.config.temporal_unit)
         return {**batch, **crops, "offset": crops["offset"] + first}
 

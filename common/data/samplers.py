@@ -17,6 +17,10 @@ class BatchSampler(ABC):
     `epoch` and `batch` say where the next `iter()` starts; a full pass moves on to the next epoch by itself.
     """
 
+    shared_out = True
+    """Whether ranks share a batch out among them; otherwise each gets all of it, with the same random numbers, and does
+    the same work (a whole graph)."""
+
     def __init__(self, batch_size: int, seed: int = 0) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")

@@ -72,7 +72,8 @@ def contrast_stats(
         valid_cols: [C] bool, false for padding and unfilled queue places.
         score_floor: [R]; columns with a raw score below it are left out.
         row_offset: position of row 0 among the columns, for `Self` on a shard of rows.
-        distributed: "none", "gather" or "ring": rows are local, columns the union over the ranks of `process_group`.
+        distributed: "none", "gather", "ring" or "auto" (by size): rows are local, columns the union over the ranks of
+            `process_group`.
             The gradients follow the convention of means over local rows, averaged over ranks.
         deterministic: on GPUs, the same bits at every run (slightly slower).
         backend: "auto", "dense", "tiled" or "triton".

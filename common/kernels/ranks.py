@@ -13,7 +13,18 @@ from torch import Tensor
 
 from counterpoint.common.kernels.problem import Labels, Problem
 
-__all__ = ["Ranks", "dtype_number"]
+__all__ = ["GATHERED_BYTES", "MODES", "Ranks", "checked_mode", "dtype_number"]
+
+MODES = ("gather", "ring", "auto")
+GATHERED_BYTES = 256 * 2**20
+"""Up to here "auto" gathers the keys of all ranks; more travel round the ring."""
+
+
+def checked_mode(mode: str) -> str:
+    """The mode, if it is one."""
+    if mode not in MODES:
+        raise ValueError(f"distributed must be 'none', {', '.join(map(repr, MODES[:-1]))} or 'auto', got {mode!r}")
+    return mode
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,12 @@ class Ranks:
         """Whose block this rank holds after `hop` hops."""
         return (self.rank - hop) % self.world
 
+    def way(self, mode: str, key_bytes: int) -> str:
+        """"gather" or "ring" for keys of so many bytes each; every rank decides alike."""
+        if mode != "auto":
+            return mode
+        return "gather" if self.total * key_bytes <= GATHERED_BYTES else "ring"
+
     def pass_on(self, tensors: list[Tensor], coming_from: int) -> Coming:
         """Send a block to the next rank; receive the block of rank `coming_from` from the previous one."""
         if self.world == 1:
@@ -124,7 +141,7 @@ class Ranks:
         return t.new_empty(columns, *t.shape[1:])
 
     def _exchange(self, outgoing: list[tuple[Tensor, int]], incoming: list[tuple[Tensor, int]]) -> Coming:
-        sent = [t.reshape(-1).contiguous() for t, _ in outgoing]
+        sent = [_flat(t) for t, _ in outgoing]
 
         def op(kind: Any, t: Tensor, r: int) -> dist.P2POp:
             # Bytes: not every backend sends every dtype.
@@ -136,6 +153,12 @@ class Ranks:
 
     def _global(self, r: int) -> int:
         return r if self.group is None else dist.get_global_rank(self.group, r)
+
+
+def _flat(t: Tensor) -> Tensor:
+    """All numbers in a row, one after the other in memory: a single one may keep any stride and be contiguous."""
+    flat = t.reshape(-1).contiguous()
+    return flat if not flat.numel() or flat.stride(0) == 1 else flat.clone(memory_format=torch.contiguous_format)
 
 
 def _form(problem: Problem) -> dict[str, int]:

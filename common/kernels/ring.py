@@ -35,18 +35,20 @@ from counterpoint.common.kernels.problem import (
     RawStats,
     Upstream,
 )
-from counterpoint.common.kernels.ranks import Ranks
+from counterpoint.common.kernels.ranks import Ranks, checked_mode
 
-__all__ = ["Gather", "Ring", "distributed_backend", "union_parts"]
-
-MODES = ("gather", "ring")
+__all__ = ["BySize", "Gather", "Ring", "distributed_backend", "union_parts"]
 
 
-def distributed_backend(mode: str, process_group: Any, local: Any) -> "Ring | Gather":
+def distributed_backend(mode: str, process_group: Any, local: Any) -> "Ring | Gather | BySize":
     """A backend over the ranks of `process_group` (None: the default group), whose blocks `local` works out."""
-    if mode not in MODES:
-        raise ValueError(f"distributed must be 'none', {' or '.join(map(repr, MODES))}, got {mode!r}")
-    return (Ring if mode == "ring" else Gather)(local, process_group)
+    backends = {"ring": Ring, "gather": Gather, "auto": BySize}
+    return backends[checked_mode(mode)](local, process_group)
+
+
+def _key_bytes(problem: Problem) -> int:
+    batch, _, _, _, dim = problem.shape
+    return batch * dim * problem.k.element_size()
 
 
 # ---- what travels with a block of keys ------------------------------------------------------------------------------
@@ -192,14 +194,13 @@ def _with_columns(
     shift, total, lse, *optional = _columns_last(side)
     given = iter(optional)
     mean, mean_grad = (next(given), next(given)) if problem.mean else (None, None)
-    saved = replace(
-        saved, col_shift=shift, col_sum=total, col_mean=mean, col_rest=next(given, None), col_count=None
-    )
+    saved = replace(saved, col_shift=shift, col_sum=total, col_mean=mean, col_rest=next(given, None), col_count=None)
     return saved, replace(upstream, col_lse=lse, col_mean=mean_grad)
 
 
-def _column_gradients(grads: Gradients) -> list[Tensor]:
-    features = [] if grads.k is None else [_features_first(grads.k)]
+def _column_gradients(grads: Gradients, needs_k: bool) -> list[Tensor]:
+    # What nobody asked for stays here, even where a backend has it: ranks must agree on messages.
+    features = [_features_first(grads.k)] if needs_k else []
     return features + _columns_first((grads.col_scale, grads.col_bias))
 
 
@@ -231,17 +232,15 @@ def _latest_own(total: RawStats | None, part: RawStats) -> Tensor | None:
 
 def union_parts(problem: Problem, ranks: Ranks, mode: str) -> Iterator[tuple[int, Problem]]:
     """(first column, local rows against these columns): the union in one piece ("gather") or rank by rank ("ring")."""
-    if mode not in MODES:
-        raise ValueError(f"distributed must be 'none', {' or '.join(map(repr, MODES))}, got {mode!r}")
     bags = luggage(problem)
-    if mode == "gather":
+    if ranks.way(checked_mode(mode), _key_bytes(problem)) == "gather":
         yield 0, united(problem, ranks.gather(bags), ranks)
         return
     for _, owner, bag in Ring._turn(ranks, bags):
         yield ranks.start(owner), against(problem, bag, ranks, owner)
 
 
-# ---- the two backends -----------------------------------------------------------------------------------------------
+# ---- the backends --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -250,9 +249,10 @@ class Ring:
 
     local: Any
     process_group: Any = None
+    ranks: Ranks | None = None  # where they have met already
 
     def forward(self, problem: Problem) -> RawStats:
-        ranks = Ranks.meet(self.process_group, problem)
+        ranks = self.ranks or Ranks.meet(self.process_group, problem)
         total = columns = None
         for hop, owner, bags in self._turn(ranks, luggage(problem)):
             stats = self.local.forward(against(problem, bags, ranks, owner))
@@ -270,7 +270,7 @@ class Ring:
         return total
 
     def backward(self, problem: Problem, saved: RawStats, upstream: Upstream) -> Gradients:
-        ranks = Ranks.meet(self.process_group, problem)
+        ranks = self.ranks or Ranks.meet(self.process_group, problem)
         side = _column_side(problem, saved, upstream)
         return self._backward(
             problem, upstream.needs_k, side, ranks,
@@ -278,12 +278,12 @@ class Ring:
         )  # fmt: skip
 
     def pair_sum_forward(self, problem: Problem, fn: str) -> Tensor:
-        ranks = Ranks.meet(self.process_group, problem)
+        ranks = self.ranks or Ranks.meet(self.process_group, problem)
         parts = self._turn(ranks, luggage(problem))
         return sum(self.local.pair_sum_forward(against(problem, bags, ranks, owner), fn) for _, owner, bags in parts)
 
     def pair_sum_backward(self, problem: Problem, fn: str, upstream: Tensor) -> Gradients:
-        ranks = Ranks.meet(self.process_group, problem)
+        ranks = self.ranks or Ranks.meet(self.process_group, problem)
         return self._backward(
             problem, True, [], ranks, lambda block, bag: self.local.pair_sum_backward(block, fn, upstream)
         )
@@ -297,7 +297,7 @@ class Ring:
             part = block(against(problem, bag[: len(bags)], ranks, owner), bag[len(bags) :])
             total = _add_rows(total, part)
             if returns:
-                mine = _column_gradients(part)
+                mine = _column_gradients(part, needs_k)
                 if hop > 0:
                     mine = [a + b for a, b in zip(coming.wait(), mine, strict=True)]
                 coming = ranks.pass_on(mine, ranks.owner(hop + 1))
@@ -323,9 +323,10 @@ class Gather:
 
     local: Any
     process_group: Any = None
+    ranks: Ranks | None = None  # where they have met already
 
     def forward(self, problem: Problem) -> RawStats:
-        ranks = Ranks.meet(self.process_group, problem)
+        ranks = self.ranks or Ranks.meet(self.process_group, problem)
         stats = self.local.forward(united(problem, ranks.gather(luggage(problem)), ranks))
         if problem.columns:
             first, *others = ranks.to_owners(_columns_first(_columns(stats)))
@@ -336,23 +337,48 @@ class Gather:
         return stats
 
     def backward(self, problem: Problem, saved: RawStats, upstream: Upstream) -> Gradients:
-        ranks = Ranks.meet(self.process_group, problem)
+        ranks = self.ranks or Ranks.meet(self.process_group, problem)
         side = ranks.gather(_column_side(problem, saved, upstream))
         whole = united(problem, ranks.gather(luggage(problem)), ranks)
         grads = self.local.backward(whole, *_with_columns(problem, saved, upstream, side))
         return self._return(problem, grads, upstream.needs_k, ranks)
 
     def pair_sum_forward(self, problem: Problem, fn: str) -> Tensor:
-        ranks = Ranks.meet(self.process_group, problem)
+        ranks = self.ranks or Ranks.meet(self.process_group, problem)
         return self.local.pair_sum_forward(united(problem, ranks.gather(luggage(problem)), ranks), fn)
 
     def pair_sum_backward(self, problem: Problem, fn: str, upstream: Tensor) -> Gradients:
-        ranks = Ranks.meet(self.process_group, problem)
+        ranks = self.ranks or Ranks.meet(self.process_group, problem)
         whole = united(problem, ranks.gather(luggage(problem)), ranks)
         return self._return(problem, self.local.pair_sum_backward(whole, fn, upstream), True, ranks)
 
     @staticmethod
     def _return(problem: Problem, grads: Gradients, needs_k: bool, ranks: Ranks) -> Gradients:
-        parts = ranks.to_owners(_column_gradients(grads))
+        parts = ranks.to_owners(_column_gradients(grads, needs_k))
         bag = [sum(items[1:], items[0]) for items in zip(*parts, strict=True)]
         return _with_column_gradients(_add_rows(None, grads), problem, needs_k, bag)
+
+
+@dataclass(frozen=True)
+class BySize:
+    """Gather while all keys are small enough to be held by every rank, else ring."""
+
+    local: Any
+    process_group: Any = None
+
+    def forward(self, problem: Problem) -> RawStats:
+        return self._fitting(problem).forward(problem)
+
+    def backward(self, problem: Problem, saved: RawStats, upstream: Upstream) -> Gradients:
+        return self._fitting(problem).backward(problem, saved, upstream)
+
+    def pair_sum_forward(self, problem: Problem, fn: str) -> Tensor:
+        return self._fitting(problem).pair_sum_forward(problem, fn)
+
+    def pair_sum_backward(self, problem: Problem, fn: str, upstream: Tensor) -> Gradients:
+        return self._fitting(problem).pair_sum_backward(problem, fn, upstream)
+
+    def _fitting(self, problem: Problem) -> Ring | Gather:
+        ranks = Ranks.meet(self.process_group, problem)
+        kind = Gather if ranks.way("auto", _key_bytes(problem)) == "gather" else Ring
+        return kind(self.local, self.process_group, ranks)

@@ -35,9 +35,9 @@ def sinkhorn(
     plan is never formed: `Gibbs(q, k, 1 / epsilon, f, g, normalized=False)` is it as a target for `target_scores`.
     Marginals default to uniform with total mass 1. Without rows or without columns the potentials are zero.
 
-    With `distributed` "gather" or "ring" the plan is that of all ranks' rows; `columns` says whether columns, too, are
-    the union over ranks ("sharded": a batch against a batch) or the same on every rank ("shared": prototypes). Given
-    marginals are this rank's part of them.
+    With `distributed` ("gather", "ring" or "auto") the plan is that of all ranks' rows; `columns` says whether columns,
+    too, are the union over ranks ("sharded": a batch against a batch) or the same on every rank ("shared": prototypes).
+    Given marginals are this rank's part of them.
 
     Returns:
         row_potential f [R] and col_potential g [C].

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from counterpoint.common.kernels.api import contrast_stats
 from counterpoint.common.kernels.gibbs import gibbs_average
-from counterpoint.common.kernels.ranks import Ranks
-from counterpoint.common.kernels.ring import MODES
+from counterpoint.common.kernels.ranks import Ranks, checked_mode
 from counterpoint.common.kernels.spec import Affine, Diagonal, Gibbs, Index, Mix, SameLabel, Target, Uniform, Weighted
 from counterpoint.common.kernels.union import blocks, meet
 
@@ -43,10 +42,10 @@ def target_scores(
             each column of the row's label), `Uniform` (1 / C), `Affine`, `Gibbs` (a teacher's softmax: two streamed
             matrix products, never rows x columns in memory), `Mix`.
         row_offset: position of row 0 among the columns, for `SameLabel(..., exclude_self=True)`.
-        distributed: "none", "gather" or "ring", as for `contrast_stats`: rows are local, columns the union over ranks.
-            What a target says of columns (label ids, teacher features, biases) is this rank's and travels with the
-            keys; column numbers (`Index`, `Weighted`) count over the union; `Diagonal` names the own rank's keys.
-            "ring" holds two blocks of keys at a time, "gather" all of them.
+        distributed: "none", "gather", "ring" or "auto", as for `contrast_stats`: rows are local, columns the
+            union over ranks. What a target says of columns (label ids, teacher features, biases) is this rank's and
+            travels with the keys; column numbers (`Index`, `Weighted`) count over the union; `Diagonal` names the own
+            rank's keys. "ring" holds two blocks of keys at a time, "gather" all of them.
 
     Returns:
         score [R] and mass [R] in float32 (float64 for float64 inputs).
@@ -156,9 +155,8 @@ def _union_vector(
     k: Tensor, target: Target, rows: int, row_offset: int, mode: str, process_group: Any
 ) -> tuple[Tensor, Tensor]:
     """`_vector` over the keys of all ranks: target vectors and masses of blocks of columns add up."""
-    if mode not in MODES:
-        raise ValueError(f"distributed must be 'none', {' or '.join(map(repr, MODES))}, got {mode!r}")
     ranks = meet(k, process_group)
+    mode = ranks.way(checked_mode(mode), k.shape[-1] * k.element_size())
     target = _prepared(target, k, ranks, mode, process_group)
     vector = mass = None
     for start, block, luggage in blocks(ranks, k, _luggage(target), mode):

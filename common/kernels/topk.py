@@ -38,8 +38,8 @@ def topk_scores(
     With `noise` (a generator on q's device) Gumbel noise is added to every logit: the n columns are then a sample
     without replacement from softmax_j(logit), and the values are the perturbed logits.
 
-    With `distributed` "gather" or "ring" columns are the union over ranks, as for `contrast_stats`, and the indices
-    count over the union in rank order. "ring" holds two blocks of keys at a time, "gather" all of them.
+    With `distributed` ("gather", "ring" or "auto") columns are the union over ranks, as for `contrast_stats`, and the
+    indices count over the union in rank order. "ring" holds two blocks of keys at a time, "gather" all of them.
 
     Returns:
         values [..., R, n] in float32 (float64 for float64 inputs) and indices [..., R, n]; rows that keep fewer than n

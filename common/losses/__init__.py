@@ -32,6 +32,7 @@ from counterpoint.common.losses.queue import FeatureQueue
 from counterpoint.common.losses.rebalance import BMC, BNI, GAI, BalancedSoftmax, label_density_weights
 from counterpoint.common.losses.scale import LogitScale
 from counterpoint.common.losses.sepclr import SepCLR, joint_entropy
+from counterpoint.common.losses.sharing import EngineSettings, Shared, engine_settings
 from counterpoint.common.losses.siglip import SigLIP
 from counterpoint.common.losses.simlap import SimLAP
 from counterpoint.common.losses.slotcon import SlotCon, overlap
@@ -62,6 +63,7 @@ __all__ = [
     "DCLW",
     "DHEL",
     "DecoupledSoftmax",
+    "EngineSettings",
     "FastCLIP",
     "FeatureQueue",
     "GAI",
@@ -94,6 +96,7 @@ __all__ = [
     "PixelPropagation",
     "SampleState",
     "SepCLR",
+    "Shared",
     "ShuffledGroupWhitening",
     "SigLIP",
     "SimLAP",
@@ -117,6 +120,7 @@ __all__ = [
     "coalition_value",
     "contrastive_margin",
     "crop_cells",
+    "engine_settings",
     "gram_volume",
     "hard_negatives",
     "joint_entropy",

@@ -1,6 +1,6 @@
 """ALBEF: image-text contrast with momentum distillation, matching with hard negatives, masked language modelling."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import noise_for
 from counterpoint.common.losses.queue import FeatureQueue
 from counterpoint.common.losses.scale import LogitScale, Temperature, as_scale
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["ALBEFContrast", "hard_negatives", "masked_lm_loss", "matching_loss"]
 
@@ -67,16 +68,13 @@ class ALBEFContrast(Objective):
         dim: int = 256,
         queue_size: int = 65536,
         temperature: Temperature | None = None,
-        *,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         own = LogitScale(0.07, max_scale=1000.0, min_scale=2.0) if temperature is None else temperature
         self.logit_scale = as_scale(own)
-        self.image_queue = FeatureQueue(queue_size, dim, distributed) if queue_size else None
-        self.text_queue = FeatureQueue(queue_size, dim, distributed) if queue_size else None
+        self.image_queue = FeatureQueue(queue_size, dim, engine.get("distributed")) if queue_size else None
+        self.text_queue = FeatureQueue(queue_size, dim, engine.get("distributed")) if queue_size else None
 
     def forward(
         self,

@@ -1,12 +1,15 @@
 """AMCL: several heads, each pair with its own temperature."""
 
+from typing import Unpack
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from counterpoint.common.kernels import Diagonal, Self
-from counterpoint.common.losses.base import Objective, dots, row_mean
+from counterpoint.common.losses.base import Objective, dots
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["AMCL"]
 
@@ -53,10 +56,9 @@ class AMCL(Objective):
         beta: float = 1e-4,
         hardest: int = 1,
         bounds: tuple[float, float] = (1e-5, 2.0),
-        normalize: bool = True,
-        distributed: str = "none",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed)
+        super().__init__(**engine)
         self.phi = nn.Sequential(nn.Linear(dim, hidden or dim), nn.ReLU(), nn.Linear(hidden or dim, dim))
         self.dim, self.beta, self.hardest, self.bounds = dim, beta, hardest, bounds
 
@@ -78,7 +80,7 @@ class AMCL(Objective):
             t_neg = self._temperature(p[:, None], temper[hard])
             push = (z[:, None] * everyone[hard]).sum(-1) / t_neg - self.beta * self._omega(t_neg)
             loss = loss + push.mean(1)
-        return row_mean(loss)
+        return self.mean(loss)
 
     def _temperature(self, p: Tensor, other: Tensor) -> Tensor:
         low, high = self.bounds

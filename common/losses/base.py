@@ -1,10 +1,10 @@
 """What all objectives share: normalisation, precision, the engine's settings, means over rows."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from counterpoint.common.kernels import (
@@ -13,9 +13,7 @@ from counterpoint.common.kernels import (
     SameLabel,
     Self,
     contrast_stats,
-    gather_rows,
     merge,
-    own_rows,
     target_scores,
     topk_scores,
     unit,
@@ -23,20 +21,23 @@ from counterpoint.common.kernels import (
 from counterpoint.common.kernels.spec import Target
 from counterpoint.common.losses.arguments import check_arguments
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.sharing import EngineSettings, Shared
 
 __all__ = ["Objective", "dots", "row_mean", "softplus_gap"]
 
 
-class Objective(nn.Module):
+class Objective(Shared, nn.Module):
     """Base of every objective: a module called on embeddings that returns a scalar, the mean over rows, in nats.
 
     Args:
         normalize: divide every embedding by its norm first (`False`: the caller has done so, or wants raw scores).
-        distributed: "none" (columns are this process's), "gather" or "ring" (columns are the union over all ranks).
-            The value is the sum over local rows, times ranks, over all rows: averaged over ranks, as
-            DistributedDataParallel averages gradients, it is the mean of the whole batch, however rows are shared out.
-            Objectives whose rows do not meet lack the argument and need none.
-        backend: the engine's backend, "auto" unless a test says otherwise.
+            Objectives of raw numbers (logits, maps, predictions) do not take it.
+        distributed: "none" (columns are this process's), "gather", "ring" or "auto" (columns are the union over all
+            ranks, met in one of the two ways or the one that fits by size). The value is this rank's share: averaged
+            over ranks, as DistributedDataParallel averages gradients, it is the value of the whole batch, however rows
+            are shared out (see `Shared`), in training and in evaluation. Left out: as `engine_settings` says where the
+            objective is called ("none" without it); `fit` says "auto" when it runs on several processes.
+        backend: the engine's backend; left out: as `engine_settings` says, else "auto".
 
     Half-precision inputs are computed in float32 and autocast is switched off inside, so that a temperature of 0.01
     does not turn rounding into loss. An empty batch gives zero with a zero gradient. Numbers worth logging lie in
@@ -44,12 +45,17 @@ class Objective(nn.Module):
     """
 
     card: ClassVar[ObjectiveCard]
+    normalizes: ClassVar[bool | None] = True
+    """What `normalize` is by default; None: the inputs are raw by definition."""
 
-    def __init__(self, *, normalize: bool = True, distributed: str = "none", backend: str = "auto"):
-        super().__init__()
-        if distributed not in ("none", "gather", "ring"):
-            raise ValueError(f'distributed must be "none", "gather" or "ring", got {distributed!r}')
-        self.normalize, self.distributed, self.backend = normalize, distributed, backend
+    def __init__(self, **engine: Unpack[EngineSettings]):
+        super().__init__(engine.get("distributed"), backend=engine.get("backend"))
+        unknown = set(engine) - set(EngineSettings.__annotations__)
+        if self.normalizes is None:
+            unknown |= {"normalize"} & set(engine)
+        if unknown:
+            raise TypeError(f"{type(self).__name__} takes no argument {', '.join(sorted(unknown))}")
+        self.normalize = bool(engine.get("normalize", self.normalizes))
         self.monitors: dict[str, Tensor] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -84,67 +90,6 @@ class Objective(nn.Module):
         """`topk_scores`, columns as `stats`: values and positions within `union(k)`."""
         return topk_scores(q, k, n, distributed=self.distributed, **arguments)
 
-    # ---- over ranks: without `distributed` these change nothing ----
-
-    @property
-    def world(self) -> int:
-        """How many ranks share the batch."""
-        return 1 if self.distributed == "none" else torch.distributed.get_world_size()
-
-    def union(self, rows: Shaped[Tensor, "batch *rest"]) -> Shaped[Tensor, "all_rows *rest"]:
-        """The rows of all ranks in rank order; gradients return to their owners."""
-        return rows if self.distributed == "none" else gather_rows(rows)
-
-    def own(self, rows: Shaped[Tensor, "batch *rest"]) -> slice:
-        """Where this rank's rows lie in `union(rows)`."""
-        return slice(0, len(rows)) if self.distributed == "none" else own_rows(rows)
-
-    @property
-    def rank(self) -> int:
-        """This rank's place among those that share the batch."""
-        return 0 if self.distributed == "none" else torch.distributed.get_rank()
-
-    def count(self, rows: Shaped[Tensor, "batch *rest"]) -> int:
-        """How many rows `union(rows)` has."""
-        if self.distributed == "none":
-            return len(rows)
-        return int(self.summed(torch.tensor(len(rows), device=rows.device)))
-
-    def summed(self, value: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
-        """The sum of a tensor over ranks, without gradient."""
-        value = value.detach().clone()
-        if self.distributed != "none":
-            torch.distributed.all_reduce(value)
-        return value
-
-    def agreed(self, draw: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
-        """One random draw for all ranks: the first one's."""
-        if self.distributed != "none":
-            torch.distributed.broadcast(draw, 0)
-        return draw
-
-    def mean_over(self, total: Float[Tensor, ""], count: int | Tensor) -> Float[Tensor, ""]:
-        """total / count where ranks count differently (tokens, pairs): averaged over ranks it is the mean over all."""
-        everything = self.summed(torch.as_tensor(count, device=total.device))
-        return total * self.world / everything.clamp_min(1)
-
-    def mean(self, values: Float[Tensor, "*rows"], keep: Bool[Tensor, "*rows"] | None = None) -> Float[Tensor, ""]:
-        """`row_mean` over the rows of all ranks, this rank's share times the number of ranks.
-
-        Averaged over ranks, as DistributedDataParallel averages gradients, it is the mean over all rows, on ranks of
-        unequal size too. In evaluation mode it is the plain mean of this rank's rows: whoever adds up figures over
-        ranks weighs them by their rows, as for every other term.
-        """
-        if self.distributed == "none" or not self.training:
-            return row_mean(values, keep)
-        if keep is not None:
-            values = torch.where(keep, values, torch.zeros_like(values))
-        return self.mean_over(values.sum(), values.numel())
-
-    def sample_ids(self, z: Float[Tensor, "batch dim"]) -> Int[Tensor, "batch"]:
-        """Ids that tell the batch's samples apart, on this rank and from those of other ranks."""
-        return torch.arange(len(z), device=z.device) + (self.rank << 32)
-
     def two_views(
         self,
         a: Float[Tensor, "batch dim"],
@@ -178,7 +123,7 @@ class Objective(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings a reader of a log wants to see; of the objective's own tensors the value or the shape."""
-        plain = {k: v for k, v in vars(self).items() if isinstance(v, int | float | str | tuple)}
+        plain = {k: v for k, v in (vars(self) | self.given).items() if isinstance(v, int | float | str | tuple)}
         hidden = {"training", "call_super_init", "dump_patches"}
         shown = {k: repr(v) for k, v in plain.items() if not k.startswith("_") and k not in hidden}
         for name, t in (*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)):

@@ -1,5 +1,7 @@
 """CACR: contrastive attraction and contrastive repulsion by conditional transport."""
 
+from typing import Unpack
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,6 +9,7 @@ from torch import Tensor
 from counterpoint.common.kernels import Self
 from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["CACR"]
 
@@ -50,11 +53,9 @@ class CACR(Objective):
         beta: float = 1.0,
         t_plus: float = 1.0,
         t_minus: float = 1.0,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         self.alpha, self.beta, self.t_plus, self.t_minus = alpha, beta, t_plus, t_minus
 
     def forward(self, *views: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:

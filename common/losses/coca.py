@@ -1,5 +1,7 @@
 """CoCa: contrastive plus captioning."""
 
+from typing import Unpack
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -9,6 +11,7 @@ from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.infonce import InfoNCE
 from counterpoint.common.losses.scale import Temperature
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["CoCa"]
 
@@ -48,12 +51,10 @@ class CoCa(Objective):
         contrast_weight: float = 1.0,
         caption_weight: float = 2.0,
         pad_id: int = 0,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
-        self.contrast = InfoNCE(temperature, normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
+        self.contrast = InfoNCE(temperature, **engine)
         self.contrast_weight, self.caption_weight, self.pad_id = contrast_weight, caption_weight, pad_id
 
     def forward(

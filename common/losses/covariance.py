@@ -1,5 +1,7 @@
 """Company without negatives: VICReg, Barlow Twins and W-MSE look at dimensions instead of pairs."""
 
+from typing import Unpack
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -9,6 +11,7 @@ from counterpoint.common.kernels.unit import unit
 from counterpoint.common.losses.base import Objective, row_mean
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import permutation
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["VICReg", "BarlowTwins", "WMSE"]
 
@@ -44,6 +47,7 @@ class VICReg(Objective):
         status="equation",
         checked="written-out equation",
     )
+    normalizes = False
 
     def __init__(
         self,
@@ -52,10 +56,9 @@ class VICReg(Objective):
         variance: float = 25.0,
         covariance: float = 1.0,
         eps: float = 1e-4,
-        normalize: bool = False,
-        distributed: str = "none",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed)
+        super().__init__(**engine)
         self.invariance, self.variance, self.covariance, self.eps = invariance, variance, covariance, eps
 
     def forward(self, za: Float[Tensor, "batch dim"], zb: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
@@ -98,9 +101,10 @@ class BarlowTwins(Objective):
         status="equation",
         checked="written-out equation",
     )
+    normalizes = False
 
-    def __init__(self, lam: float = 0.0051, *, eps: float = 1e-5, normalize: bool = False, distributed: str = "none"):
-        super().__init__(normalize=normalize, distributed=distributed)
+    def __init__(self, lam: float = 0.0051, *, eps: float = 1e-5, **engine: Unpack[EngineSettings]):
+        super().__init__(**engine)
         self.lam, self.eps = lam, eps
 
     def forward(self, za: Float[Tensor, "batch dim"], zb: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
@@ -149,10 +153,9 @@ class WMSE(Objective):
         repeats: int = 1,
         eps: float = 0.0,
         generator: torch.Generator | None = None,
-        normalize: bool = True,
-        distributed: str = "none",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed)
+        super().__init__(**engine)
         self.group_size, self.repeats, self.eps, self.generator = group_size, repeats, eps, generator
 
     def forward(self, za: Float[Tensor, "batch dim"], zb: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:

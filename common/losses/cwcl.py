@@ -1,5 +1,7 @@
 """CWCL: continuously weighted positives from a frozen modality."""
 
+from typing import Unpack
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -8,6 +10,7 @@ from counterpoint.common.kernels.spec import Target
 from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["CWCL"]
 
@@ -46,12 +49,9 @@ class CWCL(Objective):
     def __init__(
         self,
         temperature: Temperature = 0.07,
-        *,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         self.logit_scale = as_scale(temperature)
 
     def forward(

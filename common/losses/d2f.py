@@ -1,5 +1,7 @@
 """Dialog2Flow: soft contrastive learning from the similarity of label texts."""
 
+from typing import Unpack
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -9,6 +11,7 @@ from counterpoint.common.kernels.unit import unit
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.infonce import InfoNCE
 from counterpoint.common.losses.scale import Temperature
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["SoftContrastive"]
 
@@ -48,11 +51,9 @@ class SoftContrastive(InfoNCE):
         temperature: Temperature = 0.05,
         *,
         label_temperature: float = 0.35,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(temperature, normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(temperature, **engine)
         self.label_temperature = label_temperature
 
     def forward(

@@ -1,5 +1,7 @@
 """Decoupled contrastive learning: the positive leaves the denominator."""
 
+from typing import Unpack
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -7,6 +9,7 @@ from torch import Tensor
 from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["DCL", "DCLW"]
 
@@ -45,11 +48,9 @@ class DCL(Objective):
         temperature: Temperature = 0.1,
         *,
         symmetric: bool = True,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         self.logit_scale = as_scale(temperature)
         self.symmetric = symmetric
 
@@ -106,13 +107,9 @@ class DCLW(DCL):
         *,
         sigma: float = 0.5,
         symmetric: bool = True,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(
-            temperature, symmetric=symmetric, normalize=normalize, distributed=distributed, backend=backend
-        )
+        super().__init__(temperature, symmetric=symmetric, **engine)
         self.sigma = sigma
 
     def positive_weight(self, scores: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:

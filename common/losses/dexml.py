@@ -1,6 +1,7 @@
 """DEXML: many labels per query, over the whole label set."""
 
 import math
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from counterpoint.common.kernels import Index, Pairs, pair_sum, topk_scores
 from counterpoint.common.losses.base import Objective, dots
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["DecoupledSoftmax", "MultiLabelSigmoid", "MultiLabelSoftmax", "SoftTopK"]
 
@@ -20,8 +22,8 @@ _SOURCE = "DEXML 2023"
 class _MultiLabel(Objective):
     """Queries [rows, dim], labels [labels, dim], positives as `Pairs` (`Pairs.from_rows(row, col, rows)`)."""
 
-    def __init__(self, temperature: Temperature = 0.05, *, normalize: bool = True, backend: str = "auto"):
-        super().__init__(normalize=normalize, backend=backend)
+    def __init__(self, temperature: Temperature = 0.05, **engine: Unpack[EngineSettings]):
+        super().__init__(**engine)
         self.logit_scale = as_scale(temperature)
 
     def _sparse(self, q: Tensor, k: Tensor, positives: Pairs) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,7 +66,7 @@ class DecoupledSoftmax(_MultiLabel):
         q, k = self.embed(queries, labels)
         row, logit, share = self._sparse(q, k, positives)
         lse = self.local_stats(q, k, scale=self.logit_scale(), exclude=positives).lse
-        return (F.softplus(lse[row] - logit) * share).sum() / max(len(q), 1)
+        return self.mean_over((F.softplus(lse[row] - logit) * share).sum(), len(q))
 
 
 class MultiLabelSoftmax(_MultiLabel):
@@ -98,7 +100,7 @@ class MultiLabelSoftmax(_MultiLabel):
         q, k = self.embed(queries, labels)
         row, logit, _ = self._sparse(q, k, positives)
         lse = self.local_stats(q, k, scale=self.logit_scale()).lse
-        return (lse[row] - logit).sum() / max(len(q), 1)
+        return self.mean_over((lse[row] - logit).sum(), len(q))
 
 
 class MultiLabelSigmoid(_MultiLabel):
@@ -132,7 +134,7 @@ class MultiLabelSigmoid(_MultiLabel):
         q, k = self.embed(queries, labels)
         _, logit, _ = self._sparse(q, k, positives)
         total = pair_sum(q, k, fn="softplus", scale=self.logit_scale(), backend=self.backend).sum() - logit.sum()
-        return total / max(len(q) * len(k), 1)
+        return self.mean_over(total / max(len(k), 1), len(q))
 
 
 class SoftTopK(_MultiLabel):
@@ -175,10 +177,9 @@ class SoftTopK(_MultiLabel):
         *,
         sharpness: float = 2.0,
         steps: int = 60,
-        normalize: bool = True,
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(temperature, normalize=normalize, backend=backend)
+        super().__init__(temperature, **engine)
         self.k, self.sharpness, self.steps = k, sharpness, steps
 
     def forward(
@@ -189,10 +190,10 @@ class SoftTopK(_MultiLabel):
         if not 0 < self.k < len(k):
             raise ValueError(f"k must lie between 1 and the number of labels less one ({len(k) - 1}), got {self.k}")
         if not len(q):
-            return (q.sum() + k.sum()) * 0
+            return self.mean_over((q.sum() + k.sum()) * 0, 0)
         row, logit, share = self._sparse(q, k, positives)
         t = self.threshold(q, k)
-        return (F.softplus(-self.sharpness * (logit + t[row])) * share).sum() / len(q)
+        return self.mean_over((F.softplus(-self.sharpness * (logit + t[row])) * share).sum(), len(q))
 
     def threshold(self, q: Float[Tensor, "rows dim"], k: Float[Tensor, "labels dim"]) -> Float[Tensor, "rows"]:
         """t_i with its implicit gradient."""

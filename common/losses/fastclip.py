@@ -1,15 +1,17 @@
 """FastCLIP: the global contrastive loss for image and text with one learnt temperature."""
 
 import math
+from typing import Unpack
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from counterpoint.common.kernels import Diagonal, SameLabel, Self
-from counterpoint.common.losses.base import Objective, row_mean
+from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import LogitScale
+from counterpoint.common.losses.sharing import EngineSettings
 from counterpoint.common.losses.sogclr import SogCLR
 from counterpoint.common.losses.state import SampleState
 
@@ -55,14 +57,12 @@ class FastCLIP(Objective):
         rho: float = 8.0,
         gamma: float = 0.9,
         decay_epochs: int | None = None,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         self.logit_scale = temperature if isinstance(temperature, LogitScale) else LogitScale(temperature)
         self.rho, self.gamma, self.decay_epochs, self.now = rho, gamma, decay_epochs, gamma
-        self.state = SampleState(n_samples, distributed, log_u_a=-math.inf, log_u_b=-math.inf)
+        self.state = SampleState(n_samples, engine.get("distributed"), log_u_a=-math.inf, log_u_b=-math.inf)
 
     set_epoch = SogCLR.set_epoch
 
@@ -87,6 +87,6 @@ class FastCLIP(Objective):
                 self.state.write(name, index, log_u)
             some = rows.count > 0
             gap = torch.where(some, log_g, torch.zeros_like(log_g)) - torch.where(some, log_u, torch.zeros_like(log_u))
-            ratios.append(row_mean(torch.exp(gap), some))
-            logs.append(row_mean(log_u, some))
+            ratios.append(self.mean(torch.exp(gap), some))
+            logs.append(self.mean(log_u, some))
         return t.detach() * (ratios[0] + ratios[1]) + t * (self.rho + (logs[0] + logs[1]) / 2)

@@ -1,14 +1,17 @@
 """Alignment, uniformity, and the terms that close the gap between modalities (CUA)."""
 
+from typing import Unpack
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from counterpoint.common.kernels import Self
-from counterpoint.common.losses.base import Objective, row_mean
+from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.infonce import InfoNCE
 from counterpoint.common.losses.scale import Temperature
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["CUA", "Alignment", "CrossUniformity", "Uniformity"]
 
@@ -45,14 +48,14 @@ class Alignment(Objective):
         checked="official numbers (SepCLR)",
     )
 
-    def __init__(self, temperature: float = 0.5, *, normalize: bool = True):
-        super().__init__(normalize=normalize)
+    def __init__(self, temperature: float = 0.5, **engine: Unpack[EngineSettings]):
+        super().__init__(**engine)
         self.temperature = temperature
 
     def forward(self, za: Float[Tensor, "batch dim"], zb: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
         """Mean over pairs."""
         a, b = self.embed(za, zb)
-        return row_mean((a - b).square().sum(-1)) / (2 * self.temperature)
+        return self.mean((a - b).square().sum(-1)) / (2 * self.temperature)
 
 
 class Uniformity(Objective):
@@ -80,8 +83,8 @@ class Uniformity(Objective):
         checked="official numbers (SepCLR)",
     )
 
-    def __init__(self, t: float = 2.0, *, normalize: bool = True, distributed: str = "none", backend: str = "auto"):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+    def __init__(self, t: float = 2.0, **engine: Unpack[EngineSettings]):
+        super().__init__(**engine)
         self.t = t
 
     def forward(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
@@ -113,8 +116,8 @@ class CrossUniformity(Objective):
         checked="written-out equation; equals Uniformity on identical sets",
     )
 
-    def __init__(self, t: float = 2.0, *, normalize: bool = True, distributed: str = "none", backend: str = "auto"):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+    def __init__(self, t: float = 2.0, **engine: Unpack[EngineSettings]):
+        super().__init__(**engine)
         self.t = t
 
     def forward(self, za: Float[Tensor, "batch dim"], zb: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
@@ -155,12 +158,10 @@ class CUA(Objective):
         align: float = 1.0,
         uniform: float = 1.0,
         cross: float = 1.0,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
-        self.contrast = InfoNCE(temperature, normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
+        self.contrast = InfoNCE(temperature, **engine)
         self.align, self.uniform, self.cross = align, uniform, cross
 
     def forward(
@@ -175,7 +176,7 @@ class CUA(Objective):
         a, b = self.embed(za, zb)
         parts = {
             "contrast": self.contrast(za, zb, group=group),
-            "align": row_mean((a - b).square().sum(-1)),
+            "align": self.mean((a - b).square().sum(-1)),
             "uniform": (_log_mean_kernel(self, a, a, 2.0) + _log_mean_kernel(self, b, b, 2.0)) / 2,
             "cross": _log_mean_kernel(self, a, b, 2.0),
         }

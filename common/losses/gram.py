@@ -1,5 +1,7 @@
 """GRAM: the volume spanned by all modalities as the score."""
 
+from typing import Unpack
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -8,6 +10,7 @@ from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.blocks import block_stats, symmetric_cross_entropy
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["GRAM", "gram_volume"]
 
@@ -82,10 +85,9 @@ class GRAM(Objective):
         *,
         label_smoothing: float = 0.1,
         block: int = 256,
-        normalize: bool = True,
-        distributed: str = "none",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed)
+        super().__init__(**engine)
         self.logit_scale = as_scale(temperature)
         self.label_smoothing, self.block = label_smoothing, block
 

@@ -1,6 +1,7 @@
 """The linear and the hard contrastive loss; the ordinary one between them is NT-Xent."""
 
 import math
+from typing import Unpack
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +12,7 @@ from counterpoint.common.kernels import Uniform as UniformTarget
 from counterpoint.common.losses.base import Objective, dots, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["HardContrastive", "SimpleContrastive"]
 
@@ -50,11 +52,9 @@ class HardContrastive(Objective):
         temperature: Temperature = 0.3,
         *,
         keep: float = 0.1,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         if not 0 < keep <= 1:
             raise ValueError(f"keep must lie in (0, 1], got {keep}")
         self.logit_scale, self.keep = as_scale(temperature), keep
@@ -106,8 +106,8 @@ class SimpleContrastive(Objective):
         checked="written-out equation",
     )
 
-    def __init__(self, lam: float = 1.0, *, normalize: bool = True, distributed: str = "none"):
-        super().__init__(normalize=normalize, distributed=distributed)
+    def __init__(self, lam: float = 1.0, **engine: Unpack[EngineSettings]):
+        super().__init__(**engine)
         self.lam = lam
 
     def forward(

@@ -1,15 +1,18 @@
 """HBI: token interactions as a cooperative game (Banzhaf interaction)."""
 
+from typing import Unpack
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from counterpoint.common.losses.base import Objective, row_mean
+from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.blocks import block_stats, symmetric_cross_entropy
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import uniform
 from counterpoint.common.losses.scale import Temperature, as_scale
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["HBI", "banzhaf_interaction", "coalition_value"]
 
@@ -113,10 +116,9 @@ class HBI(Objective):
         samples: int = 64,
         block: int = 32,
         generator: torch.Generator | None = None,
-        normalize: bool = True,
-        distributed: str = "none",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed)
+        super().__init__(**engine)
         self.logit_scale, self.weight, self.block = as_scale(temperature), weight, block
         self.exact, self.samples, self.generator = exact, samples, generator
 
@@ -147,7 +149,7 @@ class HBI(Objective):
             samples = None if own.shape[1] + own.shape[2] <= self.exact else self.samples
             teacher = banzhaf_interaction(own, samples=samples, generator=self.generator)
             interaction = sum(
-                row_mean(F.kl_div(student.log_softmax(axis), teacher.softmax(axis), reduction="none").sum(axis))
+                self.mean(F.kl_div(student.log_softmax(axis), teacher.softmax(axis), reduction="none").sum(axis))
                 for axis in (1, 2)
             )
             self.monitors["interaction"] = interaction.detach()

@@ -1,6 +1,7 @@
 """Hard and debiased negatives: HCL, and its cross-modal form for activity recognition."""
 
 import math
+from typing import Unpack
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +10,7 @@ from torch import Tensor
 from counterpoint.common.kernels import ContrastStats, Diagonal, SameLabel, Self
 from counterpoint.common.losses.base import Objective, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["HCL", "CrossModalHCL"]
 
@@ -55,11 +57,9 @@ class HCL(Objective):
         *,
         tau_plus: float = 0.1,
         beta: float = 1.0,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         if not 0 <= tau_plus < 1:
             raise ValueError(f"tau_plus must lie in [0, 1), got {tau_plus}")
         self.temperature, self.tau_plus, self.beta = temperature, tau_plus, beta
@@ -136,13 +136,9 @@ class CrossModalHCL(HCL):
         *,
         tau_plus: float = 0.1,
         beta: float = 1.0,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(
-            temperature, tau_plus=tau_plus, beta=beta, normalize=normalize, distributed=distributed, backend=backend
-        )
+        super().__init__(temperature, tau_plus=tau_plus, beta=beta, **engine)
 
     def forward(
         self,

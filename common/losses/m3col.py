@@ -1,5 +1,7 @@
 """M3CoL: contrastive learning on mixed samples across modalities."""
 
+from typing import Unpack
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -10,6 +12,7 @@ from counterpoint.common.losses.base import dots
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.infonce import InfoNCE
 from counterpoint.common.losses.scale import Temperature
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["MixCo", "SoftClip"]
 
@@ -48,12 +51,9 @@ class MixCo(InfoNCE):
     def __init__(
         self,
         temperature: Temperature = 0.1,
-        *,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(temperature, normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(temperature, **engine)
 
     def forward(
         self,
@@ -106,11 +106,9 @@ class SoftClip(InfoNCE):
         temperature: Temperature = 0.125,
         *,
         sharpness: float = 0.125,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(temperature, normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(temperature, **engine)
         self.sharpness = sharpness
 
     def forward(

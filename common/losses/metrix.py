@@ -1,6 +1,7 @@
 """Metrix: metric learning on mixed embeddings."""
 
 import math
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from counterpoint.common.kernels.unit import unit
 from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import beta, noise_for
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["Metrix", "contrastive_margin", "mixed_margin"]
 
@@ -60,11 +62,9 @@ class Metrix(Objective):
         alpha: float = 2.0,
         hardest: int = 5,
         generator: torch.Generator | None = None,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         self.b, self.g, self.m, self.weight, self.alpha, self.hardest = b, g, m, weight, alpha, hardest
         self.generator = generator
 

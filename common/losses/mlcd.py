@@ -1,5 +1,7 @@
 """MLCD: several cluster labels per image over a million centres."""
 
+from typing import Unpack
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -9,6 +11,7 @@ from counterpoint.common.kernels import Index
 from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import uniform
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["MLCD"]
 
@@ -58,11 +61,9 @@ class MLCD(Objective):
         margin: float = 0.3,
         sampled: float = 0.1,
         generator: torch.Generator | None = None,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         if not 0 < sampled <= 1:
             raise ValueError(f"sampled must lie in (0, 1], got {sampled}")
         self.centres = nn.Parameter(torch.randn(n_classes, dim) * 0.01)

@@ -1,5 +1,7 @@
 """MoCo's dictionary of past keys, and MoCHi's synthetic hard negatives from it."""
 
+from typing import Unpack
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,6 +13,7 @@ from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import uniform
 from counterpoint.common.losses.queue import FeatureQueue
 from counterpoint.common.losses.scale import Temperature, as_scale
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["MoCHi", "MoCo"]
 
@@ -51,14 +54,11 @@ class MoCo(Objective):
         dim: int,
         size: int = 65536,
         temperature: Temperature = 0.07,
-        *,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         self.logit_scale = as_scale(temperature)
-        self.queue = FeatureQueue(size, dim, distributed)
+        self.queue = FeatureQueue(size, dim, engine.get("distributed"))
 
     def forward(
         self,
@@ -126,11 +126,9 @@ class MoCHi(MoCo):
         mixed: int = 1024,
         mixed_with_query: int = 128,
         generator: torch.Generator | None = None,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(dim, size, temperature, normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(dim, size, temperature, **engine)
         self.hardest, self.mixed, self.mixed_with_query = hardest, mixed, mixed_with_query
         self.generator = generator
 

@@ -1,5 +1,7 @@
 """Mod-X: continual contrastive learning that keeps the old model's off-diagonal structure."""
 
+from typing import Unpack
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,6 +11,7 @@ from counterpoint.common.losses.base import Objective, dots
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.infonce import InfoNCE
 from counterpoint.common.losses.scale import Temperature
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["ModX"]
 
@@ -51,12 +54,10 @@ class ModX(Objective):
         *,
         alpha: float = 20.0,
         mean_kl: bool = False,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
-        self.contrast = InfoNCE(temperature, normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
+        self.contrast = InfoNCE(temperature, **engine)
         self.alpha, self.mean_kl = alpha, mean_kl
 
     def forward(
@@ -83,4 +84,4 @@ class ModX(Objective):
             kl = kl + torch.where(right, rows, torch.zeros_like(rows)).sum() / 2
         self.monitors["kept"] = torch.cat(kept).float().mean()
         # Averaged over ranks, each rank's share of a sum counts once: hence the number of ranks.
-        return contrast + self.alpha * (kl / max(len(a), 1) if self.mean_kl else kl * self.world)
+        return contrast + self.alpha * (self.mean_over(kl, len(a)) if self.mean_kl else kl * self.world)

@@ -1,6 +1,7 @@
 """One loss term per datum for two and more views: DHEL, MV-InfoNCE, MV-DHEL."""
 
 from itertools import combinations
+from typing import Unpack
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +11,7 @@ from counterpoint.common.kernels import SameLabel, Self
 from counterpoint.common.losses.base import Objective, dots
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["DHEL", "MVDHEL", "MVInfoNCE"]
 
@@ -20,12 +22,9 @@ class _MultiView(Objective):
     def __init__(
         self,
         temperature: Temperature = 0.2,
-        *,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         self.logit_scale = as_scale(temperature)
 
     def _views(self, views: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -146,11 +145,9 @@ class MVInfoNCE(_MultiView):
         temperature: Temperature = 0.2,
         *,
         per_view: bool = False,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(temperature, normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(temperature, **engine)
         self.per_view = per_view
 
     def forward(

@@ -1,6 +1,7 @@
 """Norton: clip-caption contrast whose targets are rectified by optimal transport."""
 
 import math
+from typing import Unpack
 
 from jaxtyping import Float
 from torch import Tensor
@@ -10,6 +11,7 @@ from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.infonce import InfoNCE
 from counterpoint.common.losses.scale import Temperature
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["Norton"]
 
@@ -42,6 +44,7 @@ class Norton(Objective):
         status="official numbers",
         checked="official numbers (XLearning-SCU/2024-ICLR-Norton 6c80470), transport plan included",
     )
+    normalizes = False
 
     def __init__(
         self,
@@ -50,12 +53,10 @@ class Norton(Objective):
         beta: float = 0.3,
         epsilon: float = 1.0,
         iterations: int = 50,
-        normalize: bool = False,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
-        self.contrast = InfoNCE(temperature, normalize=False, distributed=distributed, backend=backend)
+        super().__init__(**engine)
+        self.contrast = InfoNCE(temperature, **{**engine, "normalize": False})
         self.beta, self.epsilon, self.iterations = beta, epsilon, iterations
 
     def forward(self, za: Float[Tensor, "batch dim"], zb: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:

@@ -2,6 +2,7 @@
 
 import math
 from itertools import product
+from typing import Unpack
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,6 +12,7 @@ from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.blocks import block_stats, symmetric_cross_entropy
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["NortonParagraph", "bucket_transport", "token_similarity"]
 
@@ -70,10 +72,9 @@ class NortonParagraph(Objective):
         alpha: float = 1.0,
         count_padding: bool = False,
         block: int = 16,
-        normalize: bool = True,
-        distributed: str = "none",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed)
+        super().__init__(**engine)
         self.logit_scale, self.bucket, self.block = as_scale(temperature), bucket, block
         self.epsilon, self.iterations = epsilon, iterations
         self.fusion, self.alpha, self.count_padding = fusion, alpha, count_padding
@@ -141,7 +142,8 @@ class NortonParagraph(Objective):
                 # Where the ends lie, not what they are: the two pairs are then worked out with their gradient.
                 ends.append([[(sign * s).max(), (sign * s).argmax(), start] for s, sign in product(parts, (-1, 1))])
         kinds, n = (3 if len(here) > 1 else 1), here[0].shape[1]
-        found = here[0].new_full((1, 2 * kinds), -torch.inf)  # a rank without rows has no ends
+        # A rank without rows has no ends, but takes part in the way back.
+        found = here[0].new_full((1, 2 * kinds), -torch.inf) + here[0].sum()
         if count:
             values = []
             for place in range(2 * kinds):

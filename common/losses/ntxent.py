@@ -1,6 +1,7 @@
 """NT-Xent, the loss of SimCLR, for two views and for more."""
 
 from itertools import combinations
+from typing import Unpack
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +10,7 @@ from torch import Tensor
 from counterpoint.common.losses.base import Objective, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["MultiViewNTXent", "NTXent"]
 
@@ -42,12 +44,9 @@ class NTXent(Objective):
     def __init__(
         self,
         temperature: Temperature = 0.5,
-        *,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         self.logit_scale = as_scale(temperature)
 
     def forward(
@@ -113,11 +112,9 @@ class MultiViewNTXent(NTXent):
         temperature: Temperature = 0.5,
         *,
         average: bool = False,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(temperature, normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(temperature, **engine)
         self.average = average
 
     def forward(

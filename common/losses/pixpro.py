@@ -1,12 +1,15 @@
 """PixPro: pixel-to-propagation consistency of two crops."""
 
+from typing import Unpack
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from counterpoint.common.kernels.unit import unit
-from counterpoint.common.losses.base import Objective, row_mean
+from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["PixPro", "PixelPropagation", "crop_cells"]
 
@@ -96,8 +99,8 @@ class PixPro(Objective):
         checked="official numbers (zdaxie/PixPro e390d6b), propagation included",
     )
 
-    def __init__(self, *, threshold: float = 0.7, normalize: bool = True):
-        super().__init__(normalize=normalize)
+    def __init__(self, *, threshold: float = 0.7, **engine: Unpack[EngineSettings]):
+        super().__init__(**engine)
         self.threshold = threshold
 
     def forward(
@@ -118,7 +121,6 @@ class PixPro(Objective):
         near = (distance / torch.maximum(cell1, cell2)[:, None, None] < self.threshold).to(maps[0].dtype)
         return self._agree(maps[0], maps[3], near) + self._agree(maps[1], maps[2], near.mT)
 
-    @staticmethod
-    def _agree(y: Tensor, x: Tensor, near: Tensor) -> Float[Tensor, ""]:
+    def _agree(self, y: Tensor, x: Tensor, near: Tensor) -> Float[Tensor, ""]:
         agreement = ((y @ x.mT) * near).sum((1, 2)) / (near.sum((1, 2)) + 1e-6)
-        return -2 * row_mean(agreement)
+        return -2 * self.mean(agreement)

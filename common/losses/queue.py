@@ -4,18 +4,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from counterpoint.common.kernels import gather_rows
+from counterpoint.common.losses.sharing import Shared
 
 __all__ = ["FeatureQueue"]
 
 
-class FeatureQueue(nn.Module):
+class FeatureQueue(Shared, nn.Module):
     """The last `size` keys and their ids, kept in the checkpoint as buffers.
 
     `push` replaces the buffers instead of writing into them, so that keys saved for a backward pass stay what they
     were. Until it is full, `keys` and `ids` hold only what was pushed. Ids are the samples' `group` or `index` (-1:
-    unknown, never equal to a row's id), so that a row can leave out keys of its own sample. With
-    `distributed` other than "none" a push takes the keys of all ranks: all hold the same queue.
+    unknown, never equal to a row's id), so that a row can leave out keys of its own sample. Where
+    ranks share the batch (`distributed`, as for every objective) a push takes the keys of all: all hold the same queue.
 
     >>> queue = FeatureQueue(4, 2)
     >>> queue.push(torch.ones(3, 2)); queue.push(torch.zeros(3, 2))
@@ -23,9 +23,8 @@ class FeatureQueue(nn.Module):
     [0.0, 0.0, 1.0, 0.0]
     """
 
-    def __init__(self, size: int, dim: int, distributed: str = "none"):
-        super().__init__()
-        self.distributed = distributed
+    def __init__(self, size: int, dim: int, distributed: str | None = None):
+        super().__init__(distributed)
         if size < 1:
             raise ValueError(f"a queue needs size >= 1, got {size}")
         self.size = size
@@ -54,8 +53,7 @@ class FeatureQueue(nn.Module):
         """Append keys (detached); the oldest fall out. A batch larger than the queue leaves its last `size` keys."""
         keys = keys.detach()
         ids = torch.full((len(keys),), -1, device=keys.device) if ids is None else ids
-        if self.distributed != "none":
-            keys, ids = gather_rows(keys), gather_rows(ids)
+        keys, ids = self.union(keys), self.union(ids)
         start = int(self._pushed) + max(len(keys) - self.size, 0)
         keys, ids = keys[-self.size :], ids[-self.size :]
         where = (start + torch.arange(len(keys), device=self._keys.device)) % self.size

@@ -1,13 +1,16 @@
 """Rebalancing of labels: Balanced MSE (GAI, BMC, BNI), balanced softmax, label density weights."""
 
+from typing import Unpack
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from counterpoint.common.kernels import Diagonal
-from counterpoint.common.losses.base import Objective, row_mean
+from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["BMC", "BNI", "GAI", "BalancedSoftmax", "label_density_weights"]
 
@@ -16,8 +19,10 @@ _CHECKED = "official numbers (CircuitGCL's code): values alone, to six decimals"
 
 
 class _BalancedMSE(Objective):
-    def __init__(self, noise: float, learnable: bool, distributed: str = "none", backend: str = "auto"):
-        super().__init__(normalize=False, distributed=distributed, backend=backend)
+    normalizes = None
+
+    def __init__(self, noise: float, learnable: bool, **engine: Unpack[EngineSettings]):
+        super().__init__(**engine)
         if not noise > 0:
             raise ValueError(f"noise (a standard deviation in label units) must be positive, got {noise}")
         self.noise = nn.Parameter(torch.tensor(float(noise)), requires_grad=learnable)
@@ -54,8 +59,8 @@ class BMC(_BalancedMSE):
         checked="written-out numbers and equation (official code is wrong here)",
     )
 
-    def __init__(self, noise: float = 1.0, *, learnable: bool = True, distributed: str = "none", backend: str = "auto"):
-        super().__init__(noise, learnable, distributed, backend)
+    def __init__(self, noise: float = 1.0, *, learnable: bool = True, **engine: Unpack[EngineSettings]):
+        super().__init__(noise, learnable, **engine)
 
     def forward(
         self, prediction: Float[Tensor, "batch *dim"], target: Float[Tensor, "batch *dim"]
@@ -67,7 +72,7 @@ class BMC(_BalancedMSE):
         centre = self.summed(y.sum(0)) / max(self.count(y), 1)
         p, y = p - centre, y - centre
         stats = self.stats(p, y, scale=1 / v, col_bias=-y.square().sum(-1) / (2 * v), positive=Diagonal())
-        return 2 * v.detach() * row_mean(stats.lse - stats.positive)
+        return 2 * v.detach() * self.mean(stats.lse - stats.positive)
 
 
 class GAI(_BalancedMSE):
@@ -103,8 +108,9 @@ class GAI(_BalancedMSE):
         noise: float = 1.0,
         *,
         learnable: bool = True,
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(noise, learnable)
+        super().__init__(noise, learnable, **engine)
         for name, value in (("means", means), ("variances", variances), ("log_weights", weights.log())):
             self.register_buffer(name, value)
 
@@ -114,7 +120,7 @@ class GAI(_BalancedMSE):
         v = self._variance(p)
         spread = self.variances + v
         parts = -0.5 * spread.log() - 0.5 * (p[:, None] - self.means) ** 2 / spread + self.log_weights
-        return 2 * v.detach() * row_mean((p - y) ** 2 / (2 * v) + 0.5 * v.log() + torch.logsumexp(parts, -1))
+        return 2 * v.detach() * self.mean((p - y) ** 2 / (2 * v) + 0.5 * v.log() + torch.logsumexp(parts, -1))
 
 
 class BNI(_BalancedMSE):
@@ -149,8 +155,9 @@ class BNI(_BalancedMSE):
         noise: float = 1.0,
         *,
         learnable: bool = True,
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(noise, learnable)
+        super().__init__(noise, learnable, **engine)
         self.register_buffer("centres", centres)
         self.register_buffer("log_weights", weights.log())
 
@@ -159,7 +166,7 @@ class BNI(_BalancedMSE):
         p, y = self.embed(prediction, target)
         v = self._variance(p)
         buckets = -0.5 * (p[:, None] - self.centres) ** 2 / v + self.log_weights
-        return 2 * v.detach() * row_mean((p - y) ** 2 / (2 * v) + torch.logsumexp(buckets, -1))
+        return 2 * v.detach() * self.mean((p - y) ** 2 / (2 * v) + torch.logsumexp(buckets, -1))
 
 
 class BalancedSoftmax(Objective):
@@ -186,14 +193,16 @@ class BalancedSoftmax(Objective):
         checked=_CHECKED,
     )
 
-    def __init__(self, counts: Float[Tensor, "classes"]):
-        super().__init__(normalize=False)
+    normalizes = None
+
+    def __init__(self, counts: Float[Tensor, "classes"], **engine: Unpack[EngineSettings]):
+        super().__init__(**engine)
         self.register_buffer("log_counts", counts.log())
 
     def forward(self, logits: Float[Tensor, "batch classes"], label: Int[Tensor, "batch"]) -> Float[Tensor, ""]:
         """Mean over rows."""
         logits = self.embed(logits)[0] + self.log_counts
-        return row_mean(F.cross_entropy(logits, label, reduction="none"))
+        return self.mean(F.cross_entropy(logits, label, reduction="none"))
 
 
 def label_density_weights(

@@ -1,15 +1,17 @@
 """SepCLR: what two populations share, and what only the target population has."""
 
 from collections.abc import Callable
+from typing import Unpack
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from counterpoint.common.kernels import contrast_stats
-from counterpoint.common.losses.base import Objective, row_mean
+from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.gap import Uniformity
+from counterpoint.common.losses.sharing import EngineSettings, Shared
 
 __all__ = ["SepCLR", "joint_entropy"]
 
@@ -19,8 +21,7 @@ def joint_entropy(
     salient: Float[Tensor, "batch s"],
     *,
     width: float = 0.5,
-    distributed: str = "none",
-    backend: str = "auto",
+    over: Shared | None = None,
 ) -> Float[Tensor, ""]:
     """Kernel estimate of minus the joint entropy of two codes (SepCLR's k-JEM term; minimising it raises the entropy).
 
@@ -34,8 +35,10 @@ def joint_entropy(
     """
     z = torch.cat([common, salient], -1)
     norm = z.square().sum(-1) / (2 * width)
-    stats = contrast_stats(z, z, scale=1 / width, col_bias=-norm, distributed=distributed, backend=backend)
-    return row_mean(stats.lse - norm - stats.count.to(z.dtype).log())
+    over = Shared() if over is None else over
+    across = {"distributed": over.distributed, "backend": over.backend}
+    stats = contrast_stats(z, z, scale=1 / width, col_bias=-norm, **across)
+    return over.mean(stats.lse - norm - stats.count.to(z.dtype).log())
 
 
 class SepCLR(Objective):
@@ -81,13 +84,11 @@ class SepCLR(Objective):
         salient: float = 1.0,
         zero: float = 10.0,
         joint: float = 10.0,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         self.temperature, self.salient, self.zero, self.joint = temperature, salient, zero, joint
-        self.unif = Uniformity(1 / (2 * temperature), normalize=False, distributed=distributed, backend=backend)
+        self.unif = Uniformity(1 / (2 * temperature), **{**engine, "normalize": False})
 
     def forward(
         self,
@@ -106,9 +107,8 @@ class SepCLR(Objective):
         def both(term: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Float[Tensor, ""]:
             return (term(*views[0]) + term(*views[1])) / 2
 
-        across = {"distributed": self.distributed, "backend": self.backend}
         salient = self._align(s1[target], s2[target]) + 2 * both(lambda c, s, masked: self.unif(masked))
-        joint = both(lambda c, s, masked: joint_entropy(c, masked, width=self.temperature, **across))
+        joint = both(lambda c, s, masked: joint_entropy(c, masked, width=self.temperature, over=self))
         parts = {
             "common": self._align(c1, c2) + 2 * both(lambda c, s, masked: self.unif(c)),
             "salient": self.salient * salient,

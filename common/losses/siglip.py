@@ -1,5 +1,7 @@
 """SigLIP: every pair is its own yes-or-no question."""
 
+from typing import Unpack
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -9,6 +11,7 @@ from counterpoint.common.kernels import Diagonal, SameLabel, pair_sum
 from counterpoint.common.losses.base import Objective, dots
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import LogitScale, Temperature, as_scale
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["SigLIP"]
 
@@ -47,11 +50,9 @@ class SigLIP(Objective):
         *,
         bias: float = -10.0,
         learnable_bias: bool = True,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         free = LogitScale(0.1, max_scale=float("inf"), min_scale=0.0) if temperature is None else temperature
         self.logit_scale = as_scale(free)
         self.bias = nn.Parameter(torch.tensor(float(bias)), requires_grad=learnable_bias)

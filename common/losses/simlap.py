@@ -1,5 +1,7 @@
 """SimLAP (first called Hydra): positives between arbitrary pairs of classes, through a gate per pair."""
 
+from typing import Unpack
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -10,6 +12,7 @@ from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import permutation
 from counterpoint.common.losses.scale import Temperature, as_scale
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["SimLAP"]
 
@@ -51,6 +54,7 @@ class SimLAP(Objective):
         status="equation",
         checked="written-out loops",
     )
+    normalizes = None
 
     def __init__(
         self,
@@ -62,9 +66,9 @@ class SimLAP(Objective):
         hidden: int = 1024,
         block: int = 256,
         generator: torch.Generator | None = None,
-        distributed: str = "none",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=False, distributed=distributed)
+        super().__init__(**engine)
         self.classes = nn.Embedding(n_classes, width)
         self.gate = nn.Sequential(
             nn.ReLU(),
@@ -86,7 +90,7 @@ class SimLAP(Objective):
     ) -> Float[Tensor, ""]:
         """Mean over positive pairs."""
         (z,) = self.embed(z)
-        if len(z) < 2:
+        if self.count(z) < 2:
             return z.sum() * 0  # batch normalisation of the gates needs two rows
         if other is None:
             other = label[permutation(len(label), self.generator, label.device)]
@@ -94,7 +98,7 @@ class SimLAP(Objective):
         everyone, labels = self.union(z), self.union(label)
         parts = [
             checkpoint(self._block, z, gate, label, other, everyone, labels, start, use_reentrant=False)
-            for start in range(0, len(z), self.block)
+            for start in range(0, max(len(z), 1), self.block)  # no rows: one empty block
         ]
         total, pairs = (torch.stack([p[i] for p in parts]).sum(0) for i in range(2))
         return self.mean_over(total, pairs)

@@ -1,5 +1,7 @@
 """SlotCon: pixels grouped into semantic slots, consistently over views, and slots contrasted."""
 
+from typing import Unpack
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -9,6 +11,7 @@ from counterpoint.common.kernels import Gibbs, Index
 from counterpoint.common.kernels.unit import unit
 from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["SlotCon", "overlap"]
 
@@ -93,6 +96,7 @@ class SlotCon(Objective):
         status="official numbers",
         checked="official numbers (CVMI-Lab/SlotCon 30ff33d), states included",
     )
+    normalizes = None
 
     def __init__(
         self,
@@ -107,10 +111,9 @@ class SlotCon(Objective):
         centre_momentum: float = 0.9,
         predictor: nn.Module | None = None,
         hidden: int = 4096,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=False, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         self.prototypes = nn.Parameter(unit(torch.randn(prototypes, dim), dim=1))
         self.register_buffer("teacher_prototypes", self.prototypes.detach().clone())
         self.register_buffer("centre", torch.zeros(prototypes))
@@ -170,7 +173,7 @@ class SlotCon(Objective):
     def _slots(self, q: Tensor, q_active: Tensor, k: Tensor, k_active: Tensor) -> Float[Tensor, ""]:
         both, keys = q_active & k_active, unit(k[k_active], dim=-1)
         q = q[both]
-        q = unit(self.predictor(q) if len(q) else q, dim=-1)  # batch normalisation refuses an empty batch
+        q = unit(self.predictor(q), dim=-1)
         place = (k_active.flatten().cumsum(0) - 1)[both.flatten()] + self.own(keys).start
         stats = self.stats(q, keys, scale=1 / self.temperature, positive=Index(place))
         return 2 * self.temperature * self.mean_over((stats.lse - stats.positive).sum(), len(q))

@@ -1,14 +1,16 @@
 """Global contrastive losses with a running estimate per sample: SogCLR and iSogCLR (RGCL)."""
 
 import math
+from typing import Unpack
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from counterpoint.common.kernels import SameLabel, Self
-from counterpoint.common.losses.base import Objective, dots, row_mean
+from counterpoint.common.losses.base import Objective, dots
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.sharing import EngineSettings
 from counterpoint.common.losses.state import SampleState
 
 __all__ = ["ISogCLR", "SogCLR"]
@@ -62,18 +64,16 @@ class SogCLR(Objective):
         decay_epochs: int | None = None,
         bimodal: bool = False,
         relative: bool = True,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         if not 0 < gamma <= 1:
             raise ValueError(f"gamma must lie in (0, 1], got {gamma}")
         self.temperature, self.gamma, self.decay_epochs = temperature, gamma, decay_epochs
         self.bimodal, self.relative = bimodal, relative
         self.now = gamma
         names = ("log_u_a", "log_u_b") if bimodal else ("log_u",)
-        self.state = SampleState(n_samples, distributed, **dict.fromkeys(names, -math.inf))
+        self.state = SampleState(n_samples, engine.get("distributed"), **dict.fromkeys(names, -math.inf))
 
     def set_epoch(self, epoch: int) -> None:
         """gamma 1 in epoch 0; then constant, or cosine from 1 to `gamma` over `decay_epochs`."""
@@ -160,7 +160,7 @@ class SogCLR(Objective):
             value, surrogate = t * log_u, weight * (t * lse - positive)
         else:
             value, surrogate = t * log_u - positive.detach(), weight * t * lse - positive
-        return row_mean(value.detach() + surrogate - surrogate.detach(), some)
+        return self.mean(value.detach() + surrogate - surrogate.detach(), some)
 
     def _after(
         self, index: Tensor, temperatures: tuple[Tensor, Tensor], sides: list[tuple[Tensor, ...]], positive: Tensor
@@ -213,9 +213,7 @@ class ISogCLR(SogCLR):
         bounds: tuple[float, float] = (0.05, 0.7),
         bimodal: bool = False,
         relative: bool = True,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
         super().__init__(
             n_samples,
@@ -224,9 +222,7 @@ class ISogCLR(SogCLR):
             decay_epochs=decay_epochs,
             bimodal=bimodal,
             relative=relative,
-            normalize=normalize,
-            distributed=distributed,
-            backend=backend,
+            **engine,
         )
         self.rho, self.eta, self.beta, self.bounds = rho, eta, beta, bounds
         self._names = ("temperature_a", "temperature_b") if bimodal else ("temperature",)

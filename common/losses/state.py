@@ -6,15 +6,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from counterpoint.common.kernels import gather_rows
+from counterpoint.common.losses.sharing import Shared
 
 __all__ = ["SampleState"]
 
 
-class SampleState(nn.Module):
+class SampleState(Shared, nn.Module):
     """Numbers kept per sample of the data set (buffers, so they are in the checkpoint), found by the stable `index`.
 
-    Indices within a batch must be unique (with "gather"/"ring": over all ranks, whose updates are exchanged).
+    Indices within a batch must be unique (over all ranks that share the batch: their updates are exchanged).
 
     >>> state = SampleState(3, log_u=-math.inf)
     >>> state.average("log_u", torch.tensor([1]), torch.tensor([2.0]), gamma=0.5).item()   # first visit: taken as it is
@@ -23,9 +23,9 @@ class SampleState(nn.Module):
     [-inf, 2.0, -inf]
     """
 
-    def __init__(self, n_samples: int, distributed: str = "none", **initial: float):
-        super().__init__()
-        self.n_samples, self.distributed = n_samples, distributed
+    def __init__(self, n_samples: int, distributed: str | None = None, **initial: float):
+        super().__init__(distributed)
+        self.n_samples = n_samples
         for name, value in initial.items():
             self.register_buffer(name, torch.full((n_samples,), float(value)))
 
@@ -37,8 +37,7 @@ class SampleState(nn.Module):
     def write(self, name: str, index: Int[Tensor, "batch"], values: Float[Tensor, "batch"]) -> None:
         """Store numbers for these samples, on all ranks."""
         buffer = getattr(self, name)
-        if self.distributed != "none":
-            index, values = gather_rows(index), gather_rows(values)
+        index, values = self.union(index), self.union(values)
         setattr(self, name, buffer.index_copy(0, index, values.to(buffer)))
 
     @torch.no_grad()

@@ -1,5 +1,7 @@
 """Supervised contrastive learning."""
 
+from typing import Unpack
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -8,6 +10,7 @@ from counterpoint.common.kernels import SameLabel, Self
 from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["SupCon"]
 
@@ -42,12 +45,9 @@ class SupCon(Objective):
     def __init__(
         self,
         temperature: Temperature = 0.1,
-        *,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         self.logit_scale = as_scale(temperature)
 
     def forward(

@@ -1,5 +1,7 @@
 """SupReMix: supervised contrastive regression with mixtures as hard negatives and hard positives."""
 
+from typing import Unpack
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,6 +9,7 @@ from torch import Tensor
 from counterpoint.common.losses.base import Objective, dots
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import beta
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["SupReMix"]
 
@@ -52,10 +55,9 @@ class SupReMix(Objective):
         beta: tuple[float, float] = (2.0, 8.0),
         window: float = 5.0,
         generator: torch.Generator | None = None,
-        normalize: bool = True,
-        distributed: str = "none",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed)
+        super().__init__(**engine)
         self.temperature, self.beta, self.window, self.generator = temperature, beta, window, generator
 
     def forward(

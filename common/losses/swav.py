@@ -1,6 +1,7 @@
 """SwAV: swapped prediction of balanced prototype assignments."""
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.queue import FeatureQueue
 from counterpoint.common.losses.scale import Temperature, as_scale
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["SwAV"]
 
@@ -66,16 +68,16 @@ class SwAV(Objective):
         iterations: int = 3,
         assign: Sequence[int] = (0, 1),
         queue_size: int = 0,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         self.prototypes = nn.Parameter(unit(torch.randn(prototypes, dim), dim=1))
         self.logit_scale = as_scale(temperature)
         self.epsilon, self.iterations, self.assign = epsilon, iterations, tuple(assign)
         self.queues = (
-            nn.ModuleList(FeatureQueue(queue_size, dim, distributed) for _ in self.assign) if queue_size else None
+            nn.ModuleList(FeatureQueue(queue_size, dim, engine.get("distributed")) for _ in self.assign)
+            if queue_size
+            else None
         )
         self.use_queue = bool(queue_size)
 

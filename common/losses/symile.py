@@ -1,6 +1,7 @@
 """Symile: contrast through the multilinear inner product of all modalities at once."""
 
 from itertools import product
+from typing import Unpack
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from counterpoint.common.losses.base import Objective, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import permutation
 from counterpoint.common.losses.scale import LogitScale, Temperature, as_scale
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["Symile", "multilinear"]
 
@@ -68,11 +70,9 @@ class Symile(Objective):
         negatives: str = "n",
         generator: torch.Generator | None = None,
         chunk: int = 8,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         if negatives not in ("n", "n_squared"):
             raise ValueError(f'negatives must be "n" or "n_squared", got {negatives!r}')
         free = LogitScale(0.07, max_scale=float("inf"), min_scale=0.0) if temperature is None else temperature

@@ -1,6 +1,7 @@
 """TCL (triple contrastive learning): cross-modal, intra-modal and local mutual information."""
 
 import math
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from counterpoint.common.losses.albef import ALBEFContrast, Side
 from counterpoint.common.losses.base import Objective, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
+from counterpoint.common.losses.sharing import EngineSettings
 
 __all__ = ["TCL", "LocalMI", "pool_patches"]
 
@@ -55,11 +57,9 @@ class LocalMI(Objective):
         temperature: Temperature = 0.07,
         *,
         pool: bool = False,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
+        super().__init__(**engine)
         self.logit_scale, self.pool = as_scale(temperature), pool
 
     def forward(
@@ -147,14 +147,11 @@ class TCL(ALBEFContrast):
         temperature: Temperature | None = None,
         *,
         pool: bool = True,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(dim, queue_size, temperature, normalize=normalize, distributed=distributed, backend=backend)
-        shared = {"normalize": normalize, "distributed": distributed, "backend": backend}
-        self.local = LocalMI(self.logit_scale, **shared)
-        self.local_image = LocalMI(self.logit_scale, pool=pool, **shared)
+        super().__init__(dim, queue_size, temperature, **engine)
+        self.local = LocalMI(self.logit_scale, **engine)
+        self.local_image = LocalMI(self.logit_scale, pool=pool, **engine)
 
     def forward(
         self,

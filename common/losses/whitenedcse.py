@@ -1,5 +1,7 @@
 """WhitenedCSE: contrast between differently grouped whitenings of one sentence."""
 
+from typing import Unpack
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import permutation
 from counterpoint.common.losses.infonce import InfoNCE
 from counterpoint.common.losses.scale import Temperature
+from counterpoint.common.losses.sharing import EngineSettings, Shared
 
 __all__ = ["ShuffledGroupWhitening", "WhitenedCSE"]
 
@@ -35,13 +38,13 @@ class ShuffledGroupWhitening(nn.Module):
         eps: float = 1e-5,
         momentum: float = 0.1,
         generator: torch.Generator | None = None,
-        distributed: str = "none",
+        distributed: str | None = None,
     ):
         super().__init__()
         if dim % groups:
             raise ValueError(f"groups must divide the {dim} dimensions, got {groups}")
         self.dim, self.groups, self.eps, self.momentum, self.generator = dim, groups, eps, momentum, generator
-        self.batch = Objective(distributed=distributed)
+        self.batch = Shared(distributed)
         self.register_buffer("running_mean", torch.zeros(dim))
         self.register_buffer("running_covariance", torch.eye(dim))
 
@@ -111,15 +114,13 @@ class WhitenedCSE(Objective):
         *,
         eps: float = 1e-5,
         generator: torch.Generator | None = None,
-        normalize: bool = True,
-        distributed: str = "none",
-        backend: str = "auto",
+        **engine: Unpack[EngineSettings],
     ):
-        super().__init__(normalize=normalize, distributed=distributed, backend=backend)
-        self.whitening = ShuffledGroupWhitening(dim, groups, eps=eps, generator=generator, distributed=distributed)
-        self.contrast = InfoNCE(
-            temperature, symmetric=False, normalize=normalize, distributed=distributed, backend=backend
+        super().__init__(**engine)
+        self.whitening = ShuffledGroupWhitening(
+            dim, groups, eps=eps, generator=generator, distributed=engine.get("distributed")
         )
+        self.contrast = InfoNCE(temperature, symmetric=False, **engine)
 
     def forward(self, *views: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
         """Sum over the views after the first; fewer than two rows (which cannot be whitened) give zero."""

@@ -1,7 +1,8 @@
 """Network parts that several verticals use."""
 
+from counterpoint.common.models.batch_norm import SharedBatchNorm, shared_batch_norm
 from counterpoint.common.models.concat import ConcatEncoder
 from counterpoint.common.models.ema import EMATeacher
 from counterpoint.common.models.projector import Projector
 
-__all__ = ["ConcatEncoder", "EMATeacher", "Projector"]
+__all__ = ["ConcatEncoder", "EMATeacher", "Projector", "SharedBatchNorm", "shared_batch_norm"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,12 @@ class TrainConfig:
     strategy: str = "auto"
     """`auto`; for several devices `ddp` (or a variant such as `ddp_find_unused_parameters_true`), or `fsdp`, which also
     shares out weights, gradients and optimiser state."""
+    negatives: Literal["all", "local"] = "all"
+    """On several devices: `all` contrasts against the rows of all of them, as one process with the whole batch does;
+    `local` against those of the same device, each an own batch."""
+    sync_batch_norm: bool = True
+    """On several devices: batch normalisation over the batch of all of them (with `micro_batch_size` it sees the
+    micro-batches, as on one)."""
     workers: int = 0
     """Processes that load data, per device; the samples do not depend on their number."""
     on_error: str = "raise"

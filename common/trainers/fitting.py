@@ -19,6 +19,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from counterpoint.common.data.samplers import BatchSampler, SequentialSampler
 from counterpoint.common.data.samples import Samples
 from counterpoint.common.errors import InputError, LostProcessError
+from counterpoint.common.losses import engine_settings
+from counterpoint.common.models import shared_batch_norm
 from counterpoint.common.progress import shown
 from counterpoint.common.rng import preserved_rng, seed_all
 from counterpoint.common.trainers.environment import check_data, record_data
@@ -167,10 +169,11 @@ def _run_stage(
             system, run_dir, [*callbacks, *monitor, keeper], metrics_csv, datasets.val is not None, state
         )
     rank, world = trainer.global_rank, trainer.world_size
-    if state is None:  # dropout differs from rank to rank, from stage to stage
-        seed_all(int(np.random.SeedSequence([train.seed, system.progress.stage, rank]).generate_state(1)[0]))
-    if batch_size % world:
-        raise InputError(f"train.batch_size {batch_size} is not divisible by {world} processes")
+    if state is None:  # dropout differs from rank to rank (unless all do the same work), from stage to stage
+        place = rank if sampler.shared_out else 0
+        seed_all(int(np.random.SeedSequence([train.seed, system.progress.stage, place]).generate_state(1)[0]))
+    if sampler.shared_out and batch_size % world:
+        raise InputError(_uneven(stage, batch_size, world))
     if trainer.is_global_zero:
         record_data(run_dir, stage.name, datasets)
     pin = trainer.strategy.root_device.type == "cuda"
@@ -188,7 +191,7 @@ def _run_stage(
         )
         val = Batches(datasets.val, in_order, train.workers, pin, lambda: (0, 0))
     system.train()
-    with _quiet_lightning(), _lost_process_named(run_dir, world):
+    with _quiet_lightning(), _lost_process_named(run_dir, world), _sharing(system, sampler, world):
         trainer.fit(system, batches, val)
     return keeper
 
@@ -250,16 +253,41 @@ def _preserved_determinism() -> Iterator[None]:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
 
 
+@contextlib.contextmanager
+def _sharing(system: ContrastiveSystem, sampler: BatchSampler, world: int) -> Iterator[None]:
+    """How the processes share a batch: its negatives and its batch normalisation are everybody's, as on one process."""
+    train = system.config.train
+    if world == 1 or not sampler.shared_out:
+        yield
+        return
+    # Micro-batches have statistics of their own, and ranks might see different numbers of them.
+    synchronised = train.sync_batch_norm and train.micro_batch_size is None
+    distributed = "auto" if train.negatives == "all" else "none"
+    normalising = shared_batch_norm(system) if synchronised else contextlib.nullcontext()
+    with engine_settings(distributed=distributed), normalising:
+        yield
+
+
 def _batch_size(stage: Stage, train: Any, datasets: Datasets) -> int:
-    size = stage.batch_size or train.batch_size
-    if len(datasets.train) < size:
-        warnings.warn(
-            f"only {len(datasets.train)} training samples: the batch shrinks from {size} to that", stacklevel=2
-        )
-        size = len(datasets.train)
-    if size < 1:
+    size, samples = stage.batch_size or train.batch_size, len(datasets.train)
+    if samples < 1:
         raise InputError("there is no training sample")
-    return size
+    if samples >= size:
+        return size
+    world = max(1, train.devices) * train.num_nodes
+    if samples < world:
+        raise InputError(f"{samples} training samples cannot be shared by {world} processes")
+    fitting = samples - samples % world
+    warnings.warn(f"only {samples} training samples: the batch shrinks from {size} to {fitting}", stacklevel=2)
+    return fitting
+
+
+def _uneven(stage: Stage, size: int, world: int) -> str:
+    """What to say of a batch that the processes cannot share evenly; `size` is what the configuration says."""
+    name = f"stage {stage.name!r}: batch size" if stage.batch_size else "train.batch_size"
+    below, above = size - size % world, size + world - size % world
+    advice = f"give {below} or {above}" if below else f"give {above}"
+    return f"{name} {size} cannot be shared evenly by {world} processes; {advice}"
 
 
 def _sampler(system: ContrastiveSystem, samples: Samples, batch_size: int, state: Any) -> BatchSampler:

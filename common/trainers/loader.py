@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from counterpoint.common.data.samplers import BatchSampler
 from counterpoint.common.data.samples import BadSample, Samples, checked
 from counterpoint.common.errors import InputError
-from counterpoint.common.rng import preserved_rng, seed_all
+from counterpoint.common.rng import drawing_together, preserved_rng, seed_all
 
 BAD = "_bad"
 
@@ -54,14 +54,15 @@ class SeededBatches(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, request: tuple[list[int], list[int]]) -> dict[str, Any]:
-        positions, seeds = request
+    def __getitem__(self, request: tuple[list[int], list[int], int]) -> dict[str, Any]:
+        positions, seeds, common = request
         with preserved_rng(devices=False):
             samples, bad = [], []
             for position, seed in zip(positions, seeds):
                 samples.append(self._sample(position, seed, positions, bad))
             seed_all(seeds[0] + 1, devices=False)
-            batch = self.dataset.collate(samples)
+            with drawing_together(common + 2):
+                batch = self.dataset.collate(samples)
         return {**batch, BAD: [(b.index, b.id, b.reason) for b in bad]} if bad else batch
 
     def _sample(self, position: int, seed: int, positions: list[int], bad: list[BadSample]) -> dict[str, Any]:
@@ -86,19 +87,23 @@ class SeededBatches(Dataset):
 
 
 class Requests:
-    """Yields (positions, seeds) of this rank's share of every batch of the current epoch, in rank order."""
+    """Yields (positions, seeds, the whole batch's seed) of this rank's share of every batch of the current epoch, in
+    rank order; all of it where the sampler says that batches are not shared out."""
 
     def __init__(self, sampler: BatchSampler, seed: int, stage: int, rank: int, world: int) -> None:
         self.sampler, self.seed, self.stage = sampler, seed, stage
         self.rank, self.world = rank, world
 
-    def __iter__(self) -> Iterator[tuple[list[int], list[int]]]:
+    def __iter__(self) -> Iterator[tuple[list[int], list[int], int]]:
         epoch, number = self.sampler.epoch, self.sampler.batch
         for batch in self.sampler:
             seeds = np.random.SeedSequence([self.seed, self.stage, epoch, number]).generate_state(len(batch), np.uint64)
             mine = slice(self.rank * len(batch) // self.world, (self.rank + 1) * len(batch) // self.world)
+            if not self.sampler.shared_out:
+                mine = slice(None)
             # 62 bits: torch takes a signed seed, and one is added for the collate function.
-            yield list(batch[mine]), [int(s >> np.uint64(2)) for s in seeds[mine]]
+            seeds = [int(s >> np.uint64(2)) for s in seeds]
+            yield list(batch[mine]), seeds[mine], seeds[0]
             number += 1
 
 

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from counterpoint.common.data.batch import cut, rows
+from counterpoint.common.losses import Shared
 from counterpoint.common.rng import preserved_rng, rng_state, set_rng_state
 from counterpoint.common.trainers.plugins import Gradients
 
@@ -31,14 +32,14 @@ def total_loss(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Ten
 
 
 def scalar(term: Tensor) -> Tensor:
-    """A loss term as one number: of rows, their mean.
+    """A loss term as one number: of rows, their mean, over the batch of all ranks that share it.
 
     >>> scalar(torch.tensor([1.0, 3.0]))
     tensor(2.)
     """
     if term.ndim == 0:
         return term
-    return (term.float() if term.dtype in (torch.float16, torch.bfloat16) else term).mean()
+    return Shared().mean(term.float() if term.dtype in (torch.float16, torch.bfloat16) else term)
 
 
 def cached_gradients(

@@ -122,13 +122,7 @@ class Training(Validation):
         self._weighed.add(self.stage.name)
         for plugin in self.plugins.values():
             term = plugin.weigh(name, term, batch)
-        world = self.trainer.world_size
-        if world == 1:
-            return scalar(term)
-        count = torch.tensor(len(term), device=term.device)
-        dist.all_reduce(count)
-        total = scalar(term) * len(term) if len(term) else term.sum()
-        return total * (world / int(count))
+        return scalar(term)
 
     def _check_weighed(self, terms: Mapping[str, Tensor]) -> None:
         """Say once a stage that a plug-in has nothing to weigh there."""

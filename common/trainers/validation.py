@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from counterpoint.common.data.batch import rows
+from counterpoint.common.losses import Shared
 from counterpoint.common.metrics import retrieval
 from counterpoint.common.metrics.label_free import rankme
 from counterpoint.common.metrics.scores import score_named
@@ -36,7 +37,9 @@ class Validation(LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         embeddings = self.embed(batch)
-        n = rows(batch)
+        # Averaged over ranks, a term is that of the whole batch: it counts with the batch's rows, shared evenly.
+        over = Shared()
+        n = int(over.summed(torch.tensor(rows(batch), device=self.device))) / over.world
         kept = self._validation
         kept["rows"] += n
         for name, term in self.losses(batch, embeddings).items():

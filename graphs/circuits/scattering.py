@@ -12,24 +12,28 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
+from counterpoint.common.losses import Shared
+
 
 def scattering_loss(target: Float[Tensor, "nodes dim"]) -> Float[Tensor, ""]:
     """Push the nodes away from their common centre, on the unit sphere.
 
         u_i = target_i / |target_i|,  c = mean_i u_i,  L = - mean_i |u_i - c|^2
 
-    L lies in [-1, 0] and reaches -1 when the mean is the origin: mean_i |u_i - c|^2 = 1 - |c|^2.
+    Where ranks share the batch, c is the mean of all nodes. L lies in [-1, 0] and reaches -1 when the mean is the
+    origin: mean_i |u_i - c|^2 = 1 - |c|^2.
 
     >>> scattering_loss(torch.tensor([[1.0, 0.0], [-2.0, 0.0]])).item()
     -1.0
     """
-    u = normalize(target, dim=1)
-    return -(u - u.mean(0)).square().sum(1).mean()
+    over, u = Shared(), normalize(target, dim=1)
+    centre = over.union(u.sum(0, keepdim=True)).sum(0) / max(over.count(u), 1)
+    return -over.mean((u - centre).square().sum(1))
 
 
 def alignment_loss(predicted: Float[Tensor, "nodes dim"], target: Float[Tensor, "nodes dim"]) -> Float[Tensor, ""]:
     """Follow the target encoder: L = - mean_i cos(predicted_i, sg(target_i))."""
-    return -cosine_similarity(predicted, target.detach(), dim=1).mean()
+    return -Shared().mean(cosine_similarity(predicted, target.detach(), dim=1))
 
 
 def aggregate(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from counterpoint.common.kernels import Diagonal, Self, contrast_stats
+from counterpoint.common.kernels import Diagonal, Self
 from counterpoint.common.kernels.unit import unit
 from counterpoint.common.losses import NTXent
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
@@ -58,7 +58,7 @@ class GraphCL(ContrastiveSystem):
         if self.config.positive_in_denominator or self.config.objective:
             return contrast_terms(self.contrast, "nt_xent", embeddings, batch)
         one, two = unit(embeddings["view1"], dim=1), unit(embeddings["view2"], dim=1)
-        stats = contrast_stats(one, two, scale=1 / self.config.temperature, positive=Diagonal(), exclude=Self())
+        stats = self.contrast.stats(one, two, scale=1 / self.config.temperature, positive=Diagonal(), exclude=Self())
         return {"graphcl": torch.where(stats.count > 0, stats.lse - stats.positive, torch.zeros_like(stats.lse))}
 
     def features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -73,6 +73,8 @@ class Nodes(Samples):
 class WholeGraph(BatchSampler):
     """One batch an epoch: the graph. One sample stands for it, since every batch of `Nodes` holds all of it."""
 
+    shared_out = False
+
     def batches(self, epoch: int) -> list[list[int]]:
         return [[0]]
 

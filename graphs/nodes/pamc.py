@@ -102,7 +102,7 @@ class PamC(NodeSystem):
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         z = embeddings["node"]
         if self.stage.name == "autoencoder":
-            return {"reconstruction": nn.functional.mse_loss(self.decoder(z), batch["x"])}
+            return {"reconstruction": (self.decoder(z) - batch["x"]).square().mean(1)}
         q = student_assignment(z, self.centres)
         if self.config.full:
             contrast = full_loss(z, self._positives, self.config.tau)

@@ -174,7 +174,7 @@ def test_docstrings_give_equation_arguments_errors_and_source(name):
     text, code = inspect.getdoc(objective), inspect.getsource(objective)
     assert re.search(r"^    \S.* = ", text, re.MULTILINE) or "Equations as" in text
     assert "Source" in text
-    everywhere = {"self", "normalize", "distributed", "backend", "generator"}
+    everywhere = {"self", "engine", "generator"}
     assert [
         a
         for a in inspect.signature(objective.__init__).parameters
@@ -278,7 +278,7 @@ def test_every_setting_is_printed(name):
     """A log that holds `repr(loss)` says with what it was trained."""
     loss = build(name)
     shown, seen = repr(loss), {**SEEN_IN, **SEEN_OTHERWISE.get(name, {})}
-    left_off = {"self", "generator", "decay_epochs"}  # no numbers, or off
+    left_off = {"self", "engine", "generator", "decay_epochs"}  # no numbers, or off
     for argument in set(inspect.signature(type(loss).__init__).parameters) - left_off:
         assert seen.get(argument, f"{argument}=") in shown, f"{argument} is missing in {shown}"
     if "temperature" in inspect.signature(type(loss).__init__).parameters:

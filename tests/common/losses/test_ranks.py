@@ -1,26 +1,21 @@
 """Sharded over ranks, averaged as DDP does, every objective has the single-process value, gradient and state."""
 
-import inspect
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import counterpoint.common.losses as losses
 
 SCRIPT = Path(__file__).parent / "rank_cases.py"
-# Rows meet nothing but the parameters every rank holds: averaging over ranks is exact without further ado.
-SEPARABLE = {
-    "Alignment", "BalancedSoftmax", "BNI", "DecoupledSoftmax", "GAI", "MultiLabelSigmoid", "MultiLabelSoftmax",
-    "PixPro", "SoftTopK",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def errors(tmp_path_factory):
-    """The largest difference of every case, as either rank saw it; one start of two processes serves all."""
+    """The largest difference of every case, as any rank saw it; one start of three processes serves all."""
     store = tmp_path_factory.mktemp("ranks") / "store"
     ranks = [
         subprocess.Popen(
@@ -29,12 +24,15 @@ def errors(tmp_path_factory):
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(2)
+        for rank in range(3)
     ]
     outputs = [process.communicate(timeout=400) for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], outputs
-    found = [json.loads(out.strip().splitlines()[-1]) for out, _ in outputs]
-    return {name: max(rank[name] for rank in found) for name in found[0]}
+    assert [process.returncode for process in ranks] == [0, 0, 0], outputs
+    found: dict[str, float] = {}
+    for out, _ in outputs:
+        for name, error in json.loads(out.strip().splitlines()[-1]).items():
+            found[name] = max(found.get(name, 0.0), error)
+    return found
 
 
 @pytest.mark.slow
@@ -45,20 +43,29 @@ def test_values_gradients_and_states_equal_the_single_process(errors):
 
 @pytest.mark.slow
 @pytest.mark.timeout(420)
-def test_every_objective_was_sharded_both_ways(errors):
-    for mode in ("gather", "ring"):
-        assert {n.split(",")[0].split()[0] for n in errors if f", {mode}, " in n} == {
+def test_every_objective_was_shared_out_evenly_unevenly_and_with_an_empty_rank(errors):
+    for case in ("ring, 4 + 4", "gather, 5 + 3", "auto, 5 + 1 + 2", "ring, 5 + 0 + 3"):
+        assert {n.split(",")[0].split()[0] for n in errors if f", {case} " in n} == {
             entry.name for entry in losses.objectives()
         }
 
 
-def test_only_objectives_whose_rows_do_not_meet_lack_the_argument():
-    lacking = {e.name for e in losses.objectives() if "distributed" not in _arguments(getattr(losses, e.name))}
-    assert lacking == SEPARABLE
+def test_a_setting_of_ones_own_wins_over_that_of_the_surroundings():
+    own, open_to_both = losses.InfoNCE(distributed="none", backend="dense"), losses.MoCo(2, 4)
+    with losses.engine_settings(distributed="ring", backend="tiled"):
+        assert (own.distributed, own.backend) == ("none", "dense")
+        assert (open_to_both.distributed, open_to_both.backend) == ("ring", "tiled")
+        assert open_to_both.queue.distributed == "ring"
+        with losses.engine_settings(distributed="gather"):
+            assert (open_to_both.distributed, open_to_both.backend) == ("gather", "tiled")
+    assert (open_to_both.distributed, open_to_both.backend) == ("none", "auto")
 
 
-def _arguments(objective):
-    return inspect.signature(objective.__init__).parameters
+def test_objectives_of_raw_numbers_do_not_take_normalize():
+    with pytest.raises(TypeError, match="BalancedSoftmax takes no argument normalize"):
+        losses.BalancedSoftmax(torch.ones(2), normalize=True)
+    with pytest.raises(TypeError, match="InfoNCE takes no argument normalise"):
+        losses.InfoNCE(normalise=True)
 
 
 def test_a_distributed_loss_without_a_process_group_says_what_is_missing():

@@ -8,14 +8,21 @@ import torch
 from safetensors.torch import load_file
 from tiny_system import Tiny, TinyConfig
 
+from counterpoint.common.data import ShuffleSampler
+from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import create_system, fit, load_run, override
 
 # 13 validation samples divide by neither the batch (8) nor the ranks (2); dropout differs between ranks by design.
 COMMON = {"dropout": 0.0, "train.max_epochs": 2, "train.monitor_every": 4}
 
 
-def train(out, **changes):
-    return fit(create_system(Tiny, override(TinyConfig(), {"train.out": str(out), **COMMON, **changes})))
+class Shuffled(Tiny):
+    def batch_sampler(self, dataset, batch_size, seed):
+        return ShuffleSampler(len(dataset), batch_size, seed)
+
+
+def train(out, system=Tiny, **changes):
+    return fit(create_system(system, override(TinyConfig(), {"train.out": str(out), **COMMON, **changes})))
 
 
 def figures(run):
@@ -41,7 +48,7 @@ def one(tmp_path_factory):
 
 
 @pytest.mark.parametrize("micro", [None, 3])
-@pytest.mark.parametrize("distributed", ["gather", "ring"])
+@pytest.mark.parametrize("distributed", [None, "gather", "ring"])
 def test_two_ranks_equal_one(tmp_path, one, on_two_ranks, distributed, micro):
     out = tmp_path / "run"
     options = {"train.devices": 2, "train.strategy": "ddp", "distributed": distributed, "train.micro_batch_size": micro}
@@ -53,7 +60,8 @@ def test_two_ranks_equal_one(tmp_path, one, on_two_ranks, distributed, micro):
 
 def test_negatives_of_one_rank_alone_would_differ(tmp_path, one, on_two_ranks):
     out = tmp_path / "run"
-    on_two_ranks(lambda rank: train(out, **{"train.devices": 2, "train.strategy": "ddp"}))
+    options = {"train.devices": 2, "train.strategy": "ddp", "train.negatives": "local"}
+    on_two_ranks(lambda rank: train(out, **options))
     with pytest.raises(AssertionError):
         equal(one, out, 2e-5)
 
@@ -91,3 +99,28 @@ def test_two_ranks_resume(tmp_path, on_two_ranks):
         assert all(torch.equal(left[k], right[k]) for k in left), name
     states = [json.loads((tmp_path / r / "checkpoints/last/state.json").read_text()) for r in ("whole", "half")]
     assert states[0]["progress"] == states[1]["progress"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"train.batch_size": 9}, "train.batch_size 9 cannot be shared evenly by 2 processes; give 8 or 10"),
+        ({"train.batch_size": 1}, "train.batch_size 1 cannot be shared evenly by 2 processes; give 2"),
+    ],
+)
+def test_a_batch_that_the_processes_cannot_share_names_what_the_user_gave(tmp_path, on_two_ranks, changes, sentence):
+    def refused(rank):
+        with pytest.raises(InputError, match=sentence):
+            train(tmp_path / "run", **{"train.devices": 2, "train.strategy": "ddp"}, **changes)
+
+    on_two_ranks(refused)
+
+
+def test_a_batch_that_shrinks_to_the_data_shrinks_to_what_the_processes_can_share(tmp_path, on_two_ranks):
+    options = {"train.devices": 2, "train.strategy": "ddp", "train.batch_size": 16, "samples": 15}
+
+    def shrunk(rank):
+        with pytest.warns(UserWarning, match="only 15 training samples: the batch shrinks from 16 to 14"):
+            train(tmp_path / "run", Shuffled, **options)
+
+    on_two_ranks(shrunk)

@@ -35,7 +35,7 @@ class TinyConfig:
     queue: int = 16
     two_stages: int = 0
     nan_at: int = -1
-    distributed: str = "none"
+    distributed: str | None = None
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
             max_epochs=3, batch_size=8, log_every=1, monitor_every=4, tensorboard=False, accelerator="cpu"
@@ -114,9 +114,8 @@ class Tiny(ContrastiveSystem):
         return {"infonce": loss}
 
     def after_update(self):
-        keys, index = (self.gather_rows(x) for x in self.fresh)
-        self.queue.push(keys, index)
-        self.seen[index] += 1
+        self.queue.push(*self.fresh)
+        self.seen[self.gather_rows(self.fresh[1])] += 1
 
 
 def main(arguments: list[str]) -> None:
