@@ -15,7 +15,7 @@ class MoleculeDataConfig:
     manifest: str = ""
     """Manifest with a `smiles` column (`counterpoint graphs data import molecules`)."""
     workers: int = 0
-    """Processes that turn SMILES into graphs before training."""
+    """Processes that turn SMILES into graphs before training; always at least one, which a molecule may end."""
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def molecules_to_manifest(
     elif split != "none":
         groups = frame["group"].tolist()
         frame["split"] = scaffold_split(groups, fractions, balanced=split == "balanced-scaffold", seed=seed)
-        check_scaffold_leakage(frame["smiles"].tolist(), frame["split"].tolist())
+        check_scaffold_leakage(frame["smiles"].tolist(), frame["split"].tolist(), groups)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "manifest.parquet"
     meta = {"source": str(source), "split": split, "tasks": table.tasks, "seed": seed}

@@ -16,6 +16,7 @@ from rdkit import Chem
 from counterpoint.common.data.archives import packed, packed_inside, read_gzip
 from counterpoint.common.errors import InputError
 from counterpoint.graphs.molecules.rdkit_log import LogTail
+from counterpoint.graphs.molecules.smiles import oversize
 from counterpoint.graphs.molecules.watch import Watch
 
 SMILES_NAMES = ("smiles", "canonical_smiles", "isomeric_smiles", "smile", "mol", "structure")
@@ -235,7 +236,7 @@ def _column(
     found = next((by_lower[name] for name in usual if name in by_lower), None)
     if found is not None or not required:
         return found
-    molecule = next((c for c in header if len(c) > 1 and Chem.MolFromSmiles(c) is not None), None)
+    molecule = next((c for c in header if len(c) > 1 and not oversize(c) and Chem.MolFromSmiles(c) is not None), None)
     if molecule is not None:
         raise InputError(
             f"{path}: its first row holds a molecule ({molecule}), not column names; put a header row such as "

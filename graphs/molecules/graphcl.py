@@ -42,7 +42,7 @@ class GraphCL(ContrastiveSystem):
 
 
     def datasets(self) -> Datasets:
-        return molecule_datasets(self.config.data)
+        return molecule_datasets(self.config.data, self.config.train)
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         molecules = batch["molecule"]

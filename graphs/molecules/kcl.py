@@ -78,7 +78,7 @@ class KCL(ContrastiveSystem):
             elements.copy_(table[: len(elements)])
 
     def datasets(self) -> Datasets:
-        return molecule_datasets(self.config.data)
+        return molecule_datasets(self.config.data, self.config.train)
 
     def batch_sampler(self, dataset: Any, batch_size: int, seed: int) -> BatchSampler:
         if not self.config.similar_batches:
