@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoint.common.cli.options import listing, new_parser, parse, run, wants_help, write
+from counterpoint.common.cli.settings import about_file, named_by, other_system
 from counterpoint.common.cli.simple import check_own
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.errors import InputError
@@ -58,7 +59,10 @@ def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
     steps = any(action.dest == "train.max_steps" for action in parser._actions)
     if steps and _given("train.max_epochs", argv) and not _given("train.max_steps", argv):
         parser.set_defaults({"train.max_steps": None})  # a number of steps that nobody typed would win over the epochs
-    options = parse(parser, argv)
+    try:
+        options = parse(parser, argv)
+    except InputError as error:
+        raise about_file(error, _value_of("--config", argv), entry) from error
     if options.print_config:
         write(parser.dump(without_own(options), skip_unset=False, skip_validation=True).rstrip())
         return 0
@@ -81,7 +85,11 @@ def _from_run(entry: SystemEntry, config_class: type, parser: Any, argv: list[st
     if not (isinstance(record.get("config"), Mapping) and "system" in record):
         return argv
     if record["system"] != entry.system:
-        raise InputError(f"{file}: the settings of a run of {record['system']}, not of {entry.name}")
+        other = named_by(str(record["system"]))
+        raise InputError(
+            f"{file}: {other_system(*other, entry)}" if other
+            else f"{file}: the settings of a run of {record['system']}, not of {entry.name}"
+        )  # fmt: skip
     start = to_dict(override(config_class(), record["config"]))
     parser.set_defaults(dict(flatten(start, known={action.dest for action in parser._actions})))
     place = next(i for i, word in enumerate(argv) if word.partition("=")[0] == "--config")

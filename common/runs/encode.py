@@ -81,7 +81,8 @@ def open_split(run: Path, checkpoint: str, split: str, manifest: Path | None = N
     datasets = system.datasets()
     found = {name: getattr(datasets, name) for name in SPLITS if getattr(datasets, name) is not None}
     if split not in found:
-        raise NoSplit(str(no_such("split", split, found)))
+        place = manifest or getattr(getattr(system.config, "data", None), "manifest", "") or run
+        raise NoSplit(f"{place}: {no_such('split', split, found)}")
     return system, found[split]
 
 

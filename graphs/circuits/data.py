@@ -41,7 +41,10 @@ def load_circuit(
         if unpack := packed(path):
             raise InputError(f"{path}: {unpack}")
         parasitics = read_spef(path) if path.suffix.lower() == ".spef" else read_dspf(path)
-    graph = build_graph(flat, parasitics, power=power or POWER_NETS)
+    try:
+        graph = build_graph(flat, parasitics, power=power or POWER_NETS)
+    except InputError as error:
+        raise InputError(f"{netlist.path}: {error}") from None
     graph.name = str(row.get("id") or graph.name)
     notes = [f"{name}, which it includes, does not exist" for name in netlist.missing_includes]
     if flat.unresolved:
