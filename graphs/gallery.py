@@ -110,7 +110,7 @@ def query(file: Path, modality: str, system: Any) -> Samples:
 
     frame = read_molecules(file).frame
     if len(frame) > 1:
-        raise InputError(f"{file}: holds {len(frame)} molecules; a query is one molecule")
+        raise InputError(f"{file}: holds {len(frame)} molecules; a query is one, give a file of that")
     return _sample(str(frame["id"].iloc[0]), str(frame["smiles"].iloc[0]))
 
 
@@ -153,6 +153,6 @@ def preview_page(manifest: Path, out: Path, n: int) -> Outcome:
             counts = ", ".join(f"{v} {k}s" for k, v in graph.n_nodes.items())
             page.figure(row["id"], circuit_drawing(graph), f"{counts}, {len(graph.coupling_farad)} coupling pairs")
     else:
-        raise InputError(f"{manifest}: has neither a smiles nor a netlist column")
+        raise InputError(f"{manifest}: has neither a smiles nor a netlist column; make it with `data import`")
     written = page.write(out)
     return Outcome({"rows": len(rows), "left_out": lines}, (*lines, f"wrote {written}"), {"preview": written})

@@ -83,7 +83,10 @@ def molecules_to_manifest(
         frame["group"] = frame["id"]  # a random split parts scaffolds on purpose
     elif split != "none":
         groups = frame["group"].tolist()
-        frame["split"] = scaffold_split(groups, fractions, balanced=split == "balanced-scaffold", seed=seed)
+        try:
+            frame["split"] = scaffold_split(groups, fractions, balanced=split == "balanced-scaffold", seed=seed)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
         check_scaffold_leakage(frame["smiles"].tolist(), frame["split"].tolist(), groups)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "manifest.parquet"
@@ -154,7 +157,7 @@ def circuits_to_manifest(
     names = [r["id"] for r in rows]
     unknown = [t for t in train if t not in names]
     if unknown:
-        raise InputError(f"train names {unknown[0]!r}, which is no circuit here; they are: {', '.join(names)}")
+        raise InputError(f"--train names {unknown[0]!r}, which is no circuit here; they are: {', '.join(names)}")
     chosen = set(train) or {max(rows, key=lambda r: r["couplings"])["id"]}
     for row in rows:
         row["split"] = "train" if row["id"] in chosen else "test"
@@ -234,4 +237,4 @@ def check_row(row: dict[str, Any], root: Path | Folder) -> None:
 
         load_circuit(row, root)
     else:
-        raise InputError("has neither a smiles nor a netlist")
+        raise InputError("has neither a smiles nor a netlist; fill one of these columns")

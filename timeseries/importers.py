@@ -98,7 +98,7 @@ class _Facts:
 def _facts(file: Path, patient: str, label: str, fs: float | None) -> _Facts:
     record = read_record(file, fs)
     if not record.channels:
-        raise InputError("holds annotations but no signals")
+        raise InputError("holds annotations but no signals; name the recording itself")
     for field in {label.lower()} - {""} | {patient.lower()} - {"record", "folder"}:
         if field not in record.meta:
             raise InputError(f"its header has no field {field!r}; it has {', '.join(record.meta) or 'none'}")
@@ -179,7 +179,7 @@ def check_row(row: dict, root: Path | Folder) -> list[str]:
     file, rate, number = cells(row)
     record = read_record(root / file, rate, number)
     if not record.channels:
-        raise InputError("holds annotations but no signals")
+        raise InputError("holds annotations but no signals; name the recording itself")
     if not any(usable_channels(channel.data[:, None], min_finite=0.0)[0] for channel in record.channels):
         raise InputError("every channel is flat or missing")
     notes = list(record.notes)

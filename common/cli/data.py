@@ -111,7 +111,7 @@ def split(
     out: Path | None = None,
     train: float = 0.8,
     val: float = 0.1,
-    test: float = 0.1,
+    test: float | None = None,
     seed: int = 0,
     stratify: str | None = None,
 ) -> Outcome:
@@ -119,19 +119,32 @@ def split(
 
     Args:
         manifest: the manifest file (.parquet, .csv or .jsonl).
-        out: the manifest to write; by default NAME-split beside the input.
+        out: the manifest to write; by default NAME-split beside the input. In another folder it names the files from
+            there.
         train: share of the training split.
         val: share of the validation split.
-        test: share of the test split.
+        test: share of the test split; the rest unless given.
         seed: seed of the shuffle; the same seed gives the same split.
         stratify: column whose distribution each split should keep.
     """
     from counterpoint.common.data import Manifest, split_by_group
+    from counterpoint.common.data.moving import moved
 
+    if not all(share >= 0 for share in (train, val, test or 0.0)) or not train + val <= 1 + 1e-9:
+        raise InputError(f"--train {train:g} and --val {val:g} must be shares that add up to 1 or less")
+    if test is not None and not abs(train + val + test - 1) < 1e-6:
+        raise InputError(
+            f"--train {train:g}, --val {val:g} and --test {test:g} add up to {train + val + test:g}; they must add up "
+            "to 1 (leave --test out for the rest)"
+        )
+    rest = round(max(1 - train - val, 0.0), 9) if test is None else test
     table = Manifest.load(manifest)
-    done = split_by_group(table, {"train": train, "val": val, "test": test}, seed=seed, stratify=stratify)
+    try:
+        done = split_by_group(table, {"train": train, "val": val, "test": rest}, seed=seed, stratify=stratify)
+    except InputError as error:
+        raise InputError(f"{manifest}: {error}") from None
     target = out or manifest.with_name(f"{manifest.stem}-split{manifest.suffix}")
-    done.save(target)
+    moved(done, target.parent).save(target)
     groups = done.frame.groupby("split")["group"].nunique()
     rows = done.frame["split"].value_counts()
     figures = {

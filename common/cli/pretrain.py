@@ -71,17 +71,17 @@ def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
         if given - {"--resume", "--json"}:
             raise InputError("--resume continues a run with the configuration stored in it; give no other settings")
         return run(lambda: _continue(options.resume, entry), options.json)
-    config = build_config(parser, options, config_class)
+    try:
+        config = build_config(parser, options, config_class)
+    except InputError as error:
+        raise about_file(error, _value_of("--config", argv), entry) from error
     return run(lambda: _fit(entry, config, options.continue_from), options.json)
 
 
 def _from_run(entry: SystemEntry, config_class: type, parser: Any, argv: list[str]) -> list[str]:
     """Where `--config` names a run's own config.yaml, take the settings under its `config`; gives the other words."""
     file = _value_of("--config", argv)
-    try:
-        record = load_yaml(file) if file is not None and Path(file).is_file() else {}
-    except InputError:
-        return argv  # the parser reads it again and says what is wrong, with the command's help
+    record = load_yaml(file) if file is not None and Path(file).is_file() else {}
     if not (isinstance(record.get("config"), Mapping) and "system" in record):
         return argv
     if record["system"] != entry.system:
@@ -115,11 +115,11 @@ def config_parser(program: str, entry: SystemEntry, config_class: type):
 
 def build_config(parser, options, config_class: type, given: Mapping[str, Any] | None = None) -> Any:
     """Instantiate the frozen config dataclass from parsed options and `given` fields; others keep their defaults."""
-    values = {**vars(parser.instantiate(options)), **(given or {})}
     names = [field.name for field in dataclasses.fields(config_class)]
     try:
+        values = {**vars(parser.instantiate(options)), **(given or {})}
         return config_class(**{name: values[name] for name in names if name in values})
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InputError(str(error)) from error
 
 
@@ -169,10 +169,7 @@ def _given(setting: str, argv: list[str]) -> bool:
     file = _value_of("--config", argv)
     if file is None or not Path(file).is_file():
         return False
-    try:
-        node = load_yaml(file)
-    except InputError:
-        return False  # the parser reads it again and says what is wrong, with the command's help
+    node = load_yaml(file)
     for part in setting.split("."):
         if not isinstance(node, Mapping) or node.get(part) is None:
             return False

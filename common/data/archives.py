@@ -70,11 +70,14 @@ def check_zip(path: str | Path, limit: int = LIMIT, ratio: int = RATIO, whole: b
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if len(members) > _MEMBERS:
-                raise InputError(f"{path}: holds {len(members)} members; more than {_MEMBERS} are not read")
+                raise InputError(f"{path}: holds {len(members)} members; more than {_MEMBERS} are not read, split it")
             total = 0
             for member in members:
                 if member.filename.startswith(("/", "\\")) or ".." in member.filename.replace("\\", "/").split("/"):
-                    raise InputError(f"{path}: its member {member.filename!r} leads out of the archive's own folder")
+                    raise InputError(
+                        f"{path}: its member {member.filename!r} leads out of the archive's own folder; do not "
+                        "trust this file"
+                    )
                 total += member.file_size
                 if total > most:
                     raise InputError(
@@ -108,7 +111,7 @@ def read_gzip(path: str | Path, limit: int = LIMIT, ratio: int = RATIO) -> bytes
     except (OSError, EOFError, zlib.error) as error:
         if isinstance(error, OSError) and error.filename:
             raise
-        raise InputError(f"{path}: is no whole gzip file ({' '.join(str(error).split())})") from None
+        raise InputError(f"{path}: is no whole gzip file ({' '.join(str(error).split())}); copy it again") from None
     if len(content) > most:
         raise InputError(
             f"{path}: expands from {path.stat().st_size:,} to more than {most:,} bytes, which is not read; "

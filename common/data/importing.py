@@ -131,7 +131,7 @@ def require_file(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
     if not reason and suffixes and Path(path).suffix.lower() not in suffixes:
         reason = packed(path) or f"is no {' or '.join(suffixes)} file"
     if reason:
-        raise InputError(f"{path}: {reason}")
+        raise InputError(f"{path}: {reason}{'; name a file in it' if os.path.isdir(path) else ''}")
     return Path(path)
 
 

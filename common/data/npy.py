@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from pathlib import Path
 from tokenize import TokenError
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def unreadable_numpy(path: Path, error: BaseException) -> InputError:
     )
 
 
-def _check_header(path: Path, file: BinaryIO, size: int, what: str = "") -> None:
+def _check_header(path: Path, file: Any, size: int, what: str = "") -> None:
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

@@ -74,8 +74,8 @@ class Index:
 
             close = difflib.get_close_matches(name, self.ids, 1)
             raise InputError(
-                f"no sample {name!r} among the {len(self)} embedded"
-                + (f"; did you mean {close[0]!r}?" if close else "")
+                f"no sample {name!r} among the {len(self)} embedded; "
+                + (f"did you mean {close[0]!r}?" if close else f"give an id of the manifest, such as {self.ids[0]!r}")
             )
         return self._rows[name]
 
@@ -175,7 +175,7 @@ def search(
     names = store.modalities
     target = target or (names[0] if len(names) == 1 else None)
     if target is None:
-        raise InputError(f"several modalities are embedded; name the one to search in: {', '.join(names)}")
+        raise InputError(f"several modalities are embedded; name the one to search in (--to): {', '.join(names)}")
     index = Index(store.vectors(target), store.ids, kind=kind)
     found: list[Found] = []
     if ids:

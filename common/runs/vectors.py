@@ -98,6 +98,7 @@ def read_vectors(
         said = ", ".join(f"{name} {n}" for name, n in sizes.items())
         raise InputError(f"the modalities differ in length ({said}): row i of each must be the same sample")
     n = next(iter(sizes.values()))
+    place = ids or embeddings[0]
     if ids is not None and ids not in table and Path(ids.partition(":")[0]).is_file() and ":" not in ids:
         facts = _table(Path(ids))
         if (rows := len(next(iter(facts.values()), ()))) != n:
@@ -105,10 +106,12 @@ def read_vectors(
         table = {**facts, **table}
         ids = None if "id" in table else next(iter(table))
     names = _column(ids, "id", table, n, None, "ids")
+    if names is not None and (empty := [i for i, v in enumerate(names) if v is None]):
+        raise InputError(f"{place}: row {empty[0] + 1} has no id ({len(empty)} have none); give every row its own")
     names = [str(i) for i in range(n)] if names is None else [str(v) for v in names]
     if twice := [i for i, count in Counter(names).items() if count > 1]:
         raise InputError(
-            f"id {twice[0]!r} stands in {Counter(names)[twice[0]]} rows ({len(twice)} such ids)"
+            f"{place}: id {twice[0]!r} stands in {Counter(names)[twice[0]]} rows ({len(twice)} such ids)"
         )
     unit = _column(groups, "group", table, n, names, "groups")
     if unit is not None and (empty := [i for i, g in enumerate(unit) if g is None or g == "" or g != g]):

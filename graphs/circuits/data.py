@@ -58,7 +58,8 @@ def load_circuits(manifest: Manifest, power: str = "") -> list[CircuitGraph]:
     """All circuits of a manifest, in its order."""
     if "netlist" not in manifest.frame:
         columns = ", ".join(manifest.frame.columns)
-        raise InputError(f"{manifest.path or 'manifest'}: has no column netlist; its columns are {columns}")
+        raise InputError(f"{manifest.path or 'manifest'}: has no column netlist (its columns: {columns}); make it "
+            "with `data import circuits`")
     frame = manifest.frame.astype(object).where(manifest.frame.notna(), None)
     return [load_circuit(row, manifest.folder, power) for row in frame.to_dict("records")]
 
@@ -133,7 +134,7 @@ class NodeSeeds(Samples):
 def circuit_datasets(config: CircuitDataConfig, fanout: Sequence[int]) -> Datasets:
     """Training circuits (split `train`, or all without a split) as node seeds, and the test circuits likewise."""
     if not config.manifest:
-        raise InputError("data.manifest is not set; make one with `counterpoint graphs data import circuits`")
+        raise InputError("--data.manifest is not set; make one with `counterpoint graphs data import circuits`")
     manifest = Manifest.load(config.manifest)
     split = manifest.frame.get("split")
 

@@ -29,7 +29,8 @@ class MoleculeDataset(ManifestDataset):
     def __init__(self, manifest: Manifest, workers: int = 0, on_error: str = "raise", max_bad: float = 0.01):
         if "smiles" not in manifest.frame:
             columns = ", ".join(manifest.frame.columns)
-            raise InputError(f"{manifest.path or 'manifest'}: has no column smiles; its columns are {columns}")
+            raise InputError(f"{manifest.path or 'manifest'}: has no column smiles (its columns: {columns}); "
+                "make it with `data import molecules`")
         smiles = [str(s) if s and s == s else "" for s in manifest.frame["smiles"].tolist()]
         graphs, problems = featurize_apart(smiles, workers)
         if problems:
@@ -74,7 +75,7 @@ def collate_molecules(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def molecule_datasets(config: MoleculeDataConfig, train: TrainConfig) -> Datasets:
     """The manifest's splits as datasets; without a split column everything is training data."""
     if not config.manifest:
-        raise InputError("data.manifest is not set; make one with `counterpoint graphs data import molecules`")
+        raise InputError("--data.manifest is not set; make one with `counterpoint graphs data import molecules`")
     manifest = Manifest.load(config.manifest)
     dataset = partial(MoleculeDataset, workers=config.workers, on_error=train.on_error, max_bad=train.max_bad)
     split = manifest.frame.get("split")

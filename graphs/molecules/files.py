@@ -65,7 +65,7 @@ def read_records(
         raise InputError(f"{path}: {reason}")
     data = read_gzip(path) if zipped else path.read_bytes()
     if not data.strip():
-        raise InputError(f"{path}: the file is empty")
+        raise InputError(f"{path}: the file is empty; copy or export it again")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -96,7 +96,7 @@ def _delimiter(text: str, suffix: str) -> str | None:
 def _read_list(path: Path, text: str, tasks: Sequence[str] | None) -> Records:
     """One SMILES a line, a name after it; `#` lines are comments, a CXSMILES extension `|...|` is passed over."""
     if tasks:
-        raise InputError(f"{path}: a list of SMILES has no columns; task {tasks[0]!r} needs a table with a header row")
+        raise InputError(f"{path}: a list of SMILES has no columns; --tasks {tasks[0]} needs a table with a header row")
     lines = [line.split(None, 1) for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if lines and lines[0][0].lower() in SMILES_NAMES:
         lines = lines[1:]
@@ -147,7 +147,7 @@ def _labels(
     left_out: dict[str, str] = {}
     for name in columns if tasks is None else tasks:
         if name not in columns:
-            raise InputError(f"{path}: no task column {name!r}; its columns are: {', '.join(columns) or 'none'}")
+            raise InputError(f"{path}: --tasks names {name!r}; its columns are: {', '.join(columns) or 'none'}")
         text = pd.Series(columns[name], dtype=object).str.lower()
         missing = text.isin(_MISSING)
         if not missing.all() and text[~missing].isin(["true", "false"]).all():
@@ -220,7 +220,10 @@ def _unique(path: Path, names: list[str], asked_for: str | None) -> list[str]:
     if asked_for is not None:
         twice = next(name for i, name in enumerate(names) if not name or name in names[:i])
         what = f"id {twice!r} stands twice" if twice else "an id is missing"
-        raise InputError(f"{path}: {what} in column {asked_for!r}; ids must be unique")
+        raise InputError(
+            f"{path}: {what} in column {asked_for!r}; choose another --id_column, or leave it out for row "
+            "numbers"
+        )
     return [str(i) for i in range(1, len(names) + 1)]
 
 
@@ -243,6 +246,6 @@ def _column(
             f"'smiles,activity' on top"
         )
     raise InputError(
-        f"{path}: no column is named like a SMILES column ({', '.join(SMILES_NAMES)}); name it with {argument}=; "
+        f"{path}: no column is named like a SMILES column ({', '.join(SMILES_NAMES)}); name it with --{argument}; "
         f"its columns are: {columns}"
     )

@@ -130,7 +130,7 @@ def read_molecules(
         ("on_error", on_error, ("skip", "raise")),
     ):
         if value not in allowed:
-            raise InputError(f"{name}={value!r} is unknown; use one of {', '.join(allowed)}")
+            raise InputError(f"{name} {value!r} is unknown; use one of {', '.join(allowed)}")
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a .csv, .tsv, .smi or .sdf file of molecules")
     watch = watch or Watch()

@@ -69,7 +69,7 @@ def scaffold_split(
     if empty:
         raise InputError(
             f"split {empty[0]!r} got no molecule: {len(members)} scaffold group(s) cannot be cut that way; give more "
-            "molecules, or choose a random split or none"
+            "molecules, or choose --split random or none"
         )
     return split
 

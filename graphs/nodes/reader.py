@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from counterpoint.common.data.archives import packed
+from counterpoint.common.data.importing import unreadable
 from counterpoint.common.data.npy import BROKEN, check_npy, unreadable_numpy
 from counterpoint.common.errors import InputError
 
@@ -86,7 +87,7 @@ def read_graph(path: str | Path) -> NodeGraph:
     if path.suffix not in readers:
         raise InputError(f"{path}: give a .npz file, a .pt file, or folder/ind.NAME of a Planetoid set")
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: {unreadable(path)}")
     return readers[path.suffix](path)
 
 
@@ -122,7 +123,8 @@ def read_npz(path: str | Path) -> NodeGraph:
     except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise InputError(f"{path}: is damaged ({' '.join(str(error).split())}); save it again") from None
     if not len(parts["labels"]) == adjacency.shape[0] == features.shape[0]:
-        raise InputError(f"{path}: {adjacency.shape[0]} nodes, {features.shape[0]} rows, {len(parts['labels'])} labels")
+        raise InputError(f"{path}: {adjacency.shape[0]} nodes, {features.shape[0]} rows of features, "
+            f"{len(parts['labels'])} labels; one of each a node is needed")
     coo = adjacency.tocoo()
     edges = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
     x = torch.from_numpy(features.toarray()).float()
@@ -286,7 +288,7 @@ def read_planetoid(folder: str | Path, name: str) -> NodeGraph:
             )
     index_file = folder / f"ind.{name}.test.index"
     if not index_file.is_file():
-        raise InputError(f"{index_file}: no such file")
+        raise InputError(f"{index_file}: no such file; it belongs to the eight files of a Planetoid set")
     try:
         test = np.array([int(line) for line in index_file.read_text().split()], dtype=np.int64)
     except (ValueError, OverflowError) as error:

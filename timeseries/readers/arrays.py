@@ -61,7 +61,10 @@ def read_numpy(path: Path | str, fs: float | None = None, row: int | None = None
     if rate is None or not (np.isfinite(rate) and rate > 0):
         raise InputError(f"{path}: the sampling rate is unknown; give the import --fs, or fs in the manifest or .npz")
     if fs is not None and abs(rate - fs) > 0.01 * fs:
-        raise InputError(f"{path}: its array fs says {rate:g} Hz but fs={fs:g} was given")
+        raise InputError(
+            f"{path}: its array fs says {rate:g} Hz where {fs:g} Hz were given (--fs, or the manifest's column "
+            "fs)"
+        )
     with np.errstate(over="ignore"):  # beyond float32: infinite, which counts as missing
         block = np.ascontiguousarray(x, np.float32)
     if row is not None:
