@@ -79,7 +79,7 @@ def picture(sample: dict[str, Any], modality: str) -> Media | None:
     if "smiles" not in sample:
         return None
     (medium,), problems = _molecules([str(sample.get("id", ""))], [str(sample["smiles"])])
-    return replace(medium, caption=f"{medium.caption} (not drawn: it {problems[0]})") if problems else medium
+    return replace(medium, caption=f"{medium.caption} (not drawn: {problems[0]})") if problems else medium
 
 
 def _molecules(ids: Sequence[str], smiles: Sequence[str]) -> tuple[list[Media], dict[int, str]]:
