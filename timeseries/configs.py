@@ -117,7 +117,8 @@ class TS2VecConfig:
     def __post_init__(self) -> None:
         require(
             self, alpha="from 0 to 1", temporal_unit="0 or more", max_length="1 or more",
-            mask=("binomial", "continuous", "all_true", "mask_last"), anomaly_context="1 or more", anomaly_delay="0 or more", anomaly_steps="0 or more",
+            mask=("binomial", "continuous", "all_true", "mask_last"), anomaly_context="1 or more",
+            anomaly_delay="0 or more", anomaly_steps="0 or more",
         )  # fmt: skip
 
 
