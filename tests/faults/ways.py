@@ -7,8 +7,9 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import files
@@ -165,14 +166,24 @@ def _load_molecules(file: Path, out: Path) -> str:
     return ""
 
 
-def _train_molecules(file: Path, out: Path) -> str:
+@cache
+def _trained() -> TemporaryDirectory:
+    """A folder with a small run, made once."""
     from counterpoint.common.trainers import create_system, fit, override
     from counterpoint.graphs.configs import GraphCLConfig
     from counterpoint.graphs.molecules.graphcl import GraphCL
 
+    folder = TemporaryDirectory()
+    file = Path(folder.name, "m.csv")
+    files.molecule_table(file)
     changes = {"data.manifest": str(file), "hidden": 8, "node_dim": 8, "train.batch_size": 4, "train.max_steps": 1}
-    changes |= {"train.tensorboard": False, "train.out": str(out / "run")}
+    changes |= {"train.tensorboard": False, "train.out": str(file.with_name("run"))}
     fit(create_system(GraphCL, override(GraphCLConfig(), changes)))
+    return folder
+
+
+def _take_run(file: Path, out: Path) -> str:
+    shutil.copytree(Path(_trained().name, "run"), out / "run")
     return ""
 
 
@@ -192,7 +203,7 @@ def _run_on(verb: str, file: Path, out: Path) -> str:
 
 def of_a_run(verb: str, file: str, make: Callable) -> Reader:
     """A verb of a trained run on another manifest."""
-    return Reader(f"{verb} of a run on a manifest", file, make, partial(_run_on, verb), _train_molecules)
+    return Reader(f"{verb} of a run on a manifest", file, make, partial(_run_on, verb), _take_run)
 
 
 def _vectors(ids: str | None, file: Path, out: Path) -> str:
