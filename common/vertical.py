@@ -96,12 +96,13 @@ class ImportReport:
     def lines(self) -> tuple[str, ...]:
         """The same in words."""
         left_out = [f"left out: {r.source}: {r.reason}" for r in self.rejected]
-        return (f"{self.manifest}: {self.rows} rows", *left_out, *([self.note] if self.note else []))
+        wrote = [f"{self.manifest}: {self.rows} rows"] if self.rows else []
+        return (*wrote, *left_out, *([self.note] if self.note else []))
 
     @property
     def failed(self) -> str:
         """Why the whole import failed, if it did: nothing could be taken."""
-        return f"{self.manifest}: not one input could be taken" if self.rows == 0 else ""
+        return f"not one input could be taken, so {self.manifest} was not written" if self.rows == 0 else ""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from counterpoint.common.errors import InputError
 from counterpoint.common.trainers.configs import OptimConfig, ScheduleConfig, TrainConfig
+from counterpoint.common.trainers.limits import require
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,13 @@ class MoleculeDataConfig:
     manifest: str = ""
     """Manifest with a `smiles` column (`counterpoint graphs data import molecules`)."""
     workers: int = 0
-    """Processes that turn SMILES into graphs before training."""
+    """Processes that turn SMILES into graphs before training; always at least one, which a molecule may end."""
+
+    def __post_init__(self) -> None:
+        require(self, "data.", workers="0 or more")
+
+
+_ATOMS = ("element", "full")
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,15 @@ class KCLConfig:
     )
     train: TrainConfig = field(default_factory=lambda: TrainConfig(batch_size=64, max_steps=78_000))
 
+    def __post_init__(self) -> None:
+        require(
+            self, node_dim="2 or more", hidden="1 or more", gcn_layers="1 or more", kmpnn_steps="0 or more",
+            atom_features=_ATOMS, projector_hidden="1 or more", temperature="above 0", rotate_epochs="0 or more",
+            butina_threshold="from 0 to 1",
+        )  # fmt: skip
+        if self.node_dim % 2 and self.rotate_epochs:
+            raise InputError(f"--node_dim is {self.node_dim}; RotatE's complex vectors need an even number")
+
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "small": {
             "hidden": 32, "node_dim": 64, "kmpnn_steps": 3, "rotate_epochs": 50,
@@ -89,6 +106,13 @@ class GraphCLConfig:
         )
     )
     train: TrainConfig = field(default_factory=lambda: TrainConfig(batch_size=64, max_epochs=20))
+
+    def __post_init__(self) -> None:
+        require(
+            self, views=("drop", "perturb", "mask", "subgraph"), ratio="from 0 to below 1", node_dim="1 or more",
+            hidden="1 or more", layers="1 or more", atom_features=_ATOMS, projector_hidden="1 or more",
+            temperature="above 0",
+        )  # fmt: skip
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "small": {"hidden": 32, "node_dim": 64, "train": {"max_epochs": 5}},
@@ -131,6 +155,14 @@ class CircuitGCLConfig:
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(batch_size=1024, max_epochs=800, monitor="val/loss", patience=20)
     )
+
+    def __post_init__(self) -> None:
+        require(
+            self, dim="1 or more", layers="1 or more", dropout="from 0 to below 1", momentum="from 0 to 1",
+            topology_hops="0 or more", target_lr_scale="0 or more",
+        )  # fmt: skip
+        if not self.fanout or any(n == 0 or n < -1 for n in self.fanout):
+            raise InputError(f"--fanout is {self.fanout}; give neighbours per hop, each 1 or more (or -1 for all)")
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "small": {
@@ -176,6 +208,14 @@ class GCoolConfig:
     optim: OptimConfig = field(default_factory=lambda: _full_batch(0.01, 1)["optim"])
     train: TrainConfig = field(default_factory=lambda: _full_batch(0.01, 1000)["train"])
 
+    def __post_init__(self) -> None:
+        require(
+            self, hidden="1 or more", dim="1 or more", projector="1 or more", communities="1 or more",
+            temperature="above 0", lam="0 or more", edge_drop="from 0 to below 1", feature_mask="from 0 to below 1",
+            activation=("relu", "prelu"),
+            centrality=("degree", "pagerank"), stride="1 or more",
+        )  # fmt: skip
+
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "small": {"hidden": 128, "dim": 64, "projector": 64, "optim": {"lr": 5e-3}, "train": {"max_epochs": 200}},
     }
@@ -198,6 +238,13 @@ class GRACEConfig:
     optim: OptimConfig = field(default_factory=lambda: _full_batch(5e-4, 1)["optim"])
     train: TrainConfig = field(default_factory=lambda: _full_batch(5e-4, 200)["train"])
 
+    def __post_init__(self) -> None:
+        require(
+            self, hidden="1 or more", dim="1 or more", projector="1 or more", temperature="above 0",
+            edge_drop="from 0 to below 1", feature_mask="from 0 to below 1",
+            activation=("relu", "prelu"),
+        )  # fmt: skip
+
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "small": {"hidden": 128, "dim": 64, "projector": 64, "optim": {"lr": 5e-3}, "train": {"max_epochs": 200}},
     }
@@ -217,6 +264,13 @@ class BGRLConfig:
     feature_mask: tuple[float, float] = (0.3, 0.2)
     optim: OptimConfig = field(default_factory=lambda: _full_batch(5e-4, 1)["optim"])
     train: TrainConfig = field(default_factory=lambda: _full_batch(5e-4, 1000)["train"])
+
+    def __post_init__(self) -> None:
+        require(
+            self, hidden="1 or more", dim="1 or more", predictor="1 or more", momentum="from 0 to 1",
+            edge_drop="from 0 to below 1", feature_mask="from 0 to below 1",
+            activation=("relu", "prelu"),
+        )  # fmt: skip
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "small": {"hidden": 128, "dim": 64, "predictor": 128, "optim": {"lr": 2e-3}, "train": {"max_epochs": 200}},
@@ -250,6 +304,12 @@ class PamCConfig:
     """Rows in a batch of the autoencoder."""
     optim: OptimConfig = field(default_factory=lambda: _full_batch(1e-3, 1, 0.0)["optim"])
     train: TrainConfig = field(default_factory=lambda: _full_batch(1e-3, 200)["train"])
+
+    def __post_init__(self) -> None:
+        require(
+            self, widths="1 or more", clusters="0 or more", alpha="0 or more", beta="0 or more", order="1 or more",
+            tau="above 0", pretrain_epochs="0 or more", pretrain_batch="1 or more",
+        )  # fmt: skip
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "small": {"widths": (128, 16), "train": {"max_epochs": 60}},

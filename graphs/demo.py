@@ -24,8 +24,9 @@ from counterpoint.graphs.circuits.downstream import DownstreamConfig, predict_co
 from counterpoint.graphs.circuits.graph import CapacitanceScale
 from counterpoint.graphs.circuits.transfer import Transfer
 from counterpoint.graphs.configs import KCLConfig
-from counterpoint.graphs.gallery import circuit_drawing, depiction
+from counterpoint.graphs.gallery import circuit_drawing
 from counterpoint.graphs.importers import circuits_to_manifest, molecules_to_manifest, simulate_to_manifest
+from counterpoint.graphs.molecules.drawing import depiction
 from counterpoint.graphs.molecules.kcl import KCL
 from counterpoint.graphs.molecules.properties import Task, ecfp_forest, from_scratch, probe_arm, property_table
 from counterpoint.graphs.molecules.vectors import encoder_of, features_of

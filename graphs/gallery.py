@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +17,6 @@ from counterpoint.common.report import Media, Report
 from counterpoint.common.vertical import Outcome
 from counterpoint.graphs.circuits.data import load_circuit
 from counterpoint.graphs.circuits.graph import CircuitGraph
-
-
-def depiction(smiles: str, width: int = 240, height: int = 180) -> str:
-    """The structure drawing of a molecule as SVG markup, on a white ground."""
-    from rdkit.Chem.Draw import rdMolDraw2D
-
-    from counterpoint.graphs.molecules.reader import parse_smiles
-
-    drawer = rdMolDraw2D.MolDraw2DSVG(width, height)
-    drawer.drawOptions().fixedBondLength = 28  # pixels: small molecules are not blown up
-    rdMolDraw2D.PrepareAndDrawMolecule(drawer, parse_smiles(smiles))
-    drawer.FinishDrawing()
-    svg = drawer.GetDrawingText()
-    return svg[svg.index("<svg") :]
 
 
 def circuit_drawing(graph: CircuitGraph, predicted: Any = None, max_nets: int = 60, seed: int = 0) -> str:
@@ -90,7 +78,21 @@ def picture(sample: dict[str, Any], modality: str) -> Media | None:
     """One molecule of a data set as its structure drawing; nodes of graphs have no picture."""
     if "smiles" not in sample:
         return None
-    return Media(str(sample.get("id", "")), image=depiction(str(sample["smiles"])), caption=str(sample["smiles"]))
+    (medium,), problems = _molecules([str(sample.get("id", ""))], [str(sample["smiles"])])
+    return replace(medium, caption=f"{medium.caption} (not drawn: {problems[0]})") if problems else medium
+
+
+def _molecules(ids: Sequence[str], smiles: Sequence[str]) -> tuple[list[Media], dict[int, str]]:
+    """Molecules to look at, drawn in another process, which one may end; those that cannot be drawn, by their place."""
+    from counterpoint.graphs.molecules.drawing import depictions
+    from counterpoint.graphs.molecules.watch import map_watched
+
+    drawn, problems = [], {}
+    for pictures, found in map_watched(depictions, smiles):
+        problems |= {len(drawn) + i: reason for i, reason in found.items()}
+        drawn += pictures
+    media = [Media(n, image=svg or None, caption=s) for n, svg, s in zip(ids, drawn, smiles, strict=True)]
+    return media, problems
 
 
 def caption(sample: dict[str, Any], modality: str) -> str:
@@ -108,7 +110,7 @@ def query(file: Path, modality: str, system: Any) -> Samples:
 
     frame = read_molecules(file).frame
     if len(frame) > 1:
-        raise InputError(f"{file}: holds {len(frame)} molecules; a query is one molecule")
+        raise InputError(f"{file}: holds {len(frame)} molecules; a query is one, give a file of that")
     return _sample(str(frame["id"].iloc[0]), str(frame["smiles"].iloc[0]))
 
 
@@ -120,12 +122,9 @@ def query_text(text: str, modality: str, system: Any) -> Samples:
     """
     from rdkit import Chem
 
-    from counterpoint.graphs.molecules.reader import parse_smiles
+    from counterpoint.graphs.molecules.smiles import parse_smiles
 
-    molecule = parse_smiles(text)
-    if not molecule.GetNumAtoms():
-        raise InputError(f"{text[:40]!r} is a SMILES of no atom; give one molecule")
-    return _sample(text, Chem.MolToSmiles(molecule))
+    return _sample(text, Chem.MolToSmiles(parse_smiles(text)))
 
 
 def _sample(name: str, smiles: str) -> Samples:
@@ -143,15 +142,17 @@ def preview_page(manifest: Path, out: Path, n: int) -> Outcome:
         "What the manifest holds", f"{manifest}: {min(n, len(table))} of {len(table)} rows", synthetic=synthetic
     )
     frame = table.frame.astype(object).where(table.frame.notna(), None)
-    rows = frame.head(n).to_dict("records")
+    rows, lines = frame.head(n).to_dict("records"), []
     if "smiles" in frame:
-        page.gallery("Molecules", [Media(r["id"], image=depiction(r["smiles"]), caption=r["smiles"]) for r in rows])
+        media, problems = _molecules([r["id"] for r in rows], [str(r["smiles"] or "") for r in rows])
+        lines = [f"left out: row {i + 1} (id {rows[i]['id']}): {reason}" for i, reason in problems.items()]
+        page.gallery("Molecules", [medium for i, medium in enumerate(media) if i not in problems])
     elif "netlist" in frame:
         for row in rows:
             graph = load_circuit(row, table.folder)
             counts = ", ".join(f"{v} {k}s" for k, v in graph.n_nodes.items())
             page.figure(row["id"], circuit_drawing(graph), f"{counts}, {len(graph.coupling_farad)} coupling pairs")
     else:
-        raise InputError(f"{manifest}: has neither a smiles nor a netlist column")
+        raise InputError(f"{manifest}: has neither a smiles nor a netlist column; make it with `data import`")
     written = page.write(out)
-    return Outcome({"rows": len(rows)}, (f"wrote {written}",), {"preview": written})
+    return Outcome({"rows": len(rows), "left_out": lines}, (*lines, f"wrote {written}"), {"preview": written})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -30,7 +31,7 @@ def samples_from(x: Any, config: Any, groups: Sequence[str], split: Sequence[str
         raise InputError("X holds numbers; give molecules as SMILES: a list, a Series or one column of them")
     if config.data.manifest:
         raise InputError("data.manifest names molecules and X holds some; leave it out")
-    from counterpoint.graphs.molecules.data import datasets_of
+    from counterpoint.graphs.molecules.data import MoleculeDataset, datasets_of
 
     smiles, bad = _canonical(x)
     if bad and config.train.on_error == "raise":
@@ -40,7 +41,8 @@ def samples_from(x: Any, config: Any, groups: Sequence[str], split: Sequence[str
         refuse_bad(len(bad), len(x), config.train.max_bad, BadSample(row, f"X[{row}]", reason))
     frame = pd.DataFrame({"id": [str(row) for row in range(len(x))], "group": groups, "split": split, "smiles": smiles})
     kept = frame.drop(index=list(bad))
-    return Given(datasets_of(Manifest(kept), config.data.workers) if len(kept) else None, config, bad)
+    dataset = partial(MoleculeDataset, workers=config.data.workers)
+    return Given(datasets_of(Manifest(kept), dataset) if len(kept) else None, config, bad)
 
 
 def _canonical(molecules: list) -> tuple[list[str], dict[int, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from counterpoint.common.data.archives import inner_suffix, packed
 from counterpoint.common.data.importing import (
     find_files,
     name_files,
@@ -81,8 +83,11 @@ def molecules_to_manifest(
         frame["group"] = frame["id"]  # a random split parts scaffolds on purpose
     elif split != "none":
         groups = frame["group"].tolist()
-        frame["split"] = scaffold_split(groups, fractions, balanced=split == "balanced-scaffold", seed=seed)
-        check_scaffold_leakage(frame["smiles"].tolist(), frame["split"].tolist())
+        try:
+            frame["split"] = scaffold_split(groups, fractions, balanced=split == "balanced-scaffold", seed=seed)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
+        check_scaffold_leakage(frame["smiles"].tolist(), frame["split"].tolist(), groups)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "manifest.parquet"
     meta = {"source": str(source), "split": split, "tasks": table.tasks, "seed": seed}
@@ -120,15 +125,19 @@ def circuits_to_manifest(
     if source.is_dir():
         found = find_files(source, folders=(*NETLISTS, *PARASITICS))
         files = _circuit_files(found.files)
-        rejected = [r for r in found.rejected if Path(r.source).suffix.lower() in (*NETLISTS, *PARASITICS)]
+        kinds = (*NETLISTS, *PARASITICS)
+        rejected = [r for r in found.rejected if {Path(r.source).suffix.lower(), inner_suffix(r.source)} & {*kinds}]
     else:
         found = find_files(source, (*NETLISTS, *PARASITICS[1:]))
         files, rejected = found.files, []
+    if not files and rejected:
+        raise InputError(f"{rejected[0].source}: {rejected[0].reason}")
     if not files:
         raise InputError(
             f"{source}: holds no netlist ({', '.join(NETLISTS)}) and no DSPF ({', '.join(PARASITICS[1:])})"
         )
     ids, beside = name_files(files, found.root), {file: _parasitics_of(file) for file in files}
+    rejected = [r for r in rejected if Path(r.source) not in beside.values()]  # is told with its netlist
     rows: list[dict[str, Any]] = []
     read = partial(_circuit_facts, ids=ids, beside=beside, top=top, allow_outside=allow_outside)
     for file, (counts, text) in read_files(read, files, rejected, description="reading netlists"):
@@ -148,7 +157,7 @@ def circuits_to_manifest(
     names = [r["id"] for r in rows]
     unknown = [t for t in train if t not in names]
     if unknown:
-        raise InputError(f"train names {unknown[0]!r}, which is no circuit here; they are: {', '.join(names)}")
+        raise InputError(f"--train names {unknown[0]!r}, which is no circuit here; they are: {', '.join(names)}")
     chosen = set(train) or {max(rows, key=lambda r: r["couplings"])["id"]}
     for row in rows:
         row["split"] = "train" if row["id"] in chosen else "test"
@@ -178,7 +187,9 @@ def _circuit_facts(
 def _parasitics_of(file: Path) -> Path | None:
     """What stands beside a netlist under its name, whether or not it can be read: its reader says what it is."""
     candidates = (file, *map(file.with_suffix, PARASITICS))
-    return next((p for p in candidates if p.suffix.lower() in PARASITICS and os.path.lexists(p)), None)
+    found = next((p for p in candidates if p.suffix.lower() in PARASITICS and os.path.lexists(p)), None)
+    pressed = (p for suffix in PARASITICS for p in file.parent.glob(f"{glob.escape(file.stem)}{suffix}.*") if packed(p))
+    return found or next(pressed, None)
 
 
 def _circuit_files(files: list[Path]) -> list[Path]:
@@ -226,4 +237,4 @@ def check_row(row: dict[str, Any], root: Path | Folder) -> None:
 
         load_circuit(row, root)
     else:
-        raise InputError("has neither a smiles nor a netlist")
+        raise InputError("has neither a smiles nor a netlist; fill one of these columns")

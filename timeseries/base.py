@@ -71,7 +71,10 @@ class SignalSystem(ContrastiveSystem):
             part = self.windows.where(split=split)
             parts[split] = WindowDataset(part, of=self.windows, views=self.draw_views) if len(part) else None
         if parts["train"] is None:
-            raise InputError(f"{self.config.data.manifest}: no window belongs to split train; run data split first")
+            raise InputError(
+                f"{self.config.data.manifest}: no window belongs to split train; run `data split` on it "
+                "first"
+            )
         return Datasets(**parts)
 
     def represent(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch dim"]:

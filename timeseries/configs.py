@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from counterpoint.common.trainers.configs import OptimConfig, ScheduleConfig, TrainConfig
+from counterpoint.common.trainers.limits import require
 from counterpoint.common.trainers.plugin_configs import BadPairsConfig
 
 
@@ -58,6 +59,14 @@ class SignalConfig:
     cache: bool = False
     """Keep conditioned signals as memory-mapped files in $COUNTERPOINT_CACHE, for sets larger than memory."""
 
+    def __post_init__(self) -> None:
+        require(
+            self, "data.", generator=("ecg", "eeg", "har"), patients="1 or more", fs="above 0", length="0 or more",
+            step="0 or more", beat_before="0 or more", beat_after="0 or more", event_width="0 or more",
+            windows_per_trial="0 or more", low="above 0", high="above 0", notch="above 0",
+            normalize=("none", "window", "trial", "record", "patient", "train"),
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class EncoderConfig:
@@ -71,6 +80,11 @@ class EncoderConfig:
     """Blocks before the widening one; block i has dilation 2^i."""
     dropout: float = 0.1
     """Dropout on the representation."""
+
+    def __post_init__(self) -> None:
+        require(
+            self, "encoder.", dim="1 or more", hidden="1 or more", depth="0 or more", dropout="from 0 to below 1",
+        )  # fmt: skip
 
 
 def _flat(lr: float) -> OptimConfig:
@@ -101,6 +115,13 @@ class TS2VecConfig:
     anomaly_steps: int = 20000
     """Steps of a split that are scored at most, an equal share from the beginning of each recording; 0: none."""
 
+    def __post_init__(self) -> None:
+        require(
+            self, alpha="from 0 to 1", temporal_unit="0 or more", max_length="1 or more",
+            mask=("binomial", "continuous", "all_true", "mask_last"), anomaly_context="1 or more",
+            anomaly_delay="0 or more", anomaly_steps="0 or more",
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class CometConfig:
@@ -125,6 +146,12 @@ class CometConfig:
     views, sample and observation another: half the passes, the same expected gradient."""
     sampler: str = "trial"
     """`trial` keeps windows of one trial in one batch; `window` shuffles windows (few same-trial positives)."""
+
+    def __post_init__(self) -> None:
+        require(
+            self, patient="0 or more", trial="0 or more", sample="0 or more", observation="0 or more",
+            temperature="above 0", views=("separate", "shared"), sampler=("trial", "window"),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -155,6 +182,12 @@ class FrameProjectionsConfig:
     mapper_epochs: int = 50
     """Epochs of the second stage, in which two mappers learn the frozen spectral encoders' outputs."""
 
+    def __post_init__(self) -> None:
+        require(
+            self, temperature="above 0", dim="1 or more", width="1 or more", frequencies="2 or more", cycles="above 0",
+            consistency="0 or more", mapper_epochs="0 or more",
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class DBPMSystemConfig:
@@ -182,3 +215,9 @@ class DBPMSystemConfig:
     """Strong view: most pieces of the permutation."""
     jitter: float = 0.8
     """Strong view: deviation of the noise."""
+
+    def __post_init__(self) -> None:
+        require(
+            self, pairs="0 or more", temperature="above 0", projection="1 or more", scaling="0 or more",
+            segments="1 or more", jitter="0 or more",
+        )  # fmt: skip

@@ -123,7 +123,7 @@ def window_events(
     without annotations are left out. Raises `InputError` when the training windows are all of one kind.
     """
     if windows.steps is None:
-        raise InputError("events: the windows carry no classes of time steps; set data.events")
+        raise InputError("events: the windows carry no classes of time steps; set --data.events")
     check_patients(windows)
     kinds = [windows.steps_of(i) for i in range(len(windows))]
     known = np.array([bool((k >= 0).any()) for k in kinds])
@@ -236,7 +236,7 @@ def anomalies(
     `InputError` when no recording of the split is annotated, or none is left for training.
     """
     if windows.steps is None:
-        raise InputError("anomalies: the windows carry no classes of time steps; set data.events")
+        raise InputError("anomalies: the windows carry no classes of time steps; set --data.events")
     check_patients(windows)
     first = windows.frame.drop_duplicates("signal").set_index("signal")
     train = first.index[first["split"] == "train"].tolist()

@@ -55,7 +55,7 @@ def step_classes(
         if not duration and not width:
             raise InputError(
                 f"{record.source or record.id}: annotation {label!r} at {onset:.3f} s has no duration; set "
-                "data.event_width, the seconds around it that count"
+                "--data.event_width, the seconds around it that count"
             )
         first = onset if duration else onset - width / 2
         last = onset + (duration or width / 2)
@@ -71,4 +71,4 @@ def check_events(where: str, events: Sequence[str], records: Iterable[Counter[st
     missing = [name for name in events if not total[name]]
     if missing:
         some = ", ".join(f"{name} ({count})" for name, count in total.most_common(12)) or "none at all"
-        raise InputError(f"{where}: no annotation {missing[0]!r} in any recording (data.events); there are: {some}")
+        raise InputError(f"{where}: no annotation {missing[0]!r} in any recording (--data.events); there are: {some}")

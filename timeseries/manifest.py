@@ -118,7 +118,7 @@ def load_windows(config: SignalConfig, form: SignalForm | None = None) -> Window
         wanted = tuple(units.get(lead, "") for lead in leads)
         x, fs = (_cached if config.cache else conditioned)(record, config, leads, wanted)
         if rate is not None and abs(fs - rate) > 1e-6 * rate:
-            raise InputError(f"{record.source}: {fs:g} Hz where earlier recordings have {rate:g} Hz; set data.fs")
+            raise InputError(f"{record.source}: {fs:g} Hz where earlier recordings have {rate:g} Hz; set --data.fs")
         rate = fs
         signals.append(x)
         if config.beats:
@@ -143,7 +143,7 @@ def load_windows(config: SignalConfig, form: SignalForm | None = None) -> Window
     notes += [*_whole_set(windows, len(rows)), *_lacking(windows, rows), *windows.notes]
     tell(notes)
     if not len(windows):
-        raise InputError(f"{config.manifest}: no window of {length} samples in any recording; lower data.length")
+        raise InputError(f"{config.manifest}: no window of {length} samples in any recording; lower --data.length")
     if not config.beats:
         _check_classes(config.manifest, rows, windows)
     windows = replace(
@@ -195,7 +195,7 @@ def _whole_set(windows: WindowSet, recordings: int) -> list[str]:
     if rest.any():
         notes.append(
             f"data: windows of {length} samples cut recordings of {sizes.min()} to {sizes.max()} samples; {rest.sum()} "
-            f"samples at the end of {np.count_nonzero(rest)} recordings are in no window (data.length 0 takes each "
+            f"samples at the end of {np.count_nonzero(rest)} recordings are in no window (--data.length 0 takes each "
             "whole)"
         )
     short = np.count_nonzero((sizes < length) & (ends > 0))
@@ -217,7 +217,7 @@ def _check_classes(where: str, rows: list[dict], windows: WindowSet) -> None:
         if (label, split) not in kept and (split == "train" or not elsewhere):
             raise InputError(
                 f"{where}: class {label!r} loses all of its {count} {split} recordings, none gives a window of "
-                f"{windows.length} samples; lower data.length (0 takes each recording whole), or remove their rows"
+                f"{windows.length} samples; lower --data.length (0 takes each recording whole), or remove their rows"
             )
 
 

@@ -130,12 +130,15 @@ def bandpass(
     nyquist = fs / 2
     for name, edge in (("low", low), ("high", high)):
         if edge is not None and not 0 < edge < nyquist:
-            raise InputError(f"band-pass {name}={edge:g} Hz lies outside (0, {nyquist:g}) Hz, half the {fs:g} Hz rate")
+            raise InputError(
+                f"band-pass limit {name} {edge:g} Hz lies outside (0, {nyquist:g}) Hz, half the {fs:g} Hz "
+                "rate"
+            )
     if low is None and high is None:
         return np.asarray(x, np.float32)
     if low is not None and high is not None:
         if low >= high:
-            raise InputError(f"band-pass low={low:g} Hz is not below high={high:g} Hz")
+            raise InputError(f"band-pass limit low {low:g} Hz is not below high {high:g} Hz")
         sos = signal.butter(order, (low, high), "bandpass", fs=fs, output="sos")
     elif low is not None:
         sos = signal.butter(order, low, "highpass", fs=fs, output="sos")
@@ -229,7 +232,7 @@ class Normalizer:
             return self
         chosen = [x for x, keep in zip(signals, train) if keep]
         if not chosen:
-            raise InputError("normalization level 'train' found no training record; mark rows with split=train")
+            raise InputError("normalization level 'train' found no training record; run `data split` on the manifest")
         return Normalizer(self.level, *_moments(chosen))
 
     def statistics(

@@ -137,7 +137,8 @@ class Record:
         if not any(picked):
             raise InputError(
                 f"{self.source or self.id}: none of the leads {', '.join(leads) or '(none)'}; the record has "
-                f"{', '.join(self.names) or 'no signals'}; name common leads (data.leads, data.aliases) or drop its row"
+                f"{', '.join(self.names) or 'no signals'}; name common leads (--data.leads, "
+                "--data.aliases) or drop its row"
             )
         return picked
 
@@ -164,7 +165,7 @@ class Record:
             if factor is None:
                 raise InputError(
                     f"{self.source or self.id}: channel {channel.name} is in {channel.unit} where {unit} is expected, "
-                    "as in earlier recordings; convert the file, or leave the lead out (data.leads)"
+                    "as in earlier recordings; convert the file, or leave the lead out (--data.leads)"
                 )
             factors[j] = factor
         present = np.array([channel is not None for channel in picked])

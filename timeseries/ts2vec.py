@@ -49,7 +49,7 @@ def draw_crops(batch: int, time: int, temporal_unit: int = 0) -> dict[str, Tenso
     shortest = 2 ** (temporal_unit + 1)
     if time < shortest:
         raise InputError(f"windows of {time} samples are shorter than TS2Vec's least overlap of {shortest}; "
-                         "lengthen data.length or lower temporal_unit")  # fmt: skip
+                         "lengthen --data.length or lower --temporal_unit")  # fmt: skip
     overlap = integer(shortest, time + 1)
     left = integer(0, time - overlap + 1)
     right = left + overlap

@@ -122,7 +122,10 @@ class WindowSet:
             raise ValueError(f"WindowSet.build: {len(rows)} rows for {len(signals)} signals")
         widths = {x.shape[1] for x in signals}
         if len(widths) != 1:
-            raise InputError(f"recordings have {', '.join(map(str, sorted(widths)))} channels; name common leads")
+            raise InputError(
+                f"recordings have {', '.join(map(str, sorted(widths)))} channels; name common leads "
+                "(--data.leads)"
+            )
         tables, notes, clean = [], [], []
         for i, (x, row) in enumerate(zip(signals, rows)):
             x, infinite = missing_as_nan(x)
@@ -248,7 +251,7 @@ class WindowSet:
         ['r1:0', 'r1:0', 'r1:0', 'r1:0', 'r1:1', 'r1:1']
         """
         if count < 1:
-            raise InputError(f"windows_per_trial is {count}; a trial holds one window or more")
+            raise InputError(f"--data.windows_per_trial is {count}; a trial holds one window or more")
         number = self.frame.groupby("signal").cumcount() // count
         return replace(self, frame=self.frame.assign(trial=self.frame["record"] + ":" + number.astype(str)))
 
@@ -268,7 +271,7 @@ class WindowSet:
             scale = Normalizer(level).fit(self.signals, train)
         elif level == "train" and form.mean is None:
             raise InputError("the system was trained on windows handed to it that no training scale was learnt from; "
-                             "choose another data.normalize, or train it on a manifest")  # fmt: skip
+                             "choose another --data.normalize, or train it on a manifest")  # fmt: skip
         else:
             scale = Normalizer(level, form.mean, form.std)
         mean, std = scale.statistics(self.signals, key)

@@ -118,7 +118,7 @@ def split(
     out: Path | None = None,
     train: float = 0.8,
     val: float = 0.1,
-    test: float = 0.1,
+    test: float | None = None,
     seed: int = 0,
     stratify: str | None = None,
     kind: Literal["group", "time", "leave-last-out", "place"] = "group",
@@ -129,10 +129,11 @@ def split(
 
     Args:
         manifest: the manifest file (.parquet, .csv or .jsonl).
-        out: the manifest to write; by default NAME-split beside the input.
+        out: the manifest to write; by default NAME-split beside the input. In another folder it names the files from
+            there.
         train: share of the training split.
         val: share of the validation split.
-        test: share of the test split.
+        test: share of the test split; the rest unless given.
         seed: seed of the shuffle; the same seed gives the same split.
         stratify: column whose distribution each split should keep (kind group).
         kind: group (whole groups, drawn at random), time (the latest rows test), leave-last-out (the last row of every
@@ -142,18 +143,30 @@ def split(
         block: side of the squares of a split by place, in the units of its columns.
     """
     from counterpoint.common.data import Manifest, split_by, split_by_group
+    from counterpoint.common.data.moving import moved
 
-    table, fractions = Manifest.load(manifest), {"train": train, "val": val, "test": test}
-    if kind == "group":
-        if by or block is not None:
-            raise InputError("--by and --block belong to the other kinds of split; give --kind time or --kind place")
-        done = split_by_group(table, fractions, seed=seed, stratify=stratify)
-    elif stratify is not None:
+    if not all(share >= 0 for share in (train, val, test or 0.0)) or not train + val <= 1 + 1e-9:
+        raise InputError(f"--train {train:g} and --val {val:g} must be shares that add up to 1 or less")
+    if test is not None and not abs(train + val + test - 1) < 1e-6:
+        raise InputError(
+            f"--train {train:g}, --val {val:g} and --test {test:g} add up to {train + val + test:g}; they must add up "
+            "to 1 (leave --test out for the rest)"
+        )
+    if kind == "group" and (by or block is not None):
+        raise InputError("--by and --block belong to the other kinds of split; give --kind time or --kind place")
+    if kind != "group" and stratify is not None:
         raise InputError(f"--stratify goes with --kind group, not with {kind}")
-    else:
-        done = split_by(table, kind, by, fractions, seed, block=block)
+    rest = round(max(1 - train - val, 0.0), 9) if test is None else test
+    table, fractions = Manifest.load(manifest), {"train": train, "val": val, "test": rest}
+    try:
+        if kind == "group":
+            done = split_by_group(table, fractions, seed=seed, stratify=stratify)
+        else:
+            done = split_by(table, kind, by, fractions, seed, block=block)
+    except InputError as error:
+        raise InputError(f"{manifest}: {error}") from None
     target = out or manifest.with_name(f"{manifest.stem}-split{manifest.suffix}")
-    done.save(target)
+    moved(done, target.parent).save(target)
     groups = done.frame.groupby("split")["group"].nunique()
     rows = done.frame["split"].value_counts()
     figures = {

@@ -13,6 +13,7 @@ from argparse import ArgumentError
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
+from pathlib import Path
 from typing import Any, TextIO, get_type_hints
 
 from counterpoint.common.cli.words import Several, arrange
@@ -114,8 +115,22 @@ def parse(parser, argv: Sequence[str], help_command: str = ""):
     words, typed = arrange(parser, argv)
     try:
         return parser.parse_args(words)
+    except UnicodeDecodeError as error:
+        raise InputError(_no_settings(parser, words)) from error
     except ArgumentError as error:
+        if "Unable to load config" in str(error):
+            raise InputError(_no_settings(parser, words)) from error
         raise InputError(_sentence(str(error), parser, help_command or f"{parser.prog} --help", typed)) from error
+
+
+def _no_settings(parser, words: Sequence[str]) -> str:
+    """About a file that is no text where an option that stands for several takes their YAML."""
+    for word, value in zip(words, [*words[1:], ""]):
+        option, _, joined = word.partition("=")
+        inner = [name for name in option_names(parser) if name.startswith(f"{option}.")]
+        if inner and Path(joined or value).is_file():
+            return f"{option} takes a YAML file of settings, which {joined or value} is not; set {', '.join(inner[:6])}"
+    return f"a file of settings is not UTF-8 text; see {parser.prog} --help"
 
 
 def _sentence(message: str, parser, help_command: str, typed: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from counterpoint.common.cli.options import listing, new_parser, parse, run, wants_help, write
 from counterpoint.common.cli.plugins import add_options, take_names, with_options
+from counterpoint.common.cli.settings import about_file, named_by, other_system
 from counterpoint.common.cli.simple import check_own
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.errors import InputError
@@ -53,7 +54,10 @@ def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
     parser = config_parser(program, entry, config_class)
     plugins = add_options(parser)
     argv, named = take_names(preset_defaults(entry, config_class, parser, argv))
-    options = parse(parser, argv)
+    try:
+        options = parse(parser, argv)
+    except InputError as error:
+        raise about_file(error, _value_of("--config", argv), entry) from error
     if plugins:
         options["train.plugins"] = with_options(options["train.plugins"], named, options, argv, plugins)
     if options.print_config:
@@ -64,7 +68,10 @@ def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
         if given - {"--resume", "--json"} or named is not None:
             raise InputError("--resume continues a run with the configuration stored in it; give no other settings")
         return run(lambda: _continue(options.resume, entry), options.json)
-    config = build_config(parser, options, config_class)
+    try:
+        config = build_config(parser, options, config_class)
+    except InputError as error:
+        raise about_file(error, _value_of("--config", argv), entry) from error
     return run(lambda: _fit(entry, config, options.continue_from), options.json)
 
 
@@ -92,7 +99,9 @@ def _from_file(entry: SystemEntry, config_class: type, parser: Any, argv: list[s
     settings, train = record, record.get("train")
     if isinstance(record.get("config"), Mapping) and "system" in record:
         if record["system"] != entry.system:
-            raise InputError(f"{file}: the settings of a run of {record['system']}, not of {entry.name}")
+            other = named_by(str(record["system"]))
+            said = f"the settings of a run of {record['system']}, not of {entry.name}"
+            raise InputError(f"{file}: {other_system(*other, entry) if other else said}")
         settings = record["config"]
     elif not isinstance(train, Mapping) or ("harmonize" not in train and isinstance(train.get("plugins", {}), Mapping)):
         return argv
@@ -121,11 +130,11 @@ def config_parser(program: str, entry: SystemEntry, config_class: type):
 
 def build_config(parser, options, config_class: type, given: Mapping[str, Any] | None = None) -> Any:
     """Instantiate the frozen config dataclass from parsed options and `given` fields; others keep their defaults."""
-    values = {**vars(parser.instantiate(options)), **(given or {})}
     names = [field.name for field in dataclasses.fields(config_class)]
     try:
+        values = {**vars(parser.instantiate(options)), **(given or {})}
         return config_class(**{name: values[name] for name in names if name in values})
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InputError(str(error)) from error
 
 
@@ -163,10 +172,7 @@ def _given(setting: str, argv: list[str]) -> bool:
     file = _value_of("--config", argv)
     if file is None or not Path(file).is_file():
         return False
-    try:
-        node = load_yaml(file)
-    except InputError:
-        return False  # the parser reads it again and says what is wrong, with the command's help
+    node = load_yaml(file)
     for part in setting.split("."):
         if not isinstance(node, Mapping) or node.get(part) is None:
             return False

@@ -20,7 +20,7 @@ def table_of(frame: pd.DataFrame) -> pa.Table:
 def _array(column: pd.Series) -> pa.Array | pa.ChunkedArray:
     try:
         return pa.array(column, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         return pa.array([None if _missing(v) else json.dumps(v, default=str) for v in column], pa.large_string())
 
 
@@ -57,7 +57,7 @@ def _numeric(kind: pa.DataType) -> bool:
 
 def _hash_numbers(seen: Any, column: pa.ChunkedArray) -> None:
     if pa.types.is_integer(column.type) and len(column) > column.null_count:
-        largest = pc.max(pc.abs_checked(pc.cast(column, pa.int64(), safe=False))).as_py()
+        largest = pc.max(pc.abs(pc.cast(column, pa.float64(), safe=False))).as_py()
         if largest >= 2**53:  # beyond what a double holds exactly
             _hash_text(seen, pc.cast(column, pa.large_string()))
             return

@@ -97,7 +97,7 @@ class ManifestDataset(Samples):
             if self.on_error == "skip":
                 return BadSample(index, name, reason)
             where = f"{self.manifest.path or 'manifest'}, row {index + 1} (id {name})"
-            raise InputError(f"{where}: {reason}; repair the row, or train with on_error=skip") from error
+            raise InputError(f"{where}: {reason}; repair the row, or train with --train.on_error skip") from error
         return {**sample, "index": index, "id": name, "group": group}
 
 

@@ -152,7 +152,10 @@ def _table(
     for name, z in found.vectors.items():
         if not torch.isfinite(z).all():
             row = int((~torch.isfinite(z).all(1)).nonzero()[0])
-            raise InputError(f"sample {found.ids[row]!r}: its {name} embedding holds NaN or infinity")
+            raise InputError(
+                f"sample {found.ids[row]!r}: its {name} embedding holds NaN or infinity; look at the sample, or at the "
+                "run's loss, and try another --checkpoint"
+            )
         flat = pa.array(z.numpy().reshape(-1), pa.float32())
         table = table.append_column(f"vector.{name}", pa.FixedSizeListArray.from_arrays(flat, z.shape[1]))
     facts = {"model_hash": info.model_hash, "data_hash": info.data_hash, "left_out": json.dumps(found.left_out)}
@@ -261,8 +264,8 @@ def row_named(name: str, rows: Mapping[str, int]) -> int:
     """Place of an id among embedded samples; a near miss is suggested."""
     if name not in rows:
         close = difflib.get_close_matches(name, rows, 1)
-        meant = f"; did you mean {close[0]!r}?" if close else "; ids are in the column id of the embeddings"
-        raise InputError(f"no sample {name!r} among the {len(rows)} embedded{meant}")
+        meant = f"did you mean {close[0]!r}?" if close else f"give an id of the manifest, such as {next(iter(rows))!r}"
+        raise InputError(f"no sample {name!r} among the {len(rows)} embedded; {meant}")
     return rows[name]
 
 
@@ -276,10 +279,13 @@ def _agree(out: Path, info: EmbeddingInfo) -> None:
             for name, said in (("model_hash", "another model"), ("data_hash", "other data"), ("samples", "other data")):
                 if getattr(found, name) != getattr(info, name):
                     raise InputError(
-                        f"{out}: holds embeddings of {said} ({name} differs); give another folder or delete it"
+                        f"{out}: holds embeddings of {said} ({name} differs); give another --out, or delete it"
                     )
             if found != info:
-                raise InputError(f"{out}: was begun with shard size {found.shard_size} and columns {found.columns}")
+                columns = f"--columns {','.join(found.columns)}" if found.columns else "no --columns"
+                raise InputError(
+                    f"{out}: was begun with --shard {found.shard_size} and {columns}; give the same, or another --out"
+                )
             return
         temporary = out / f".{INFO}.{os.getpid()}"
         temporary.write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
@@ -289,7 +295,7 @@ def _agree(out: Path, info: EmbeddingInfo) -> None:
 def _read_info(folder: Path) -> EmbeddingInfo:
     file = folder / INFO
     if not file.is_file():
-        raise InputError(f"{folder}: no {INFO} there; this is not a folder of embeddings")
+        raise InputError(f"{folder}: no {INFO} there; this is not a folder of embeddings, give one that `embed` wrote")
     content = json.loads(file.read_text(encoding="utf-8"))
     return EmbeddingInfo(**{**content, **{name: tuple(content.get(name, ())) for name in ("columns", "pools")}})
 

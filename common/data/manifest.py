@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from counterpoint.common.data.archives import packed
 from counterpoint.common.data.arrow import table_hash, table_of
 from counterpoint.common.data.places import OUTSIDE, Folder, record, recorded
 from counterpoint.common.errors import InputError
@@ -77,12 +78,15 @@ class Manifest:
             elif path.suffix == ".jsonl":
                 # JSON has types of its own: the text "01" is not the number 1.
                 frame = pd.DataFrame(_json_lines(path))
+            elif unpack := packed(path):
+                raise InputError(f"{path}: {unpack}")
             else:
                 raise InputError(f"{path}: a manifest is a .parquet, .csv or .jsonl file, not {path.suffix or 'this'}")
         except (InputError, ImportError):
             raise
         except Exception as error:  # pyarrow's and pandas' parse errors, and whatever a damaged file makes them meet
-            raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:200]})") from error
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{path}: cannot be read ({reason}); save or copy it again") from error
         side = _sidecar(path)
         meta = _facts(side) if side.is_file() else {}
         meta.pop(OUTSIDE, None)
@@ -133,7 +137,7 @@ class Manifest:
         for column, value in wanted.items():
             if column not in frame:
                 raise InputError(
-                    f"{self.path or 'manifest'}: no column {column!r}; columns: {', '.join(frame.columns)}"
+                    f"{self.path or 'manifest'}: no column {column!r}; its columns are: {', '.join(frame.columns)}"
                 )
             kept = frame[frame[column] == value]
             if kept.empty:
@@ -170,7 +174,7 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line) if line.strip() else None
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}, line {number}: not JSON ({error})") from error
+            raise InputError(f"{path}, line {number}: not JSON ({error}); write one object a line") from error
         if row is not None and not isinstance(row, dict):
             raise InputError(f"{path}, line {number}: a row is a JSON object, not {type(row).__name__}")
         rows += [] if row is None else [row]
@@ -203,7 +207,9 @@ def _facts(side: Path) -> dict[str, Any]:
             "how they were split)"
         ) from error
     if not isinstance(meta, dict):
-        raise InputError(f"{side}: facts about a manifest are one JSON object, not {type(meta).__name__}")
+        raise InputError(
+            f"{side}: facts about a manifest are one JSON object, not {type(meta).__name__}; repair or remove it"
+        )
     return meta
 
 
@@ -240,7 +246,8 @@ def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
         raise InputError(f"{name}: column {twice[0]!r} stands there twice; rename one of them")
     if "id" not in frame:
         raise InputError(
-            f"{name}: a manifest needs a column 'id'; found: {', '.join(map(str, frame.columns)) or 'none'}"
+            f"{name}: has no column 'id' (its columns: {', '.join(map(str, frame.columns)) or 'none'}); give every row "
+            "a name of its own there, or make the manifest from the field's files with `data import`"
         )
     frame = frame.copy(deep=False)
     empty = frame["id"].isna() | (frame["id"].astype(str) == "")
@@ -251,7 +258,8 @@ def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     if pc.count_distinct(pa.array(frame["id"], from_pandas=True)).as_py() < len(frame):
         twice = frame["id"].duplicated()
         raise InputError(
-            f"{name}, row {_row(frame, twice)}: id {frame['id'][twice].iloc[0]!r} stands there a second time"
+            f"{name}, row {_row(frame, twice)}: id {frame['id'][twice].iloc[0]!r} stands there a second time; every "
+            "row needs its own"
         )
     if "group" not in frame:
         frame["group"] = frame["id"]

@@ -338,8 +338,8 @@ def refuse_bad(bad: int, seen: int, max_bad: float, first: BadSample) -> None:
     """Stop when more than a share `max_bad` of the samples seen could not be read."""
     if bad > max_bad * seen:
         raise InputError(
-            f"{bad} of {seen} samples could not be read, more than max_bad = {max_bad:g}; the first: {first.id}: "
-            f"{first.reason}"
+            f"{bad} of {seen} samples could not be read, more than a share of {max_bad:g} (--train.max_bad); the "
+            f"first: {first.id}: {first.reason}"
         )
 
 

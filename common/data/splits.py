@@ -46,13 +46,16 @@ def split_by_group(
     frame = manifest.frame
     groups, codes = np.unique(frame["group"].to_numpy(dtype=str), return_inverse=True)
     if len(groups) < len(fractions):
-        raise InputError(f"{len(groups)} group(s) cannot fill {len(fractions)} splits without standing in two of them")
+        raise InputError(
+            f"{len(groups)} group(s) cannot fill {len(fractions)} splits without standing in two of them; give more "
+            "groups (column group), or the share 0 to a split you do without"
+        )
     order = np.random.default_rng(seed).permutation(len(groups))
     if stratify is None:
         choice = _fill(np.bincount(codes, minlength=len(groups)), order, list(fractions.values()))
     else:
         if stratify not in frame:
-            raise InputError(f"no column {stratify!r} to stratify by; columns: {', '.join(frame.columns)}")
+            raise InputError(f"no column {stratify!r} to stratify by; its columns are: {', '.join(frame.columns)}")
         labels = pd.factorize(frame[stratify], sort=True, use_na_sentinel=False)[0]
         table = np.zeros((len(groups), labels.max() + 1))
         np.add.at(table, (codes, labels), 1)
@@ -68,7 +71,8 @@ def checked_fractions(fractions: Mapping[str, float] | None = None) -> dict[str,
     fractions = dict(fractions or {"train": 0.8, "val": 0.1, "test": 0.1})
     unknown = sorted(set(fractions) - set(SPLITS))
     if unknown or any(f < 0 for f in fractions.values()) or abs(sum(fractions.values()) - 1) > 1e-6:
-        raise InputError(f"split fractions {fractions}: give train, val and test, not negative, with sum 1")
+        said = ", ".join(f"{name} {share:g}" for name, share in fractions.items())
+        raise InputError(f"shares of {said}: give train, val and test, none negative, that add up to 1")
     return {k: v for k, v in fractions.items() if v > 0}
 
 

@@ -26,7 +26,8 @@ def curate(
 
     Args:
         run: the run whose encoder judges.
-        out: the manifest to write; what was dropped goes to NAME.dropped.csv beside it.
+        out: the manifest to write, which names the files from its own folder; what was dropped goes to
+            NAME.dropped.csv beside it.
         keep: share of the pairs to keep, the best matching ones (two modalities).
         min_score: or the least cosine between a pair's two modalities.
         duplicates: cosine from which two samples count as duplicates, e.g. 0.95; the better matching one stays.
@@ -42,6 +43,7 @@ def curate(
     import pandas as pd
 
     from counterpoint.common.data import curate
+    from counterpoint.common.data.moving import moved
     from counterpoint.common.runs.encode import modality_pairs
     from counterpoint.common.runs.opened import OpenRun
     from counterpoint.common.suggest import no_such
@@ -91,7 +93,7 @@ def curate(
         raise InputError(str(error)) from error
     if not len(table):
         raise InputError("nothing would be left; ask for less")
-    table.save(out)
+    moved(table, out.parent).save(out)
     gone = pd.concat(dropped, ignore_index=True)
     listing = out.with_name(f"{out.stem}.dropped.csv")
     gone.to_csv(listing, index=False)

@@ -109,7 +109,8 @@ def open_data(
     system.stage = list(system.stages())[-1]
     found = present(system.datasets())
     if split not in found:
-        raise NoSplit(str(no_such("split", split, found)))
+        place = manifest or getattr(getattr(system.config, "data", None), "manifest", "") or run
+        raise NoSplit(f"{place}: {no_such('split', split, found)}")
     return system, found
 
 

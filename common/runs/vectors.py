@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from counterpoint.common.data.archives import packed
 from counterpoint.common.data.embeddings import INFO, EmbeddingStore
+from counterpoint.common.data.npy import BROKEN, check_npy, unreadable_numpy
 from counterpoint.common.errors import InputError, LeakageError
 from counterpoint.common.metrics.inputs import as_list, from_columns, vector_columns
 from counterpoint.common.suggest import nearest, no_such
@@ -97,14 +99,20 @@ def read_vectors(
         said = ", ".join(f"{name} {n}" for name, n in sizes.items())
         raise InputError(f"the modalities differ in length ({said}): row i of each must be the same sample")
     n = next(iter(sizes.values()))
+    place = ids or embeddings[0]
     if ids is not None and ids not in table and Path(ids.partition(":")[0]).is_file() and ":" not in ids:
-        table = {**_table(Path(ids)), **table}
+        facts = _table(Path(ids))
+        if (rows := len(next(iter(facts.values()), ()))) != n:
+            raise InputError(f"{ids}: {rows} rows for {n} vectors; there must be one for each")
+        table = {**facts, **table}
         ids = None if "id" in table else next(iter(table))
     names = _column(ids, "id", table, n, None, "ids")
+    if names is not None and (empty := [i for i, v in enumerate(names) if v is None]):
+        raise InputError(f"{place}: row {empty[0] + 1} has no id ({len(empty)} have none); give every row its own")
     names = [str(i) for i in range(n)] if names is None else [str(v) for v in names]
     if twice := [i for i, count in Counter(names).items() if count > 1]:
         raise InputError(
-            f"id {twice[0]!r} stands in {Counter(names)[twice[0]]} rows ({len(twice)} such ids)"
+            f"{place}: id {twice[0]!r} stands in {Counter(names)[twice[0]]} rows ({len(twice)} such ids)"
         )
     unit = _column(groups, "group", table, n, names, "groups")
     if unit is not None and (empty := [i for i, g in enumerate(unit) if g is None or g == "" or g != g]):
@@ -176,13 +184,12 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, list]]:
             )
         taken = {c for columns in where.values() for c in columns}
         return found, {c: as_list(content.column(c)) for c in content.column_names if c not in taken}
+    if unpack := packed(path):
+        raise InputError(f"{path}: {unpack}")
     if path.suffix not in (".npy", ".npz"):
         raise InputError(f"{path}: vectors are read from .parquet, .npy and .npz files, or a folder of .parquet")
     if path.suffix == ".npy":
         return {path.stem: _load(path)}, {}
-    from counterpoint.common.data.archives import check_zip
-
-    check_zip(path)
     arrays = _load(path)
     found = {name: a for name, a in arrays.items() if a.ndim == 2}
     if not found:
@@ -199,11 +206,13 @@ def _generated(path: Path) -> str:
 
 def _load(path: Path) -> Any:
     try:
+        check_npy(path)
         with np.load(path, allow_pickle=False) if path.suffix == ".npz" else open(path, "rb") as file:
             return dict(file.items()) if path.suffix == ".npz" else np.load(file, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        why = "it holds pickled objects, which are never read; save numbers" if "pickle" in str(error) else str(error)
-        raise InputError(f"{path}: cannot be read ({' '.join(why.split())[:150]})") from None
+    except InputError:
+        raise
+    except BROKEN as error:
+        raise unreadable_numpy(path, error) from None
 
 
 def _checked(path: Path, name: str, z: np.ndarray, ids: list | None) -> np.ndarray:
@@ -280,7 +289,9 @@ def _column(given: str | None, usual: str, table: dict, n: int, ids: list[str] |
                 raise InputError(f"{file}: none of its ids is an id of the vectors; give these with --ids")
             values = [known.get(i) for i in ids]
     if len(values) != n:
-        raise InputError(f"{what}: {len(values)} values for {n} vectors; there must be one for each row")
+        raise InputError(
+            f"--{what} {given or usual}: {len(values)} values for {n} vectors; there must be one for each row"
+        )
     return [None if v is None or v != v or v == "" else v for v in values]
 
 

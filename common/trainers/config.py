@@ -110,8 +110,8 @@ def load_yaml(path: str | Path, cls: type[T] | None = None) -> Any:
         data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date that is none
+        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())[:200]})") from error
     if not isinstance(data, dict):
         raise InputError(f"{path}: holds {type(data).__name__}; a configuration is a mapping of names to values")
     return data if cls is None else from_dict(cls, data)

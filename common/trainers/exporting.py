@@ -136,7 +136,10 @@ def _export(
     names, outputs = tuple(watched.read), tuple(f"{name}_embedding" for name in expected)
     odd = [n for n in names if not isinstance(batch[n], Tensor)]
     if odd:
-        raise InputError(f"the encoder reads {odd[0]!r}, which is not a tensor: an exported model takes tensors only")
+        raise InputError(
+            f"{path}: {type(system).__name__} reads {odd[0]} as a {type(batch[odd[0]]).__name__}, and {format} "
+            "models take tensors alone; export the weights as .safetensors, or write vectors with `embed`"
+        )
     if rows(batch) < 2:
         raise InputError("export needs an example batch of at least two samples")
     path.parent.mkdir(parents=True, exist_ok=True)

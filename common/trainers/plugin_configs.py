@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from counterpoint.common.trainers.limits import require
+
 
 @dataclass(frozen=True)
 class HarmonizeConfig:
@@ -40,6 +42,9 @@ class BadPairsConfig:
     remember_weighted: bool = False
     """Remember the weighted losses, as the official code does: a pair once weighted down then looks harmless in the
     next epoch and comes back. Off: remember the losses themselves."""
+
+    def __post_init__(self) -> None:
+        require(self, warmup="0 or more", noisy="0 or more", faulty="0 or more")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from counterpoint.common.data.archives import packed
 from counterpoint.common.data.dataset import synthetic_part
 from counterpoint.common.data.importing import require_file
 from counterpoint.common.data.manifest import Manifest
@@ -37,8 +38,13 @@ def load_circuit(
     parasitics = None
     if extra:
         path = require_file(root / extra)
+        if unpack := packed(path):
+            raise InputError(f"{path}: {unpack}")
         parasitics = read_spef(path) if path.suffix.lower() == ".spef" else read_dspf(path)
-    graph = build_graph(flat, parasitics, power=power or POWER_NETS)
+    try:
+        graph = build_graph(flat, parasitics, power=power or POWER_NETS)
+    except InputError as error:
+        raise InputError(f"{netlist.path}: {error}") from None
     graph.name = str(row.get("id") or graph.name)
     notes = [f"{name}, which it includes, does not exist" for name in netlist.missing_includes]
     if flat.unresolved:
@@ -52,7 +58,8 @@ def load_circuits(manifest: Manifest, power: str = "") -> list[CircuitGraph]:
     """All circuits of a manifest, in its order."""
     if "netlist" not in manifest.frame:
         columns = ", ".join(manifest.frame.columns)
-        raise InputError(f"{manifest.path or 'manifest'}: has no column netlist; its columns are {columns}")
+        raise InputError(f"{manifest.path or 'manifest'}: has no column netlist (its columns: {columns}); make it "
+            "with `data import circuits`")
     frame = manifest.frame.astype(object).where(manifest.frame.notna(), None)
     return [load_circuit(row, manifest.folder, power) for row in frame.to_dict("records")]
 
@@ -127,7 +134,7 @@ class NodeSeeds(Samples):
 def circuit_datasets(config: CircuitDataConfig, fanout: Sequence[int]) -> Datasets:
     """Training circuits (split `train`, or all without a split) as node seeds, and the test circuits likewise."""
     if not config.manifest:
-        raise InputError("data.manifest is not set; make one with `counterpoint graphs data import circuits`")
+        raise InputError("--data.manifest is not set; make one with `counterpoint graphs data import circuits`")
     manifest = Manifest.load(config.manifest)
     split = manifest.frame.get("split")
 

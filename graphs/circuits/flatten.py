@@ -81,7 +81,7 @@ def flatten(netlist: Netlist, top: str | None = None, *, merge_subnodes: bool = 
     if count > MOST_DEVICES:
         raise InputError(
             f"{netlist.path}: {cell.name or 'its top level'} expands to {count:,} devices; more than {MOST_DEVICES:,} "
-            "are not flattened, name a smaller cell with top="
+            "are not flattened, name a smaller cell with --top"
         )
     scope = _scope(netlist.path, 0, netlist.params, {})
     flat = FlatCircuit(cell.name or "top", cell.ports, globals=netlist.globals, scale=_scale(netlist, scope))
@@ -125,9 +125,9 @@ def _top_cell(netlist: Netlist, top: str | None) -> Cell:
         return netlist.cells[""]
     tops = netlist.tops()
     if not tops:
-        raise InputError(f"{netlist.path}: every cell is part of another one, in a circle; name the top with top=")
+        raise InputError(f"{netlist.path}: every cell is part of another one, in a circle; name the top with --top")
     if len(tops) != 1:
-        raise InputError(f"{netlist.path}: {len(tops)} cells could be the top ({', '.join(tops)}); name one with top=")
+        raise InputError(f"{netlist.path}: {len(tops)} cells could be the top ({', '.join(tops)}); name one with --top")
     return netlist.cells[tops[0].lower()]
 
 

@@ -114,7 +114,9 @@ def build_graph(flat: FlatCircuit, parasitics: Parasitics | None = None, *, powe
     nets = [net for net in flat.nets if not is_power(net)]
     report["power nets removed"] = len(flat.nets) - len(nets)
     if not nets or not flat.devices:
-        raise InputError(f"circuit {flat.name}: no device or no signal net is left; check the netlist and power=")
+        lacks = "signal net" if flat.devices else "device"
+        only = " (capacitors and resistors alone are parasitics)" if not flat.devices and flat.nets else ""
+        raise InputError(f"circuit {flat.name} has no {lacks}{only}; give a netlist of devices joined by nets")
     number = {net: i for i, net in enumerate(nets)}
     statistics = np.zeros((len(nets), len(NET_FEATURES)), dtype=np.float32)
     statistics[[number[port] for port in flat.ports if port in number], 0] = 1

@@ -11,7 +11,7 @@ from rdkit.Chem.Draw import rdMolDraw2D
 from torch import Tensor
 
 from counterpoint.graphs.molecules.featurize import MoleculeBatch, collate, molecule_graph
-from counterpoint.graphs.molecules.reader import parse_smiles
+from counterpoint.graphs.molecules.smiles import parse_smiles
 
 
 @torch.no_grad()

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from counterpoint.common.data.dataset import ManifestDataset
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.data.samples import collate as collate_fields
 from counterpoint.common.errors import InputError
+from counterpoint.common.progress import note
+from counterpoint.common.trainers.configs import TrainConfig
 from counterpoint.common.trainers.loader import Datasets
 from counterpoint.graphs.configs import MoleculeDataConfig
 from counterpoint.graphs.molecules.featurize import collate as join
-from counterpoint.graphs.molecules.featurize import featurize
+from counterpoint.graphs.molecules.featurize import featurize, featurize_apart
 
 
 class MoleculeDataset(ManifestDataset):
-    """Graphs of a manifest's molecules, featurized once. Samples hold `molecule`, `smiles`, `index`, `id`, `group`."""
+    """Graphs of a manifest's molecules, featurized once. Samples hold `molecule`, `smiles`, `index`, `id`, `group`.
 
-    def __init__(self, manifest: Manifest, workers: int = 0):
+    Molecules that RDKit cannot parse, or that end its process, are an `InputError`; with `on_error="skip"` they are
+    left out, each with its reason, unless they are more than a share `max_bad`.
+    """
+
+    def __init__(self, manifest: Manifest, workers: int = 0, on_error: str = "raise", max_bad: float = 0.01):
         if "smiles" not in manifest.frame:
             columns = ", ".join(manifest.frame.columns)
-            raise InputError(f"{manifest.path or 'manifest'}: has no column smiles; its columns are {columns}")
-        super().__init__(manifest, featurize)
-        self.smiles = manifest.frame["smiles"].astype(str).tolist()
-        self.graphs = featurize(self.smiles, workers=workers)
+            raise InputError(f"{manifest.path or 'manifest'}: has no column smiles (its columns: {columns}); "
+                "make it with `data import molecules`")
+        smiles = [str(s) if s and s == s else "" for s in manifest.frame["smiles"].tolist()]
+        graphs, problems = featurize_apart(smiles, workers)
+        if problems:
+            _tell(manifest, problems, on_error, max_bad)
+            lost = manifest.frame.index[list(problems)]
+            manifest = replace(manifest, frame=manifest.frame.drop(index=lost))
+        super().__init__(manifest, featurize, on_error, max_bad)
+        self.smiles = [s for i, s in enumerate(smiles) if i not in problems]
+        self.graphs = [g for i, g in enumerate(graphs) if i not in problems]
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         return {
@@ -39,28 +54,41 @@ class MoleculeDataset(ManifestDataset):
         return collate_molecules(samples)
 
 
+def _tell(manifest: Manifest, problems: dict[int, str], on_error: str, max_bad: float) -> None:
+    """Refuse unusable molecules, or say which are left out."""
+    frame, name = manifest.frame, manifest.path or "manifest"
+    said = [f"row {frame.index[i] + 1} (id {frame['id'].iloc[i]}): {reason}" for i, reason in problems.items()]
+    if on_error == "raise" or len(said) > max_bad * len(frame):
+        more = f" ({len(said)} of {len(frame)} rows fail; `data check` lists all)" if len(said) > 1 else ""
+        remedy = "train with `--train.on_error skip`" if on_error == "raise" else "raise `--train.max_bad`"
+        raise InputError(f"{name}, {said[0]}{more}; repair or remove the row, or {remedy}")
+    for text in said:
+        note(f"left out: {name}, {text}")
+
+
 def collate_molecules(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Join the molecules to one `MoleculeBatch`, stack the rest."""
     rest = collate_fields([{k: v for k, v in s.items() if k != "molecule"} for s in samples])
     return {**rest, "molecule": join([s["molecule"] for s in samples])}
 
 
-def molecule_datasets(config: MoleculeDataConfig) -> Datasets:
+def molecule_datasets(config: MoleculeDataConfig, train: TrainConfig) -> Datasets:
     """The manifest's splits as datasets; without a split column everything is training data."""
     if not config.manifest:
-        raise InputError("data.manifest is not set; make one with `counterpoint graphs data import molecules`")
+        raise InputError("--data.manifest is not set; make one with `counterpoint graphs data import molecules`")
     manifest = Manifest.load(config.manifest)
+    dataset = partial(MoleculeDataset, workers=config.workers, on_error=train.on_error, max_bad=train.max_bad)
     split = manifest.frame.get("split")
     if split is None or not (split == "train").any():
-        return Datasets(MoleculeDataset(manifest, config.workers))
-    return datasets_of(manifest, config.workers)
+        return Datasets(dataset(manifest))
+    return datasets_of(manifest, dataset)
 
 
-def datasets_of(manifest: Manifest, workers: int = 0) -> Datasets:
+def datasets_of(manifest: Manifest, dataset: Callable[[Manifest], MoleculeDataset]) -> Datasets:
     """The splits of a manifest's molecules; one that it lacks is None."""
     split = manifest.frame["split"]
     parts = {
-        name: MoleculeDataset(manifest.select(split=name), workers) if (split == name).any() else None
+        name: dataset(manifest.select(split=name)) if (split == name).any() else None
         for name in ("train", "val", "test")
     }
     return Datasets(parts["train"], parts["val"], parts["test"])

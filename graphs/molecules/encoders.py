@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch_geometric.nn.aggr import Set2Set
 from torch_geometric.utils import scatter, softmax
 
-from counterpoint.graphs.molecules.featurize import ATOM_FEATURES, BOND_TYPES, MoleculeBatch
+from counterpoint.graphs.molecules.arrays import ATOM_FEATURES, BOND_TYPES
+from counterpoint.graphs.molecules.featurize import MoleculeBatch
 
 
 class AtomEmbedding(nn.Module):

@@ -8,45 +8,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from jaxtyping import Int
-from rdkit import Chem
 from torch import Tensor
 
+from counterpoint.common.errors import InputError
+from counterpoint.graphs.molecules.arrays import Arrays, molecule_arrays
 from counterpoint.graphs.molecules.element_kg import FIRST_ATTRIBUTE, ElementGraph
-from counterpoint.graphs.molecules.reader import parse_smiles
+from counterpoint.graphs.molecules.watch import Watch, map_watched
 
-# Each atom and bond feature is categorical: (name, number of classes). Class 0 of the bond type is "single".
-ATOM_FEATURES = (("atomic number", 119), ("degree", 12), ("charge", 13), ("hydrogens", 9), ("hybridization", 8),
-                 ("aromatic", 2), ("in ring", 2), ("chirality", 4), ("isotope", 2))  # fmt: skip
-BOND_FEATURES = (("type", 6), ("stereo", 6), ("conjugated", 2), ("in ring", 2))
-BOND_TYPES = ("single", "double", "triple", "aromatic", "dative", "other")
-_ATOM, _BOND = Chem.Atom, Chem.Bond
-_ATOM_GETTERS = (_ATOM.GetAtomicNum, _ATOM.GetDegree, _ATOM.GetFormalCharge, _ATOM.GetTotalNumHs,
-                 _ATOM.GetHybridization, _ATOM.GetIsAromatic, _ATOM.IsInRing, _ATOM.GetChiralTag,
-                 _ATOM.GetIsotope)  # fmt: skip
-_BOND_GETTERS = (_BOND.GetBeginAtomIdx, _BOND.GetEndAtomIdx, _BOND.GetBondType, _BOND.GetStereo,
-                 _BOND.GetIsConjugated, _BOND.IsInRing)  # fmt: skip
-
-
-def _table(values: dict[int, int], other: int) -> np.ndarray:
-    """RDKit's number of an enum -> our class."""
-    table = np.full(64, other, dtype=np.int16)
-    for rdkit, ours in values.items():
-        table[int(rdkit)] = ours
-    return table
-
-
-_TYPE, _HYBRID = Chem.BondType, Chem.HybridizationType
-_BOND_CLASS = _table({_TYPE.SINGLE: 0, _TYPE.DOUBLE: 1, _TYPE.TRIPLE: 2, _TYPE.AROMATIC: 3, _TYPE.DATIVE: 4,
-                      _TYPE.DATIVEONE: 4, _TYPE.DATIVEL: 4, _TYPE.DATIVER: 4}, other=5)  # fmt: skip
-_HYBRID_CLASS = _table({_HYBRID.S: 1, _HYBRID.SP: 2, _HYBRID.SP2: 3, _HYBRID.SP3: 4, _HYBRID.SP3D: 5,
-                        _HYBRID.SP3D2: 6}, other=0)  # fmt: skip
-
+CHUNK = 512
 
 @dataclass
 class MoleculeGraph:
@@ -67,53 +40,40 @@ def molecule_graph(smiles: str) -> MoleculeGraph:
     return featurize([smiles])[0]
 
 
-def _features(smiles: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Atoms and bonds of a chunk, joined to few large arrays: what crosses the process border should be few objects.
-
-    One call of RDKit per atom and feature is most of the time, so the loop over atoms is `map`'s, in C, and everything
-    else is done once per chunk.
-    """
-    atoms: list[list[int]] = [[] for _ in _ATOM_GETTERS]
-    bonds: list[list[int]] = [[] for _ in _BOND_GETTERS]
-    sizes = []
-    for text in smiles:
-        molecule = parse_smiles(text)
-        n_atoms, n_bonds = molecule.GetNumAtoms(), molecule.GetNumBonds()
-        for found, getters, columns in (
-            (list(map(molecule.GetAtomWithIdx, range(n_atoms))), _ATOM_GETTERS, atoms),
-            (list(map(molecule.GetBondWithIdx, range(n_bonds))), _BOND_GETTERS, bonds),
-        ):
-            for getter, column in zip(getters, columns, strict=True):
-                column.extend(map(getter, found))
-        sizes.append((n_atoms, n_bonds))
-    number, degree, charge, hydrogens, hybrid, aromatic, ring, chirality, isotope = map(_column, atoms)
-    atom_table = np.stack([number, degree.clip(max=11), charge.clip(-6, 6) + 6, hydrogens.clip(max=8),
-                           _HYBRID_CLASS[hybrid], aromatic, ring, chirality.clip(max=3), isotope > 0], 1)  # fmt: skip
-    start, end, kind, stereo, conjugated, bond_ring = map(_column, bonds)
-    both_ways = np.stack([np.stack([start, end], 1).ravel(), np.stack([end, start], 1).ravel()])
-    bond_table = np.stack([_BOND_CLASS[kind], stereo.clip(max=5), conjugated, bond_ring], 1).repeat(2, 0)
-    counts = np.array(sizes, dtype=np.int64).reshape(-1, 2) * (1, 2)
-    return counts, atom_table.astype(np.int16), both_ways, bond_table.astype(np.int16)
-
-
-def _column(values: list[int]) -> np.ndarray:
-    return np.fromiter(values, np.int32, len(values))
-
-
-def featurize(smiles: Sequence[str], workers: int = 0, chunk: int = 512) -> list[MoleculeGraph]:
-    """Graphs of many molecules, in order; `workers` processes share the work (0: this process)."""
-    chunks = [smiles[i : i + chunk] for i in range(0, len(smiles), chunk)]
-    if workers and len(chunks) > 1:
-        with ProcessPoolExecutor(workers) as pool:
-            parts = list(pool.map(_features, chunks))
-    else:
-        parts = [_features(c) for c in chunks]
-    graphs = []
-    for sizes, atoms, bonds, features in parts:
-        atoms, bonds, features = (torch.from_numpy(x).long() for x in (atoms, bonds, features))
-        n, m = sizes[:, 0].tolist(), sizes[:, 1].tolist()
-        graphs += map(MoleculeGraph, atoms.split(n), bonds.split(m, 1), features.split(m))
+def featurize(smiles: Sequence[str], chunk: int = CHUNK) -> list[MoleculeGraph]:
+    """Graphs of molecules that have been read before, in order; `InputError` for one that RDKit cannot parse."""
+    graphs: list[MoleculeGraph] = []
+    for start in range(0, len(smiles), chunk):
+        arrays, problems = molecule_arrays(smiles[start : start + chunk], Watch())
+        if problems:
+            raise InputError(next(iter(problems.values())))
+        graphs += _graphs(arrays)
     return graphs
+
+
+def featurize_apart(
+    smiles: Sequence[str], workers: int = 1, chunk: int = CHUNK
+) -> tuple[list[MoleculeGraph], dict[int, str]]:
+    """Graphs of anybody's molecules, made in `workers` processes: one that RDKit cannot parse, or that ends its
+    process, has a graph without atoms and its reason in the dictionary, by its place in the list.
+
+    >>> graphs, problems = featurize_apart(["CO", "C(", "CCO"])
+    >>> [len(g.atoms) for g in graphs], problems
+    ([2, 0, 3], {1: "'C(' is no SMILES that RDKit parses"})
+    """
+    graphs: list[MoleculeGraph] = []
+    problems: dict[int, str] = {}
+    for arrays, found in map_watched(molecule_arrays, smiles, workers, chunk):
+        problems |= {len(graphs) + i: reason for i, reason in found.items()}
+        graphs += _graphs(arrays)
+    return graphs, problems
+
+
+def _graphs(arrays: Arrays) -> list[MoleculeGraph]:
+    sizes, *tables = arrays
+    atoms, bonds, features = (torch.from_numpy(x).long() for x in tables)
+    n, m = sizes[:, 0].tolist(), sizes[:, 1].tolist()
+    return list(map(MoleculeGraph, atoms.split(n), bonds.split(m, 1), features.split(m)))
 
 
 @dataclass

@@ -13,15 +13,17 @@ import numpy as np
 import pandas as pd
 from rdkit import Chem
 
-from counterpoint.common.data.archives import read_gzip
+from counterpoint.common.data.archives import packed, packed_inside, read_gzip
 from counterpoint.common.errors import InputError
 from counterpoint.graphs.molecules.rdkit_log import LogTail
+from counterpoint.graphs.molecules.smiles import oversize
 from counterpoint.graphs.molecules.watch import Watch
 
 SMILES_NAMES = ("smiles", "canonical_smiles", "isomeric_smiles", "smile", "mol", "structure")
 ID_NAMES = ("id", "mol_id", "compound_id", "name", "num", "molecule_chembl_id")
 RESERVED = ("id", "smiles", "inchikey", "row", "group", "split")
 """Columns of the manifest: no label may have their names."""
+SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".smi", ".smiles", ".ism", ".sdf", ".sd", ".mol")
 _MISSING = ("", "nan", "na", "n/a", "none", "null")
 
 
@@ -55,16 +57,20 @@ def read_records(
 ) -> Records:
     """The records of a file, by its suffix; `.gz` may follow. Raises `InputError` naming the file and the remedy."""
     suffix = path.suffix.lower()
-    if suffix == ".gz":
+    zipped = suffix == ".gz"
+    if zipped:
         suffix = Path(path.stem).suffix.lower()
-        data = read_gzip(path)
-    else:
-        data = path.read_bytes()
+    if suffix not in SUFFIXES:
+        reason = packed(path) or f"is no file of molecules by its name; give {', '.join(SUFFIXES)}, each also with .gz"
+        raise InputError(f"{path}: {reason}")
+    data = read_gzip(path) if zipped else path.read_bytes()
     if not data.strip():
-        raise InputError(f"{path}: the file is empty")
+        raise InputError(f"{path}: the file is empty; copy or export it again")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if reason := packed_inside(path):
+            raise InputError(f"{path}: {reason}") from None
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}, line {line}: is not UTF-8 text; save the file as UTF-8") from None
     if suffix in (".sdf", ".sd", ".mol"):
@@ -84,13 +90,13 @@ def _delimiter(text: str, suffix: str) -> str | None:
             return delimiter
     if suffix in (".smi", ".smiles", ".ism", ".txt"):
         return None
-    return "\t" if suffix == ".tsv" else ","
+    return "\t" if suffix in (".tsv", ".tab") else ","
 
 
 def _read_list(path: Path, text: str, tasks: Sequence[str] | None) -> Records:
     """One SMILES a line, a name after it; `#` lines are comments, a CXSMILES extension `|...|` is passed over."""
     if tasks:
-        raise InputError(f"{path}: a list of SMILES has no columns; task {tasks[0]!r} needs a table with a header row")
+        raise InputError(f"{path}: a list of SMILES has no columns; --tasks {tasks[0]} needs a table with a header row")
     lines = [line.split(None, 1) for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if lines and lines[0][0].lower() in SMILES_NAMES:
         lines = lines[1:]
@@ -141,7 +147,7 @@ def _labels(
     left_out: dict[str, str] = {}
     for name in columns if tasks is None else tasks:
         if name not in columns:
-            raise InputError(f"{path}: no task column {name!r}; its columns are: {', '.join(columns) or 'none'}")
+            raise InputError(f"{path}: --tasks names {name!r}; its columns are: {', '.join(columns) or 'none'}")
         text = pd.Series(columns[name], dtype=object).str.lower()
         missing = text.isin(_MISSING)
         if not missing.all() and text[~missing].isin(["true", "false"]).all():
@@ -214,7 +220,10 @@ def _unique(path: Path, names: list[str], asked_for: str | None) -> list[str]:
     if asked_for is not None:
         twice = next(name for i, name in enumerate(names) if not name or name in names[:i])
         what = f"id {twice!r} stands twice" if twice else "an id is missing"
-        raise InputError(f"{path}: {what} in column {asked_for!r}; ids must be unique")
+        raise InputError(
+            f"{path}: {what} in column {asked_for!r}; choose another --id_column, or leave it out for row "
+            "numbers"
+        )
     return [str(i) for i in range(1, len(names) + 1)]
 
 
@@ -230,13 +239,13 @@ def _column(
     found = next((by_lower[name] for name in usual if name in by_lower), None)
     if found is not None or not required:
         return found
-    molecule = next((c for c in header if len(c) > 1 and Chem.MolFromSmiles(c) is not None), None)
+    molecule = next((c for c in header if len(c) > 1 and not oversize(c) and Chem.MolFromSmiles(c) is not None), None)
     if molecule is not None:
         raise InputError(
             f"{path}: its first row holds a molecule ({molecule}), not column names; put a header row such as "
             f"'smiles,activity' on top"
         )
     raise InputError(
-        f"{path}: no column is named like a SMILES column ({', '.join(SMILES_NAMES)}); name it with {argument}=; "
+        f"{path}: no column is named like a SMILES column ({', '.join(SMILES_NAMES)}); name it with --{argument}; "
         f"its columns are: {columns}"
     )

@@ -44,10 +44,10 @@ class GraphCL(ContrastiveSystem):
     @classmethod
     def read(cls, config: GraphCLConfig, assets: Assets | None = None) -> Datasets | None:
         """The manifest's splits; nothing without a manifest."""
-        return molecule_datasets(config.data) if config.data.manifest else None
+        return molecule_datasets(config.data, config.train) if config.data.manifest else None
 
     def datasets(self) -> Datasets:
-        return self.data or molecule_datasets(self.config.data)
+        return self.data or molecule_datasets(self.config.data, self.config.train)
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         molecules = batch["molecule"]

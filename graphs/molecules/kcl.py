@@ -81,10 +81,10 @@ class KCL(ContrastiveSystem):
     @classmethod
     def read(cls, config: KCLConfig, assets: Assets | None = None) -> Datasets | None:
         """The manifest's splits; nothing without a manifest."""
-        return molecule_datasets(config.data) if config.data.manifest else None
+        return molecule_datasets(config.data, config.train) if config.data.manifest else None
 
     def datasets(self) -> Datasets:
-        return self.data or molecule_datasets(self.config.data)
+        return self.data or molecule_datasets(self.config.data, self.config.train)
 
     def batch_sampler(self, dataset: Any, batch_size: int, seed: int) -> BatchSampler:
         if not self.config.similar_batches:

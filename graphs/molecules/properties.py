@@ -21,7 +21,7 @@ from counterpoint.common.metrics.classification import auroc
 from counterpoint.common.metrics.probe import logistic_probe, ridge_probe
 from counterpoint.graphs.molecules.encoders import MoleculeGCN
 from counterpoint.graphs.molecules.featurize import MoleculeGraph, collate, featurize
-from counterpoint.graphs.molecules.similar import fingerprint_matrix
+from counterpoint.graphs.molecules.fingerprints import fingerprint_matrix
 from counterpoint.graphs.molecules.splits import scaffold_groups, scaffold_split
 
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-from rdkit import Chem, rdBase
+from rdkit import Chem
 from rdkit.Chem.MolStandardize import rdMolStandardize
 
 from counterpoint.common.errors import InputError
 from counterpoint.graphs.molecules.files import read_records
 from counterpoint.graphs.molecules.rdkit_log import LogTail, quiet_rdkit
+from counterpoint.graphs.molecules.smiles import oversize
 from counterpoint.graphs.molecules.watch import Watch
 
 _ATOM = r"(\[[^\]]*\]|Br?|Cl?|[NOPSFI])"
@@ -35,36 +36,6 @@ def inchikeys(smiles: Sequence[str]) -> list[str]:
     """
     with quiet_rdkit():
         return [Chem.MolToInchiKey(Chem.MolFromSmiles(s)) for s in smiles]
-
-
-LONGEST, DEEPEST = 5000, 100
-"""Characters and nested branches of a SMILES: RDKit recurses along both, and ends the process or hangs beyond."""
-
-
-def oversize(smiles: str) -> str:
-    """Why a SMILES is not given to RDKit; empty for all that chemists write.
-
-    >>> oversize("C" * 6000), oversize("CC(C)O")
-    ('is 6000 characters long; up to 5000 are read', '')
-    """
-    if len(smiles) > LONGEST:
-        return f"is {len(smiles)} characters long; up to {LONGEST} are read"
-    depth = deepest = 0
-    for character in smiles:
-        depth += (character == "(") - (character == ")")
-        deepest = max(deepest, depth)
-    return f"has branches nested {deepest} deep; up to {DEEPEST} are read" if deepest > DEEPEST else ""
-
-
-def parse_smiles(smiles: str) -> Chem.Mol:
-    """The molecule of a SMILES that has been read before; `InputError` when RDKit cannot parse it."""
-    if problem := oversize(smiles):
-        raise InputError(f"{smiles[:40]!r}... {problem}")
-    with rdBase.BlockLogs():  # the reader has listed what RDKit warns of
-        molecule = Chem.MolFromSmiles(smiles)
-    if molecule is None:
-        raise InputError(f"{smiles[:200]!r} is no SMILES that RDKit parses")
-    return molecule
 
 
 @dataclass(frozen=True)
@@ -159,7 +130,7 @@ def read_molecules(
         ("on_error", on_error, ("skip", "raise")),
     ):
         if value not in allowed:
-            raise InputError(f"{name}={value!r} is unknown; use one of {', '.join(allowed)}")
+            raise InputError(f"{name} {value!r} is unknown; use one of {', '.join(allowed)}")
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a .csv, .tsv, .smi or .sdf file of molecules")
     watch = watch or Watch()

@@ -3,34 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from rdkit import DataStructs
-from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 
 from counterpoint.common.data.samplers import BatchSampler
-from counterpoint.graphs.molecules.reader import parse_smiles
-
-
-def morgan_fingerprints(smiles: Sequence[str], radius: int = 2, bits: int = 1024) -> list[Any]:
-    """RDKit bit vectors of the molecules (ECFP4 at the defaults)."""
-    generator = GetMorganGenerator(radius=radius, fpSize=bits)
-    return [generator.GetFingerprint(parse_smiles(s)) for s in smiles]
-
-
-def fingerprint_matrix(smiles: Sequence[str], radius: int = 2, bits: int = 2048) -> np.ndarray:
-    """Morgan bits as a 0/1 matrix [n, bits].
-
-    >>> fingerprint_matrix(["CCO", "OCC"]).sum(1).tolist()
-    [6, 6]
-    """
-    out = np.zeros((len(smiles), bits), dtype=np.int8)
-    for row, fingerprint in zip(out, morgan_fingerprints(smiles, radius, bits), strict=True):
-        DataStructs.ConvertToNumpyArray(fingerprint, row)
-    return out
+from counterpoint.graphs.molecules.fingerprints import fingerprints_apart
 
 
 def butina_order(smiles: Sequence[str], threshold: float = 0.85, chunk: int = 50_000) -> list[int]:
@@ -44,7 +23,7 @@ def butina_order(smiles: Sequence[str], threshold: float = 0.85, chunk: int = 50
     """
     clusters: list[np.ndarray] = []
     for start in range(0, len(smiles), chunk):
-        fingerprints = fingerprint_matrix(smiles[start : start + chunk], bits=1024)
+        fingerprints = fingerprints_apart(smiles[start : start + chunk], bits=1024)
         clusters += [start + found for found in butina_clusters(fingerprints, threshold)]
     clusters.sort(key=len, reverse=True)
     return np.concatenate(clusters).tolist() if clusters else []

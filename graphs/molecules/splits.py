@@ -9,7 +9,7 @@ from rdkit import Chem
 from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
 from counterpoint.common.errors import InputError, LeakageError
-from counterpoint.graphs.molecules.reader import parse_smiles
+from counterpoint.graphs.molecules.smiles import parse_smiles
 
 
 def scaffold_groups(smiles: Sequence[str], *, chirality: bool = False) -> list[str]:
@@ -69,15 +69,18 @@ def scaffold_split(
     if empty:
         raise InputError(
             f"split {empty[0]!r} got no molecule: {len(members)} scaffold group(s) cannot be cut that way; give more "
-            "molecules, or choose a random split or none"
+            "molecules, or choose --split random or none"
         )
     return split
 
 
-def check_scaffold_leakage(smiles: Sequence[str], split: Sequence[str] | np.ndarray) -> None:
-    """Raise `LeakageError` when one scaffold stands in two splits, naming the scaffold and both molecules."""
+def check_scaffold_leakage(
+    smiles: Sequence[str], split: Sequence[str] | np.ndarray, groups: Sequence[str] | None = None
+) -> None:
+    """Raise `LeakageError` when one scaffold (of `groups`, where they are known) stands in two splits, naming the
+    scaffold and both molecules."""
     seen: dict[str, tuple[str, str]] = {}
-    for group, text, name in zip(scaffold_groups(smiles), smiles, split, strict=True):
+    for group, text, name in zip(groups or scaffold_groups(smiles), smiles, split, strict=True):
         other, example = seen.setdefault(group, (name, text))
         if other != name:
             raise LeakageError(

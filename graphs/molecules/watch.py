@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import mmap
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from counterpoint.common.data.isolation import Isolated
+from counterpoint.common.data.isolation import Isolated, isolated_map
 from counterpoint.common.errors import InputError
+from counterpoint.common.vertical import Rejected
 
 MOST = 20
 """Rows of one file that may end their process before the file is refused."""
+SECONDS = 60.0
+"""Processor time for a chunk of molecules."""
 
 
 class Watch:
@@ -63,6 +66,27 @@ def read_watched(read: Callable[[Watch], Any], timeout: float) -> Any:
                 if not row or row in fatal or len(fatal) == MOST:
                     raise
                 fatal[row] = str(error).partition(";")[0]
+
+
+def map_watched(
+    read: Callable[[Sequence[str], Watch], Any], smiles: Sequence[str], workers: int = 1, chunk: int = 512
+) -> Iterator[Any]:
+    """`read(some, watch)` for each chunk of molecules, in order, in worker processes.
+
+    `read` tells `watch` every place in its chunk (from 1) before RDKit sees that molecule; a chunk that ends its
+    process is read once more with an eye on the row.
+
+    Raises:
+        InputError: more than `MOST` molecules of a chunk end their process.
+    """
+    parts = [smiles[i : i + chunk] for i in range(0, len(smiles), chunk)]
+    alone = partial(_alone, read)
+    for part, found in isolated_map(alone, parts, workers=max(workers, 1), timeout=SECONDS):
+        yield read_watched(partial(read, part), SECONDS) if isinstance(found, Rejected) else found
+
+
+def _alone(read: Callable[[Sequence[str], Watch], Any], part: Sequence[str]) -> Any:
+    return read(part, Watch())
 
 
 def _watched(read: Callable[[Watch], Any], file: Path, fatal: dict[int, str]) -> Any:

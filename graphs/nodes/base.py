@@ -134,7 +134,7 @@ class NodeSystem(ContrastiveSystem):
     def read(cls, config: Any, assets: Assets | None = None) -> NodeGraph:
         """The graph of `data.path`; with assets its features are as wide as those of the training graph."""
         if not config.data.path:
-            raise InputError("data.path is not set; give a .npz or .pt file, or folder/ind.NAME of a Planetoid set")
+            raise InputError("--data.path is not set; give a .npz or .pt file, or folder/ind.NAME of a Planetoid set")
         graph = read_graph(config.data.path)
         if graph.notes:
             note(f"{graph.name}: {', '.join(graph.notes)}")

@@ -58,7 +58,7 @@ class PamC(NodeSystem):
         self.encoder, self.decoder = _mlp(widths), _mlp(widths[::-1])
         clusters = config.clusters or assets["classes"]
         if clusters < 2:
-            raise InputError("clusters must be at least 2; the graph has no labels to count, so set it")
+            raise InputError("--clusters must be at least 2; set it, since the graph has no labels to count")
         self.centres = nn.Parameter(torch.zeros(clusters, config.widths[-1]))
         self.loss_weights = {"contrast": config.alpha, "kl": config.beta}
 

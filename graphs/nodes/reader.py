@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from counterpoint.common.data.archives import check_zip
+from counterpoint.common.data.archives import packed
+from counterpoint.common.data.importing import unreadable
+from counterpoint.common.data.npy import BROKEN, check_npy, unreadable_numpy
 from counterpoint.common.errors import InputError
 
 _MASKS = ("train_mask", "val_mask", "test_mask")
@@ -80,10 +82,12 @@ def read_graph(path: str | Path) -> NodeGraph:
     if path.name.startswith("ind."):
         return read_planetoid(path.parent, path.name[4:])
     readers = {".npz": read_npz, ".pt": read_pt, ".pth": read_pt}
+    if unpack := packed(path):
+        raise InputError(f"{path}: {unpack}")
     if path.suffix not in readers:
         raise InputError(f"{path}: give a .npz file, a .pt file, or folder/ind.NAME of a Planetoid set")
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: {unreadable(path)}")
     return readers[path.suffix](path)
 
 
@@ -92,14 +96,13 @@ def read_npz(path: str | Path) -> NodeGraph:
     labels in CSR parts (`adj_*`, `attr_*`, `labels`), as gnn-benchmark stores them."""
     path = Path(path)
     try:
-        check_zip(path)
+        check_npy(path)
         with np.load(path, allow_pickle=False) as archive:
             parts = {k: archive[k] for k in archive.files}
-    except ImportError:
+    except InputError:
         raise
-    except Exception as error:  # zipfile's, zlib's, numpy's: whatever a damaged archive meets
-        reason = "it holds Python objects" if "pickle" in str(error).lower() else error or type(error).__name__
-        raise InputError(f"{path}: cannot be read as .npz ({reason}); save numeric arrays only") from None
+    except BROKEN as error:
+        raise unreadable_numpy(path, error) from None
     if {"x", "edge_index"} <= parts.keys():
         return _from_parts(parts, path)
     needed = [f"{a}_{b}" for a in ("adj", "attr") for b in ("data", "indices", "indptr", "shape")] + ["labels"]
@@ -110,12 +113,18 @@ def read_npz(path: str | Path) -> NodeGraph:
         raise InputError(
             f"{path}: lacks the array {missing[0]!r} (or x and edge_index); it holds {', '.join(parts) or 'nothing'}"
         )
-    adjacency, features = (
-        sp.csr_matrix((parts[f"{a}_data"], parts[f"{a}_indices"], parts[f"{a}_indptr"]), shape=parts[f"{a}_shape"])
-        for a in ("adj", "attr")
-    )
+    try:
+        adjacency, features = (
+            sp.csr_matrix((parts[f"{a}_data"], parts[f"{a}_indices"], parts[f"{a}_indptr"]), shape=parts[f"{a}_shape"])
+            for a in ("adj", "attr")
+        )
+        for matrix in (adjacency, features):  # a damaged index would be written to wherever it points
+            matrix.check_format(full_check=True)
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
+        raise InputError(f"{path}: is damaged ({' '.join(str(error).split())}); save it again") from None
     if not len(parts["labels"]) == adjacency.shape[0] == features.shape[0]:
-        raise InputError(f"{path}: {adjacency.shape[0]} nodes, {features.shape[0]} rows, {len(parts['labels'])} labels")
+        raise InputError(f"{path}: {adjacency.shape[0]} nodes, {features.shape[0]} rows of features, "
+            f"{len(parts['labels'])} labels; one of each a node is needed")
     coo = adjacency.tocoo()
     edges = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
     x = torch.from_numpy(features.toarray()).float()
@@ -204,10 +213,12 @@ class _PlanetoidUnpickler(pickle.Unpickler):
         ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"), ("numpy", "ndarray"),
         ("numpy", "dtype"), ("scipy.sparse.csr", "csr_matrix"), ("scipy.sparse._csr", "csr_matrix"),
         ("collections", "defaultdict"), ("__builtin__", "list"), ("builtins", "list"), ("copy_reg", "_reconstructor"),
-        ("__builtin__", "object"), ("_codecs", "encode"),
+        ("__builtin__", "object"), ("_codecs", "encode"), ("__builtin__", "bytes"), ("builtins", "bytes"),
+        ("numpy._core.numeric", "_frombuffer"), ("numpy.core.numeric", "_frombuffer"),
     }  # fmt: skip
     _MOVED: ClassVar[dict[str, str]] = {
         "numpy.core.multiarray": "numpy._core.multiarray",
+        "numpy.core.numeric": "numpy._core.numeric",
         "scipy.sparse.csr": "scipy.sparse._csr",
         "__builtin__": "builtins",
         "copy_reg": "copyreg",
@@ -225,8 +236,35 @@ def _unpickle(path: Path) -> Any:
     except FileNotFoundError:
         parts = "x, y, tx, ty, allx, ally, graph, test.index"
         raise InputError(f"{path}: no such file; a Planetoid set has {parts}") from None
-    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, UnicodeDecodeError, ValueError) as error:
-        raise InputError(f"{path}: is no Planetoid file ({error})") from None
+    except (ImportError, OSError):
+        raise
+    except Exception as error:  # whatever a damaged pickle makes the unpickler, numpy or scipy meet
+        reason = " ".join(str(error).split())[:150] or type(error).__name__
+        raise InputError(f"{path}: is no Planetoid file ({reason}); download it again") from None
+
+
+def _planetoid_part(folder: Path, name: str, part: str) -> Any:
+    """A file of the set, when it holds what it must: a sparse matrix, one-hot labels, or lists of neighbours."""
+    path = folder / f"ind.{name}.{part}"
+    found = _unpickle(path)
+    try:
+        if part == "graph":
+            found = {int(node): [int(n) for n in neighbours] for node, neighbours in found.items()}
+            good = bool(found) and min(found) >= 0
+        elif part in ("y", "ty", "ally"):
+            good = isinstance(found, np.ndarray) and found.ndim == 2 and found.dtype.kind in "biuf" and found.size > 0
+        else:
+            good = sp.issparse(found) and min(found.shape) > 0
+            if good:  # a damaged index would be written to wherever it points
+                found = found.tocsr()
+                found.check_format(full_check=True)
+                good = found.dtype.kind in "biuf" and bool(np.isfinite(found.data).all())
+    except Exception as error:
+        raise InputError(f"{path}: is damaged ({' '.join(str(error).split())[:150]}); download it again") from None
+    if not good:
+        what = {"graph": "lists of neighbours"}.get(part, "labels" if part.endswith("y") else "a matrix of features")
+        raise InputError(f"{path}: holds no {what.removeprefix('a ')}; download it again")
+    return found
 
 
 def read_planetoid(folder: str | Path, name: str) -> NodeGraph:
@@ -235,14 +273,35 @@ def read_planetoid(folder: str | Path, name: str) -> NodeGraph:
     Test nodes that the index file leaves out (CiteSeer's isolated ones) become nodes without features or label.
     """
     folder = Path(folder)
-    part = {k: _unpickle(folder / f"ind.{name}.{k}") for k in ("x", "y", "tx", "ty", "allx", "ally", "graph")}
+    part = {k: _planetoid_part(folder, name, k) for k in ("x", "y", "tx", "ty", "allx", "ally", "graph")}
+    sizes = {k: p.shape for k, p in part.items() if k != "graph"}
+    for few, many in (("x", "y"), ("tx", "ty"), ("allx", "ally")):
+        if sizes[few][0] != sizes[many][0]:
+            a, b = (f"{sizes[k][0]} rows in {folder / f'ind.{name}.{k}'}" for k in (few, many))
+            raise InputError(f"{a} and {b} must be as many; download them again")
+    for wide in (("x", "tx", "allx"), ("y", "ty", "ally")):
+        odd = next((k for k in wide if sizes[k][1] != sizes[wide[-1]][1]), None)
+        if odd:
+            raise InputError(
+                f"{folder / f'ind.{name}.{odd}'}: {sizes[odd][1]} columns where ind.{name}.{wide[-1]} has "
+                f"{sizes[wide[-1]][1]}; download it again"
+            )
     index_file = folder / f"ind.{name}.test.index"
     if not index_file.is_file():
-        raise InputError(f"{index_file}: no such file")
+        raise InputError(f"{index_file}: no such file; it belongs to the eight files of a Planetoid set")
     try:
-        test = np.array([int(line) for line in index_file.read_text().split()])
-    except ValueError as error:
+        test = np.array([int(line) for line in index_file.read_text().split()], dtype=np.int64)
+    except (ValueError, OverflowError) as error:
         raise InputError(f"{index_file}: {error}; expected one node number a line") from None
+    rows = sizes["allx"][0] + sizes["tx"][0]
+    most = 2 * rows + 1000  # some isolated nodes are left out; a damaged number would be taken for a size
+    if len(set(test.tolist())) < sizes["tx"][0] or len(test) > sizes["tx"][0] or not 0 <= min(test) <= max(test) < most:
+        raise InputError(
+            f"{index_file}: {len(test)} numbers for the {sizes['tx'][0]} nodes of ind.{name}.tx; it must name each of "
+            f"them once, below {most}"
+        )
+    if max(max(part["graph"]), *(max(n, default=0) for n in part["graph"].values())) >= most:
+        raise InputError(f"{folder / f'ind.{name}.graph'}: names a node beyond {most}; download it again")
     known, total = part["allx"].shape[0], max(part["allx"].shape[0] + part["tx"].shape[0], int(test.max()) + 1)
     total = max(total, max(part["graph"]) + 1)
     features = sp.lil_matrix((total, part["allx"].shape[1]), dtype=np.float32)

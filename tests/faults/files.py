@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -125,6 +126,74 @@ def node_pt(path: Path) -> None:
     from torch_geometric.data import Data
 
     torch.save(Data(**{name: torch.from_numpy(value) for name, value in node_arrays().items()}), path)
+
+
+PLANETOID = ("x", "y", "tx", "ty", "allx", "ally", "graph", "test.index")
+
+
+def planetoid(path: Path) -> None:
+    """The eight files of a set of six nodes, of which two train and two test."""
+    import scipy.sparse as sp
+
+    x, y = sp.csr_matrix(np.eye(6, 4, dtype=np.float32)), np.eye(2, dtype=int)[[0, 1, 0, 1, 0, 1]]
+    parts = {"x": x[:2], "y": y[:2], "tx": x[4:], "ty": y[4:], "allx": x[:4], "ally": y[:4]}
+    parts["graph"] = {i: [(i + 1) % 6, (i + 5) % 6] for i in range(6)}
+    name = path.name.split(".")[1]
+    for part, value in parts.items():
+        path.with_name(f"ind.{name}.{part}").write_bytes(pickle.dumps(value, protocol=2))
+    path.with_name(f"ind.{name}.test.index").write_text("4\n5\n")
+
+
+ARFF = "@relation a\n@attribute t1 numeric\n@attribute t2 numeric\n@attribute c {1,2}\n@data\n1,2,1\n3,4,2\n5,6,1\n"
+TSV = "".join(f"{1 + i % 2}\t{i}\t{i + 1}\t{i + 2}\n" for i in range(6))
+
+
+def npy(path: Path) -> None:
+    np.save(path, (np.arange(100.0).reshape(50, 2) % 7).astype(np.float32))
+
+
+VECTORS = np.arange(24.0).reshape(8, 3) % 5
+
+
+def vectors_npy(path: Path) -> None:
+    np.save(path, VECTORS)
+    table = "id,label,split\n" + "".join(f"s{i},{i % 2},{'train' if i < 4 else 'test'}\n" for i in range(8))
+    path.with_name("facts.csv").write_text(table)
+
+
+def vectors_parquet(path: Path) -> None:
+    import pandas as pd
+
+    facts = {"label": [i % 2 for i in range(8)], "split": ["train"] * 4 + ["test"] * 4}
+    pd.DataFrame({"id": [f"s{i}" for i in range(8)], "vector": list(VECTORS), **facts}).to_parquet(path)
+
+
+def vectors_table(path: Path) -> None:
+    vectors_npy(path.with_name("v.npy"))
+    path.write_bytes(path.with_name("facts.csv").read_bytes())
+
+
+MOLECULES = ("CCO", "c1ccccc1O", "CC(C)O", "CCN", "C1CCCCC1", "CC=O", "CCCl", "OCCO", "CCC", "c1ccncc1")
+
+
+def molecule_table(path: Path) -> None:
+    """A manifest of ten molecules."""
+    splits = [*(["train"] * 6), "val", "val", "test", "test"]
+    rows = [f"m{i},{s},{splits[i]},{i % 2}" for i, s in enumerate(MOLECULES)]
+    path.write_text("\n".join(["id,smiles,split,y", *rows, ""]))
+
+
+def three_scores(path: Path) -> None:
+    """A manifest of three tunes, of which one trains, with their scores."""
+    for name in (path, path.with_name("v.musicxml"), path.with_name("t.musicxml")):
+        name.write_text(MUSICXML)
+    rows = ["a,a.musicxml,train", "v,v.musicxml,val", "t,t.musicxml,test"]
+    path.with_name("manifest.csv").write_text("\n".join(["id,score,split", *rows, ""]))
+
+
+SETTINGS = (
+    "temperature: 0.2\nratio: 0.3\nviews: [drop, mask]\noptim:\n  lr: 0.001\ntrain:\n  batch_size: 4\n  seed: 3\n"
+)
 
 
 def sdf_gz(path: Path) -> None:

@@ -1,10 +1,15 @@
 """The ways by which files come in, and for each way the kinds of files: a reader to come is one line in `READERS`."""
 
+import contextlib
+import io
 import json
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import files
@@ -115,7 +120,7 @@ def asked(vertical: str, modality: str, config: str, file: str, make: Callable) 
 
 
 def _call(target: str, file: Path, out: Path) -> str:
-    resolve(target)(file)
+    resolve(target)(file.with_name("ind.g") if file.name.startswith("ind.") else file)
     return ""
 
 
@@ -143,6 +148,90 @@ def _shards(file: Path, out: Path) -> str:
     return ""
 
 
+def _load_snippets(file: Path, out: Path) -> str:
+    from counterpoint.audio_speech.configs import SheetDataConfig
+    from counterpoint.audio_speech.snippets import load_snippets
+
+    manifest = str(file.with_name("manifest.csv"))
+    load_snippets(SheetDataConfig(manifest=manifest, renditions_per_piece=1, workers=1))
+    return ""
+
+
+def _load_molecules(file: Path, out: Path) -> str:
+    from counterpoint.common.trainers.configs import TrainConfig
+    from counterpoint.graphs.configs import MoleculeDataConfig
+    from counterpoint.graphs.molecules.data import molecule_datasets
+
+    molecule_datasets(MoleculeDataConfig(manifest=str(file)), TrainConfig())
+    return ""
+
+
+@cache
+def _trained() -> TemporaryDirectory:
+    """A folder with a small run, made once."""
+    from counterpoint.common.trainers import create_system, fit, override
+    from counterpoint.graphs.configs import GraphCLConfig
+    from counterpoint.graphs.molecules.graphcl import GraphCL
+
+    folder = TemporaryDirectory()
+    file = Path(folder.name, "m.csv")
+    files.molecule_table(file)
+    changes = {"data.manifest": str(file), "hidden": 8, "node_dim": 8, "train.batch_size": 4, "train.max_steps": 1}
+    changes |= {"train.tensorboard": False, "train.out": str(file.with_name("run"))}
+    fit(create_system(GraphCL, override(GraphCLConfig(), changes)))
+    return folder
+
+
+def _take_run(file: Path, out: Path) -> str:
+    shutil.copytree(Path(_trained().name, "run"), out / "run")
+    return ""
+
+
+def _run_on(verb: str, file: Path, out: Path) -> str:
+    """`evaluate` or `embed` of a trained run on a manifest of one's own."""
+    from counterpoint.common.runs.embedding import embed
+    from counterpoint.common.runs.evaluation import evaluate
+
+    if verb == "embed":
+        shutil.rmtree(out / "vectors", ignore_errors=True)
+        embed(out / "run", out / "vectors", manifest=file, columns=("y",))
+    else:
+        kept = {"out": out / "figures.json", "vertical": find_verticals()["graphs"]()}
+        evaluate(out / "run", manifest=file, label="y", baseline="none", bootstrap=20, **kept)
+    return ""
+
+
+def of_a_run(verb: str, file: str, make: Callable) -> Reader:
+    """A verb of a trained run on another manifest."""
+    return Reader(f"{verb} of a run on a manifest", file, make, partial(_run_on, verb), _take_run)
+
+
+def _vectors(ids: str | None, file: Path, out: Path) -> str:
+    from counterpoint.common.runs.foreign import evaluate_embeddings
+
+    place = file.with_name("v.npy") if file.suffix == ".csv" else file
+    table = str(file.with_name(ids)) if ids else None
+    columns = {"ids": table, "labels": f"{table}:label", "splits": f"{table}:split"} if ids else {}
+    evaluate_embeddings((str(place),), bootstrap=20, out=out / "figures.json", **columns)
+    return ""
+
+
+def foreign(file: str, make: Callable, ids: str | None = None) -> Reader:
+    """`evaluate --embeddings`."""
+    return Reader("evaluate --embeddings", file, make, partial(_vectors, ids))
+
+
+def _settings(file: Path, out: Path) -> str:
+    from counterpoint.common.cli.main import main
+    from counterpoint.common.cli.options import parsing_only
+
+    said = io.StringIO()
+    with parsing_only(), contextlib.redirect_stderr(said):
+        code = main(["graphs", "pretrain", "graphcl", "--config", str(file)])
+    assert code == (2 if said.getvalue() else 0), (code, said.getvalue())
+    return said.getvalue()
+
+
 AUDIO = "counterpoint.audio_speech.configs:AudioSheetConfig"
 SIGNAL = "counterpoint.timeseries.configs:TS2VecConfig"
 GRAPH = "counterpoint.graphs.configs:KCLConfig"
@@ -157,9 +246,12 @@ def _beside(content: str, other: str, netlist: str):
     return make
 
 
-def _both(path: Path) -> None:
-    path.write_text(files.TS)
-    path.with_name(path.name.replace("TRAIN", "TEST")).write_text(files.TS)
+def _both_of(content: str):
+    def make(path: Path) -> None:
+        path.write_text(content)
+        path.with_name(path.name.replace("TRAIN", "TEST")).write_text(content)
+
+    return make
 
 
 SP_SPEF = _beside(files.SPEF, "c.sp", files.SPICE)
@@ -170,7 +262,10 @@ READERS = (
     imported("timeseries", "arrays", "r.csv", files.text(files.TABLE)),
     imported("timeseries", "arrays", "r.npz", files.npz),
     imported("timeseries", "arrays", "r.parquet", files.parquet),
-    imported("timeseries", "ucr", "a_TRAIN.ts", _both, "."),
+    imported("timeseries", "ucr", "a_TRAIN.ts", _both_of(files.TS), "."),
+    imported("timeseries", "ucr", "a_TRAIN.arff", _both_of(files.ARFF), "."),
+    imported("timeseries", "ucr", "a_TRAIN.tsv", _both_of(files.TSV), "."),
+    imported("timeseries", "arrays", "r.npy", files.npy),
     imported("audio", "scores", "a.musicxml", files.text(files.MUSICXML)),
     imported("audio", "scores", "a.mxl", files.mxl),
     imported("audio", "scores", "a.mei", files.text(files.MEI)),
@@ -191,6 +286,13 @@ READERS = (
     after_import("data of a run", _load_windows, "timeseries", "edf", "r.edf", files.edf),
     after_import("data of a run", _load_windows, "timeseries", "arrays", "r.csv", files.text(files.TABLE)),
     after_import("data of a run", _load_circuits, "graphs", "circuits", "c.sp", files.text(files.SPICE), "c.sp"),
+    Reader("audio data of a run", "a.musicxml", files.three_scores, _load_snippets),
+    Reader("graphs data of a run", "m.csv", files.molecule_table, _load_molecules),
+    *(of_a_run(verb, "m.csv", files.molecule_table) for verb in ("evaluate", "embed")),
+    foreign("v.npy", files.vectors_npy, "facts.csv"),
+    foreign("v.parquet", files.vectors_parquet),
+    foreign("facts.csv", files.vectors_table, "facts.csv"),
+    Reader("pretrain --config", "c.yaml", files.text(files.SETTINGS), _settings),
     *(asked("audio", "audio", AUDIO, f"q.{kind}", files.sound) for kind in ("wav", "flac", "ogg")),
     asked("audio", "sheet", AUDIO, "q.mxl", files.mxl),
     asked("audio", "sheet", AUDIO, "q.mei", files.text(files.MEI)),
@@ -200,6 +302,7 @@ READERS = (
     asked("timeseries", "signal", SIGNAL, "q.edf", files.edf),
     called(NODES, "g.npz", files.node_npz),
     called(NODES, "g.pt", files.node_pt),
+    *(called(NODES, f"ind.g.{part}", files.planetoid) for part in files.PLANETOID),
     *(Reader("Manifest.load", f"m.{kind}", files.manifest, _manifest) for kind in ("parquet", "csv", "jsonl")),
     Reader("Manifest.load", "m.csv.meta.json", files.facts, _manifest),
     Reader("ShardReader, index_shards", "000000.tar", files.shards, _shards),
@@ -221,4 +324,5 @@ def attempt(case: tuple[str, str, str, bytes]) -> str:
     if "its reader failed" in said:
         return f"unforeseen: {said}"
     stem = Path(file).name.split(".")[0].split("_")[0]
-    return "named" if stem in said and "\n" not in said.strip() else f"nameless: {said}"
+    named = re.search(rf"(^|[^A-Za-z0-9]){stem}[._]", said) and "\n" not in said.strip()
+    return "named" if named else f"nameless: {said}"

@@ -190,9 +190,9 @@ def test_mistakes_on_the_command_line_end_in_one_sentence(tmp_path, capsys):
         "group 'same' stands in test and train": ["--data.manifest", tmp_path / "out" / "leak.csv"],
         "id 'a' stands there a second time": ["--data.manifest", tmp_path / "out" / "twice.csv"],
         "b.dat: truncated, holds 2 of the 400": ["--data.manifest", manifest],
-        "normalization level 'channel' is unknown; choose one of none": ["--data.normalize", "channel"],
+        "--data.normalize is channel; it must be one of none": ["--data.normalize", "channel"],
         "unknown option '--data.lenght'": ["--data.lenght", 64],
-        "generator 'emg' is unknown; choose one of ecg, eeg, har": ["--data.generator", "emg"],
+        "--data.generator is emg; it must be one of ecg, eeg, har": ["--data.generator", "emg"],
         "no annotation 'AFIB' in any recording": [
             "--data.manifest",
             tmp_path / "out" / "ok.csv",

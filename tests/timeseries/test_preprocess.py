@@ -45,9 +45,9 @@ def test_filters_pass_and_stop_without_delay():
 
 def test_filter_errors_name_the_band():
     x = np.zeros((100, 1), np.float32)
-    with pytest.raises(InputError, match=r"high=200 Hz lies outside \(0, 125\) Hz"):
+    with pytest.raises(InputError, match=r"limit high 200 Hz lies outside \(0, 125\) Hz"):
         bandpass(x, 250, 1, 200)
-    with pytest.raises(InputError, match="low=30 Hz is not below high=20 Hz"):
+    with pytest.raises(InputError, match="limit low 30 Hz is not below high 20 Hz"):
         bandpass(x, 250, 30, 20)
     with pytest.raises(InputError, match="notch at 60 Hz"):
         notch(x, 100, 60)

@@ -65,6 +65,47 @@ def test_wfdb_missing_samples_become_nan(tmp_path):
     assert np.isfinite(np.delete(block, slice(10, 20), 0)).all()
 
 
+def _packed_310(d):
+    """Three 10-bit samples in two 16-bit words: one in bits 1-10 of each, the third in both words' upper five bits."""
+    a, b, c = (d.reshape(-1, 3) & 0x3FF).T
+    return np.stack([a << 1 | (c & 31) << 11, b << 1 | (c >> 5) << 11], 1).astype("<u2").tobytes()
+
+
+def _packed_311(d):
+    """Three 10-bit samples in the lower 30 bits of a 32-bit word."""
+    a, b, c = (d.reshape(-1, 3) & 0x3FF).T
+    return (a | b << 10 | c << 20).astype("<u4").tobytes()
+
+
+WFDB_FORMATS = {
+    "80": lambda d: (d + 128).astype(np.uint8).tobytes(),
+    "61": lambda d: d.astype(">i2").tobytes(),
+    "160": lambda d: (d + 32768).astype("<u2").tobytes(),
+    "24": lambda d: d.astype("<i4").reshape(-1, 1).view(np.uint8)[:, :3].tobytes(),
+    "32": lambda d: d.astype("<i4").tobytes(),
+    "310": _packed_310,
+    "311": _packed_311,
+}
+
+
+@pytest.mark.parametrize("fmt", WFDB_FORMATS)
+def test_checksums_are_held_against_every_format(tmp_path, fmt):
+    d = np.clip(np.random.default_rng(int(fmt)).integers(-5, 6, (300, 2)).cumsum(0), -100, 100)
+    sums = d.sum(0) % 65536
+    (tmp_path / "r.dat").write_bytes(WFDB_FORMATS[fmt](d.reshape(-1)))
+    rows = [f"r.dat {fmt} 50(10)/mV 16 0 {d[0, j]} {sums[j]} 0 {name}" for j, name in enumerate("ab")]
+    (tmp_path / "r.hea").write_text("\n".join(["r 2 100 300", *rows, ""]))
+    record = read_wfdb(tmp_path / "r.hea")
+    assert record.names == ("a", "b")
+    np.testing.assert_allclose([c.data for c in record.channels], (d.T - 10) / 50, atol=1e-5)
+    assert len(read_wfdb(tmp_path / "r.hea", start=1.0, stop=2.0).channels[0].data) == 100  # a part has no checksum
+    data = bytearray((tmp_path / "r.dat").read_bytes())
+    data[{"24": 300, "32": 400}.get(fmt, 200)] ^= 4
+    (tmp_path / "r.dat").write_bytes(data)
+    with pytest.raises(InputError, match=r"r\.hea: channel [ab] does not add up to the checksum .*copy r\.dat again"):
+        read_wfdb(tmp_path / "r.hea")
+
+
 def test_wfdb_annotations_are_in_seconds_from_the_excerpt(tmp_path):
     write_wfdb(tmp_path)
     wfdb.wrann("r", "atr", np.array([250, 500, 750]), symbol=["N", "V", "N"], fs=250, write_dir=str(tmp_path))

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
-from tokenize import TokenError
 
 import numpy as np
 
-from counterpoint.common.data.archives import check_zip
+from counterpoint.common.data.npy import BROKEN, check_npy, unreadable_numpy
 from counterpoint.common.errors import InputError
 from counterpoint.timeseries.record import Channel, Record
-
-_BROKEN = (
-    ValueError, OSError, EOFError, KeyError, SyntaxError, TokenError, TypeError, MemoryError, OverflowError,
-    RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 
 
 def read_numpy(path: Path | str, fs: float | None = None, row: int | None = None) -> Record:
@@ -28,25 +20,19 @@ def read_numpy(path: Path | str, fs: float | None = None, row: int | None = None
     path = Path(path)
     extra: dict[str, np.ndarray] = {}
     try:
+        check_npy(path)
         if path.suffix.lower() == ".npz":
-            check_zip(path)
-            _check_members(path)
             with np.load(path, allow_pickle=False) as archive:
                 if "x" not in archive:
                     raise InputError(f"{path}: no array named x; found {', '.join(archive.files) or 'nothing'}")
                 x = archive["x"]
                 extra = {key: archive[key] for key in ("fs", "leads", "units") if key in archive}
         else:
-            with path.open("rb") as file:
-                _check_header(path, file, path.stat().st_size)
             x = np.load(path, mmap_mode="r", allow_pickle=False)
-    except _BROKEN as error:
-        if isinstance(error, InputError):
-            raise
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise InputError(
-            f"{path}: not a readable NumPy file ({reason[:120]}); copy it again, and save numeric arrays only"
-        ) from error
+    except InputError:
+        raise
+    except BROKEN as error:
+        raise unreadable_numpy(path, error) from error
     notes = []
     if x.ndim == 3 and row is None:
         raise InputError(f"{path}: holds {len(x)} series; name one by the manifest's row column (0-{len(x) - 1})")
@@ -75,7 +61,10 @@ def read_numpy(path: Path | str, fs: float | None = None, row: int | None = None
     if rate is None or not (np.isfinite(rate) and rate > 0):
         raise InputError(f"{path}: the sampling rate is unknown; give the import --fs, or fs in the manifest or .npz")
     if fs is not None and abs(rate - fs) > 0.01 * fs:
-        raise InputError(f"{path}: its array fs says {rate:g} Hz but fs={fs:g} was given")
+        raise InputError(
+            f"{path}: its array fs says {rate:g} Hz where {fs:g} Hz were given (--fs, or the manifest's column "
+            "fs)"
+        )
     with np.errstate(over="ignore"):  # beyond float32: infinite, which counts as missing
         block = np.ascontiguousarray(x, np.float32)
     if row is not None:
@@ -100,34 +89,3 @@ def _rate(path: Path, value: np.ndarray) -> float:
         raise InputError(f"{path}: its array fs is {str(value)[:40]}; one positive number of hertz is expected")
     return rate
 
-
-def _check_header(path: Path, file, size: int, what: str = "") -> None:
-    """Refuse Python objects, and an array that claims more bytes than there are, before memory is taken for it."""
-    try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-    except _BROKEN as error:
-        raise InputError(f"{path}: {what}not a readable NumPy file, its header is damaged; copy it again") from error
-    if dtype.hasobject:
-        raise InputError(
-            f"{path}: {what}not a readable NumPy file, it holds Python objects; save numeric arrays only "
-            "(np.asarray(x, float))"
-        )
-    claimed = dtype.itemsize
-    for side in shape:
-        claimed *= int(side)
-    if claimed > size:
-        raise InputError(
-            f"{path}: {what}not a readable NumPy file, it is cut: {claimed:,} bytes of numbers are announced and at "
-            f"most {size:,} are there; copy it again"
-        )
-
-
-def _check_members(path: Path) -> None:
-    """What the members of an .npz claim to be is looked at before they are expanded."""
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if member.filename.endswith(".npy"):
-                with archive.open(member) as file:
-                    _check_header(path, file, member.file_size, f"{member.filename}: ")

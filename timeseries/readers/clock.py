@@ -67,7 +67,10 @@ def clock_rate(
     measured, more = _repeated(path, name, seconds, rows) if (steps == 0).any() else _regular(path, seconds, rows)
     said += more
     if fs is not None and abs(measured - fs) > 0.01 * fs:
-        raise InputError(f"{path}: the time column says {measured:g} Hz but fs={fs:g} was given")
+        raise InputError(
+            f"{path}: the time column says {measured:g} Hz where {fs:g} Hz were given (--fs, or the manifest's "
+            "column fs)"
+        )
     if said:
         said = [f"{measured:.6g} Hz from column {name}: {'; '.join(said)}"]
     return float(fs or measured), said
@@ -114,7 +117,7 @@ def _known(path: Path, name: str, bad: np.ndarray, values: Any, rows: np.ndarray
         at = int(np.flatnonzero(bad)[0])
         raise InputError(
             f"{path}, row {rows[at]}: column {name} holds no time ({values.iloc[at]!r}); "
-            "every sample needs its time, or remove the column and give fs"
+            "every sample needs its time, or remove the column and give --fs"
         )
 
 
@@ -179,7 +182,7 @@ def _repeated(path: Path, name: str, seconds: np.ndarray, rows: np.ndarray) -> t
     if len(inner) < 3 or (np.median(inner) < 2 and np.count_nonzero(inner > 1) < 10):
         raise InputError(
             f"{path}, row {rows[first]}: column {name} must rise by one step from row to row but repeats a stamp; "
-            "remove the doubled row, or remove the column and give fs"
+            "remove the doubled row, or remove the column and give --fs"
         )
     gaps = np.diff(stamps)
     tick = float(np.median(gaps))

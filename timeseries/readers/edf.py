@@ -87,7 +87,7 @@ def _read_header(path: Path) -> _Header:
     except InputError:
         raise
     except ValueError as error:
-        raise InputError(f"{path}: not an EDF file (its header fields are not numbers)") from error
+        raise InputError(f"{path}: not an EDF file (its header fields are not numbers); export it again") from error
     if signals < 1 or header_bytes != 256 * (signals + 1) or len(table) < 256 * signals:
         raise InputError(
             f"{path}: not an EDF file, or its header is damaged ({signals} signals, {header_bytes} header bytes); "
@@ -101,7 +101,10 @@ def _read_header(path: Path) -> _Header:
     try:
         samples = tuple(int(field) for field in columns[8])
     except ValueError as error:
-        raise InputError(f"{path}: not an EDF file (its samples per data record are not numbers)") from error
+        raise InputError(
+            f"{path}: not an EDF file (its samples per data record are not numbers); export it "
+            "again"
+        ) from error
     if min(samples) < 0 or not sum(samples):
         raise InputError(f"{path}: its header gives {min(samples)} samples per data record; export it again")
     signal = any(label != ANNOTATIONS for label in labels)
@@ -118,7 +121,7 @@ def _read_header(path: Path) -> _Header:
         )
     records = held if records < 0 else records  # -1: the writer did not know when it began
     if signal and not records:
-        raise InputError(f"{path}: holds no data records; nothing to read")
+        raise InputError(f"{path}: holds no data records; export it again")
     plus = head[192:197] == b"EDF+D"
     units = tuple(_text(field) for field in columns[2])
     limits = tuple(tuple(_text(columns[k][i]) for k in (3, 4, 5, 6)) for i in range(signals))
@@ -222,7 +225,7 @@ def _spread(path: Path, channel: Channel, onsets: Float[np.ndarray, " records"],
         i = int(late[0])
         raise InputError(
             f"{path}, data record {i + 2}: begins at {onsets[i + 1]:g} s, before the one ahead of it ends at "
-            f"{onsets[i] + seconds:g} s; the times of this EDF+D are wrong"
+            f"{onsets[i] + seconds:g} s; the times of this EDF+D are wrong, export it again"
         )
     if onsets[-1] > LONGEST_DAYS * 86400:
         raise InputError(

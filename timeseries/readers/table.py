@@ -49,7 +49,7 @@ def read_table(path: Path | str, fs: float | None = None, row: int | None = None
     parquet = path.suffix.lower() == ".parquet"
     frame, decimal, first, preamble = _parquet(path) if parquet else _csv(path, notes)
     if not len(frame):
-        raise InputError(f"{path}: the table has no rows")
+        raise InputError(f"{path}: the table has no rows; export it again")
     rows = np.arange(len(frame)) + first
     fs = _clock(path, frame, fs, rows, decimal, preamble, notes)
     frame = frame.dropna(axis="columns", how="all") if len(frame.columns) > 1 else frame
@@ -121,7 +121,7 @@ def _csv(path: Path, notes: list[str]) -> tuple[Any, str, int, tuple[str, ...]]:
         )  # fmt: skip
     except (ValueError, OSError, OverflowError, RecursionError) as error:  # pandas' own derive from ValueError
         if isinstance(error, pd.errors.EmptyDataError):
-            raise InputError(f"{path}: the table has no rows") from error
+            raise InputError(f"{path}: the table has no rows; export it again") from error
         raise InputError(f"{path}: not a readable table ({next(iter(str(error).splitlines()), '')[:160]})") from error
     word = {"\t": "tabs", " ": "blanks"}.get(found.separator, f"'{found.separator}'")
     if found.separator != ",":
@@ -210,7 +210,10 @@ def _clock(
             if found and float(found.group(1).replace(",", ".")) > 0:
                 notes.append(f"{found.group(1)} Hz is taken from the line {line.strip()[:60]!r}")
                 return float(found.group(1).replace(",", "."))
-        raise InputError(f"{path}: no time column and no rate; add a column time (seconds) or give fs in the manifest")
+        raise InputError(
+            f"{path}: no time column and no rate; add a column time (seconds), or give --fs (in a manifest, the "
+            "column fs)"
+        )
     return fs
 
 

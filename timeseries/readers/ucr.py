@@ -48,7 +48,7 @@ def read_ucr(path: Path | str) -> Collection:
     if parser is None:
         raise InputError(f"{path}: not a UCR/UEA file by its suffix; use one of {', '.join(parsers)}")
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file; check its name")
     # Some archive headers were written on Windows with accented authors' names; the data rows are ASCII.
     lines = read_text(path)[0].lstrip("\ufeff").splitlines()
     name, rows, labels, regression, notes = parser(path, lines)
@@ -136,7 +136,7 @@ def _parse_ts(path: Path, lines: list[str]):
             known = " ".join(declared)
             raise InputError(f"{path}, line {number}: label {label[:30]!r} is not among @classLabel {known}")
         if regression and not (_is_number(label) and np.isfinite(float(label if label not in ("?", "") else "nan"))):
-            raise InputError(f"{path}, line {number}: target {label[:30]!r} is not a number")
+            raise InputError(f"{path}, line {number}: target {label[:30]!r} is not a number; write one")
         row = [_numbers(path, number, field) for field in fields]
         if not row:
             raise InputError(f"{path}, line {number}: a label but no series; write dimension values before the colon")
@@ -179,7 +179,7 @@ def _parse_arff(path: Path, lines: list[str]):
         else:
             body, comma, label = stripped.rpartition(",")
             if not comma:
-                raise InputError(f"{path}, line {number}: no comma between series and label")
+                raise InputError(f"{path}, line {number}: no comma between series and label; the line is cut")
             channels = [body]
         row = [_numbers(path, number, channel) for channel in channels]
         _check_row(path, number, row, rows[0] if rows else None)
@@ -202,7 +202,7 @@ def _parse_table(path: Path, lines: list[str]):
             continue
         label, *values = _fields(line)
         if not values:
-            raise InputError(f"{path}, line {number}: a label but no values")
+            raise InputError(f"{path}, line {number}: a label but no values; the line is cut")
         if label != "?" and _is_number(label) and float(label or "nan").is_integer():
             label = str(int(float(label)))
         values = _numbers(path, number, ",".join(values))

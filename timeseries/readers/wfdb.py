@@ -1,13 +1,16 @@
-"""WFDB records (PhysioNet): any format the wfdb package decodes, and a fast path for formats 16 and 212."""
+"""WFDB records (PhysioNet): any format the wfdb package decodes, and a fast path for formats 16, 61 and 212."""
 
 from __future__ import annotations
 
+import glob
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from counterpoint.common.data.archives import packed
 from counterpoint.common.errors import InputError
 from counterpoint.timeseries.record import NO_EVENTS, Annotations, Channel, Record
 from counterpoint.timeseries.units import decode_header
@@ -25,7 +28,7 @@ BYTES_PER_SAMPLE = {
     "32": 4,
 }
 CHUNK = 1 << 18
-MISSING = {"16": -(1 << 15), "212": -(1 << 11)}  # the codes by which a device says "no sample here"
+MISSING = {"16": -(1 << 15), "61": -(1 << 15), "212": -(1 << 11)}  # the codes by which a device says "no sample here"
 
 
 def read_wfdb(
@@ -76,7 +79,9 @@ def read_wfdb(
         elif not header.sig_len:
             raise InputError(f"{header_file}: gives no sample count, which its format needs; add it after the rate")
         else:
-            channels = _through_wfdb(stem, first, last, units)
+            # The wfdb package gives no digital samples of the big-endian format 61.
+            whole = (first, last) == (0, frames) and not any(header.skew or ()) and "61" not in header.fmt
+            channels = _through_wfdb(stem, first, last, units, header if whole else None)
     meta = _comments(header.comments or [])
     for field in ("base_date", "base_time"):
         if getattr(header, field, None):
@@ -153,6 +158,9 @@ def _check_files(stem: Path, header) -> None:
     for name, bytes_per_frame in per_file.items():
         file = stem.with_name(name)
         if not file.is_file():
+            pressed = next((f for f in file.parent.glob(f"{glob.escape(file.name)}.*") if packed(f)), None)
+            if pressed:
+                raise InputError(f"{pressed}: {packed(pressed)}; {stem.name}.hea names {file.name}")
             raise InputError(f"{file}: signal file named by {stem.name}.hea is missing; copy it beside the header")
         if not frames or math.isnan(bytes_per_frame):
             continue
@@ -175,10 +183,10 @@ def _frames_on_disk(stem: Path, header) -> int:
 
 
 def _is_plain(header) -> bool:
-    """One file of interleaved 16 or 212 samples, one or more per frame: the layout of most ECG databases."""
+    """One file of interleaved 16, 61 or 212 samples, one or more per frame: the layout of most ECG databases."""
     return (
         len(set(header.file_name)) == 1
-        and set(header.fmt) in ({"16"}, {"212"})
+        and set(header.fmt) in ({"16"}, {"61"}, {"212"})
         and all(count >= 1 for count in header.samps_per_frame)
         and not any(header.skew or ())
     )
@@ -200,10 +208,10 @@ def _fast(stem: Path, header, first: int, last: int, whole: bool) -> np.ndarray:
     with stem.with_name(header.file_name[0]).open("rb") as file:
         for f0 in range(begin, last, step):
             f1 = min(f0 + step, last)
-            bytes_before = f0 * count * 2 if fmt == "16" else f0 * count * 3 // 2
+            bytes_before = f0 * count * 3 // 2 if fmt == "212" else f0 * count * 2
             file.seek((header.byte_offset[0] or 0) + bytes_before)
             samples = (f1 - f0) * count
-            digital = _int16(file, samples) if fmt == "16" else _int12(file, samples)
+            digital = _int12(file, samples) if fmt == "212" else _int16(file, samples, ">" if fmt == "61" else "<")
             digital = digital.reshape(-1, count)[max(first - f0, 0) :]
             sums += digital.sum(0, dtype=np.int64)
             target = out[max(f0, first) - first : f1 - first]
@@ -219,17 +227,18 @@ def _fast(stem: Path, header, first: int, last: int, whole: bool) -> np.ndarray:
 
 def _check_sums(stem: Path, header, sums: np.ndarray) -> None:
     """Every signal's samples add up, modulo 2^16, to the checksum of its header line; zeros throughout state none."""
-    for name, stated, initial, total in zip(_names(header), header.checksum, header.init_value, sums):
+    facts = zip(_names(header), header.file_name, header.checksum, header.init_value, sums)
+    for name, file, stated, initial, total in facts:
         if stated is None or (not stated and not initial) or (int(total) - stated) % 65536 == 0:
             continue
         raise InputError(
             f"{stem}.hea: channel {name} does not add up to the checksum of its header ({int(total) % 65536} where "
-            f"{stated % 65536} is stated), so its samples were changed; copy {header.file_name[0]} again"
+            f"{stated % 65536} is stated), so its samples were changed; copy {file} again"
         )
 
 
-def _int16(file, samples: int) -> np.ndarray:
-    return np.frombuffer(file.read(2 * samples), "<i2")
+def _int16(file, samples: int, order: str) -> np.ndarray:
+    return np.frombuffer(file.read(2 * samples), f"{order}i2")
 
 
 def _int12(file, samples: int) -> np.ndarray:
@@ -247,13 +256,23 @@ def _int12(file, samples: int) -> np.ndarray:
     return out.reshape(-1)[:samples]
 
 
-def _through_wfdb(stem: Path, first: int, last: int, units: list[str] | None) -> tuple[Channel, ...]:
+def _through_wfdb(
+    stem: Path, first: int, last: int, units: list[str] | None, summed: Any = None
+) -> tuple[Channel, ...]:
+    """The wfdb package's own decoding; the samples are held against the checksums of the header `summed`."""
     import wfdb
 
     try:
-        record = wfdb.rdrecord(str(stem), sampfrom=first, sampto=last, smooth_frames=False, return_res=32)
+        record = wfdb.rdrecord(
+            str(stem), sampfrom=first, sampto=last, smooth_frames=False, return_res=32, physical=summed is None
+        )
+        if summed is not None:
+            sums = np.array([np.sum(x, dtype=np.int64) for x in record.e_d_signal])
+            record.e_p_signal = record.dac(expanded=True, return_res=32)
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, ArithmeticError, OSError) as error:
         raise InputError(f"{stem}.hea: wfdb cannot decode the record ({error}); check its signal files") from error
+    if summed is not None:
+        _check_sums(stem, summed, sums)
     signals = record.e_p_signal
     if signals is None:
         signals = list(record.p_signal.T)

@@ -102,7 +102,7 @@ ODD = {
     "cube": (lambda z: z[None], "got shape (1, 60, 4)"),
     "empty": (lambda z: z[:0], "non-empty matrix"),
     "text": (lambda z: z.astype(str), "must hold real numbers"),
-    "objects": (lambda z: np.array([{"a": 1}], dtype=object), "pickled objects, which are never read"),
+    "objects": (lambda z: np.array([{"a": 1}], dtype=object), "it holds Python objects; save numeric arrays only"),
 }
 
 

@@ -50,7 +50,38 @@ def test_the_settings_of_a_run_are_a_configuration(data, cli):
         assert "out: second" in out
     code, _, err = cli("timeseries", "pretrain", "ts2vec", "--config", "run/config.yaml")
     assert code == 2
-    assert "the settings of a run of toy_system:Pair, not of ts2vec" in err
+    assert "run/config.yaml: holds the settings of toy-pair, not of ts2vec; train that with `toy pretrain" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("kmpnn_steps: 3\nrotate_epochs: 5\n", "c.yaml: holds the settings of kcl, not of graphcl; train that with "
+         "`graphs pretrain kcl --config`, or start from what `pretrain graphcl --print_config` shows"),
+        ("lrr: 3\n", "c.yaml: lrr is not an option; known: atom_features, data,"),
+        ("temperature: warm\n", "c.yaml: temperature: expected float, got 'warm'"),
+        ("train:\n", "c.yaml: train: expected a mapping of options, got None"),
+        ("", "c.yaml: holds no settings; --print_config shows those there are"),
+        ("a: [1\n", "c.yaml: not valid YAML"),
+        ("ä".encode("latin-1"), "c.yaml: not valid YAML"),
+        (None, "--config c.yaml: no such file"),
+    ],
+)  # fmt: skip
+def test_a_configuration_file_is_told_what_is_wrong_with_it(tmp_path, monkeypatch, cli, content, said):
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / "c.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    code, _, err = cli("graphs", "pretrain", "graphcl", "--config", "c.yaml")
+    assert code == 2
+    assert said in err
+
+
+def test_a_file_of_data_is_no_file_of_settings(tmp_path, cli):
+    for content in (b"\x80\x81", b"id,smiles\na,C\n"):
+        (tmp_path / "g.pt").write_bytes(content)
+        code, _, err = cli("graphs", "pretrain", "grace", "--data", tmp_path / "g.pt")
+        assert code == 2
+        assert f"--data takes a YAML file of settings, which {tmp_path / 'g.pt'} is not; set --data.path" in err
 
 
 def test_vectors_of_generated_data_say_so_without_their_run(data, cli):

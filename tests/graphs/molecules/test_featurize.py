@@ -3,13 +3,12 @@
 import torch
 from rdkit import Chem
 
+from counterpoint.graphs.molecules.arrays import ATOM_FEATURES, BOND_FEATURES, BOND_TYPES
 from counterpoint.graphs.molecules.element_kg import FIRST_ATTRIBUTE, periodic_table_graph
 from counterpoint.graphs.molecules.featurize import (
-    ATOM_FEATURES,
-    BOND_FEATURES,
-    BOND_TYPES,
     collate,
     featurize,
+    featurize_apart,
     molecule_graph,
     with_element_knowledge,
 )
@@ -42,7 +41,9 @@ def test_dative_bonds_and_isotopes_are_seen():
 
 def test_workers_give_the_same_graphs_in_order():
     many = SMILES * 5
-    for a, b in zip(featurize(many, chunk=7), featurize(many, workers=2, chunk=7), strict=True):
+    apart, problems = featurize_apart(many, workers=2, chunk=7)
+    assert problems == {}
+    for a, b in zip(featurize(many, chunk=7), apart, strict=True):
         assert torch.equal(a.atoms, b.atoms)
         assert torch.equal(a.bonds, b.bonds)
         assert torch.equal(a.bond_features, b.bond_features)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from counterpoint.graphs.molecules.encoders import MoleculeGCN
+from counterpoint.graphs.molecules.fingerprints import fingerprint_matrix
 from counterpoint.graphs.molecules.properties import (
     Task,
     ecfp_forest,
@@ -14,7 +15,6 @@ from counterpoint.graphs.molecules.properties import (
     score,
     split_task,
 )
-from counterpoint.graphs.molecules.similar import fingerprint_matrix
 from counterpoint.graphs.molecules.splits import check_scaffold_leakage
 
 

@@ -76,10 +76,10 @@ def test_duplicates_can_be_averaged(table):
 @pytest.mark.parametrize(
     ("options", "words"),
     [({"smiles_column": "Smiles"}, "no column 'Smiles'; its columns are: name, smiles"),
-     ({"tasks": ["ic50"]}, "no task column 'ic50'"),
+     ({"tasks": ["ic50"]}, "--tasks names 'ic50'; its columns are: "),
      ({"tasks": ["comment"]}, "comment cannot be a task: row 1 has 'fine'"),
      ({"on_error": "raise"}, "row 3: 'C1CC' cannot be parsed"),
-     ({"salts": "strip"}, "salts='strip' is unknown; use one of keep, largest")],
+     ({"salts": "strip"}, "salts 'strip' is unknown; use one of keep, largest")],
 )  # fmt: skip
 def test_mistakes_are_named(table, options, words):
     with pytest.raises(InputError) as error:

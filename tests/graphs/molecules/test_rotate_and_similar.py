@@ -7,13 +7,12 @@ from rdkit import DataStructs
 from rdkit.ML.Cluster.Butina import ClusterData
 
 from counterpoint.graphs.molecules.element_kg import FIRST_ATTRIBUTE, periodic_table_graph
+from counterpoint.graphs.molecules.fingerprints import fingerprint_matrix, fingerprints_apart, morgan_fingerprints
 from counterpoint.graphs.molecules.rotate import RotatE, train_rotate
 from counterpoint.graphs.molecules.similar import (
     OrderedBatchSampler,
     butina_clusters,
     butina_order,
-    fingerprint_matrix,
-    morgan_fingerprints,
 )
 
 
@@ -73,6 +72,7 @@ def test_butina_order_keeps_families_together():
 def test_clusters_are_rdkits(threshold):
     mixed = [*ALCOHOLS, *RINGS, "c1ccncc1", "c1ccc2ccccc2c1", "CCO", "CCO", "[Na+]"]
     bits = fingerprint_matrix(mixed, bits=1024)
+    assert np.array_equal(bits, fingerprints_apart(mixed, bits=1024))
     prints = morgan_fingerprints(mixed)
     distances = [
         1 - s for i in range(1, len(prints)) for s in DataStructs.BulkTanimotoSimilarity(prints[i], prints[:i])

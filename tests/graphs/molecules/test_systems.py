@@ -10,8 +10,10 @@ import torch
 from rdkit import Chem, RDLogger
 
 from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import create_system, fit, load_run
 from counterpoint.common.trainers.config import override
+from counterpoint.common.trainers.exporting import export
 from counterpoint.common.trainers.finetune_config import FinetuneConfig
 from counterpoint.common.trainers.finetuning import create_finetune
 from counterpoint.graphs.configs import GraphCLConfig, KCLConfig, MoleculeDataConfig
@@ -171,3 +173,10 @@ def test_training_lowers_the_loss_and_the_run_loads(system, config, manifest, tm
     assert len(losses) >= 1
     if len(losses) > 1:
         assert losses[-1] < losses[0]
+
+
+def test_a_graph_is_no_input_of_an_exported_model(tmp_path):
+    system = create_system(GraphCL, override(GraphCLConfig(), {"hidden": 8, "node_dim": 8}))
+    samples = [{"molecule": molecule_graph(s), "smiles": s, "id": s, "group": s} for s in ("CCO", "CCN")]
+    with pytest.raises(InputError, match=r"m.onnx: GraphCL reads molecule as a MoleculeBatch, .* take tensors alone"):
+        export(system, tmp_path / "m.onnx", batch=collate_molecules(samples))
