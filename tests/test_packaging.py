@@ -140,9 +140,7 @@ def test_wheel_runs_in_a_fresh_folder(wheel, tmp_path):
         "from counterpoint.common.cli.main import main; sys.argv[:] = ['counterpoint']\n"
         "raise SystemExit(main(['--help']))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(target)], capture_output=True, text=True, cwd=tmp_path, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for vertical in project()["project"]["entry-points"]["counterpoint.verticals"]:
         assert vertical in done.stdout
