@@ -76,7 +76,7 @@ update-constraints: venv
 	$(TRY) all dev
 	@{ echo "# The versions that the tests passed with, used by make (pip install -c); refreshed by: make update-constraints" && \
 	  $(BIN)/python -m pip list --disable-pip-version-check --format=freeze \
-	    --exclude counterpoint --exclude pip --exclude setuptools | sed 's/+.*//'; } > $(VENV)/constraints.txt
+	    --exclude counterpoint --exclude pip | sed 's/+.*//'; } > $(VENV)/constraints.txt
 	@mv $(VENV)/constraints.txt constraints.txt
 
 venv:

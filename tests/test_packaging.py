@@ -84,6 +84,7 @@ USED_IN = {
     "pytest_timeout": ("pyproject.toml", "\ntimeout = "),
     "xdist": ("Makefile", "-n $(WORKERS)"),
     "ruff": ("Makefile", "/ruff check"),
+    "setuptools": ("pyproject.toml", '"setuptools.build_meta"'),
     "build": ("tests/test_packaging.py", '"-m", "build"'),
     "ipykernel": ("tests/notebooks/test_notebooks.py", 'kernel_name="python3"'),
 }
