@@ -23,4 +23,4 @@ def sizes(log: str) -> dict[str, float]:
 
 if __name__ == "__main__":
     found = sizes(Path(sys.argv[1]).read_text(encoding="utf-8", errors="replace"))
-    print(f"{len(found)} packages, {sum(found.values()) / 1e6:.0f} MB to download")
+    sys.stdout.write(f"{len(found)} packages, {sum(found.values()) / 1e6:.0f} MB to download\n")

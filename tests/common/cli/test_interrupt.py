@@ -33,7 +33,7 @@ def interrupted(process: subprocess.Popen, ready) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_interrupted_training_resumes(toy, cli, tmp_path):
     assert cli("toy", "data", "simulate", "--out", "toy")[0] == 0
     run = tmp_path / "runs" / "one"
