@@ -46,7 +46,7 @@ test-fresh:
 	.ci/fresh
 
 test-minimum:
-	.ci/fresh minimum newest
+	.ci/fresh minimum
 
 lint: install-test
 	$(BIN)/ruff check .
