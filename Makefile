@@ -7,7 +7,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-fresh lint bench clean update-constraints install-demo install-test venv
+.PHONY: help demo test test-all test-fresh test-minimum lint bench clean update-constraints install-demo install-test venv
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,7 +23,8 @@ help:
 	@echo "make demo      audio and sheet music find each other: trains for a few minutes, writes runs/audio-demo/report.html"
 	@echo "make test      the tests that take minutes"
 	@echo "make test-all  every test, also the slow ones"
-	@echo "make test-fresh  both commands as the first one in environments of their own, with the oldest pip and the newest"
+	@echo "make test-fresh  the installations of newcomers, in environments of their own, with the oldest pip and the newest"
+	@echo "make test-minimum  the tests with the lowest versions that pyproject.toml allows"
 	@echo "make lint      ruff"
 	@echo "make bench     speed measurements"
 	@echo "make update-constraints  the newest versions of every dependency, written to constraints.txt; then run make test"
@@ -44,6 +45,9 @@ test-all: install-test
 test-fresh:
 	.ci/fresh
 
+test-minimum:
+	.ci/fresh minimum
+
 lint: install-test
 	$(BIN)/ruff check .
 
@@ -57,12 +61,12 @@ clean:
 # again; and only once everything that the extras promise can be imported, since pip may leave out an extra with a warning.
 install-demo: venv
 	@$(INSTALLED) | cmp -s - $(VENV)/demo.installed || { \
-	  echo "== Installing Counterpoint with the audio extra into $(VENV) (PyTorch is large: this takes minutes)" && \
+	  echo "== Installing Counterpoint with the audio extra into $(VENV) (up to 3.3 GB to download: this takes minutes)" && \
 	  $(PIP) $(TESTED) -e '.[audio-speech]' && $(TRY) audio-speech && $(INSTALLED) > $(VENV)/demo.installed; }
 
 install-test: venv
 	@$(INSTALLED) | cmp -s - $(VENV)/test.installed || { \
-	  echo "== Installing Counterpoint with every extra and the test tools into $(VENV) (this takes minutes)" && \
+	  echo "== Installing Counterpoint with every extra and the test tools into $(VENV) (up to 3.4 GB to download: this takes minutes)" && \
 	  $(PIP) $(TESTED) -e '.[all,dev]' && $(TRY) all dev && \
 	  $(INSTALLED) > $(VENV)/test.installed && $(INSTALLED) > $(VENV)/demo.installed; }
 
@@ -72,7 +76,7 @@ update-constraints: venv
 	$(TRY) all dev
 	@{ echo "# The versions that the tests passed with, used by make (pip install -c); refreshed by: make update-constraints" && \
 	  $(BIN)/python -m pip list --disable-pip-version-check --format=freeze \
-	    --exclude counterpoint --exclude pip --exclude setuptools | sed 's/+.*//'; } > $(VENV)/constraints.txt
+	    --exclude counterpoint --exclude pip | sed 's/+.*//'; } > $(VENV)/constraints.txt
 	@mv $(VENV)/constraints.txt constraints.txt
 
 venv:

@@ -138,3 +138,17 @@ def test_ci_stops_at_the_first_failure(checkout):
     (checkout.path.parent / "bin" / "make").write_text("#!/bin/bash\nexit 3\n")
     (checkout.path.parent / "bin" / "make").chmod(0o755)
     assert checkout.run(str(checkout.path / ".ci" / "run"))[0].returncode == 3
+
+
+def test_the_size_of_a_download_is_read_from_pips_log(tmp_path):
+    here = tmp_path / "b-1-py3-none-any.whl"
+    here.write_bytes(bytes(500_000))
+    log = tmp_path / "log"
+    log.write_text(
+        "  Downloading https://a/torch-2-cp311.whl (554.6 MB)\n     ---- 554.6/554.6 MB 100.0 MB/s eta 0:00:00\n"
+        "  Using cached c-1.tar.gz (900 kB)\n  Using cached https://a/torch-2-cp311.whl (554.6 MB)\n"
+        f"Processing {here} (from counterpoint==0.1.0)\n  Downloading d-1-py3-none-any.whl.metadata (5.1 kB)\n"
+    )
+    command = ["python3", str(ROOT / ".ci" / "download_size.py"), str(log)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said == "3 packages, 556 MB to download\n"

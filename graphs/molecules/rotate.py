@@ -32,7 +32,9 @@ class RotatE(nn.Module):
         self.phases = nn.Parameter(torch.empty(n_relations, dim // 2).uniform_(-math.pi, math.pi))
         self.margin = margin
 
-    def forward(self, head: Int[Tensor, ...], relation: Int[Tensor, ...], tail: Int[Tensor, ...]) -> Float[Tensor, ...]:
+    def forward(
+        self, head: Int[Tensor, "*#n"], relation: Int[Tensor, "*#n"], tail: Int[Tensor, "*#n"]
+    ) -> Float[Tensor, "*#n"]:
         """Scores; the three numbers broadcast. |h o r - t| = |h - t o r*|: the smaller side is the one that turns."""
         h, t = (self.entities[e].unflatten(-1, (2, -1)) for e in (head, tail))
         if head.numel() <= tail.numel():

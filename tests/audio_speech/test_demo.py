@@ -12,7 +12,7 @@ from counterpoint.common.trainers.reproduce import reproduce
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_demo_ends_with_figures_and_a_page_to_look_at_and_listen_to(tmp_path, small_data, monkeypatch):
     monkeypatch.setenv("COUNTERPOINT_CACHE", str(tmp_path / "cache"))
     done = demo(tmp_path / "run", pieces=12, steps=1, workers=1)
@@ -30,7 +30,7 @@ def test_the_demo_ends_with_figures_and_a_page_to_look_at_and_listen_to(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_reduced_check_runs_both_arms_on_the_same_pairs(tmp_path, small_data):
     changes = {
         "channels": [4, 4, 8, 8], "data.pieces": 12, "data.cache": small_data.cache, "data.workers": 1,

@@ -48,7 +48,7 @@ def test_it_runs(path, tmp_path):
     stored = [cell["source"] for cell in notebook.cells]
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     client = nbclient.NotebookClient(
-        notebook, timeout=280, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=1100, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
     client.execute()  # raises on the first cell that fails
     assert [cell["source"] for cell in notebook.cells] == stored

@@ -5,37 +5,48 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 
 COMMAND = [sys.executable, "-c", "import sys; from counterpoint.common.cli.main import main; sys.exit(main())", "toy"]
 
 
+@contextmanager
+def started(*arguments: str):
+    """The command, running; ended with the block, whatever happened there."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with subprocess.Popen([*COMMAND, *arguments], env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def interrupted(process: subprocess.Popen, ready) -> str:
+    """What the command says when it is interrupted as soon as `ready()`; how long that takes is nobody's matter."""
+    while not ready():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    return process.communicate()[1]
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_interrupted_training_resumes(toy, cli, tmp_path):
     assert cli("toy", "data", "simulate", "--out", "toy")[0] == 0
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    pretrain = [*COMMAND, "pretrain", "toy-pair", "--train.out", "runs/one", "--train.max_epochs", "100000"]
-    with subprocess.Popen(pretrain, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.time() + 90
-        while not (tmp_path / "runs" / "one" / "checkpoints" / "last").exists():
-            assert process.poll() is None, process.stderr.read()
-            assert time.time() < deadline
-            time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "Traceback" not in err
-    steps = len((tmp_path / "runs" / "one" / "metrics.csv").read_text().splitlines())
-    assert steps > 1
-    with subprocess.Popen(
-        [*COMMAND, "pretrain", "--resume", "runs/one"], env=environment, stderr=subprocess.PIPE, text=True
-    ) as process:
-        deadline = time.time() + 90
-        while len((tmp_path / "runs" / "one" / "metrics.csv").read_text().splitlines()) <= steps:
-            assert process.poll() is None, process.stderr.read()
-            assert time.time() < deadline
-            time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    assert process.returncode == 130
+    run = tmp_path / "runs" / "one"
+
+    def steps() -> int:
+        return len((run / "metrics.csv").read_text().splitlines())
+
+    with started("pretrain", "toy-pair", "--train.out", "runs/one", "--train.max_epochs", "100000") as process:
+        said = interrupted(process, (run / "checkpoints" / "last").exists)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    before = steps()
+    assert before > 1
+    with started("pretrain", "--resume", "runs/one") as process:
+        said = interrupted(process, lambda: steps() > before)
+    assert process.returncode == 130, said

@@ -83,7 +83,7 @@ def test_two_processes_share_the_work_without_counting_twice(tmp_path):
     workers = [context.Process(target=worker, args=(tmp_path, 0.01, queue)) for _ in range(2)]
     for w in workers:
         w.start()
-    seen = [queue.get(timeout=60) for _ in workers]
+    seen = [queue.get(timeout=240) for _ in workers]
     for w in workers:
         w.join()
     # A process that skipped a claimed shard leaves it to its owner, so together they saw each sample once.
@@ -100,7 +100,7 @@ def test_evaluation_of_a_set_that_neither_batches_nor_shards_nor_processes_divid
     workers = [context.Process(target=worker, args=(tmp_path, 0.01, queue, 61, 7, 3)) for _ in range(2)]
     for w in workers:
         w.start()
-    assert sum(queue.get(timeout=60) for _ in workers) == 61
+    assert sum(queue.get(timeout=240) for _ in workers) == 61
     for w in workers:
         w.join()
     store = EmbeddingStore(tmp_path)

@@ -36,7 +36,7 @@ def browse(page, *arguments, theme="light"):
     command += ["--no-first-run", "--disable-background-networking", "--disable-sync", "--disable-component-update"]
     profile = f"--user-data-dir={page.parent / 'profile'}"
     return subprocess.run(
-        [*command, profile, *arguments, f"{page.as_uri()}?theme={theme}"], capture_output=True, timeout=90, check=True
+        [*command, profile, *arguments, f"{page.as_uri()}?theme={theme}"], capture_output=True, timeout=1100, check=True
     ).stdout.decode()
 
 

@@ -172,7 +172,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(run, monkeypatch, numbe
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_killed_anywhere_and_resumed_it_is_the_run_that_never_died(tmp_path, run_tiny, monkeypatch):
     """SIGKILL at 20 random writes: every call that changes the folder is a moment at which a run may die."""
     real = {name: getattr(os, name) for name in ("rename", "replace", "fsync")}
