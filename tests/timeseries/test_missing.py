@@ -217,7 +217,7 @@ def test_wrong_cells_are_named_by_check_and_training(tmp_path, capsys, change, r
         ("m.csv", "id,file\na,a.npy\n", "[1]", r"m\.csv\.meta\.json: facts about a manifest are one JSON object"),
         ("m.csv", "id,file\na,a.npy,10\n", "", r"m\.csv: rows have more fields than the header names"),
         ("m.csv", "id;file\na;a.npy\n", "", r"m\.csv: its columns are not split by commas"),
-        ("m.csv", "name,file\na,a.npy\n", "", r"m\.csv: has no column 'id' \(its columns: name, file\)"),
+        ("m.csv", "name,file\na,a.npy\n", "", r"m\.csv: has no column .id. \(its columns: name, file\); give"),
         ("m.csv", "id,file\n", "", "the manifest has no rows"),
         ("m.csv", "id,file\na,x\na,y\n", "", r"m\.csv, row 2: id 'a' stands there a second time"),
         ("m.jsonl", '{"id": "a"}\n[1]\n', "", r"m\.jsonl, line 2: a row is a JSON object, not list"),
