@@ -6,7 +6,6 @@ from pathlib import Path
 
 from counterpoint.common.errors import InputError
 
-MIDI_SUFFIXES = (".mid", ".midi")
 MIDDLE_C = 60
 
 

@@ -11,10 +11,10 @@ from PIL import Image
 from counterpoint.audio_speech.commands import import_scores, preview, simulate
 from counterpoint.audio_speech.configs import AudioSheetConfig
 from counterpoint.audio_speech.engrave import engrave
-from counterpoint.audio_speech.gallery import query
 from counterpoint.audio_speech.importers import check_row
 from counterpoint.audio_speech.midi import midi_to_musicxml
 from counterpoint.audio_speech.pieces import chorale_files
+from counterpoint.audio_speech.queries import query
 from counterpoint.common.data import Manifest, check_leakage
 from counterpoint.common.errors import InputError
 
