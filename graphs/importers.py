@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from counterpoint.common.data.archives import inner_suffix, packed
 from counterpoint.common.data.importing import (
     find_files,
     name_files,
@@ -120,15 +122,19 @@ def circuits_to_manifest(
     if source.is_dir():
         found = find_files(source, folders=(*NETLISTS, *PARASITICS))
         files = _circuit_files(found.files)
-        rejected = [r for r in found.rejected if Path(r.source).suffix.lower() in (*NETLISTS, *PARASITICS)]
+        kinds = (*NETLISTS, *PARASITICS)
+        rejected = [r for r in found.rejected if {Path(r.source).suffix.lower(), inner_suffix(r.source)} & {*kinds}]
     else:
         found = find_files(source, (*NETLISTS, *PARASITICS[1:]))
         files, rejected = found.files, []
+    if not files and rejected:
+        raise InputError(f"{rejected[0].source}: {rejected[0].reason}")
     if not files:
         raise InputError(
             f"{source}: holds no netlist ({', '.join(NETLISTS)}) and no DSPF ({', '.join(PARASITICS[1:])})"
         )
     ids, beside = name_files(files, found.root), {file: _parasitics_of(file) for file in files}
+    rejected = [r for r in rejected if Path(r.source) not in beside.values()]  # is told with its netlist
     rows: list[dict[str, Any]] = []
     read = partial(_circuit_facts, ids=ids, beside=beside, top=top, allow_outside=allow_outside)
     for file, (counts, text) in read_files(read, files, rejected, description="reading netlists"):
@@ -178,7 +184,9 @@ def _circuit_facts(
 def _parasitics_of(file: Path) -> Path | None:
     """What stands beside a netlist under its name, whether or not it can be read: its reader says what it is."""
     candidates = (file, *map(file.with_suffix, PARASITICS))
-    return next((p for p in candidates if p.suffix.lower() in PARASITICS and os.path.lexists(p)), None)
+    found = next((p for p in candidates if p.suffix.lower() in PARASITICS and os.path.lexists(p)), None)
+    pressed = (p for suffix in PARASITICS for p in file.parent.glob(f"{glob.escape(file.stem)}{suffix}.*") if packed(p))
+    return found or next(pressed, None)
 
 
 def _circuit_files(files: list[Path]) -> list[Path]:

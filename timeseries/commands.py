@@ -19,7 +19,7 @@ def import_wfdb(source: Path, out: Path, patient: str = "record", label: str = "
     """
     from counterpoint.timeseries.importers import import_recordings
 
-    return import_recordings(source, out, (".hea",), patient, label)
+    return import_recordings(source, out, "wfdb", patient, label)
 
 
 def import_edf(source: Path, out: Path, patient: str = "record", label: str = "") -> ImportReport:
@@ -33,7 +33,7 @@ def import_edf(source: Path, out: Path, patient: str = "record", label: str = ""
     """
     from counterpoint.timeseries.importers import import_recordings
 
-    return import_recordings(source, out, (".edf", ".bdf"), patient, label)  # BDF is refused by name
+    return import_recordings(source, out, "edf", patient, label)
 
 
 def import_arrays(
@@ -50,7 +50,7 @@ def import_arrays(
     """
     from counterpoint.timeseries.importers import import_recordings
 
-    return import_recordings(source, out, (".csv", ".parquet", ".npy", ".npz"), patient, label, fs)
+    return import_recordings(source, out, "arrays", patient, label, fs)
 
 
 def import_ucr(source: Path, out: Path, fs: float = 1.0) -> ImportReport:

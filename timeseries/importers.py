@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from counterpoint.common.data.archives import inner_suffix, packed, packed_inside
 from counterpoint.common.data.importing import (
     find_files,
     name_files,
@@ -28,12 +28,15 @@ from counterpoint.timeseries.readers.dispatch import read_record
 from counterpoint.timeseries.readers.ucr import Collection, read_ucr
 
 SHOWN = 12
+FORMATS = {"wfdb": (".hea",), "edf": (".edf", ".bdf"), "arrays": (".csv", ".parquet", ".npy", ".npz")}
+"""Importers of recordings, and the files they take; BDF is refused by name."""
+ARCHIVES = (".ts", ".arff", ".txt", ".tsv")
 
 
 def import_recordings(
     source: Path,
     out: Path,
-    suffixes: Iterable[str],
+    format: str,
     patient: str = "record",
     label: str = "",
     fs: float | None = None,
@@ -44,7 +47,7 @@ def import_recordings(
     `patient` says who a recording belongs to: each its own (`record`), its folder (`folder`), or a header field.
     `label` names a header field that holds the class. A recording that cannot be read is rejected with its reason.
     """
-    found = find_files(source, tuple(suffixes))
+    found = find_files(_of_format(Path(source), format), FORMATS[format])
     parts = _segments(found.files)  # are read through their master header
     files = [file for file in found.files if file not in parts]
     names, rows, rejected = name_files(files, found.root), [], list(found.rejected)
@@ -57,6 +60,21 @@ def import_recordings(
         rows.append({"id": names[file], "group": group, "file": os.path.relpath(file, out), **facts.columns})
     taken = folders_of((Path(out, row["file"]) for row in rows), found.root)
     return save_manifest(out, rows, rejected, note=_told(told), outside=taken)
+
+
+def _of_format(source: Path, format: str) -> Path:
+    """The source; a file that another importer takes is refused with that importer's name."""
+    suffix = source.suffix.lower()
+    if suffix in FORMATS[format] or source.is_dir() or not os.path.lexists(source):
+        return source
+    if suffix == ".dat" and format == "wfdb":
+        header = source.with_suffix(".hea").name
+        raise InputError(f"{source}: is the signal file of a record; name its header, {header}")
+    other = next((name for name, suffixes in FORMATS.items() if suffix in suffixes), "")
+    if other:
+        kinds = " or ".join(FORMATS[format])
+        raise InputError(f"{source}: is no {kinds} file; import it with `data import {other}`")
+    return source
 
 
 def _told(notes: dict[str, list[str]]) -> str:
@@ -112,16 +130,17 @@ def import_archive(source: Path, out: Path, fs: float = 1.0) -> ImportReport:
     The archive's own split is kept (TRAIN, TEST). Its series have no patients: every one is its own group, so the
     score says nothing about new subjects.
     """
-    suffixes = (".ts", ".arff", ".txt", ".tsv")
     source = Path(source)
-    if not source.exists():  # named without its suffix
-        source = find_files(source, suffixes).files[0]
+    if not source.is_dir():  # may be named without its suffix
+        source = find_files(source, ARCHIVES).files[0]
     folder = source if source.is_dir() else source.parent
     stems: dict[str, dict[str, Path]] = {}
     told: list[str] = []
     for file in sorted(folder.iterdir()):
+        if inner_suffix(file) in ARCHIVES and not file.with_suffix("").exists():
+            raise InputError(f"{file}: {packed(file)}")
         found = re.fullmatch(r"(.+)_(TRAIN|TEST)", file.stem, flags=re.IGNORECASE)
-        if found and file.suffix.lower() in suffixes and (source.is_dir() or found.group(1) in source.stem):
+        if found and file.suffix.lower() in ARCHIVES and (source.is_dir() or found.group(1) in source.stem):
             stems.setdefault(found.group(1), {}).setdefault(found.group(2).lower(), file)
     if len(stems) != 1:
         some = ", ".join(stems) or "no <name>_TRAIN and <name>_TEST files"
@@ -132,7 +151,7 @@ def import_archive(source: Path, out: Path, fs: float = 1.0) -> ImportReport:
             try:
                 part: Collection = worker.call(read_ucr, require_file(file))
             except InputError as error:
-                raise InputError(f"{file}: {plain_reason(str(error), file)}") from None
+                raise InputError(f"{file}: {packed_inside(file) or plain_reason(str(error), file)}") from None
         told += part.notes
         out.mkdir(parents=True, exist_ok=True)
         np.save(out / f"{split}.npy", part.x)

@@ -13,6 +13,46 @@ LIMIT = 1 << 30
 RATIO = 100
 """Beyond `LIMIT` it may expand to this many times its own size."""
 _MEMBERS = 100_000
+_UNPACKERS = {
+    **dict.fromkeys((".tar", ".tgz", ".tbz2", ".txz"), "tar -xf"), ".gz": "gunzip", ".z": "gunzip", ".bz2": "bunzip2",
+    ".xz": "unxz", ".lzma": "unlzma", ".zst": "unzstd", ".zip": "unzip", ".7z": "7z x", ".rar": "unrar x",
+}  # fmt: skip
+_MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\0": ".xz", b"\x28\xb5\x2f\xfd": ".zst",
+          b"7z\xbc\xaf\x27\x1c": ".7z", b"Rar!": ".rar"}  # fmt: skip
+
+
+def packed(path: str | Path) -> str:
+    """That a file is compressed, and how it is unpacked, when its name says so; empty for all other files.
+
+    >>> packed("r.edf.gz"), packed("set.tar.gz"), packed("r.edf")
+    ('is compressed, unpack it first (gunzip)', 'is an archive, unpack it first (tar -xf)', '')
+    """
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    if not suffixes or suffixes[-1] not in _UNPACKERS:
+        return ""
+    last = ".tar" if suffixes[-2:-1] == [".tar"] else suffixes[-1]
+    what = "is compressed" if last in (".gz", ".z", ".bz2", ".xz", ".lzma", ".zst") else "is an archive"
+    return f"{what}, unpack it first ({_UNPACKERS[last]})"
+
+
+def inner_suffix(path: str | Path) -> str:
+    """What a compressed file is when unpacked, by its name: `.edf` of `r.edf.gz`; empty for a whole archive or none."""
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in _UNPACKERS and suffixes[-2] != ".tar" else ""
+
+
+def packed_inside(path: str | Path) -> str:
+    """That a file is compressed although its name does not say so; empty for all other files. Opens it."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(6)
+    except OSError:
+        return ""
+    found = next((suffix for magic, suffix in _MAGIC.items() if head.startswith(magic)), "")
+    if not found or Path(path).suffix.lower() == found:
+        return ""
+    how = f"add {found} to its name and unpack it ({_UNPACKERS[found]})"
+    return f"is compressed although its name does not say so; {how}"
 
 
 def check_zip(path: str | Path, limit: int = LIMIT, ratio: int = RATIO, whole: bool = False) -> None:

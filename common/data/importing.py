@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from counterpoint.common.data.archives import inner_suffix, packed, packed_inside
 from counterpoint.common.data.isolation import MEMORY, TIMEOUT, isolated_map
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import track
@@ -38,16 +39,22 @@ def find_files(source: str | Path, suffixes: Sequence[str] = (), folders: Sequen
     A file may be named without its suffix, as WFDB tools do. Links are followed, each folder is visited once, names
     that begin with a dot are passed over. What only looks like a file (a link that leads nowhere, a named pipe, a
     socket, a device, a folder with one of the suffixes `folders`, by default those looked for) and what may not be read
-    is listed; nothing is opened.
+    is listed, and so are compressed files of these kinds (`r.edf.gz`), with the program that unpacks them; nothing is
+    opened.
 
     Raises:
-        InputError: there is no such source, or nothing of these kinds in it.
+        InputError: there is no such source, nothing of these kinds in it, or the one file is of another kind.
     """
     source = _existing(Path(source), suffixes)
     if not source.is_dir():
-        if reason := unreadable(source):
+        reason = unreadable(source) or packed(source)
+        if not reason and suffixes and source.suffix.lower() not in suffixes:
+            reason = f"is no {' or '.join(suffixes)} file"
+        if reason:
             raise InputError(f"{source}: {reason}")
         return Found([source], [], source.parent)
+    kinds = suffixes if folders is None else folders
+    archive = ""
     files: list[Path] = []
     rejected: list[Rejected] = []
     seen: set[tuple[int, int]] = set()
@@ -62,20 +69,26 @@ def find_files(source: str | Path, suffixes: Sequence[str] = (), folders: Sequen
             continue
         seen.add((place.st_dev, place.st_ino))
         below[:] = sorted(name for name in below if not name.startswith("."))
-        alike = [n for n in below if Path(n).suffix.lower() in (suffixes if folders is None else folders)]
+        alike = [n for n in below if Path(n).suffix.lower() in kinds]
         rejected += [Rejected(str(Path(folder, name)), "is a folder, not a file") for name in alike]
         for name in names:
-            file = Path(folder, name)
-            if name.startswith(".") or (suffixes and file.suffix.lower() not in suffixes):
+            if name.startswith("."):
                 continue
-            reason = unreadable(file)
+            file, unpack = Path(folder, name), packed(name)
+            if unpack and inner_suffix(name) in kinds:
+                reason = unpack
+            elif not suffixes or file.suffix.lower() in suffixes:
+                reason = unreadable(file)
+            else:
+                archive = archive or (f"; {file.relative_to(source)} {unpack}" if unpack else "")
+                continue
             if reason:
                 rejected.append(Rejected(str(file), reason))
             else:
                 files.append(file)
     if not files and not rejected:
         what = f"no {' or '.join(suffixes)} file in it" if suffixes else "an empty folder"
-        raise InputError(f"{source}: {what}")
+        raise InputError(f"{source}: {what}{archive}")
     return Found(sorted(files), sorted(rejected, key=lambda r: r.source), source)
 
 
@@ -109,9 +122,15 @@ def unreadable(path: str | Path) -> str:
     return "" if os.access(path, os.R_OK) else "may not be read (permission denied)"
 
 
-def require_file(path: str | Path) -> Path:
-    """The path, when it is a file that can be read; else an `InputError` that says what it is."""
-    if reason := unreadable(path):
+def require_file(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
+    """The path, when it is a file that can be read; else an `InputError` that says what it is.
+
+    With `suffixes` it must have one of them; a compressed one is told how to unpack it.
+    """
+    reason = unreadable(path)
+    if not reason and suffixes and Path(path).suffix.lower() not in suffixes:
+        reason = packed(path) or f"is no {' or '.join(suffixes)} file"
+    if reason:
         raise InputError(f"{path}: {reason}")
     return Path(path)
 
@@ -148,7 +167,7 @@ def read_files(
     found = isolated_map(read, files, workers=workers, timeout=timeout, memory=memory)
     for file, facts in track(found, description, len(files)):
         if isinstance(facts, Rejected):
-            rejected.append(Rejected(str(file), plain_reason(facts.reason, file)))
+            rejected.append(Rejected(str(file), packed_inside(file) or plain_reason(facts.reason, file)))
         else:
             yield file, facts
 

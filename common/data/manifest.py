@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from counterpoint.common.data.archives import packed
 from counterpoint.common.data.arrow import table_hash, table_of
 from counterpoint.common.data.places import OUTSIDE, Folder, record, recorded
 from counterpoint.common.errors import InputError
@@ -76,6 +77,8 @@ class Manifest:
             elif path.suffix == ".jsonl":
                 # JSON has types of its own: the text "01" is not the number 1.
                 frame = pd.DataFrame(_json_lines(path))
+            elif unpack := packed(path):
+                raise InputError(f"{path}: {unpack}")
             else:
                 raise InputError(f"{path}: a manifest is a .parquet, .csv or .jsonl file, not {path.suffix or 'this'}")
         except (InputError, ImportError):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from counterpoint.common.data.archives import packed
 from counterpoint.common.data.dataset import synthetic_part
 from counterpoint.common.data.importing import require_file
 from counterpoint.common.data.manifest import Manifest
@@ -37,6 +38,8 @@ def load_circuit(
     parasitics = None
     if extra:
         path = require_file(root / extra)
+        if unpack := packed(path):
+            raise InputError(f"{path}: {unpack}")
         parasitics = read_spef(path) if path.suffix.lower() == ".spef" else read_dspf(path)
     graph = build_graph(flat, parasitics, power=power or POWER_NETS)
     graph.name = str(row.get("id") or graph.name)

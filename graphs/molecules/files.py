@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from rdkit import Chem
 
-from counterpoint.common.data.archives import read_gzip
+from counterpoint.common.data.archives import packed, packed_inside, read_gzip
 from counterpoint.common.errors import InputError
 from counterpoint.graphs.molecules.rdkit_log import LogTail
 from counterpoint.graphs.molecules.watch import Watch
@@ -22,6 +22,7 @@ SMILES_NAMES = ("smiles", "canonical_smiles", "isomeric_smiles", "smile", "mol",
 ID_NAMES = ("id", "mol_id", "compound_id", "name", "num", "molecule_chembl_id")
 RESERVED = ("id", "smiles", "inchikey", "row", "group", "split")
 """Columns of the manifest: no label may have their names."""
+SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".smi", ".smiles", ".ism", ".sdf", ".sd", ".mol")
 _MISSING = ("", "nan", "na", "n/a", "none", "null")
 
 
@@ -55,16 +56,20 @@ def read_records(
 ) -> Records:
     """The records of a file, by its suffix; `.gz` may follow. Raises `InputError` naming the file and the remedy."""
     suffix = path.suffix.lower()
-    if suffix == ".gz":
+    zipped = suffix == ".gz"
+    if zipped:
         suffix = Path(path.stem).suffix.lower()
-        data = read_gzip(path)
-    else:
-        data = path.read_bytes()
+    if suffix not in SUFFIXES:
+        reason = packed(path) or f"is no file of molecules by its name; give {', '.join(SUFFIXES)}, each also with .gz"
+        raise InputError(f"{path}: {reason}")
+    data = read_gzip(path) if zipped else path.read_bytes()
     if not data.strip():
         raise InputError(f"{path}: the file is empty")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if reason := packed_inside(path):
+            raise InputError(f"{path}: {reason}") from None
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}, line {line}: is not UTF-8 text; save the file as UTF-8") from None
     if suffix in (".sdf", ".sd", ".mol"):
@@ -84,7 +89,7 @@ def _delimiter(text: str, suffix: str) -> str | None:
             return delimiter
     if suffix in (".smi", ".smiles", ".ism", ".txt"):
         return None
-    return "\t" if suffix == ".tsv" else ","
+    return "\t" if suffix in (".tsv", ".tab") else ","
 
 
 def _read_list(path: Path, text: str, tasks: Sequence[str] | None) -> Records:

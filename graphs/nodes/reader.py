@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from counterpoint.common.data.archives import check_zip
+from counterpoint.common.data.archives import check_zip, packed
 from counterpoint.common.errors import InputError
 
 _MASKS = ("train_mask", "val_mask", "test_mask")
@@ -80,6 +80,8 @@ def read_graph(path: str | Path) -> NodeGraph:
     if path.name.startswith("ind."):
         return read_planetoid(path.parent, path.name[4:])
     readers = {".npz": read_npz, ".pt": read_pt, ".pth": read_pt}
+    if unpack := packed(path):
+        raise InputError(f"{path}: {unpack}")
     if path.suffix not in readers:
         raise InputError(f"{path}: give a .npz file, a .pt file, or folder/ind.NAME of a Planetoid set")
     if not path.is_file():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from counterpoint.common.data.archives import packed
 from counterpoint.common.errors import InputError
 from counterpoint.timeseries.preprocess import missing_as_nan
 from counterpoint.timeseries.readers.arrays import read_numpy
@@ -40,6 +41,8 @@ def read_record(path: Path | str, fs: float | None = None, row: int | None = Non
     if suffix == ".bdf":
         raise InputError(f"{path}: {BDF}")
     if suffix not in SUFFIXES:
+        if unpack := packed(path):
+            raise InputError(f"{path}: {unpack}")
         raise InputError(f"{path}: no reader for {suffix or 'files without suffix'}; use one of {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the manifest's file column and its folder")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import re
 from pathlib import Path
 
 import numpy as np
 
+from counterpoint.common.data.archives import packed
 from counterpoint.common.errors import InputError
 from counterpoint.timeseries.record import NO_EVENTS, Annotations, Channel, Record
 from counterpoint.timeseries.units import decode_header
@@ -153,6 +155,9 @@ def _check_files(stem: Path, header) -> None:
     for name, bytes_per_frame in per_file.items():
         file = stem.with_name(name)
         if not file.is_file():
+            pressed = next((f for f in file.parent.glob(f"{glob.escape(file.name)}.*") if packed(f)), None)
+            if pressed:
+                raise InputError(f"{pressed}: {packed(pressed)}; {stem.name}.hea names {file.name}")
             raise InputError(f"{file}: signal file named by {stem.name}.hea is missing; copy it beside the header")
         if not frames or math.isnan(bytes_per_frame):
             continue

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from counterpoint.common.data.archives import check_zip, read_gzip
-from counterpoint.common.data.importing import find_files, name_files, require_file
+from counterpoint.common.data.importing import find_files, name_files, read_files, require_file
 from counterpoint.common.data.names import LONGEST, file_name
 from counterpoint.common.errors import InputError
 
@@ -65,6 +65,52 @@ def test_a_file_is_named_with_or_without_suffix_and_nothing_is_an_error(tmp_path
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="an empty folder"):
         find_files(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "program"),
+    [(".gz", "gunzip"), (".GZ", "gunzip"), (".bz2", "bunzip2"), (".xz", "unxz"), (".zst", "unzstd"), (".zip", "unzip"),
+     (".7z", "7z x")],
+)  # fmt: skip
+def test_compressed_files_are_listed_with_what_unpacks_them(tmp_path, suffix, program):
+    bad = tmp_path / f"b.edf{suffix}"
+    for path in (tmp_path / "a.edf", bad, tmp_path / f"c.csv{suffix}"):
+        path.write_bytes(b"x")
+    found = find_files(tmp_path, (".edf",))
+    assert [f.name for f in found.files] == ["a.edf"]
+    assert [(r.source, r.reason.endswith(f"unpack it first ({program})")) for r in found.rejected] == [(str(bad), True)]
+    every = find_files(tmp_path, folders=(".edf",))  # the caller judges other kinds itself
+    assert [f.name for f in every.files] == ["a.edf", f"c.csv{suffix}"]
+    with pytest.raises(InputError, match=rf"b\.edf{suffix}: is .*, unpack it first \({program}\)"):
+        find_files(bad, (".edf",))
+    with pytest.raises(InputError, match=rf"b\.edf{suffix}: is .*, unpack it first \({program}\)"):
+        require_file(bad, (".edf",))
+
+
+def test_a_folder_that_holds_archives_only_is_told_to_unpack_them(tmp_path):
+    (tmp_path / "set.tar.gz").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"no \.edf file in it; set.tar.gz is an archive, unpack it first \(tar -xf\)"):
+        find_files(tmp_path, (".edf",))
+
+
+def test_a_named_file_is_of_the_named_format(tmp_path):
+    (tmp_path / "a.csv").write_text("x")
+    for find in (find_files, require_file):
+        with pytest.raises(InputError, match=r"a\.csv: is no \.edf or \.bdf file"):
+            find(tmp_path / "a.csv", (".edf", ".bdf"))
+
+
+def _refuse(file):
+    raise InputError(f"{file.name}: not a table")
+
+
+def test_what_is_compressed_under_another_name_is_said(tmp_path):
+    rejected = []
+    (tmp_path / "a.csv").write_bytes(gzip.compress(b"1,2"))
+    (tmp_path / "b.csv").write_bytes(b"1,2")
+    assert list(read_files(_refuse, [tmp_path / "a.csv", tmp_path / "b.csv"], rejected)) == []
+    assert "compressed although its name does not say so; add .gz to its name and unpack" in rejected[0].reason
+    assert rejected[1].reason == "not a table"
 
 
 def test_names_are_unique_whatever_the_order(tmp_path):
