@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +10,13 @@ import numpy as np
 
 from counterpoint.audio_speech.configs import EngravingConfig, Rendition, SheetDataConfig, SpectrogramConfig
 from counterpoint.audio_speech.engrave import engrave
-from counterpoint.audio_speech.kinds import MIDI_SUFFIXES, PACKED_SUFFIXES, SCORE_SUFFIXES, inner_suffix, refuse_packed
+from counterpoint.audio_speech.kinds import MIDI_SUFFIXES, SCORE_SUFFIXES
 from counterpoint.audio_speech.midi import midi_to_musicxml
 from counterpoint.audio_speech.pieces import melody, same_tune
 from counterpoint.audio_speech.render import Job, Piece, play, render
 from counterpoint.audio_speech.snippets import FRACTIONS, chorale_manifest
 from counterpoint.common.data import Manifest, split_by_group
-from counterpoint.common.data.importing import Found, find_files, name_files, plain_reason, read_files, save_manifest
+from counterpoint.common.data.importing import find_files, name_files, plain_reason, read_files, save_manifest
 from counterpoint.common.data.names import file_name
 from counterpoint.common.data.places import Folder
 from counterpoint.common.errors import InputError
@@ -28,7 +27,7 @@ from counterpoint.common.vertical import ImportReport, Rejected
 def import_folder(source: Path, out: Path, *, by_tune: bool = True, seed: int = 0, workers: int = 2) -> ImportReport:
     """Copy every usable score below `source` into `out/scores` and write `out/manifest.parquet`."""
     out = Path(out)
-    found = _find_scores(source)
+    found = find_files(source, (*SCORE_SUFFIXES, *MIDI_SUFFIXES))
     names, rejected = name_files(found.files, found.root), list(found.rejected)
     (out / "scores").mkdir(parents=True, exist_ok=True)
     take = partial(_take, folder=out / "scores", names=names)
@@ -67,23 +66,6 @@ def import_folder(source: Path, out: Path, *, by_tune: bool = True, seed: int = 
         out, rows, rejected, meta={"source": str(source), "audio": "synthetic"}, note=words if rows else "",
         finish=(lambda manifest: split_by_group(manifest, FRACTIONS, seed)) if enough else None,
     )  # fmt: skip
-
-
-def _find_scores(source: Path) -> Found:
-    """The scores at a place, and packed ones, which are listed with the remedy."""
-    kinds = (*SCORE_SUFFIXES, *MIDI_SUFFIXES)
-    found = find_files(source, (*kinds, *PACKED_SUFFIXES), kinds)
-    files = [file for file in found.files if file == Path(source) or not _foreign(file)]
-    rejected = [bad for bad in found.rejected if not _foreign(bad.source)]
-    if not files and not rejected:
-        raise InputError(f"{source}: no {' or '.join(kinds)} file in it")
-    return replace(found, files=files, rejected=rejected)
-
-
-def _foreign(file: str | Path) -> bool:
-    """Whether a file is a packed one that holds no score."""
-    packed = Path(file).suffix.lower() in PACKED_SUFFIXES
-    return packed and inner_suffix(file) not in (*SCORE_SUFFIXES, *MIDI_SUFFIXES)
 
 
 def check_row(row: dict, root: Path | Folder) -> None:
@@ -135,12 +117,8 @@ def render_folder(
 def _take(file: Path, folder: Path, names: dict[Path, str]) -> Path:
     name = file_name(names[file])
     suffix = file.suffix.lower()
-    refuse_packed(file)
     if suffix in MIDI_SUFFIXES:
         return midi_to_musicxml(file, folder / f"{name}.musicxml")
-    if suffix not in SCORE_SUFFIXES:
-        known = ", ".join((*SCORE_SUFFIXES, *MIDI_SUFFIXES))
-        raise InputError(f"{file.name}: {suffix or 'no suffix'} is not a score; taken are {known}")
     target = folder / f"{name}{suffix}"
     if not (target.exists() and target.samefile(file)):
         shutil.copyfile(file, target)

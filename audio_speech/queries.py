@@ -13,8 +13,9 @@ import torch
 from counterpoint.audio_speech.configs import SheetDataConfig
 from counterpoint.audio_speech.engrave import engrave
 from counterpoint.audio_speech.features import analyse, read_audio
-from counterpoint.audio_speech.kinds import IMAGE_SUFFIXES, SCORE_SUFFIXES, refuse_packed
+from counterpoint.audio_speech.kinds import IMAGE_SUFFIXES, SCORE_SUFFIXES
 from counterpoint.audio_speech.snippets import audio_window, clock, sheet_window
+from counterpoint.common.data.archives import packed
 from counterpoint.common.errors import InputError
 
 MOST_WINDOWS = 200
@@ -38,10 +39,11 @@ def query(file: Path, modality: str, system: Any) -> dict[str, Any]:
     training height). A file of one window has no `windows`.
 
     Raises:
-        InputError: unreadable, packed, silent, or a sound shorter than half a window.
+        InputError: unreadable, compressed, silent, or a sound shorter than half a window.
     """
     file, data = Path(file), system.config.data
-    refuse_packed(file)
+    if reason := packed(file):
+        raise InputError(f"{file.name}: {reason}")
     if modality == "audio":
         whole = _recording(file, data)
     elif modality == "sheet":
