@@ -24,22 +24,24 @@ MOST_WINDOWS = 200
 @dataclass(frozen=True)
 class _Whole:
     """A user's file, ready to be cut: its length and the window's in the file's own unit (frames or columns), the
-    window about a centre, and what a musician calls that place."""
+    window about a centre, what a musician calls that place, and whether a window holds silence or blank paper."""
 
     long: int
     wide: int
     cut: Callable[[float], np.ndarray]
     place: Callable[[float], dict[str, str]]
+    empty: Callable[[np.ndarray], bool]
 
 
 def query(file: Path, modality: str, system: Any) -> dict[str, Any]:
-    """A user's file as one sample: its middle window, and under `windows` all of it, overlapping by half.
+    """A user's file as one sample: its middle window, and under `windows` all of it, overlapping by half, without those
+    that hold a pause or blank paper.
 
     `audio` takes WAV, FLAC, OGG and MP3; `sheet` takes a score, or a picture of one two-staff system (scaled to the
     training height). A file of one window has no `windows`.
 
     Raises:
-        InputError: unreadable, compressed, silent, or a sound shorter than half a window.
+        InputError: unreadable, compressed, silent or blank, or a sound shorter than half a window.
     """
     file, data = Path(file), system.config.data
     if reason := packed(file):
@@ -51,16 +53,14 @@ def query(file: Path, modality: str, system: Any) -> dict[str, Any]:
     else:
         raise InputError(f"modality {modality!r} is unknown; audio-sheet has sheet and audio")
 
-    def window(centre: float) -> dict[str, Any]:
-        known = {"index": 0, "id": file.name, "group": file.name, "title": file.name}
-        return known | whole.place(centre) | {modality: torch.from_numpy(whole.cut(centre))}
-
     count = min(max(2 * (whole.long // whole.wide) - 1, 1), MOST_WINDOWS)
-    found = window(whole.long / 2)
-    if count > 1:
-        centres = np.linspace(whole.wide / 2, whole.long - whole.wide / 2, count)
-        found["windows"] = [window(centre) for centre in centres]
-    return found
+    centres = np.linspace(whole.wide / 2, whole.long - whole.wide / 2, count) if count > 1 else [whole.long / 2]
+    cut = {centre: whole.cut(centre) for centre in centres}
+    told = [centre for centre in centres if not whole.empty(cut[centre])] or list(centres)
+    known = {"index": 0, "id": file.name, "group": file.name, "title": file.name}
+    windows = [known | whole.place(c) | {modality: torch.from_numpy(cut[c])} for c in told]
+    middle = windows[len(windows) // 2]
+    return {**middle, "windows": windows} if count > 1 else middle
 
 
 def _recording(file: Path, data: SheetDataConfig) -> _Whole:
@@ -75,7 +75,8 @@ def _recording(file: Path, data: SheetDataConfig) -> _Whole:
     def place(centre: float) -> dict[str, str]:
         return {"time": clock(max(centre - wide / 2, 0) / rate, min(centre + wide / 2, long) / rate)}
 
-    return _Whole(long, wide, lambda centre: audio_window(spectrum, centre, wide), place)
+    # Beside music at the level of the features, what is under a hundredth is a pause, with noise 60 dB below.
+    return _Whole(long, wide, lambda c: audio_window(spectrum, c, wide), place, lambda window: window.max() < 0.01)
 
 
 def _print(file: Path, data: SheetDataConfig) -> _Whole:
@@ -84,7 +85,9 @@ def _print(file: Path, data: SheetDataConfig) -> _Whole:
     wide = data.sheet_width
     if file.suffix.lower() not in SCORE_SUFFIXES:
         page = _read_picture(file, data.engraving.height)
-        return _Whole(page.shape[1], wide, lambda centre: sheet_window(page, centre, wide), lambda centre: {})
+        if _blank(page):
+            raise InputError(f"{file.name}: the picture is blank; give one with printed music")
+        return _Whole(page.shape[1], wide, lambda c: sheet_window(page, c, wide), lambda c: {}, _blank)
     score = engrave(file, data.engraving)
 
     def place(centre: float) -> dict[str, str]:
@@ -93,7 +96,12 @@ def _print(file: Path, data: SheetDataConfig) -> _Whole:
         return {**title, "key": score.bars.key(bars), "bars printed": score.bars.words(bars)}
 
     strip = score.strip
-    return _Whole(strip.shape[1], wide, lambda centre: sheet_window(strip, centre, wide), place)
+    return _Whole(strip.shape[1], wide, lambda c: sheet_window(strip, c, wide), place, _blank)
+
+
+def _blank(page: np.ndarray) -> bool:
+    """Whether the darkest and the lightest point differ by less than a fifth of the range from ink to paper."""
+    return int(page.max()) - int(page.min()) < 50
 
 
 def _read_picture(file: Path, height: int) -> np.ndarray:

@@ -231,6 +231,8 @@ def neighbours_page(question: Question, found: Neighbours, path: Path) -> Path:
     else:
         query = question.picture(question.store.ids.index(found.query), found.source)
     what = f"{found.source} of {found.query} among {found.pool} of {found.to}"
+    if found.windows > 1:
+        what += f"; its {found.windows} windows vote, shown is the one that is nearest to the first answer"
     if query is None:
         raise InputError(f"there are no pictures of the samples of {type(question.system).__name__}; leave --html out")
     page = Report("Search", what, synthetic=found.synthetic)

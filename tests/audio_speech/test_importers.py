@@ -113,10 +113,14 @@ def test_a_file_becomes_a_query(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 5 * 44100), 44100)
     assert query(tmp_path / "a.wav", "audio", system)["audio"].shape == (84, 92)
     assert query(chorale_files(1)[0], "sheet", system)["sheet"].shape == (160, 200)
-    Image.new("RGB", (900, 320), "white").save(tmp_path / "a.png")
-    picture = query(tmp_path / "a.png", "sheet", system)["sheet"]
-    assert picture.shape == (160, 200)
-    assert int(picture.min()) == 255
+    page = Image.new("RGB", (3200, 320), "white")
+    page.save(tmp_path / "blank.png")
+    page.paste((0, 0, 0), (0, 100, 1600, 104))
+    page.save(tmp_path / "a.png")
+    found = query(tmp_path / "a.png", "sheet", system)
+    assert found["sheet"].shape == (160, 200)
+    assert len(found["windows"]) == 8, "of fifteen windows the blank ones do not vote"
+    assert all(int(window["sheet"].min()) < 128 for window in found["windows"])
     (tmp_path / "b.png").write_bytes(b"no picture")
     (tmp_path / "a.wav.gz").write_bytes(b"any")
     (tmp_path / "a.mxl.gz").write_bytes(b"any")
@@ -124,6 +128,7 @@ def test_a_file_becomes_a_query(tmp_path):
         ("a.wav.gz", "audio", "a.wav.gz: is compressed, unpack it first"),
         ("a.mxl.gz", "sheet", "a.mxl.gz: is compressed, unpack it first"),
         ("b.png", "sheet", "not a readable picture"),
+        ("blank.png", "sheet", "blank.png: the picture is blank"),
         ("a.wav", "sheet", "neither score nor picture"),
         ("a.png", "audio", "not readable as WAV"),
         ("a.png", "smell", "unknown"),
