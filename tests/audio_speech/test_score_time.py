@@ -141,15 +141,16 @@ def test_triplets_sound_in_thirds_whether_or_not_they_are_notated(tmp_path, beat
     assert found.seconds == pytest.approx(2.0)
 
 
-def test_notes_without_a_type_have_that_of_their_duration_and_half_a_triplet_is_still_one(tmp_path):
+def test_notes_without_a_type_have_that_of_their_duration(tmp_path):
     def plain(duration: int) -> str:
         return f"<note><pitch><step>G</step><octave>4</octave></pitch><duration>{duration}</duration></note>"
 
     notes = engrave(in_sixths(tmp_path / "a.musicxml", plain(9) + plain(3), plain(12))).notes
     assert notes[:, :2].tolist() == [[0.0, 0.75], [0.75, 1.0], [1.0, 2.0]]
-    two, one = eighths().split("</note>")[:2], eighths().split("</note>")[2]
-    bar = "</note>".join([*two, ""]) + one + "</note>" + plain(6)
-    assert engrave(in_sixths(tmp_path / "b.musicxml", bar)).notes[:, 0].tolist() == pytest.approx([*THIRDS[:4]])
+    short, long, _ = eighths("").split("</note>", 2)  # of a third and of two thirds of a quarter
+    bar = f"{short}</note>{long.replace('<duration>2', '<duration>4')}</note>{plain(6)}"
+    notes = engrave(in_sixths(tmp_path / "b.musicxml", bar)).notes
+    assert notes[:, 0].tolist() == pytest.approx([0, 1 / 6, 1 / 2], abs=1e-5)
     with pytest.raises(InputError, match=r"c\.musicxml: bar 1: a note of 5/6 quarters has no <type>"):
         engrave(in_sixths(tmp_path / "c.musicxml", plain(5) + plain(7)))
 
