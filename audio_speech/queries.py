@@ -19,6 +19,8 @@ from counterpoint.common.data.archives import packed
 from counterpoint.common.errors import InputError
 
 MOST_WINDOWS = 200
+PAUSE = 0.01
+"""Features below this, beside music at their level, are a pause: at most the noise 60 dB under the music."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,16 @@ def query(file: Path, modality: str, system: Any) -> dict[str, Any]:
 def _recording(file: Path, data: SheetDataConfig) -> _Whole:
     spectrum, wide = analyse(read_audio(file, data.spectrogram.sample_rate), data.spectrogram), data.frames
     rate, long = data.spectrogram.frames_per_second, len(spectrum)
+    least = f"give at least {wide / 2 / rate:.1f} s, half a window"
     if long < wide / 2:
-        raise InputError(
-            f"{file.name}: the recording is too short ({long / rate:.1f} s); give at least "
-            f"{wide / 2 / rate:.1f} s, half a window"
-        )
+        raise InputError(f"{file.name}: the recording is too short ({long / rate:.1f} s); {least}")
+    if (sounding := int((spectrum.max(axis=1) >= PAUSE).sum())) < wide / 2:
+        raise InputError(f"{file.name}: only {sounding / rate:.1f} s of the recording are not silent; {least}")
 
     def place(centre: float) -> dict[str, str]:
         return {"time": clock(max(centre - wide / 2, 0) / rate, min(centre + wide / 2, long) / rate)}
 
-    # Beside music at the level of the features, what is under a hundredth is a pause, with noise 60 dB below.
-    return _Whole(long, wide, lambda c: audio_window(spectrum, c, wide), place, lambda window: window.max() < 0.01)
+    return _Whole(long, wide, lambda c: audio_window(spectrum, c, wide), place, lambda window: window.max() < PAUSE)
 
 
 def _print(file: Path, data: SheetDataConfig) -> _Whole:
