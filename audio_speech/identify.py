@@ -15,9 +15,7 @@ from counterpoint.common.kernels import topk_scores
 from counterpoint.common.metrics import Interval
 from counterpoint.common.metrics.bootstrap import bootstrap_columns
 from counterpoint.common.metrics.result import Result
-from counterpoint.common.metrics.voting import vote_shares
-
-VOTES = 25
+from counterpoint.common.metrics.voting import VOTES, vote_shares
 
 
 @dataclass(frozen=True)

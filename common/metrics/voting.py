@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
+VOTES = 25
+"""Nearest keys that a window votes for, however few answers are then shown."""
+
 
 def count_votes(found: Int[np.ndarray, "*rows"], n: int, owners: Int[np.ndarray, " keys"] | None = None) -> np.ndarray:
     """`[n]` votes of each key, or of each owner of keys where `owners` names it for every key.

@@ -15,7 +15,7 @@ from counterpoint.common.data.search import Hit
 from counterpoint.common.data.search import search as search_store
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
-from counterpoint.common.metrics.voting import count_votes, vote_shares
+from counterpoint.common.metrics.voting import VOTES, count_votes, vote_shares
 from counterpoint.common.output import table
 from counterpoint.common.report import GalleryRow, Media, Report
 from counterpoint.common.runs.embedding import embed
@@ -145,15 +145,21 @@ class Question:
             samples = samples_of_text(self.vertical, self.system, text, source)
         if samples is not None:
             vectors = encode_samples(self.system, samples, source)
+        several = vectors is not None and len(vectors) > 1
         found = search_store(
-            store, target=to, ids=[id] if id is not None else (), source=source, vectors=vectors, k=top, kind=kind
+            store,
+            target=to,
+            ids=[id] if id is not None else (),
+            source=source,
+            vectors=vectors,
+            k=max(top, VOTES) if several else top,
+            kind=kind,
         )
         answers = [answer.hits for answer in found]
         ranked = by_votes(answers, len(store))[:top]
         hits = [one.hit for one in ranked]
         places = [hit.row for hit in hits]
         groups = store.frame["group"].tolist()
-        several = len(answers) > 1
         return Neighbours(
             query=next(str(given) for given in (id, text, file and file.name) if given is not None),
             source=source,
