@@ -34,7 +34,8 @@ vertical = Vertical(
     preview=f"{_COMMANDS}:preview",
     demo=f"{_COMMANDS}:demo",
     gallery="counterpoint.audio_speech.gallery:picture",
-    query="counterpoint.audio_speech.gallery:query",
-    modality_of="counterpoint.audio_speech.gallery:modality_of",
+    caption="counterpoint.audio_speech.gallery:caption",
+    query="counterpoint.audio_speech.queries:query",
+    modality_of="counterpoint.audio_speech.kinds:modality_of",
     checks="counterpoint.audio_speech.fidelity:CHECKS",
 )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from counterpoint.audio_speech.audio_sheet import AudioSheet
 from counterpoint.audio_speech.configs import AudioSheetConfig
-from counterpoint.audio_speech.gallery import picture
+from counterpoint.audio_speech.gallery import caption, picture
 from counterpoint.audio_speech.identify import Identification, identify
 from counterpoint.audio_speech.snippets import SnippetDataset
 from counterpoint.common.data.encoding import encode_rows
@@ -172,7 +172,7 @@ def _page(
         "Sheet and audio snippets of the test pieces",
         torch.cat([vectors[m] for m in names]),
         [m for m in names for _ in range(n)],
-        [f"{m}: {dataset.piece_ids[i]}, onset {dataset.moments[i].onset}" for m in names for i in range(n)],
+        [f"{m}: {caption(dataset[i], m)}" for m in names for i in range(n)],
         links=[(i, n + i) for i in range(n)],
     )
     for modality in names:

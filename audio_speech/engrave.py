@@ -10,19 +10,20 @@ import hashlib
 import io
 import re
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
+from counterpoint.audio_speech.bars import BarNames, Bars, read_bars, read_title
 from counterpoint.audio_speech.configs import EngravingConfig
-from counterpoint.audio_speech.score_time import Printed, ScoreTime, perform, read_time
-from counterpoint.audio_speech.scores import SCORE_SUFFIXES as SCORE_SUFFIXES
+from counterpoint.audio_speech.musicxml import complete
+from counterpoint.audio_speech.score_time import Performance, Printed, ScoreTime, perform, read_time
 from counterpoint.audio_speech.scores import read_score
 from counterpoint.common.errors import InputError
 
-REVISION = 2  # raise when the same score and settings would give other pixels or other notes
+REVISION = 3  # raise when the same score and settings would give other pixels or other notes
 
 _MEI = "{http://www.music-encoding.org/ns/mei}"
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -32,6 +33,7 @@ _UNPRINTED = {
     "verse", "tempo", "dynam", "dir", "hairpin", "harm", "fermata", "mNum", "pgHead", "pgFoot", "label", "labelAbbr",
     "pb", "sb", "expansion", "reh", "pedal", "trill", "mordent", "turn", "slur", "breath", "caesura", "phrase", "annot",
 }
+_ARRAYS = ("strip", "notes", "printed", "jumps")
 _VOICE_NAMES = ("soprano", "alto", "tenor", "bass")
 
 
@@ -46,12 +48,16 @@ class Engraving:
             one. A printed note that is played twice stands here twice, with one column.
         printed: `[notes]` the place in quarters at which each is printed; None: printed in the order of the onsets.
         jumps: seconds at which the performance leaves one place of the print for another.
+        bars: the printed bars, and when they are played.
+        title: as the score gives it; empty where it gives none.
     """
 
     strip: np.ndarray
     notes: np.ndarray
     printed: np.ndarray | None = None
     jumps: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    bars: Bars = field(default_factory=Bars.none)
+    title: str = ""
 
     @property
     def onsets(self) -> np.ndarray:
@@ -107,18 +113,20 @@ def engrave(path: str | Path, config: EngravingConfig | None = None) -> Engravin
         "footer": "none", "adjustPageHeight": True, "adjustPageWidth": True, "svgViewBox": False,
         "pageMarginTop": 100, "pageMarginBottom": 100, "pageMarginLeft": 50, "pageMarginRight": 50,
     })  # fmt: skip
-    mei = _read(toolkit, path)
-    time = read_time(toolkit, mei, path.name)
+    score = complete(read_score(path), path.name)
+    mei = _read(toolkit, score, path.name)
+    time, names = read_time(toolkit, mei, path.name), read_bars(mei)
     mei = condense(mei, path.name)
     if not toolkit.loadData(mei):
         raise InputError(f"{path.name}: the condensed score cannot be laid out; check the file in a notation program")
     ties = _ties(mei)
     svg = toolkit.renderToSVG(1)
-    columns, middle, zoom = _geometry(svg, path.name)
-    notes, printed, jumps = _notes(toolkit, columns, ties, zoom, time)
-    if len(notes) == 0:
+    drawn = _geometry(svg, path.name)
+    made = _perform(toolkit, drawn, ties, time)
+    if len(made.notes) == 0:
         raise InputError(f"{path.name}: no pitched notes that sound (unpitched percussion is not played)")
-    return Engraving(_raster(svg, middle * zoom, config.height), notes, printed, jumps)
+    strip = _raster(svg, drawn.middle, config.height)
+    return Engraving(strip, made.notes, made.printed, made.jumps, _bars(names, drawn, made), read_title(score))
 
 
 def engraving_key(path: str | Path, config: EngravingConfig) -> dict:
@@ -136,17 +144,17 @@ def engraving_key(path: str | Path, config: EngravingConfig) -> dict:
 
 def engrave_to(path: str | Path, config: EngravingConfig, target: Path) -> None:
     """Engrave and write the result as one compressed `.npz` (no pickled objects)."""
-    engraving = engrave(path, config)
+    made = engrave(path, config)
+    arrays = {name: getattr(made, name) for name in _ARRAYS} | {"title": np.array(made.title)}
     with Path(target).open("wb") as file:
-        np.savez_compressed(
-            file, strip=engraving.strip, notes=engraving.notes, printed=engraving.printed, jumps=engraving.jumps
-        )
+        np.savez_compressed(file, **arrays, **{f"bar_{name}": value for name, value in vars(made.bars).items()})
 
 
 def load_engraving(path: Path) -> Engraving:
     """Read what `engrave_to` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
-        return Engraving(*(arrays[name] for name in ("strip", "notes", "printed", "jumps")))
+        bars = Bars(*(arrays[f"bar_{field.name}"] for field in fields(Bars)))
+        return Engraving(*(arrays[name] for name in _ARRAYS), bars, str(arrays["title"]))
 
 
 def condense(mei: str, name: str) -> str:
@@ -167,11 +175,11 @@ def condense(mei: str, name: str) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
-def _read(toolkit, path: Path) -> str:
-    loaded = toolkit.loadData(read_score(path))
+def _read(toolkit, score: str, name: str) -> str:
+    loaded = toolkit.loadData(score)
     mei = toolkit.getMEI() if loaded else ""
     if "<note" not in mei:
-        raise InputError(f"{path.name}: not a readable score with notes (damaged, empty, or another format)")
+        raise InputError(f"{name}: not a readable score with notes (damaged, empty, or another format)")
     return mei
 
 
@@ -269,15 +277,23 @@ def _ties(mei: str) -> dict[str, str]:
     return ties
 
 
-def _geometry(svg: str, name: str) -> tuple[dict[str, float], float, float]:
-    """Note id -> drawing column, the system's vertical middle, and drawing units to pixels."""
+@dataclass(frozen=True)
+class _Drawn:
+    """Where the drawing has what, in pixels: note id -> column, bar id -> its columns, the system's middle row."""
+
+    notes: dict[str, float]
+    bars: dict[str, tuple[float, float]]
+    middle: float
+
+
+def _geometry(svg: str, name: str) -> _Drawn:
     root = ET.fromstring(svg)
     page = root.find(f"{_SVG}svg")
     width = float(root.get("width").removesuffix("px"))
     zoom = width / float(page.get("viewBox").split()[2])
     margin = page.find(f"{_SVG}g[@class='page-margin']")
     left, top = (float(v) for v in re.findall(r"-?[\d.]+", margin.get("transform")))
-    columns, lines = {}, []
+    columns, bars, lines, bar = {}, {}, [], ""
     for group in margin.iter(f"{_SVG}g"):
         kind = group.get("class", "").split(" ")[0]
         if kind == "note":
@@ -285,18 +301,23 @@ def _geometry(svg: str, name: str) -> tuple[dict[str, float], float, float]:
             if head is not None:
                 x, scale = re.match(r"translate\(([-\d.]+).*scale\(([-\d.]+)", head.get("transform")).groups()
                 columns[group.get("id")] = left + float(x) + 164 * float(scale)  # half a black note head, in font units
-        elif kind == "staff" and len(lines) < 2:
-            rows = [float(p.get("d").split()[1]) for p in group.findall(f"{_SVG}path")]
-            if rows:
-                lines.append((min(rows), max(rows)))
+        elif kind == "measure":
+            bar = group.get("id")
+        elif kind == "staff":
+            ruled = [[float(v) for v in re.findall(r"-?[\d.]+", p.get("d"))] for p in group.findall(f"{_SVG}path")]
+            if ruled:
+                bars.setdefault(bar, (left + ruled[0][0], left + ruled[0][2]))
+                lines.append((min(y for _, y, *_ in ruled), max(y for _, y, *_ in ruled)))
     if not columns or not lines:
         raise InputError(f"{name}: the score was laid out without notes")
-    return columns, top + (lines[0][0] + lines[-1][1]) / 2, zoom
+    return _Drawn(
+        {note: x * zoom - 0.5 for note, x in columns.items()},  # pixel k covers k to k + 1
+        {bar: (begin * zoom - 0.5, end * zoom - 0.5) for bar, (begin, end) in bars.items()},
+        (top + (lines[0][0] + lines[:2][-1][1]) / 2) * zoom,
+    )
 
 
-def _notes(
-    toolkit, columns: dict[str, float], ties: dict[str, str], zoom: float, time: ScoreTime
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _perform(toolkit, drawn: _Drawn, ties: dict[str, str], time: ScoreTime) -> Performance:
     onset, offset, within, bars, bar, place = {}, {}, {}, {}, "", 0.0
     for event in toolkit.renderToTimemap({"includeRests": True, "includeMeasures": True}):
         place = event["qstamp"]
@@ -312,12 +333,23 @@ def _notes(
     spans = {bar: (begin, end) for (bar, begin), end in zip(bars.items(), ends)}
     notes = {}
     for note in onset:
-        if note in time.unpitched or note not in columns or offset.get(note, 0.0) <= onset[note]:
+        if note in time.unpitched or note not in drawn.notes or offset.get(note, 0.0) <= onset[note]:
             continue
         pitch = toolkit.getMIDIValuesForElement(note)["pitch"] + time.shift.get(note, 0)
-        column = columns[note] * zoom - 0.5  # pixel k covers k to k + 1
-        notes[note] = Printed(onset[note], offset[note], pitch, column, within[note])
+        notes[note] = Printed(onset[note], offset[note], pitch, drawn.notes[note], within[note])
     return perform(notes, spans, ties, time)
+
+
+def _bars(names: BarNames, drawn: _Drawn, made: Performance) -> Bars:
+    place = {bar: i for i, bar in enumerate(names.ids)}
+    columns = [drawn.bars.get(bar, (0.0, 0.0)) for bar in names.ids]
+    played = [(begin, end, place[bar]) for bar, begin, end in made.bars if bar in place]
+    return Bars(
+        np.array(names.numbers, dtype=str),
+        np.array(names.keys, dtype=str),
+        np.array(columns, dtype=np.float64).reshape(-1, 2),
+        np.array(played, dtype=np.float64).reshape(-1, 3),
+    )
 
 
 def _raster(svg: str, middle: float, height: int) -> np.ndarray:

@@ -67,10 +67,14 @@ def spectrogram(
 
 def loudness(wave: Float[np.ndarray, " samples"], block: int = 1102) -> float:
     """Root mean square of the loud parts: the 95th percentile over blocks of 50 ms, which neither a click nor a pause
-    moves."""
+    moves; where nearly all is pause, over the blocks within 60 dB of the loudest."""
+    if len(wave) == 0:
+        return 0.0
     block = max(min(block, len(wave)), 1)
     blocks = wave[: len(wave) // block * block].reshape(-1, block)
-    return float(np.percentile(np.sqrt(np.mean(np.square(blocks, dtype=np.float64), axis=1)), 95)) if len(wave) else 0.0
+    levels = np.sqrt(np.mean(np.square(blocks, dtype=np.float64), axis=1))
+    level, floor = np.percentile(levels, 95), 1e-3 * levels.max()
+    return float(level if level >= floor else np.percentile(levels[levels >= floor], 95))
 
 
 def analyse(

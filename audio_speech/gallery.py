@@ -1,4 +1,4 @@
-"""Snippets to look at and listen to: printed bars, spectrograms, short sounds; and users' files as queries."""
+"""Snippets to look at and listen to: printed bars and spectrograms with the moment marked, short sounds, captions."""
 
 from __future__ import annotations
 
@@ -6,98 +6,58 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from counterpoint.audio_speech.configs import Rendition, SheetDataConfig
-from counterpoint.audio_speech.engrave import SCORE_SUFFIXES, engrave
-from counterpoint.audio_speech.features import analyse, read_audio
 from counterpoint.audio_speech.render import Job, Piece, play, render
-from counterpoint.audio_speech.snippets import audio_window, sheet_window
 from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.report import GalleryRow, Media, Report
 from counterpoint.common.vertical import Outcome
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff")
-MOST_WINDOWS = 200
+_RED = np.array([0.85, 0.1, 0.1])
 
 
 def picture(sample: dict[str, Any], modality: str) -> Media:
-    """One snippet: the printed window, or the spectrogram with its synthetic sound."""
-    label = str(sample.get("id", ""))
+    """One snippet: the printed window, or the spectrogram with its sound. A line marks the moment it is about, which is
+    the middle of either."""
+    title, *place = _words(sample, modality)
     if modality == "sheet":
-        return Media(label, image=np.asarray(sample["sheet"]))
-    spectrum = np.asarray(sample["audio"]).T[::-1]
-    large = spectrum.repeat(2, axis=0).repeat(2, axis=1)
+        page = np.asarray(sample["sheet"])[..., None] / 255 * np.ones(3)
+        middle = page.shape[1] // 2
+        page[:, middle - 1 : middle + 2] = 0.5 * page[:, middle - 1 : middle + 2] + 0.5 * _RED
+        return Media(title, image=page, caption=", ".join(place))
     sound = sample["sound"].wave() if "sound" in sample else None
-    return Media(label, image=large, audio=sound, cmap="magma")
+    return Media(title, image=_spectrum(np.asarray(sample["audio"])), audio=sound, caption=", ".join(place))
 
 
-def modality_of(file: Path) -> str | None:
-    """What a file is by its kind: `audio`, `sheet` (a score or a picture), or None.
+def _spectrum(frames: np.ndarray) -> np.ndarray:
+    """Low notes below, two pixels a frame and band, a broken line in the middle frame."""
+    import matplotlib
 
-    >>> modality_of(Path("recording.FLAC")), modality_of(Path("score.mxl"))
-    ('audio', 'sheet')
+    shown = frames.astype(np.float64) / (frames.max() or 1.0)
+    image = matplotlib.colormaps["magma"](shown.T[::-1])[..., :3].repeat(2, axis=0).repeat(2, axis=1)
+    image[np.arange(len(image)) % 8 < 5, 2 * (len(frames) // 2)] = 1.0
+    return image
+
+
+def caption(sample: dict[str, Any], modality: str) -> str:
+    """Where a snippet stands, in a musician's words.
+
+    >>> place = {"key": "A minor", "bars printed": "bars 5-8", "bars heard": "bars 6-7", "time": "0:12-0:16"}
+    >>> caption({"title": "Jesu, meine Freude", **place}, "sheet")
+    'Jesu, meine Freude, A minor, bars 5-8'
+    >>> caption({"title": "take 3.wav", "time": "0:12-0:16"}, "audio")
+    'take 3.wav, 0:12-0:16'
     """
-    suffix = Path(file).suffix.lower()
-    if suffix in AUDIO_SUFFIXES:
-        return "audio"
-    return "sheet" if suffix in (*SCORE_SUFFIXES, *IMAGE_SUFFIXES) else None
+    return ", ".join(_words(sample, modality))
 
 
-def query(file: Path, modality: str, system: Any) -> dict[str, Any]:
-    """A user's file as one sample: its middle window, and under `windows` all of it, overlapping by half.
-
-    `audio` takes WAV, FLAC, OGG and MP3; `sheet` takes a score, or a picture of one two-staff system (scaled to the
-    training height). A file of one window has no `windows`.
-
-    Raises:
-        InputError: unreadable, silent, or a sound shorter than half a window.
-    """
-    file, data = Path(file), system.config.data
-    sample: dict[str, Any] = {"index": 0, "id": file.name, "group": file.name}
-    if modality == "audio":
-        spectrum, wide = analyse(read_audio(file, data.spectrogram.sample_rate), data.spectrogram), data.frames
-        rate = data.spectrogram.frames_per_second
-        if len(spectrum) < wide / 2:
-            raise InputError(
-                f"{file.name}: the recording is too short ({len(spectrum) / rate:.1f} s); give at least "
-                f"{wide / 2 / rate:.1f} s, half a window"
-            )
-        long, cut = len(spectrum), lambda centre: audio_window(spectrum, centre, wide)
-    elif modality == "sheet":
-        if not file.is_file():
-            raise InputError(f"{file}: no such file")
-        if file.suffix.lower() in SCORE_SUFFIXES:
-            strip = engrave(file, data.engraving).strip
-        else:
-            strip = _read_picture(file, data.engraving.height)
-        long, wide = strip.shape[1], data.sheet_width
-        cut = lambda centre: sheet_window(strip, centre, wide)  # noqa: E731
-    else:
-        raise InputError(f"modality {modality!r} is unknown; audio-sheet has sheet and audio")
-    count = min(max(2 * (long // wide) - 1, 1), MOST_WINDOWS)
-    found = {**sample, modality: torch.from_numpy(cut(long / 2))}
-    if count > 1:
-        centres = np.linspace(wide / 2, long - wide / 2, count)
-        found["windows"] = [{**sample, modality: torch.from_numpy(cut(centre))} for centre in centres]
-    return found
-
-
-def _read_picture(file: Path, height: int) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    if file.suffix.lower() not in IMAGE_SUFFIXES:
-        known = ", ".join((*SCORE_SUFFIXES, *IMAGE_SUFFIXES))
-        raise InputError(f"{file.name}: {file.suffix or 'no suffix'} is neither score nor picture; taken are {known}")
-    try:
-        with Image.open(file) as opened:
-            page = opened.convert("L")
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"{file.name}: not a readable picture ({error})") from None
-    width = max(1, round(page.width * height / page.height))
-    return np.asarray(page.resize((width, height), Image.Resampling.LANCZOS))
+def _words(sample: dict[str, Any], modality: str) -> list[str]:
+    """Title, key, bars; of sound also when, and how it is played."""
+    time = " ".join(filter(None, (sample.get("time"), sample.get("played") and f"({sample['played']})")))
+    bars = ("bars printed",) if modality == "sheet" else ("bars heard",)
+    place = [sample.get(name) or "" for name in ("key", *bars)] + ([time] if modality == "audio" else [])
+    return [str(sample.get("title") or sample.get("id", "")), *filter(None, place)]
 
 
 def preview_page(manifest: Path, out: Path, pieces: int, rendition: str) -> Outcome:
@@ -124,7 +84,10 @@ def preview_page(manifest: Path, out: Path, pieces: int, rendition: str) -> Outc
         rate = config.spectrogram.sample_rate
         sound = (play(piece.engraving.notes, how, rate, 0.0, seconds), rate)
         frames = piece.spectrograms[how][: round(seconds * config.spectrogram.frames_per_second)]
-        facts = f"{len(piece.engraving.onsets)} onsets, {piece.engraving.seconds:.1f} s, tune {row['group']}"
+        score = piece.engraving
+        key = f"{score.bars.key([0])}, " if score.bars.key([0]) else ""
+        facts = f"{key}{len(score.bars.names)} bars, {len(score.onsets)} onsets, {score.seconds:.1f} s"
+        facts += f", tune {row['group']}"
         page.gallery(facts, [
             GalleryRow(
                 Media(f"first {seconds:.0f} s", image=frames.astype(np.float32).T[::-1], audio=sound, cmap="magma"),

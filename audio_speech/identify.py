@@ -14,9 +14,8 @@ from counterpoint.common.kernels import topk_scores
 from counterpoint.common.metrics import Interval
 from counterpoint.common.metrics.bootstrap import bootstrap_columns
 from counterpoint.common.metrics.result import Result
+from counterpoint.common.metrics.voting import VOTES, vote_shares
 from counterpoint.common.runs.opened import OpenRun
-
-VOTES = 25
 
 
 @dataclass(frozen=True)
@@ -78,11 +77,10 @@ def identify(
     if missing:
         raise ValueError(f"piece {missing[0]!r} is looked for but has no key snippet")
     found = topk_scores(queries, keys, min(votes, len(keys)))[1].cpu().numpy()
-    sizes = np.bincount(key_codes, minlength=len(names))
     asked = np.asarray(query_pieces, dtype=str)
     ranks = []
     for piece in wanted:
-        share = np.bincount(key_codes[found[asked == piece]].ravel(), minlength=len(names)) / sizes
+        share = vote_shares(found[asked == piece], key_codes, len(names))
         mine = share[place[piece]]
         ranks.append(1 + (share > mine).sum() + ((share == mine).sum() - 1) / 2)
     rank = torch.tensor(ranks, dtype=torch.float64)

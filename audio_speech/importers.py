@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from counterpoint.audio_speech.configs import EngravingConfig, Rendition, SheetDataConfig, SpectrogramConfig
-from counterpoint.audio_speech.engrave import SCORE_SUFFIXES, engrave
-from counterpoint.audio_speech.midi import MIDI_SUFFIXES, midi_to_musicxml
+from counterpoint.audio_speech.engrave import engrave
+from counterpoint.audio_speech.kinds import MIDI_SUFFIXES, SCORE_SUFFIXES
+from counterpoint.audio_speech.midi import midi_to_musicxml
 from counterpoint.audio_speech.pieces import melody, same_tune
 from counterpoint.audio_speech.render import Job, Piece, play, render
 from counterpoint.audio_speech.snippets import FRACTIONS, chorale_manifest
@@ -26,7 +27,7 @@ from counterpoint.common.vertical import ImportReport, Rejected
 def import_folder(source: Path, out: Path, *, by_tune: bool = True, seed: int = 0, workers: int = 2) -> ImportReport:
     """Copy every usable score below `source` into `out/scores` and write `out/manifest.parquet`."""
     out = Path(out)
-    found = find_files(source, folders=(*SCORE_SUFFIXES, *MIDI_SUFFIXES))
+    found = find_files(source, (*SCORE_SUFFIXES, *MIDI_SUFFIXES))
     names, rejected = name_files(found.files, found.root), list(found.rejected)
     (out / "scores").mkdir(parents=True, exist_ok=True)
     take = partial(_take, folder=out / "scores", names=names)
@@ -46,6 +47,9 @@ def import_folder(source: Path, out: Path, *, by_tune: bool = True, seed: int = 
         {
             "id": piece.id,
             "group": tunes.get(piece.id, piece.id),
+            "title": piece.engraving.title,
+            "key": piece.engraving.bars.key([0]),
+            "bars": len(piece.engraving.bars.names),
             "score": scores[piece.id],
             "source": str(sources[piece.id]),
             "onsets": len(piece.engraving.onsets),
@@ -115,9 +119,6 @@ def _take(file: Path, folder: Path, names: dict[Path, str]) -> Path:
     suffix = file.suffix.lower()
     if suffix in MIDI_SUFFIXES:
         return midi_to_musicxml(file, folder / f"{name}.musicxml")
-    if suffix not in SCORE_SUFFIXES:
-        known = ", ".join((*SCORE_SUFFIXES, *MIDI_SUFFIXES))
-        raise InputError(f"{file.name}: {suffix or 'no suffix'} is not a score; taken are {known}")
     target = folder / f"{name}{suffix}"
     if not (target.exists() and target.samefile(file)):
         shutil.copyfile(file, target)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from counterpoint.common.errors import InputError
 
-MIDI_SUFFIXES = (".mid", ".midi")
 MIDDLE_C = 60
 
 
@@ -45,7 +44,7 @@ def midi_to_musicxml(path: str | Path, target: str | Path) -> Path:
     Raises:
         InputError: not a MIDI file, or one without pitched notes.
     """
-    from music21 import chord, clef, converter, note, stream, tempo
+    from music21 import chord, clef, converter, metadata, note, stream, tempo
     from music21.exceptions21 import Music21Exception
 
     path, target = Path(path), Path(target)
@@ -67,6 +66,7 @@ def midi_to_musicxml(path: str | Path, target: str | Path) -> Path:
     if not any(part.notes for part in staves.values()):
         raise InputError(f"{path.name}: no pitched notes")
     piano = stream.Score()
+    piano.metadata = metadata.Metadata(movementName=path.stem)  # else music21 invents a title
     marks = {float(mark.offset): mark for mark in flat.getElementsByClass(tempo.MetronomeMark)}
     key = flat.analyze("key")
     for upper, part in staves.items():

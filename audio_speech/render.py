@@ -22,11 +22,12 @@ from counterpoint.common.progress import track
 
 @dataclass(frozen=True)
 class Job:
-    """One score and the performances wanted of it."""
+    """One score, the performances wanted of it, and its title where the score is not to be asked."""
 
     id: str
     score: Path
     renditions: tuple[Rendition, ...] = ()
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,13 @@ class Piece:
     Attributes:
         engraving: the printed strip and its notes.
         spectrograms: rendition -> `[frames, bands]` float16.
+        title: the job's, else the score's, else the id.
     """
 
     id: str
     engraving: Engraving
     spectrograms: dict[Rendition, np.ndarray] = field(default_factory=dict)
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def _render_one(
             lambda target, r=rendition, s=seed: work.call(perform_to, path, r, spectrogram, s, target),
         )
         played[rendition] = np.load(made, allow_pickle=False)
-    return Piece(job.id, score, played)
+    return Piece(job.id, score, played, job.title or score.title or job.id)
 
 
 def spectrogram_key(engraving: Engraving, rendition: Rendition, config: SpectrogramConfig) -> dict:

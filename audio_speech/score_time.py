@@ -129,9 +129,26 @@ def _bpm(mark: ET.Element) -> float:
     return float(mark.get("mm")) * 4 / float(unit) * (2 - 0.5**dots)
 
 
+@dataclass(frozen=True)
+class Performance:
+    """A score as it is played.
+
+    Attributes:
+        notes: `[n, 4]` (onset s, offset s, pitch, column), sorted by onset and pitch.
+        printed: `[n]` the printed quarter of each.
+        jumps: seconds at which the performance leaves one place of the print for another.
+        bars: (bar id, begin s, end s) of every bar as it is played.
+    """
+
+    notes: np.ndarray
+    printed: np.ndarray
+    jumps: np.ndarray
+    bars: list[tuple[str, float, float]]
+
+
 def perform(
     notes: Mapping[str, Printed], bars: Mapping[str, tuple[float, float]], ties: Mapping[str, str], time: ScoreTime
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> Performance:
     """Play printed notes in the score's order.
 
     Args:
@@ -139,10 +156,6 @@ def perform(
         bars: bar id -> begin and end in printed quarters.
         ties: later note of a tie -> the note before it; both are one where they are played in succession.
         time: order and tempo.
-
-    Returns:
-        notes `[n, 4]` (onset s, offset s, pitch, column) sorted by onset and pitch, the printed quarter of each, and
-        the seconds at which the performance jumps to another place of the print.
     """
     marks = [(bars[bar][0] + beat if bar else beat, bpm) for bar, beat, bpm in time.tempo if bar in bars or not bar]
     clock = TempoMap(marks).seconds
@@ -152,7 +165,7 @@ def perform(
     order = [bar for bar in time.order if bar in bars] or list(bars)
     rows: list[list[float]] = []
     last: dict[str, tuple[int, float]] = {}  # note -> its row when last struck or held, and when it ended
-    jumps, now, here = [], 0.0, None
+    jumps, played, now, here = [], [], 0.0, None
     for bar in order:
         begin, end = bars[bar]
         if here is not None and abs(begin - here) > 1e-6:
@@ -169,8 +182,9 @@ def perform(
                 row = len(rows)
                 rows.append([onset, offset, note.pitch, note.column, note.onset])
             last[key] = (row, offset)
-        now, here = now + clock(end) - clock(begin), end
+        played.append((bar, now, now + clock(end) - clock(begin)))
+        now, here = played[-1][2], end
     table = np.array(rows, dtype=np.float64).reshape(-1, 5)
     table[:, :2] = table[:, :2].round(6)
     table = table[np.lexsort((table[:, 2], table[:, 0]))]
-    return table[:, :4], table[:, 4], np.array(jumps, dtype=np.float64).round(6)
+    return Performance(table[:, :4], table[:, 4], np.array(jumps, dtype=np.float64).round(6), played)

@@ -13,9 +13,10 @@ import zlib
 from pathlib import Path
 from xml.parsers import expat
 
+from counterpoint.audio_speech.kinds import SCORE_SUFFIXES
+from counterpoint.common.data.archives import packed
 from counterpoint.common.errors import InputError
 
-SCORE_SUFFIXES = (".mxl", ".musicxml", ".xml", ".mei")
 LARGEST = 64 << 20
 """Bytes of one expanded score."""
 DEEPEST = 200
@@ -42,6 +43,8 @@ def read_score(path: str | Path) -> str:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    if reason := packed(path):
+        raise InputError(f"{path.name}: {reason}")
     if path.suffix.lower() not in SCORE_SUFFIXES:
         raise InputError(f"{path.name}: {path.suffix or 'no suffix'} is not a score; give {', '.join(SCORE_SUFFIXES)}")
     if path.stat().st_size > LARGEST:

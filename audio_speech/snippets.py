@@ -37,8 +37,9 @@ class SnippetDataset(Samples):
 
     A sample holds `sheet` `[height, width + 2 margin]` uint8 (255 is paper), `audio` `[frames + 2 margin, bands]`
     float32, `index`, `id` (piece, rendition and onset), `group` (the tune) and `moment`, a number that performances of
-    one printed place share; without margins also `sound`, which plays the audio window. Beyond the ends there is paper
-    and silence. Margins are 0 unless `margins` is set, for training with augmentation.
+    one printed place share; without margins also `sound`, which plays the audio window, and what musicians call the
+    place: `title`, `key`, `bars printed`, `bars heard`, `time` and `played` (the rendition). Beyond the ends there is
+    paper and silence. Margins are 0 unless `margins` is set, for training with augmentation.
     """
 
     synthetic = "sound rendered from real scores"
@@ -79,7 +80,21 @@ class SnippetDataset(Samples):
             sample["audio"] = torch.from_numpy(audio_window(piece.spectrograms[moment.rendition], centre, frames))
             if not self.audio_margin:
                 sample["sound"] = self._sound(piece, moment, centre)
-        return sample
+        return sample if self.sheet_margin else sample | self._place(piece, moment, time, column)
+
+    def _place(self, piece: Piece, moment: Moment, time: float, column: float) -> dict[str, str]:
+        """Where a moment's windows stand, in a musician's words."""
+        bars, tempo = piece.engraving.bars, moment.rendition.tempo
+        wide, beside = self.config.sheet_width / 2, reach(self.config, moment.rendition)
+        printed = bars.seen(column - wide, column + wide)
+        return {
+            "title": piece.title,
+            "key": bars.key(printed),
+            "bars printed": bars.words(printed),
+            "bars heard": bars.words(bars.heard(time - beside, time + beside)),
+            "time": clock(max(time - beside, 0.0) / tempo, min(time + beside, piece.engraving.seconds) / tempo),
+            "played": str(moment.rendition),
+        }
 
     def name_of(self, moment: Moment) -> str:
         """The id of a moment's sample."""
@@ -128,6 +143,21 @@ class SnippetDataset(Samples):
     def only(self, *modalities: str) -> SnippetDataset:
         """The same moments with some of the modalities."""
         return SnippetDataset(self.pieces, self.tunes, self.moments, self.config, self.sheet_margin > 0, modalities)
+
+
+def clock(begin: float, end: float) -> str:
+    """A stretch of time as players show it.
+
+    >>> clock(12.4, 18.0), clock(59.6, 3723.0)
+    ('0:12-0:18', '1:00-1:02:03')
+    """
+    return "-".join(_minutes(round(seconds)) for seconds in (begin, end))
+
+
+def _minutes(seconds: int) -> str:
+    minutes, second = divmod(seconds, 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def sheet_window(strip: np.ndarray, column: float, width: int) -> np.ndarray:
@@ -186,7 +216,15 @@ def load_snippets(config: SheetDataConfig, on_error: str = "raise", max_bad: flo
         raise InputError(f"{config.manifest}: rows without a split; run `counterpoint audio data split` on it first")
     if any(not row.get("score") for row in rows):
         raise InputError(f"{config.manifest}: no column 'score' or an empty one; make the manifest with `data import`")
-    jobs = [Job(row["id"], manifest.file(row["score"]), renditions_of(row["id"], row["split"], config)) for row in rows]
+    jobs = [
+        Job(
+            row["id"],
+            manifest.file(row["score"]),
+            renditions_of(row["id"], row["split"], config),
+            str(row.get("title") or ""),
+        )
+        for row in rows
+    ]
     made = render(jobs, config.engraving, config.spectrogram, _cache(config), config.workers)
     failed = tuple(piece for piece in made if isinstance(piece, Failed))
     if failed and (on_error == "raise" or len(failed) > max_bad * len(made)):

@@ -8,11 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from counterpoint.common.data.embeddings import EmbeddingStore, model_hash
 from counterpoint.common.data.search import Hit
 from counterpoint.common.data.search import search as search_store
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
+from counterpoint.common.metrics.voting import VOTES, count_votes, vote_shares
 from counterpoint.common.output import table
 from counterpoint.common.report import GalleryRow, Media, Report
 from counterpoint.common.runs.embedding import embed
@@ -25,7 +28,15 @@ from counterpoint.common.vertical import Vertical
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The answer to one query: places among the stored embeddings, best first, with cosine similarities."""
+    """The answer to one query: places among the stored embeddings, best first, with cosine similarities.
+
+    Attributes:
+        sample: what asked for the first answer; None where it is one of the store.
+        captions: the answers in the field's words.
+        windows: parts of the query, which vote; of each answer `votes` is how many of them found it, and `moments` the
+            one that was nearest, in the field's words.
+        elected: group -> share of the votes, each divided by the group's samples; the largest first.
+    """
 
     query: str
     source: str
@@ -38,6 +49,10 @@ class Neighbours:
     sample: dict[str, Any] | None = None
     synthetic: str = ""
     captions: tuple[str, ...] = ()
+    windows: int = 1
+    votes: tuple[int, ...] = ()
+    moments: tuple[str, ...] = ()
+    elected: tuple[tuple[str, float], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The figures."""
@@ -45,20 +60,26 @@ class Neighbours:
             {"rank": rank, "id": name, "group": group, "cosine": score}
             for rank, (name, group, score) in enumerate(zip(self.ids, self.groups, self.scores), start=1)
         ]
-        for hit, caption in zip(hits, self.captions):
-            hit["what"] = caption
+        for name, values in (("windows", self.votes), ("what", self.captions), ("asked by", self.moments)):
+            for hit, value in zip(hits, values):
+                hit[name] = value
         asked = {"query": self.query, "source": self.source, "to": self.to, "pool": self.pool}
+        if self.windows > 1:
+            asked |= {"windows": self.windows, "groups by votes": dict(self.elected)}
         return {**asked, "synthetic": self.synthetic, "neighbours": hits}
 
     @property
     def lines(self) -> list[str]:
         """The same in words."""
         hits = self.as_dict()["neighbours"]
-        more = ("what",) if self.captions else ()
-        rows = [(str(h["rank"]), f"{h['cosine']:.4f}", h["id"], h["group"], *(h[m] for m in more)) for h in hits]
-        head = [f"{self.source} of {self.query} -> {self.to}, pool of {self.pool}"]
+        more = [name for name in ("windows", "what", "asked by") if name in hits[0]] if hits else []
+        rows = [(str(h["rank"]), f"{h['cosine']:.4f}", h["id"], h["group"], *(str(h[m]) for m in more)) for h in hits]
+        voting = f"; its {self.windows} windows vote" if self.windows > 1 else ""
+        head = [f"{self.source} of {self.query} -> {self.to}, pool of {self.pool}{voting}"]
         head += [f"SYNTHETIC data: {self.synthetic}"] if self.synthetic else []
-        return [*head, "", *table(("rank", "cosine", "id", "group", *more), rows)]
+        votes = ", ".join(f"{group} {100 * share:.0f} %" for group, share in self.elected)
+        foot = ["", f"groups by votes: {votes}"] if votes else []
+        return [*head, "", *table(("rank", "cosine", "id", "group", *more), rows), *foot]
 
 
 @dataclass(frozen=True)
@@ -124,10 +145,19 @@ class Question:
             samples = samples_of_text(self.vertical, self.system, text, source)
         if samples is not None:
             vectors = encode_samples(self.system, samples, source)
+        several = vectors is not None and len(vectors) > 1
         found = search_store(
-            store, target=to, ids=[id] if id is not None else (), source=source, vectors=vectors, k=top, kind=kind
+            store,
+            target=to,
+            ids=[id] if id is not None else (),
+            source=source,
+            vectors=vectors,
+            k=max(top, VOTES) if several else top,
+            kind=kind,
         )
-        hits = by_votes([answer.hits for answer in found])[:top]
+        answers = [answer.hits for answer in found]
+        ranked = by_votes(answers, len(store))[:top]
+        hits = [one.hit for one in ranked]
         places = [hit.row for hit in hits]
         groups = store.frame["group"].tolist()
         return Neighbours(
@@ -139,14 +169,23 @@ class Question:
             groups=[groups[place] for place in places],
             scores=[hit.score for hit in hits],
             pool=len(store) - (id is not None and source == to),
-            sample=None if samples is None else samples[len(samples) // 2],
+            sample=None if samples is None else samples[ranked[0].window if ranked else 0],
             synthetic=self.dataset.synthetic,
             captions=tuple(self.caption(place, to) for place in places) if self.vertical.caption else (),
+            windows=len(answers),
+            votes=tuple(one.votes for one in ranked) if several else (),
+            moments=tuple(self._say(samples[one.window], source) for one in ranked)
+            if several and self.vertical.caption
+            else (),
+            elected=elect(answers, groups) if several else (),
         )
 
     def caption(self, place: int, modality: str) -> str:
         """One stored sample in one line of the field's own text."""
-        return resolve(self.vertical.caption)(self._stored(place), modality)
+        return self._say(self._stored(place), modality)
+
+    def _say(self, sample: dict[str, Any], modality: str) -> str:
+        return resolve(self.vertical.caption)(sample, modality)
 
     def picture(self, place: int, modality: str) -> Media:
         """One stored sample in the field's own picture."""
@@ -156,15 +195,37 @@ class Question:
         return self.dataset[int(self.store.frame["sample"].iat[place])]
 
 
-def by_votes(answers: Sequence[Sequence[Hit]]) -> list[Hit]:
-    """The hits of all windows of a query, each place once: most windows first, then by the best cosine."""
-    votes: dict[int, int] = {}
-    best: dict[int, Hit] = {}
-    for hit in (hit for hits in answers for hit in hits):
-        votes[hit.row] = votes.get(hit.row, 0) + 1
-        if hit.row not in best or hit.score > best[hit.row].score:
-            best[hit.row] = hit
-    return sorted(best.values(), key=lambda hit: (-votes[hit.row], -hit.score))
+@dataclass(frozen=True)
+class Voted:
+    """A place among the answers: how many windows of the query found it, and which of them was nearest."""
+
+    hit: Hit
+    votes: int
+    window: int
+
+
+def by_votes(answers: Sequence[Sequence[Hit]], n: int) -> list[Voted]:
+    """The hits of all windows of a query among `n` places, each once: most windows first, then by the best cosine."""
+    votes = count_votes(_rows(answers), n)
+    best: dict[int, Voted] = {}
+    for window, hits in enumerate(answers):
+        for hit in hits:
+            if hit.row not in best or hit.score > best[hit.row].hit.score:
+                best[hit.row] = Voted(hit, int(votes[hit.row]), window)
+    return sorted(best.values(), key=lambda one: (-one.votes, -one.hit.score))
+
+
+def elect(answers: Sequence[Sequence[Hit]], groups: Sequence[str], most: int = 5) -> tuple[tuple[str, float], ...]:
+    """The groups that the windows of a query vote for, with their shares of the votes; large groups have no advantage.
+    """
+    names, owners = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    shares = vote_shares(_rows(answers), owners, len(names))
+    order = np.argsort(-shares, kind="stable")[:most]
+    return tuple((str(names[i]), float(shares[i] / shares.sum())) for i in order if shares[i] > 0)
+
+
+def _rows(answers: Sequence[Sequence[Hit]]) -> np.ndarray:
+    return np.array([hit.row for hits in answers for hit in hits], dtype=np.int64)
 
 
 def neighbours_page(question: Question, found: Neighbours, path: Path) -> Path:
@@ -176,6 +237,8 @@ def neighbours_page(question: Question, found: Neighbours, path: Path) -> Path:
     else:
         query = question.picture(question.store.ids.index(found.query), found.source)
     what = f"{found.source} of {found.query} among {found.pool} of {found.to}"
+    if found.windows > 1:
+        what += f"; its {found.windows} windows vote, shown is the one that is nearest to the first answer"
     if query is None:
         raise InputError(f"there are no pictures of the samples of {type(question.system).__name__}; leave --html out")
     page = Report("Search", what, synthetic=found.synthetic)

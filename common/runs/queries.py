@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from counterpoint.common.data.isolation import Isolated
 from counterpoint.common.data.samples import ListSamples, Samples
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
+from counterpoint.common.progress import note
 from counterpoint.common.suggest import no_such
 from counterpoint.common.vertical import Vertical
 
@@ -38,11 +42,19 @@ def samples_of_file(vertical: Vertical, system: Any, file: Path, modality: str) 
     with Isolated() as worker:
         try:
             known = Known(system.config, system.assets)
-            found = worker.call(resolve(vertical.query), require_file(file), modality, known)
+            found, said = worker.call(_heard, resolve(vertical.query), require_file(file), modality, known)
         except InputError as error:
             said = str(error)
             raise InputError(said if file.name in said else f"{file}: {said}") from None
+    for text in said:
+        note(text)
     return _as_samples(found)
+
+
+def _heard(read: Callable[..., Any], *arguments: Any) -> tuple[Any, list[str]]:
+    """What a reader gives, and the notes it made: in a worker process nobody hears them."""
+    with contextlib.redirect_stderr(io.StringIO()) as heard, warnings.catch_warnings(action="ignore"):
+        return read(*arguments), heard.getvalue().splitlines()
 
 
 def samples_of_text(vertical: Vertical, system: Any, text: str, modality: str) -> Samples:

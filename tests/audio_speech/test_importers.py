@@ -11,10 +11,10 @@ from PIL import Image
 from counterpoint.audio_speech.commands import import_scores, preview, simulate
 from counterpoint.audio_speech.configs import AudioSheetConfig
 from counterpoint.audio_speech.engrave import engrave
-from counterpoint.audio_speech.gallery import query
 from counterpoint.audio_speech.importers import check_row
 from counterpoint.audio_speech.midi import midi_to_musicxml
 from counterpoint.audio_speech.pieces import chorale_files
+from counterpoint.audio_speech.queries import query
 from counterpoint.common.data import Manifest, check_leakage
 from counterpoint.common.errors import InputError
 
@@ -47,16 +47,18 @@ def test_a_folder_is_imported_and_each_bad_file_is_listed(tmp_path, own_cache):
         "empty.musicxml": b"",
         "noise.mid": b"RIFF nothing",
         "damaged.mid": b"MThd garbage",
-        "notes.txt": b"buy milk",
-        "more/page.pdf": b"%PDF",
+        "more/packed.musicxml.gz": b"any",
     }
-    for name, content in bad.items():
+    for name, content in (bad | {"notes.txt": b"buy milk", "more/page.pdf": b"%PDF", "more/log.gz": b""}).items():
         (source / name).write_bytes(content)
     report = import_scores(source, tmp_path / "out", workers=1)
     assert report.rows == 5
     assert {Path(r.source).relative_to(source).as_posix() for r in report.rejected} == set(bad)
     assert all(line.count(f"{name}:") == 1 for name in bad for line in report.lines if f"/{name}:" in line)
+    assert any(line.endswith("packed.musicxml.gz: is compressed, unpack it first (gunzip)") for line in report.lines)
     manifest = Manifest.load(report.manifest)
+    facts = manifest.frame.set_index("id").loc["more-scale", ["title", "key", "bars"]]
+    assert facts.tolist() == ["scale", "C major", 2]
     assert set(manifest.frame["split"]) == {"train", "val", "test"}
     check_leakage(manifest)
     for i in range(len(manifest)):
@@ -80,8 +82,11 @@ def test_a_missing_or_empty_source_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         import_scores(tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty folder"):
+    with pytest.raises(InputError, match=r"no \.mxl or .* file in it"):
         import_scores(tmp_path / "empty", tmp_path / "out")
+    (tmp_path / "letter.txt").write_text("words")
+    with pytest.raises(InputError, match=r"letter\.txt: is no \.mxl or .* file"):
+        import_scores(tmp_path / "letter.txt", tmp_path / "out")
 
 
 def test_rendering_to_files_gives_what_the_manifest_names(tmp_path, own_cache):
@@ -108,13 +113,22 @@ def test_a_file_becomes_a_query(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 5 * 44100), 44100)
     assert query(tmp_path / "a.wav", "audio", system)["audio"].shape == (84, 92)
     assert query(chorale_files(1)[0], "sheet", system)["sheet"].shape == (160, 200)
-    Image.new("RGB", (900, 320), "white").save(tmp_path / "a.png")
-    picture = query(tmp_path / "a.png", "sheet", system)["sheet"]
-    assert picture.shape == (160, 200)
-    assert int(picture.min()) == 255
+    page = Image.new("RGB", (3200, 320), "white")
+    page.save(tmp_path / "blank.png")
+    page.paste((0, 0, 0), (0, 100, 1600, 104))
+    page.save(tmp_path / "a.png")
+    found = query(tmp_path / "a.png", "sheet", system)
+    assert found["sheet"].shape == (160, 200)
+    assert len(found["windows"]) == 8, "of fifteen windows the blank ones do not vote"
+    assert all(int(window["sheet"].min()) < 128 for window in found["windows"])
     (tmp_path / "b.png").write_bytes(b"no picture")
+    (tmp_path / "a.wav.gz").write_bytes(b"any")
+    (tmp_path / "a.mxl.gz").write_bytes(b"any")
     for name, modality, message in (
+        ("a.wav.gz", "audio", "a.wav.gz: is compressed, unpack it first"),
+        ("a.mxl.gz", "sheet", "a.mxl.gz: is compressed, unpack it first"),
         ("b.png", "sheet", "not a readable picture"),
+        ("blank.png", "sheet", "blank.png: the picture is blank"),
         ("a.wav", "sheet", "neither score nor picture"),
         ("a.png", "audio", "not readable as WAV"),
         ("a.png", "smell", "unknown"),

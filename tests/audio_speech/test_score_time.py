@@ -1,5 +1,6 @@
 """When a score sounds: tempo marks, repeats, endings, jumps, ties, transposition, in seconds that can be counted."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,47 +8,14 @@ import pytest
 
 from counterpoint.audio_speech.engrave import engrave
 from counterpoint.audio_speech.midi import midi_to_musicxml
+from counterpoint.audio_speech.musicxml import complete
 from counterpoint.audio_speech.pieces import chorale_files
 from counterpoint.audio_speech.score_time import TempoMap
 from counterpoint.audio_speech.scores import read_score
 from counterpoint.common.errors import InputError
 
-TIME = "<time><beats>2</beats><beat-type>4</beat-type></time>"
-
-
-def quarter(step: str, marks: str = "") -> str:
-    return (
-        f"<note><pitch><step>{step}</step><octave>5</octave></pitch><duration>2</duration>{marks}<voice>1</voice>"
-        "<type>quarter</type></note>"
-    )
-
-
-def direction(sound: str, sign: str = "<words>mark</words>") -> str:
-    return f"<direction><direction-type>{sign}</direction-type><sound {sound}/></direction>"
-
-
-def repeat(side: str, way: str, more: str = "") -> str:
-    return f'<barline location="{side}"><repeat direction="{way}" {more}/></barline>'
-
-
-def ending(side: str, number: str, kind: str, inner: str = "") -> str:
-    return f'<barline location="{side}"><ending number="{number}" type="{kind}"/>{inner}</barline>'
-
-
-BACK = '<repeat direction="backward"/>'
-
-
-def score(path: Path, bars: list[tuple[str, str]], transpose: str = "") -> Path:
-    """Bars of two quarters, the first of them C, D, E, ... in turn, with something before and behind the notes."""
-    text = "".join(
-        f'<measure number="{i + 1}">'
-        + (f"<attributes><divisions>2</divisions>{TIME}{transpose}</attributes>" if i == 0 else "")
-        + f"{before}{quarter('CDEFGAB'[i])}{quarter('C')}{after}</measure>"
-        for i, (before, after) in enumerate(bars)
-    )
-    head = '<part-list><score-part id="P1"><part-name>Piano</part-name></score-part></part-list>'
-    path.write_text(f'<score-partwise version="3.1">{head}<part id="P1">{text}</part></score-partwise>')
-    return path
+sys.path.insert(0, str(Path(__file__).parent))
+from written_music import BACK, TIME, direction, ending, quarter, repeat, score
 
 
 def played(path: Path) -> list[int]:
@@ -129,6 +97,92 @@ def test_a_note_tied_over_four_bars_is_struck_once(tmp_path):
     head = '<score-partwise version="3.1"><part-list><score-part id="P1"><part-name/></score-part></part-list>'
     (tmp_path / "a.musicxml").write_text(f'{head}<part id="P1">{"".join(bars)}</part></score-partwise>')
     assert engrave(tmp_path / "a.musicxml").notes[:, :3].tolist() == [[0.0, 4.0, 72.0]]
+
+
+def eighths(type_: str = "<type>eighth</type>", first: str = "", last: str = "") -> str:
+    """A triplet of eighths on C, D, E, at 6 divisions a quarter."""
+    shared = "<time-modification><actual-notes>3</actual-notes><normal-notes>2</normal-notes></time-modification>"
+    return "".join(
+        f"<note><pitch><step>{step}</step><octave>5</octave></pitch><duration>2</duration><voice>1</voice>{type_}"
+        f"{shared}{marks}</note>"
+        for step, marks in zip("CDE", (first, "", last))
+    )
+
+
+def in_sixths(path: Path, *bars: str) -> Path:
+    """Bars of two quarters as given, at 6 divisions a quarter."""
+    text = "".join(f'<measure number="{i + 1}">{bar}</measure>' for i, bar in enumerate(bars))
+    text = text.replace("1\">", f"1\"><attributes><divisions>6</divisions>{TIME}</attributes>", 1)
+    head = '<part-list><score-part id="P1"><part-name/></score-part></part-list>'
+    path.write_text(f'<score-partwise version="3.1">{head}<part id="P1">{text}</part></score-partwise>')
+    return path
+
+
+def tuplet(kind: str) -> str:
+    return f'<notations><tuplet type="{kind}"/></notations>'
+
+
+THIRDS = [0, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 5 / 6]
+
+
+@pytest.mark.parametrize(
+    "beats",
+    [
+        (eighths(), eighths()),
+        (eighths(""), eighths("")),
+        (eighths(first=tuplet("start"), last=tuplet("stop")), eighths()),
+        (eighths(), eighths(first=tuplet("start"), last=tuplet("stop"))),
+        (eighths(first=tuplet("start"), last=tuplet("stop")), eighths(first=tuplet("start"), last=tuplet("stop"))),
+    ],
+)
+def test_triplets_sound_in_thirds_whether_or_not_they_are_notated(tmp_path, beats):
+    found = engrave(in_sixths(tmp_path / "a.musicxml", "".join(beats), "".join(beats)))
+    assert found.notes[:, 0].tolist() == pytest.approx([*THIRDS, *(1 + third for third in THIRDS)], abs=1e-5)
+    assert found.seconds == pytest.approx(2.0)
+
+
+def test_notes_without_a_type_have_that_of_their_duration(tmp_path):
+    def plain(duration: int) -> str:
+        return f"<note><pitch><step>G</step><octave>4</octave></pitch><duration>{duration}</duration></note>"
+
+    notes = engrave(in_sixths(tmp_path / "a.musicxml", plain(9) + plain(3), plain(12))).notes
+    assert notes[:, :2].tolist() == [[0.0, 0.75], [0.75, 1.0], [1.0, 2.0]]
+    short, long, _ = eighths("").split("</note>", 2)  # of a third and of two thirds of a quarter
+    bar = f"{short}</note>{long.replace('<duration>2', '<duration>4')}</note>{plain(6)}"
+    notes = engrave(in_sixths(tmp_path / "b.musicxml", bar)).notes
+    assert notes[:, 0].tolist() == pytest.approx([0, 1 / 6, 1 / 2], abs=1e-5)
+    with pytest.raises(InputError, match=r"c\.musicxml: bar 1: a note of 5/6 quarters has no <type>"):
+        engrave(in_sixths(tmp_path / "c.musicxml", plain(5) + plain(7)))
+
+
+def test_a_note_is_struck_once_where_its_tie_is_sound_only_and_chords_keep_their_own(tmp_path):
+    def chord(ties: dict[str, str], *kinds: str) -> str:
+        return "".join(
+            f"<note>{'<chord/>' if i else ''}<pitch><step>{step}</step><octave>5</octave></pitch>"
+            "<duration>12</duration>"
+            + "".join(f'<tie type="{kind}"/>' for kind in kinds if ties.get(step))
+            + "<voice>1</voice><type>half</type></note>"
+            for i, step in enumerate("CE")
+        )
+
+    bars = [chord({"C": "yes"}, *kinds) for kinds in (("start",), ("stop", "start"), ("stop",))]
+    notes = engrave(in_sixths(tmp_path / "a.musicxml", *bars)).notes[:, :3]
+    assert notes.tolist() == [[0.0, 3.0, 72.0], [0.0, 1.0, 76.0], [1.0, 2.0, 76.0], [2.0, 3.0, 76.0]]
+
+
+def test_what_is_written_in_full_is_given_to_the_engraver_as_it_is(tmp_path):
+    for path in (chorale_files(1)[0], score(tmp_path / "a.musicxml", [("", "")])):
+        text = read_score(path)
+        assert complete(text, path.name) == text
+    shake = '<notations><ornaments><tremolo type="%s">3</tremolo></ornaments></notations>'
+    two = "<time-modification><actual-notes>2</actual-notes><normal-notes>1</normal-notes></time-modification>"
+    notes = "".join(
+        f"<note><pitch><step>{s}</step><octave>5</octave></pitch><duration>6</duration><voice>1</voice><type>half</type>"
+        f"{two}{shake % kind}</note>"
+        for s, kind in (("C", "start"), ("E", "stop"))
+    )
+    text = in_sixths(tmp_path / "b.musicxml", notes).read_text()
+    assert complete(text, "b") == text, "a tremolo of two notes is no tuplet"
 
 
 def test_a_clarinet_sounds_a_tone_lower_and_drums_do_not_sound(tmp_path):

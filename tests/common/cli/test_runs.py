@@ -1,12 +1,14 @@
 """From simulated data to a trained run and everything one can ask of it, on the command line alone."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from counterpoint.common.data.search import Hit
 from counterpoint.common.errors import InputError
 from counterpoint.common.runs.encode import NoSplit, open_split
-from counterpoint.common.runs.neighbours import Neighbours
+from counterpoint.common.runs.neighbours import Neighbours, by_votes, elect
 
 
 @pytest.fixture(scope="module")
@@ -647,3 +649,25 @@ def test_neighbours_are_named_in_the_fields_words_where_there_are_some():
     assert found.as_dict()["neighbours"] == [{"rank": 1, "id": "x7", "group": "g", "cosine": 0.5, "what": "CCN"}]
     assert found.lines[-1].split() == ["1", "0.5000", "x7", "g", "CCN"]
     assert "what" not in Neighbours("a", "m", "m", [4], ["x7"], ["g"], [0.5], 9).as_dict()["neighbours"][0]
+
+
+def test_windows_of_a_query_vote_for_places_and_for_groups():
+    a, b, c = (Hit(row, f"x{row}", score) for row, score in ((0, 0.9), (1, 0.2), (2, 0.3)))
+    answers = [[a, b], [replace(c, score=0.1), replace(b, score=0.4)], [c, b]]
+    ranked = by_votes(answers, 4)
+    assert [(one.hit.id, one.votes, one.window, one.hit.score) for one in ranked] == [
+        ("x1", 3, 1, 0.4), ("x2", 2, 2, 0.3), ("x0", 1, 0, 0.9)
+    ]  # fmt: skip
+    # Three votes of six for g, which has one sample of four; three for h, which has two, and none for the last.
+    assert elect(answers, ["h", "g", "h", "i"]) == (("g", pytest.approx(2 / 3)), ("h", pytest.approx(1 / 3)))
+    found = Neighbours(
+        "a.wav", "m", "n", [1], ["x1"], ["g"], [0.4], 4, captions=("bar 1",), windows=3, votes=(3,),
+        moments=("0:04-0:08",), elected=elect(answers, ["h", "g", "h", "i"]),
+    )  # fmt: skip
+    figures = found.as_dict()
+    assert figures["windows"] == 3
+    assert list(figures["groups by votes"]) == ["g", "h"]
+    assert figures["neighbours"][0]["asked by"] == "0:04-0:08"
+    assert found.lines[0].endswith("its 3 windows vote")
+    assert found.lines[2].split() == ["rank", "cosine", "id", "group", "windows", "what", "asked", "by"]
+    assert found.lines[-1] == "groups by votes: g 67 %, h 33 %"
