@@ -94,7 +94,7 @@ def _similar(z: Tensor, windows: WindowSet, label: str) -> Result:
         raise InputError(f"needs labels of two classes in the split (column {label})")
     if len(rows) > MOST_QUERIES:
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST_QUERIES])
-    return similar_beats(z[rows], windows.subset(rows))
+    return similar_beats(z[rows], windows.subset(rows), name="window -> windows of its class")
 
 
 def _try(run: Callable[[], Any]) -> Any:

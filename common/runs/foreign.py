@@ -170,7 +170,8 @@ def report_embeddings(
     """
     from counterpoint.common.report import Report
     from counterpoint.common.runs.encode import Encoded
-    from counterpoint.common.runs.page import add_map, fill_figures, fill_monitors
+    from counterpoint.common.runs.figures import fill_cards, fill_tables
+    from counterpoint.common.runs.page import add_map, fill_monitors
     from counterpoint.common.runs.vectors import read_vectors
 
     table = read_vectors(embeddings, ids, labels, groups, splits)
@@ -179,9 +180,10 @@ def report_embeddings(
     page.section("Figures")
     for said in [*warnings, *table.notes]:
         page.text(f"{said}.")
-    fill_figures(page, evaluation, labelled=part.labels is not None)
+    fill_cards(page, evaluation, list(part.vectors))
     page.section("Embedding map")
     add_map(page, Encoded(None, None, [], part.vectors, part.ids, part.groups or part.ids, part.labels, []))
+    fill_tables(page, evaluation, list(part.vectors))
     fill_monitors(page, evaluation)
     first = Path(embeddings[0].rpartition("=")[2])
     target = page.write(out or first.parent / f"{first.stem}-report.html")

@@ -144,6 +144,7 @@ def test_synthetic_data_are_announced_only_when_synthetic():
 
 def test_headline_shows_interval_baseline_and_percent():
     html = Report("x").headline("R@10", 0.4217, interval=(0.38, 0.46), baseline=("trivial", 0.02), percent=True).html()
+    html = html.replace("\u00a0", " ")  # a figure and its unit stay on one line
     assert "42.2 %" in html
     assert "95 % interval 38.0 % to 46.0 %" in html
     assert "trivial 2.0 %" in html
