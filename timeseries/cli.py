@@ -68,5 +68,6 @@ vertical = Vertical(
     demo=f"{_COMMANDS}:demo",
     gallery="counterpoint.timeseries.gallery:picture",
     query="counterpoint.timeseries.gallery:query",
+    caption="counterpoint.timeseries.gallery:caption",
     checks="counterpoint.timeseries.checks:CHECKS",
 )

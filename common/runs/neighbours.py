@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from counterpoint.common.vertical import Vertical
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The answer to one query: places among the stored embeddings, best first, with cosine similarities."""
+    """The answer to one query: places among the stored embeddings, best first, with cosine similarities. A query of
+    several `windows` has `votes`: for each place, how many of them found it."""
 
     query: str
     source: str
@@ -38,6 +39,8 @@ class Neighbours:
     sample: dict[str, Any] | None = None
     synthetic: str = ""
     captions: tuple[str, ...] = ()
+    windows: int = 1
+    votes: tuple[int, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The figures."""
@@ -45,6 +48,8 @@ class Neighbours:
             {"rank": rank, "id": name, "group": group, "cosine": score}
             for rank, (name, group, score) in enumerate(zip(self.ids, self.groups, self.scores), start=1)
         ]
+        for hit, votes in zip(hits, self.votes if self.windows > 1 else ()):
+            hit["windows"] = votes
         for hit, caption in zip(hits, self.captions):
             hit["what"] = caption
         asked = {"query": self.query, "source": self.source, "to": self.to, "pool": self.pool}
@@ -54,11 +59,17 @@ class Neighbours:
     def lines(self) -> list[str]:
         """The same in words."""
         hits = self.as_dict()["neighbours"]
-        more = ("what",) if self.captions else ()
-        rows = [(str(h["rank"]), f"{h['cosine']:.4f}", h["id"], h["group"], *(h[m] for m in more)) for h in hits]
-        head = [f"{self.source} of {self.query} -> {self.to}, pool of {self.pool}"]
+        more = [name for name in ("windows", "what") if hits and name in hits[0]]
+        rows = [(str(h["rank"]), f"{h['cosine']:.4f}", h["id"], h["group"], *(str(h[m]) for m in more)) for h in hits]
+        head = [f"{self.source} of {self.query} -> {self.to}, pool of {self.pool}{self.voters}"]
         head += [f"SYNTHETIC data: {self.synthetic}"] if self.synthetic else []
         return [*head, "", *table(("rank", "cosine", "id", "group", *more), rows)]
+
+
+    @property
+    def voters(self) -> str:
+        """How many windows of the query asked, in words; empty for one."""
+        return f", asked by its {self.windows} windows" if self.windows > 1 else ""
 
 
 @dataclass(frozen=True)
@@ -127,7 +138,8 @@ class Question:
         found = search_store(
             store, target=to, ids=[id] if id is not None else (), source=source, vectors=vectors, k=top, kind=kind
         )
-        hits = by_votes([answer.hits for answer in found])[:top]
+        counted = by_votes([answer.hits for answer in found])[:top]
+        hits = [hit for hit, _ in counted]
         places = [hit.row for hit in hits]
         groups = store.frame["group"].tolist()
         return Neighbours(
@@ -142,6 +154,8 @@ class Question:
             sample=None if samples is None else samples[len(samples) // 2],
             synthetic=self.dataset.synthetic,
             captions=tuple(self.caption(place, to) for place in places) if self.vertical.caption else (),
+            windows=len(found),
+            votes=tuple(votes for _, votes in counted),
         )
 
     def caption(self, place: int, modality: str) -> str:
@@ -156,15 +170,15 @@ class Question:
         return self.dataset[int(self.store.frame["sample"].iat[place])]
 
 
-def by_votes(answers: Sequence[Sequence[Hit]]) -> list[Hit]:
-    """The hits of all windows of a query, each place once: most windows first, then by the best cosine."""
+def by_votes(answers: Sequence[Sequence[Hit]]) -> list[tuple[Hit, int]]:
+    """The hits of all windows of a query, each place once with its votes: most windows first, then the best cosine."""
     votes: dict[int, int] = {}
     best: dict[int, Hit] = {}
     for hit in (hit for hits in answers for hit in hits):
         votes[hit.row] = votes.get(hit.row, 0) + 1
         if hit.row not in best or hit.score > best[hit.row].score:
             best[hit.row] = hit
-    return sorted(best.values(), key=lambda hit: (-votes[hit.row], -hit.score))
+    return [(hit, votes[hit.row]) for hit in sorted(best.values(), key=lambda hit: (-votes[hit.row], -hit.score))]
 
 
 def neighbours_page(question: Question, found: Neighbours, path: Path) -> Path:
@@ -175,10 +189,16 @@ def neighbours_page(question: Question, found: Neighbours, path: Path) -> Path:
         query = resolve(question.vertical.gallery)(found.sample, found.source)
     else:
         query = question.picture(question.store.ids.index(found.query), found.source)
-    what = f"{found.source} of {found.query} among {found.pool} of {found.to}"
     if query is None:
         raise InputError(f"there are no pictures of the samples of {type(question.system).__name__}; leave --html out")
-    page = Report("Search", what, synthetic=found.synthetic)
-    return page.gallery(
-        "Nearest first", [GalleryRow(query, [question.picture(place, found.to) for place in found.places])]
-    ).write(path)
+    across = f" by {found.source}, found in {found.to}" if found.source != found.to else f" by {found.source}"
+    what = f"The nearest of {found.pool:,} stored samples{across}; run {question.run}, {question.split} split"
+    page = Report(f"Nearest to {found.query}", what, synthetic=found.synthetic)
+    note = f"The middle one of {found.windows} windows, which all ask" if found.windows > 1 else ""
+    results = []
+    for place, name, score, votes in zip(found.places, found.ids, found.scores, found.votes):
+        shown = question.picture(place, found.to)
+        said = [f"{votes} of {found.windows} windows"] if found.windows > 1 else []
+        said += [f"cosine {score:.3f}", shown.caption, "" if name in shown.label else name]
+        results.append(replace(shown, caption=", ".join(word for word in said if word)))
+    return page.gallery("Nearest first", [GalleryRow(query, results, note)]).write(path)
