@@ -17,14 +17,17 @@ from counterpoint.graphs.circuits.data import load_circuit
 from counterpoint.graphs.circuits.graph import CircuitGraph
 
 
-def depiction(smiles: str, width: int = 240, height: int = 180) -> str:
-    """The structure drawing of a molecule as SVG markup, on a white ground."""
+def depiction(smiles: str, width: int = 200, height: int = 150) -> str:
+    """The structure drawing of a molecule as SVG markup, on a white ground, its atoms' letters large enough to read in
+    a gallery."""
     from rdkit.Chem.Draw import rdMolDraw2D
 
     from counterpoint.graphs.molecules.reader import parse_smiles
 
     drawer = rdMolDraw2D.MolDraw2DSVG(width, height)
-    drawer.drawOptions().fixedBondLength = 28  # pixels: small molecules are not blown up
+    drawer.drawOptions().fixedBondLength = 24  # pixels: small molecules are not blown up
+    drawer.drawOptions().minFontSize = 12
+    drawer.drawOptions().padding = 0.03
     rdMolDraw2D.PrepareAndDrawMolecule(drawer, parse_smiles(smiles))
     drawer.FinishDrawing()
     svg = drawer.GetDrawingText()
@@ -90,7 +93,9 @@ def picture(sample: dict[str, Any], modality: str) -> Media | None:
     """One molecule of a data set as its structure drawing; nodes of graphs have no picture."""
     if "smiles" not in sample:
         return None
-    return Media(str(sample.get("id", "")), image=depiction(str(sample["smiles"])), caption=str(sample["smiles"]))
+    name = str(sample.get("id", ""))
+    title = f"molecule {name}" if name.isdigit() else name  # the number of its row
+    return Media(title, image=depiction(str(sample["smiles"])), caption=str(sample["smiles"]))
 
 
 def caption(sample: dict[str, Any], modality: str) -> str:
