@@ -15,6 +15,7 @@ from counterpoint.common.report import Media, Report
 from counterpoint.common.vertical import Outcome
 from counterpoint.graphs.circuits.data import load_circuit
 from counterpoint.graphs.circuits.graph import CircuitGraph
+from counterpoint.graphs.circuits.picture import node_drawing, node_words
 
 
 def depiction(smiles: str, width: int = 200, height: int = 150) -> str:
@@ -90,7 +91,12 @@ def circuit_drawing(graph: CircuitGraph, predicted: Any = None, max_nets: int = 
 
 
 def picture(sample: dict[str, Any], modality: str) -> Media | None:
-    """One molecule of a data set as its structure drawing; nodes of graphs have no picture."""
+    """One molecule of a data set as its structure drawing, one node of a circuit with what it touches; nodes of other
+    graphs have no picture."""
+    if "joined" in sample:
+        joined, node = sample["joined"], sample["index"]
+        title = sample["node"].replace("/", "/\N{ZERO WIDTH SPACE}")  # long hierarchical names may break there
+        return Media(title, image=node_drawing(joined, node), caption=f"{sample['group']}, {node_words(joined, node)}")
     if "smiles" not in sample:
         return None
     name = str(sample.get("id", ""))
@@ -99,12 +105,12 @@ def picture(sample: dict[str, Any], modality: str) -> Media | None:
 
 
 def caption(sample: dict[str, Any], modality: str) -> str:
-    """A molecule's SMILES; empty for what is none.
+    """A molecule's SMILES, a circuit's net or device; empty for what is neither.
 
-    >>> caption({"smiles": "CCO"}, "molecule")
-    'CCO'
+    >>> caption({"smiles": "CCO"}, "molecule"), caption({"node": "net vout", "group": "ota"}, "node")
+    ('CCO', 'net vout of ota')
     """
-    return str(sample.get("smiles", ""))
+    return f"{sample['node']} of {sample['group']}" if "node" in sample else str(sample.get("smiles", ""))
 
 
 def query(file: Path, modality: str, system: Any) -> Samples:

@@ -94,7 +94,7 @@ def add_map(page: Report, encoded: Encoded, run: str = "", caption: str | None =
         hover = encoded.ids
         if caption is not None:
             said = (resolve(caption)(encoded.sample(row), name) for row in range(len(encoded)))
-            hover = [f"{sample}: {words}" if words else sample for sample, words in zip(encoded.ids, said)]
+            hover = [words if words else sample for sample, words in zip(encoded.ids, said)]
         page.embedding_map(f"{of_run}{name}, coloured by {by}", encoded.vectors[name], colours, hover)
 
 
