@@ -18,7 +18,7 @@ from counterpoint.graphs.circuits.graph import CircuitGraph
 from counterpoint.graphs.circuits.picture import node_drawing, node_words
 
 
-def depiction(smiles: str, width: int = 200, height: int = 150) -> str:
+def depiction(smiles: str, width: int = 180, height: int = 135) -> str:
     """The structure drawing of a molecule as SVG markup, on a white ground, its atoms' letters large enough to read in
     a gallery."""
     from rdkit.Chem.Draw import rdMolDraw2D

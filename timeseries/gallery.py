@@ -29,7 +29,7 @@ _COLORS = ("#2563eb", "#c2410c", "#15803d", "#7c3aed", "#be123c", "#0f766e")
 def draw(
     x: Float[np.ndarray, "time channels"],
     names: tuple[str, ...] = (),
-    width: int = 160,
+    width: int = 140,
     height: int = 0,
     place: Place | None = None,
 ) -> str:

@@ -160,13 +160,23 @@ class Report:
         return self._add(body, grid="grid wide")
 
     def table(
-        self, title: str, rows: Iterable[Sequence[Cell]] | object, columns: Sequence[str] | None = None
+        self,
+        title: str,
+        rows: Iterable[Sequence[Cell]] | object,
+        columns: Sequence[str] | None = None,
+        *,
+        folded: bool = False,
     ) -> Report:
-        """A sortable table from rows (with `columns`) or a pandas DataFrame. Numbers are right-aligned."""
+        """A sortable table from rows (with `columns`) or a pandas DataFrame. Numbers are right-aligned. A `folded` one
+        shows its title until it is opened."""
         if hasattr(rows, "itertuples"):
             columns = [str(c) for c in rows.columns] if columns is None else columns
             rows = [list(r) for r in rows.itertuples(index=False)]
         rows = [list(r) for r in rows]  # type: ignore[union-attr]
+        if folded:
+            body = table("", rows, list(columns or []))
+            summary = f"<summary>{escape(title)}: {len(rows)}</summary>"
+            return self._add(f'<details class="card solo">{summary}{body}</details>')
         return self._add(f'<div class="card solo">{table(title, rows, list(columns or []))}</div>')
 
     def embedding_map(

@@ -25,12 +25,12 @@ body{margin:0;background:var(--bg);color:var(--ink);
 .skip{position:absolute;left:-9999px}
 .skip:focus{left:.5rem;top:.5rem;background:var(--card);padding:.5rem 1rem;z-index:9}
 nav{position:sticky;top:0;z-index:5;background:var(--bg);border-bottom:1px solid var(--line)}
-nav .bar{max-width:1120px;margin:auto;padding:.45rem 1rem;display:flex;gap:.9rem;align-items:center}
+nav .bar{max-width:1240px;margin:auto;padding:.45rem 1rem;display:flex;gap:.9rem;align-items:center}
 nav .links{display:flex;gap:.25rem .9rem;flex:1;min-width:0;overflow-x:auto;white-space:nowrap;padding-right:2rem;
   mask-image:linear-gradient(90deg,#000 calc(100% - 2rem),#0000)}
 nav a{color:var(--soft);text-decoration:none;font-size:.9rem;padding:.2rem 0}
 nav a:hover{color:var(--accent)}
-main,header{max-width:1120px;margin:auto;padding:0 1rem}
+main,header{max-width:1240px;margin:auto;padding:0 1rem}
 header{padding-top:1.6rem}
 h1{font-size:clamp(1.5rem,4.5vw,2.2rem);line-height:1.2;margin:0 0 .3rem}
 h2{font-size:1.25rem;margin:2.2rem 0 .8rem;padding-top:.2rem}
@@ -119,10 +119,11 @@ dialog img{max-width:88vw;max-height:78vh;display:block;margin-bottom:.6rem;back
 @media (max-width:640px){table{font-size:.82rem}th,td{padding:.35rem .3rem}
   .scroll td:first-child{min-width:0}th:not([aria-sort]) button:after{content:none}}
 @media print{:root,:root[data-theme=dark],:root:not([data-theme=light]){color-scheme:light;--bg:#fff;--card:#fff;
-  --ink:#000;--soft:#444;--line:#bbb;--accent:#0b5cad;--good:#116b43;--warn:#7a4d00;--bad:#a3182c}
+  --ink:#000;--soft:#444;--line:#bbb;--accent:#0b5cad;--good:#116b43;--warn:#7a4d00;--bad:#a3182c;
+  --goodbg:#fff;--warnbg:#fff;--badbg:#fff}.map canvas{height:auto}
   nav,.tools,.more,.code button,#tip{display:none}th button:after{content:none}img.drawing{filter:none!important}
   .scroll,pre{overflow:visible}pre{white-space:pre-wrap}.card,.row,figure{break-inside:avoid}h2,h3{break-after:avoid}}
-footer{max-width:1120px;margin:2.5rem auto 1.5rem;padding:0 1rem;color:var(--soft);font-size:.85rem}
+footer{max-width:1240px;margin:2.5rem auto 1.5rem;padding:0 1rem;color:var(--soft);font-size:.85rem}
 """
 
 #: Where scripts do not run: what would do nothing is hidden.

@@ -12,7 +12,16 @@ from counterpoint.common.runs.measure import counted
 REGRESSION = ("R2", "MAE", "RMSE", "spearman")
 #: The common protocols in the order of their cards; a vertical's own ones come before them.
 ORDER = ("logreg", "ridge", "zeroshot", "simpleshot", "knn", "fewshot")
-MOST_CARDS = 6
+MOST_CARDS = 8
+#: What the common protocols need, in words.
+NEEDS = {
+    "labels": "labels",
+    "classes": "labels that are classes",
+    "no regression": "labels that are no measurements",
+    "train": "labels of a training split",
+    "pairs": "two modalities in one space",
+    "descriptions": "descriptions of the classes (--prompts)",
+}
 
 
 def fill_cards(page: Report, evaluation: Evaluation, modalities: Sequence[str], label: str = "") -> None:
@@ -47,8 +56,8 @@ def fill_tables(page: Report, evaluation: Evaluation, modalities: Sequence[str])
             title += f": {count}"
         page.figures(title, rows)
     if evaluation.skipped:
-        rows = [[protocol_name(name), reason] for name, reason in evaluation.skipped.items()]
-        page.table("Not measured", rows, ("protocol", "why"))
+        rows = [[protocol_name(name), _needs(reason)] for name, reason in evaluation.skipped.items()]
+        page.table("Not measured", rows, ("protocol", "why"), folded=True)
 
 
 def figure_cards(page: Report, evaluation: Evaluation, alone: str = "", label: str = "") -> None:
@@ -57,6 +66,9 @@ def figure_cards(page: Report, evaluation: Evaluation, alone: str = "", label: s
     for name, metric, interval, chance in evaluation.figures():
         if chance is not None and not isinstance(evaluation.results[name], RetrievalResult):
             figures.setdefault(name, {})[metric] = (interval, chance)
+    if any("R2" in known and not abs(known["R2"][1]) < 0.5 for known in figures.values()):
+        for known in figures.values():
+            known.pop("R2", None)  # it says nothing where even the training mean is far off, as in another circuit
     place = {name: ORDER.index(first) if (first := name.split()[0]) in ORDER else -1 for name in figures}
     shown: set[tuple[str, float, float]] = set()
     for name in sorted(figures, key=place.__getitem__):
@@ -86,8 +98,7 @@ def telling_figure(figures: Mapping[str, tuple[Interval, float]]) -> str | None:
     """The figure of a protocol to show large, of metric -> (interval, chance); None where every one is trivial.
 
     Accuracy where the classes are several and even. Two classes, or uneven ones, by AUROC, else balanced accuracy: a
-    guess of the largest class gains nothing there. R2 says nothing where even the training mean is far off, as in
-    another circuit: the mean error does.
+    guess of the largest class gains nothing there.
 
     >>> i = Interval(0.9, 0.8, 1.0, 9, 9)
     >>> telling_figure({"accuracy": (i, 0.9), "balanced_accuracy": (i, 0.5), "auroc": (i, 0.5)})
@@ -98,8 +109,6 @@ def telling_figure(figures: Mapping[str, tuple[Interval, float]]) -> str | None:
     True
     """
     chance = {metric: level for metric, (_, level) in figures.items()}
-    if "R2" in chance:
-        return "R2" if abs(chance["R2"]) < 0.5 else "MAE"
     order = list(figures)
     if "accuracy" in chance and "balanced_accuracy" in chance:
         even = chance["balanced_accuracy"]  # one over the number of classes
@@ -110,10 +119,24 @@ def telling_figure(figures: Mapping[str, tuple[Interval, float]]) -> str | None:
     return next(known, None)
 
 
+def _needs(reason: str) -> str:
+    """What a protocol lacked, in words for people.
+
+    >>> _needs("needs pairs, classes"), _needs("all windows are of one class")
+    ('needs two modalities in one space, labels that are classes', 'all windows are of one class')
+    """
+    needs, of, listed = reason.partition("needs ")
+    names = listed.split(", ")
+    if needs or not of or not set(names) <= set(NEEDS):
+        return reason
+    return of + ", ".join(NEEDS[name] for name in names)
+
+
 def _counts(result: object, interval: Interval) -> str:
     """How many samples and groups a figure stands on."""
     if hasattr(result, "pool"):
         return f"{result.queries} queries, pool of {result.pool}"
     counts = zip(counted(result, interval), ("samples", "groups"))
-    said = [f"{count} {what}" if count.isdigit() else count for count, what in counts if count]
+    said = [f"{count} {what[:-1] if count == '1' else what}" if count.isdigit() else count for count, what in counts]
+    said = [words for words in said if words]
     return ", ".join(said[:1] if len(said) > 1 and said[0].split()[0] == said[1].split()[0] else said)

@@ -176,10 +176,13 @@ def report_embeddings(
 
     table = read_vectors(embeddings, ids, labels, groups, splits)
     part, evaluation, warnings = measure_vectors(table, split, (), bootstrap, seed)
-    page = Report(", ".join(part.vectors), f"{len(part)} samples of {', '.join(embeddings)}")
+    groups = f" of {len(set(part.groups)):,} groups" if part.groups else ""
+    of = f" ({split} split)" if table.splits is not None else ""
+    what = f"{len(part):,} samples{groups}{of} from {', '.join(embeddings)}" + (f", labels: {labels}" if labels else "")
+    page = Report(f"Embeddings: {', '.join(part.vectors)}", what)
     page.section("Figures")
     for said in [*warnings, *table.notes]:
-        page.text(f"{said}.")
+        page.text(f"{said[:1].upper()}{said[1:]}.")
     fill_cards(page, evaluation, list(part.vectors))
     page.section("Embedding map")
     add_map(page, Encoded(None, None, [], part.vectors, part.ids, part.groups or part.ids, part.labels, []))

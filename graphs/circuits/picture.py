@@ -7,7 +7,7 @@ import math
 from counterpoint.graphs.circuits.data import JoinedCircuits
 
 NET, DEVICE, PIN = range(3)
-WIDTH, HEIGHT = 160, 120
+WIDTH, HEIGHT = 140, 105
 NEAR, FAR = 8, 16
 """Nodes drawn at most beside the middle one, and beyond these."""
 

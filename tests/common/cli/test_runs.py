@@ -210,7 +210,7 @@ def test_with_labels_the_report_begins_with_the_labelled_figures(run, cli, tmp_p
     labelled = cards("--label", "side")
     assert labelled[-4:] == plain
     new = labelled[:-4]
-    assert 1 <= len(new) <= 6
+    assert 1 <= len(new) <= 8
     assert len({name.split(", ", 1)[1] for name, *_ in new}) == len(new), "one card for each protocol"
     assert all(name.startswith("side: ") for name, *_ in new), "the label asked for is named"
     figures = json.loads(cli("toy", "evaluate", run, "--label", "side", "--out", tmp_path / "e.json", "--json")[1])
