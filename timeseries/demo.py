@@ -107,7 +107,6 @@ def _beats(page: Report, out: Path, beats: WindowSet, real: bool, seed: int, ste
     page.section(title, f"Every beat is a window from 0.25 s before to 0.45 s after its R peak, {whose}")
     mean = [_mean_beat(beats, labels, kind) for kind in kinds]
     page.gallery("Mean beat of each kind", mean)
-    page.table("Beats", [[NAMES.get(k, k), int(c)] for k, c in zip(kinds, counts)], ["kind", "beats"])
     names = [NAMES.get(label, label) for label in labels]
     page.embedding_map("Beats by kind", z, names, hover=beats.frame["id"].tolist())
     page.embedding_map("Beats by patient", z, beats.frame["group"].tolist(), hover=beats.frame["id"].tolist())

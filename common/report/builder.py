@@ -154,7 +154,8 @@ class Report:
             buffer = io.StringIO()
             image.savefig(buffer, format="svg", bbox_inches="tight")
             image = buffer.getvalue()[buffer.getvalue().index("<svg") :]
-        picture = f'<button class="zoom"><img src="{image_uri(image, cmap)}" alt="{escape(title)}"></button>'
+        drawing = ' class="drawing"' if isinstance(image, str) else ""
+        picture = f'<button class="zoom"><img{drawing} src="{image_uri(image, cmap)}" alt="{escape(title)}"></button>'
         words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
         body = f'<figure class="card item"><h3>{escape(title)}</h3>{picture}{words}</figure>'
         return self._add(body, grid="grid wide")
@@ -213,12 +214,13 @@ class Report:
     def gallery(self, title: str, rows: Sequence[GalleryRow | Media]) -> Report:
         """Queries with their retrieved items, best first; a plain `Media` stands alone. Right answers are framed."""
         alone = [media(m) for m in rows if isinstance(m, Media)]
-        body = f'<div class="grid">{"".join(alone)}</div>' if alone else ""
+        body = f'<div class="grid solo">{"".join(alone)}</div>' if alone else ""
         for row in rows:
             if isinstance(row, GalleryRow):
                 results = "".join(media(m, rank) for rank, m in enumerate(row.results, 1))
                 note = f'<p class="soft">{escape(row.note)}</p>' if row.note else ""
-                strip = f'<div class="results" role="group" aria-label="Retrieved items">{results}</div>'
+                count = f'style="--n:{max(len(row.results), 1)}"'
+                strip = f'<div class="results" {count} role="group" aria-label="Retrieved items">{results}</div>'
                 query = f"<div>{media(row.query, head='Query')}{note}</div>"
                 body += f'<div class="card row">{query}<div>{strip}</div></div>'
         return self._add((f"<h3>{escape(title)}</h3>" if title else "") + body)

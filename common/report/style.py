@@ -102,7 +102,8 @@ input[type=search]{font:inherit;font-size:.9rem;padding:.3rem .55rem;border:1px 
 .row{display:grid;grid-template-columns:minmax(9rem,13rem) 1fr;gap:.8rem;align-items:start;margin-bottom:.9rem}
 @media (max-width:640px){.row{grid-template-columns:1fr}.row .query{max-width:16rem}}
 .row>div{min-width:0}
-.results{display:grid;gap:.8rem .7rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,8.6rem),1fr))}
+.results{display:grid;gap:.8rem .7rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,max(8.6rem,
+  min(12rem,(100% - var(--n)*.7rem)/var(--n)))),1fr))}
 .item{margin:0;min-width:0}
 .item button.zoom{border:2px solid var(--line);padding:0;background:#fff;width:100%;display:block;border-radius:6px;
   overflow:hidden}
