@@ -195,7 +195,7 @@ def _gallery(
     rows = []
     for query in chosen.tolist():
         right = torch.arange(len(dataset)) == query
-        found = best_and_right(vectors[a][query], vectors[b], min(shown, len(dataset)), right)
+        found = best_and_right(vectors[b] @ vectors[a][query], min(shown, len(dataset)), right)
         answers = [replace(picture(dataset[hit], b), correct=hit == query, rank=rank) for hit, rank in found]
         note = f"right answer at place {way.ranks[query]:g} of {way.pool}"
         rows.append(GalleryRow(picture(dataset[query], a), answers, note))

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.kernels import topk_scores
 from counterpoint.common.metrics import label_free
 from counterpoint.common.progress import note
-from counterpoint.common.report import GalleryRow, Media, Report
+from counterpoint.common.report import GalleryRow, Report
+from counterpoint.common.report.words import metric_name
 from counterpoint.common.trainers import create_system, fit, load_run, override
 from counterpoint.common.vertical import Outcome
 from counterpoint.graphs.circuits.data import load_circuits
@@ -24,9 +26,8 @@ from counterpoint.graphs.circuits.downstream import DownstreamConfig, predict_co
 from counterpoint.graphs.circuits.graph import CapacitanceScale
 from counterpoint.graphs.circuits.transfer import Transfer
 from counterpoint.graphs.configs import KCLConfig
-from counterpoint.graphs.gallery import circuit_drawing
+from counterpoint.graphs.gallery import circuit_drawing, picture
 from counterpoint.graphs.importers import circuits_to_manifest, molecules_to_manifest, simulate_to_manifest
-from counterpoint.graphs.molecules.drawing import depiction
 from counterpoint.graphs.molecules.kcl import KCL
 from counterpoint.graphs.molecules.properties import Task, ecfp_forest, from_scratch, probe_arm, property_table
 from counterpoint.graphs.molecules.vectors import encoder_of, features_of
@@ -89,6 +90,13 @@ def _molecules(out: Path, data: Path | None, seed: int, epochs: int, page: Repor
     if imported.rejected:
         page.text(f"{len(imported.rejected)} row(s) left out; the first: {imported.rejected[0].reason}")
     metrics = list(dict.fromkeys(r.metric for r in rows))
+    found = {(r.split, r.arm): r for r in rows if r.metric == metrics[0]}
+    for how in ("scaffold", "random"):
+        mine, strong = found[how, "KCL, linear probe"], found[how, "ECFP4 + random forest"]
+        title = f"{task_name}: {metric_name(mine.metric)}, KCL probe, {how} splits"
+        against = ("ECFP4 + random forest", strong.mean)
+        said = f"mean of {len(SEEDS)} splits"
+        page.headline(title, mine.mean, interval=(mine.low, mine.high), baseline=against, note=said)
     cells = {(r.split, r.arm, r.metric): f"{r.mean:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in rows}
     lines = [[how, arm, *(cells[how, arm, m] for m in metrics)] for how in ("random", "scaffold") for arm in arms]
     page.table(f"{task_name}: mean over {len(SEEDS)} splits [95 %]", lines, ["split", "arm", *metrics])
@@ -115,9 +123,18 @@ def _similar(
     rows = []
     for query, scores, columns in zip(chosen.tolist(), values.tolist(), found.tolist(), strict=True):
         others = [(s, j) for s, j in zip(scores, columns, strict=True) if j != query][:5]
-        answers = [Media(ids[j], image=depiction(smiles[j]), caption=f"{labels[j]}, cosine {s:.3f}") for s, j in others]
-        rows.append(GalleryRow(Media(ids[query], image=depiction(smiles[query]), caption=labels[query]), answers))
-    page.gallery("Nearest molecules by representation", rows)
+        shown = {j: picture({"id": ids[j], "smiles": smiles[j]}, "molecule") for j in (query, *(j for _, j in others))}
+        known = labels[query] != "unknown"
+        answers = [
+            replace(
+                shown[j],
+                caption=f"{labels[j]}, cosine {s:.3f}; {smiles[j]}",
+                correct=labels[j] == labels[query] if known else None,
+            )
+            for s, j in others
+        ]
+        rows.append(GalleryRow(replace(shown[query], caption=f"{labels[query]}; {smiles[query]}"), answers))
+    page.gallery("Nearest molecules by representation; right: the same property", rows)
 
 
 def _circuits(out: Path, data: Path | None, seed: int, page: Report, figures: dict) -> list[str]:
@@ -175,13 +192,14 @@ def _scatter(extracted: torch.Tensor, predicted: torch.Tensor, scale: Capacitanc
 
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(4.6, 2.8))
     low, high = scale.low * 1e15, scale.high * 1e15
     extracted, predicted = ((farad * 1e15).clamp(low, high) for farad in (extracted, predicted))
-    axis.loglog(extracted, predicted, ".", alpha=0.6)
-    axis.plot([low, high], [low, high], color="gray", linewidth=0.8)
-    axis.set_xlabel("extracted, fF")
-    axis.set_ylabel("predicted, fF")
+    with plt.rc_context({"font.size": 12}):  # as large as the page's own words, on a phone too
+        figure, axis = plt.subplots(figsize=(4.6, 2.8))
+        axis.loglog(extracted, predicted, ".", alpha=0.6)
+        axis.plot([low, high], [low, high], color="gray", linewidth=0.8)
+        axis.set_xlabel("extracted, fF")
+        axis.set_ylabel("predicted, fF")
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)

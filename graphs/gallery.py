@@ -17,6 +17,7 @@ from counterpoint.common.report import Media, Report
 from counterpoint.common.vertical import Outcome
 from counterpoint.graphs.circuits.data import load_circuit
 from counterpoint.graphs.circuits.graph import CircuitGraph
+from counterpoint.graphs.circuits.picture import node_drawing, node_words
 
 
 def circuit_drawing(graph: CircuitGraph, predicted: Any = None, max_nets: int = 60, seed: int = 0) -> str:
@@ -75,10 +76,17 @@ def circuit_drawing(graph: CircuitGraph, predicted: Any = None, max_nets: int = 
 
 
 def picture(sample: dict[str, Any], modality: str) -> Media | None:
-    """One molecule of a data set as its structure drawing; nodes of graphs have no picture."""
+    """One molecule of a data set as its structure drawing, one node of a circuit with what it touches; nodes of other
+    graphs have no picture."""
+    if "joined" in sample:
+        joined, node = sample["joined"], sample["index"]
+        title = sample["node"].replace("/", "/\N{ZERO WIDTH SPACE}")  # long hierarchical names may break there
+        return Media(title, image=node_drawing(joined, node), caption=f"{sample['group']}, {node_words(joined, node)}")
     if "smiles" not in sample:
         return None
-    (medium,), problems = _molecules([str(sample.get("id", ""))], [str(sample["smiles"])])
+    name = str(sample.get("id", ""))
+    title = f"molecule {name}" if name.isdigit() else name  # the number of its row
+    (medium,), problems = _molecules([title], [str(sample["smiles"])])
     return replace(medium, caption=f"{medium.caption} (not drawn: {problems[0]})") if problems else medium
 
 
@@ -96,12 +104,12 @@ def _molecules(ids: Sequence[str], smiles: Sequence[str]) -> tuple[list[Media], 
 
 
 def caption(sample: dict[str, Any], modality: str) -> str:
-    """A molecule's SMILES; empty for what is none.
+    """A molecule's SMILES, a circuit's net or device; empty for what is neither.
 
-    >>> caption({"smiles": "CCO"}, "molecule")
-    'CCO'
+    >>> caption({"smiles": "CCO"}, "molecule"), caption({"node": "net vout", "group": "ota"}, "node")
+    ('CCO', 'net vout of ota')
     """
-    return str(sample.get("smiles", ""))
+    return f"{sample['node']} of {sample['group']}" if "node" in sample else str(sample.get("smiles", ""))
 
 
 def query(file: Path, modality: str, system: Any) -> Samples:

@@ -69,5 +69,6 @@ vertical = Vertical(
     gallery="counterpoint.timeseries.gallery:picture",
     query="counterpoint.timeseries.gallery:query",
     samples_from="counterpoint.timeseries.given:samples_from",
+    caption="counterpoint.timeseries.gallery:caption",
     checks="counterpoint.timeseries.checks:CHECKS",
 )

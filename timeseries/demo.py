@@ -107,7 +107,6 @@ def _beats(page: Report, out: Path, beats: WindowSet, real: bool, seed: int, ste
     page.section(title, f"Every beat is a window from 0.25 s before to 0.45 s after its R peak, {whose}")
     mean = [_mean_beat(beats, labels, kind) for kind in kinds]
     page.gallery("Mean beat of each kind", mean)
-    page.table("Beats", [[NAMES.get(k, k), int(c)] for k, c in zip(kinds, counts)], ["kind", "beats"])
     names = [NAMES.get(label, label) for label in labels]
     page.embedding_map("Beats by kind", z, names, hover=beats.frame["id"].tolist())
     page.embedding_map("Beats by patient", z, beats.frame["group"].tolist(), hover=beats.frame["id"].tolist())
@@ -136,7 +135,7 @@ def _beats(page: Report, out: Path, beats: WindowSet, real: bool, seed: int, ste
 def _mean_beat(beats: WindowSet, labels: np.ndarray, kind: str) -> Media:
     rows = np.flatnonzero(labels == kind)
     caption = f"{len(rows)} beat{'s' if len(rows) != 1 else ''}"
-    return Media(NAMES.get(kind, kind), image=draw(np.nanmean(beats.stack(rows), 0)), caption=caption)
+    return Media(NAMES.get(kind, kind), image=draw(np.nanmean(beats.stack(rows), 0), width=250), caption=caption)
 
 
 def _neighbours(beats: WindowSet, z: torch.Tensor, seed: int, queries: int = 2, shown: int = 4) -> list[GalleryRow]:
@@ -157,9 +156,8 @@ def _neighbours(beats: WindowSet, z: torch.Tensor, seed: int, queries: int = 2, 
 
 
 def _beat(beats: WindowSet, i: int, labels: np.ndarray, correct: bool | None = None) -> Media:
-    second = beats.frame["start"].iat[i] / beats.fs
-    caption = f"{beats.frame['record'].iat[i]} at {second:.1f} s"
-    return Media(NAMES.get(labels[i], labels[i]), image=draw(beats[i], width=150), caption=caption, correct=correct)
+    place = beats.place(i)
+    return Media(NAMES.get(labels[i], labels[i]), draw(beats[i], place=place), caption=str(place), correct=correct)
 
 
 def _cohort(page: Report, out: Path, seed: int, epochs: int) -> dict:
@@ -192,6 +190,6 @@ def _cohort(page: Report, out: Path, seed: int, epochs: int) -> dict:
     patients, labels = windows.frame["group"].tolist(), windows.frame["label"].tolist()
     page.embedding_map("Windows by class", z, labels, hover=patients)
     page.embedding_map("Windows by patient", z, patients, hover=labels)
-    page.gallery("Windows", [Media(labels[i], image=draw(windows[i][:, :6], windows.leads), caption=patients[i])
-                             for i in (0, 24, 48, 72)])  # fmt: skip
+    page.gallery("Windows", [Media(labels[i], image=draw(windows[i], windows.leads, 250, place=windows.place(i)),
+                                   caption=str(windows.place(i))) for i in (0, 24, 48, 72)])  # fmt: skip
     return figures

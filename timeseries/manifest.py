@@ -284,7 +284,8 @@ def beat_windows(record: Record, x: np.ndarray, fs: float, config: SignalConfig)
 
 
 class WindowDataset(ManifestDataset):
-    """Windows as samples: `x` [length, channels], integer codes `patient` and `trial`, the class `label`, and the ids.
+    """Windows as samples: `x` [length, channels], integer codes `patient` and `trial`, the class `label`, the `place`
+    where the window was cut, and the ids.
 
     A lead that a window lacks (`WindowSet.present_of`) is zero in `x` and False in `present`; single gaps and padding
     stay NaN, which the encoders treat as masked time steps. Codes are positions in the sorted names of the whole set
@@ -333,6 +334,7 @@ class WindowDataset(ManifestDataset):
             "patient": int(self.patient[i]),
             "trial": int(self.trial[i]),
             "label": str(row["label"] or ""),
+            "place": self.windows.place(i),
         }
         if self.windows.steps is not None:
             sample["steps"] = torch.from_numpy(self.windows.steps_of(i))

@@ -103,7 +103,7 @@ def _similar(z: Tensor, windows: WindowSet, label: str) -> Result:
         raise InputError(f"needs labels of two classes in the split (column {label})")
     if len(rows) > MOST_QUERIES:
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST_QUERIES])
-    found = similar_beats(z[rows], windows.subset(rows))
+    found = similar_beats(z[rows], windows.subset(rows), name="window -> windows of its class")
     return replace(found, rows=torch.from_numpy(rows)[found.rows])
 
 

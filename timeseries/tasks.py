@@ -115,6 +115,7 @@ def similar_beats(
     ks: tuple[int, ...] = (1, 5, 10),
     n_boot: int = 1000,
     seed: int = 0,
+    name: str = "beat -> beats of its class",
 ) -> RetrievalResult:
     """How often a beat's nearest neighbours, itself left out, carry its label; intervals resample patients."""
     labels = windows.frame["label"].to_numpy(str)
@@ -123,5 +124,5 @@ def similar_beats(
     truth = (labels.tolist(), labels.tolist())
     group = windows.frame["group"].tolist()
     return rank_queries(
-        z, z, relevant=truth, exclude_self=True, ks=ks, groups=group, name="beat -> beats", n_boot=n_boot, seed=seed
+        z, z, relevant=truth, exclude_self=True, ks=ks, groups=group, name=name, n_boot=n_boot, seed=seed
     )

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from counterpoint.common.data.samples import values_hash
 from counterpoint.common.errors import InputError
 from counterpoint.common.metrics.labels import class_names
+from counterpoint.timeseries.place import Place
 from counterpoint.timeseries.preprocess import (
     MIN_FINITE,
     MIN_RANGE,
@@ -182,6 +183,13 @@ class WindowSet:
         signal, start = int(self.frame["signal"].iat[i]), int(self.frame["start"].iat[i])
         x = self.signals[signal][start : start + self.length]
         return self.present[signal] & (np.isfinite(x).mean(0) >= MIN_FINITE)
+
+    def place(self, i: int) -> Place:
+        """Where a window was cut."""
+        signal, start = int(self.frame["signal"].iat[i]), int(self.frame["start"].iat[i])
+        whole = len(self.signals[signal])
+        end = min(start + self.length, whole)
+        return Place(str(self.frame["record"].iat[i]), start / self.fs, end / self.fs, whole / self.fs, self.leads)
 
     def lacking(self) -> dict[int, dict[str, int]]:
         """Per signal: the leads that some of its windows lack, with the number of those windows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ KEYS = 4096  # keys whose joint scores are in memory at a time
 
 @dataclass(frozen=True)
 class Hit:
-    """One neighbour: its place among the vectors, its id, its value of the metric (see `Score.shown`)."""
+    """One neighbour: its place among the vectors, its id, the score by which it is ranked (larger is better), and the
+    value of the metric that people know (`Score.shown`)."""
 
     row: int
     id: str
     score: float
+    value: float
 
 
 class NeighbourIndex:
@@ -82,9 +84,9 @@ class NeighbourIndex:
         return row_named(name, self._rows)
 
     def search(
-        self, queries: Float[Tensor, "m dim"], k: int = 10, *, leave_out: Sequence[int | None] | None = None
+        self, queries: Float[Tensor, "m dim"], k: int = 10, *, leave_out: Sequence[Collection[int]] | None = None
     ) -> list[list[Hit]]:
-        """The k nearest of every query, best first; `leave_out[i]` is a row query i must not find (itself)."""
+        """The k nearest of every query, best first; `leave_out[i]` are rows that query i must not find (itself)."""
         if k < 1:
             raise InputError(f"k is a number of neighbours, at least 1, not {k}")
         if queries.shape[1] != self.vectors[0].shape[1]:
@@ -92,13 +94,13 @@ class NeighbourIndex:
         if not torch.isfinite(queries).all():
             raise InputError("the query's embedding holds NaN or infinity")
         q = self.score.scaled(queries.float())
-        ask = min(k + (leave_out is not None), len(self))
+        ask = min(k + max((len(rows) for rows in leave_out or ()), default=0), len(self))
         scores, rows = self._nearest(q, ask) if self._faiss is None else self._approximate(q, ask)
         hits = []
         for i, (score, row) in enumerate(zip(scores.tolist(), rows.tolist())):
-            skip = None if leave_out is None else leave_out[i]
-            kept = [Hit(r, self.ids[r], self.score.shown(s)) for r, s in zip(row, score) if r >= 0 and r != skip]
-            hits.append(kept[:k])
+            skip = () if leave_out is None else set(leave_out[i])
+            kept = [(r, s) for r, s in zip(row, score) if r >= 0 and r not in skip][:k]
+            hits.append([Hit(r, self.ids[r], s, self.score.shown(s)) for r, s in kept])
         return hits
 
     def _nearest(self, q: Float[Tensor, "m dim"], k: int) -> tuple[Float[Tensor, "m k"], Int[Tensor, "m k"]]:
@@ -179,6 +181,7 @@ def search(
     k: int = 10,
     kind: str = "exact",
     metric: str | Score = "cosine",
+    leave_out: Mapping[str, Collection[int]] | None = None,
 ) -> list[Found]:
     """Search a folder of embeddings by sample id, by the user's own files, or by vectors, across modalities.
 
@@ -191,6 +194,7 @@ def search(
         vectors: ready query embeddings.
         kind: "exact" or "faiss".
         metric: the score that ranks, see `SCORES`.
+        leave_out: rows of the target that a sample of `ids` must not find, besides itself.
     """
     names = store.modalities
     target = target or (names[0] if len(names) == 1 else None)
@@ -209,7 +213,9 @@ def search(
                 f"{source} has {bank.shape[1]} dimensions and {target} {index.vectors[0].shape[1]}: not one space"
             )
         rows = [store.part(source).row(name) for name in ids]
-        hits = index.search(bank[rows], k, leave_out=rows if several == (source,) else None)
+        itself = [{row} if several == (source,) else set() for row in rows]
+        more = leave_out or {}
+        hits = index.search(bank[rows], k, leave_out=[own | {*more.get(i, ())} for i, own in zip(ids, itself)])
         found += [Found(name, target, h) for name, h in zip(ids, hits)]
     if files:
         if encode is None:

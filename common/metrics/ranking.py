@@ -80,12 +80,19 @@ class Scoring:
         parts = zip(self.q[q].split(ROWS), *(p[k].split(ROWS) for p in self.prepared))
         return torch.cat([self.score.tile(*part).diagonal() for part in parts])
 
+    def of_query(self, row: int) -> Float[Tensor, " m"]:
+        """The scores of all keys for one query."""
+        return self._tile(slice(row, row + 1), slice(0, self.shape[1]), self._buffer(1, self.shape[1]))[0]
+
+    def _buffer(self, rows: int, cols: int) -> Float[Tensor, "r c"]:
+        return torch.empty(rows, cols, dtype=self.dtype, device=self.device)
+
     def tiles(self, rows: int = ROWS, cols: int | None = COLS) -> Iterator[tuple[slice, slice, Float[Tensor, "r c"]]]:
         """Stream the scores in tiles, -inf at excluded pairs; a tile's memory is reused: a caller keeps counts, never
         tiles."""
         n, m = self.shape
         cols = min(cols or m, m)
-        buffer = torch.empty(min(rows, n) * cols, dtype=self.dtype, device=self.device)
+        buffer = self._buffer(min(rows, n), cols).view(-1)
         for i in range(0, n, rows):
             r = slice(i, min(i + rows, n))
             left_out = None if self.exclude is None else [torch.as_tensor(x) for x in self.exclude.within(r)]

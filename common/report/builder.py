@@ -19,9 +19,10 @@ from counterpoint.common.metrics import Interval, LabelFree, Retrieval, Retrieva
 from counterpoint.common.report.charts import interval_chart, line_chart, number
 from counterpoint.common.report.embedding_map import embedding_map, project
 from counterpoint.common.report.media import Media, image_uri
-from counterpoint.common.report.parts import Cell, Chip, anchor, code, media, table
+from counterpoint.common.report.parts import Cell, Chip, Spread, anchor, code, media, table
 from counterpoint.common.report.script import JS
-from counterpoint.common.report.style import CSS
+from counterpoint.common.report.style import CSS, UNSCRIPTED
+from counterpoint.common.report.words import metric_name
 
 
 @dataclass(frozen=True)
@@ -75,20 +76,23 @@ class Report:
         unit: str = "",
         note: str = "",
     ) -> Report:
-        """A headline figure with its 95 % interval and the baseline (chance unless named) it must be read against."""
+        """A headline figure with its 95 % interval and the baseline (chance unless named) it must be read against: a
+        baseline within the interval is said, for then the figure shows nothing yet."""
 
         def show(x: float) -> str:
             if not math.isfinite(x):
                 return "–"
-            return f"{100 * x:.1f} %" if percent else number(x) + (f" {unit}" if unit else "")
+            return f"{100 * x:.1f}\u00a0%" if percent else number(x) + (f"\u00a0{unit}" if unit else "")
 
         low_high = (interval.low, interval.high) if isinstance(interval, Interval) else interval
+        known = low_high is not None and all(map(math.isfinite, low_high))
         said = []
-        if low_high is not None and all(map(math.isfinite, low_high)):
-            said.append(f"95 % interval {show(low_high[0])} to {show(low_high[1])}")
+        if known:
+            said.append(f"95\u00a0% interval {show(low_high[0])} to {show(low_high[1])}")
         if baseline is not None:
             label, level = baseline if isinstance(baseline, tuple) else ("chance", baseline)
-            said.append(f"{label} {show(level)}")
+            inside = known and low_high[0] <= level <= low_high[1]
+            said.append(f"{label} {show(level)}" + (", within the interval" if inside else ""))
         if note:
             said.append(note)
         sub = "".join(f'<div class="sub">{escape(s)}</div>' for s in said)
@@ -96,35 +100,35 @@ class Report:
         return self._add(f'<div class="card headline">{card}</div>', grid="grid")
 
     def retrieval(self, result: Retrieval | RetrievalResult, *, headline: Sequence[str] | None = None) -> Report:
-        """Headline cards and a table of all figures of a retrieval, each with interval and chance.
-
-        Cards show `headline`; unless given, R@k of the largest k whose chance is below a half, and the median rank, or
-        nothing where chance is a half for every k: a pool that small tells no encoder from another.
-        """
+        """Headline cards and a table of all figures of a retrieval, each with interval and chance; `headline` as in
+        `retrieval_cards`."""
         ways = (result.a_to_b, result.b_to_a) if isinstance(result, Retrieval) else (result,)
         for way in ways:
-            for key in _telling(way) if headline is None else headline:
-                share = not key.endswith("rank")
-                self.headline(
-                    f"{key.replace('_', ' ')}, {way.name.replace('->', '→')}",
-                    way.metrics[key],
-                    interval=way.intervals[key],
-                    baseline=way.chance[key],
-                    percent=share,
-                    note=f"{way.queries} queries, pool of {way.pool}",
-                )
+            self.retrieval_cards(way, headline=headline)
         for way in ways:
-            rows = [
-                [key.replace("_", " "), value, i.span(" – "), way.chance[key]]
-                for key, value in way.metrics.items()
-                for i in [way.intervals[key]]
-            ]
             title = f"{way.name.replace('->', '→')}: {way.queries} queries, pool of {way.pool}"
-            self._add(
-                f'<div class="card">{table(title, rows, ["metric", "value", "95 %", "chance"])}</div>',
-                grid="grid wide",
+            self.figures(title, [(key, i, way.chance[key]) for key, i in way.intervals.items()])
+        return self
+
+    def retrieval_cards(self, way: RetrievalResult, *, headline: Sequence[str] | None = None) -> Report:
+        """Headline cards of one direction: `headline`; unless given, what tells encoders apart (`telling`)."""
+        for key in telling(way) if headline is None else headline:
+            self.headline(
+                f"{metric_name(key)}, {way.name.replace('->', '→')}",
+                way.metrics[key],
+                interval=way.intervals[key],
+                baseline=way.chance[key],
+                percent=not key.endswith("rank") and key != "mAP",
+                note=f"{way.queries} queries, pool of {way.pool}",
             )
         return self
+
+    def figures(self, title: str, rows: Sequence[tuple[str, Interval, float | None]]) -> Report:
+        """A table of figures as (metric, interval, chance), beside its neighbours where there is room."""
+        spread = [f"{number(i.low)} – {number(i.high)}" if math.isfinite(i.low + i.high) else "" for _, i, _ in rows]
+        cells = [[metric_name(m), i.value, Spread(said), chance] for (m, i, chance), said in zip(rows, spread)]
+        body = table(title, cells, ["metric", "value", "95\u00a0%", "chance"])
+        return self._add(f'<div class="card">{body}</div>', grid="grid wide")
 
     def curves(self, title: str, series: Mapping[str, tuple[ArrayLike, ArrayLike]], **options) -> Report:
         """Curves (name -> (x, y)); options as in `charts.line_chart`."""
@@ -149,19 +153,30 @@ class Report:
             buffer = io.StringIO()
             image.savefig(buffer, format="svg", bbox_inches="tight")
             image = buffer.getvalue()[buffer.getvalue().index("<svg") :]
-        picture = f'<button class="zoom"><img src="{image_uri(image, cmap)}" alt="{escape(title)}"></button>'
+        drawing = ' class="drawing"' if isinstance(image, str) else ""
+        picture = f'<button class="zoom"><img{drawing} src="{image_uri(image, cmap)}" alt="{escape(title)}"></button>'
         words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
         body = f'<figure class="card item"><h3>{escape(title)}</h3>{picture}{words}</figure>'
         return self._add(body, grid="grid wide")
 
     def table(
-        self, title: str, rows: Iterable[Sequence[Cell]] | object, columns: Sequence[str] | None = None
+        self,
+        title: str,
+        rows: Iterable[Sequence[Cell]] | object,
+        columns: Sequence[str] | None = None,
+        *,
+        folded: bool = False,
     ) -> Report:
-        """A sortable table from rows (with `columns`) or a pandas DataFrame. Numbers are right-aligned."""
+        """A sortable table from rows (with `columns`) or a pandas DataFrame. Numbers are right-aligned. A `folded` one
+        shows its title until it is opened."""
         if hasattr(rows, "itertuples"):
             columns = [str(c) for c in rows.columns] if columns is None else columns
             rows = [list(r) for r in rows.itertuples(index=False)]
         rows = [list(r) for r in rows]  # type: ignore[union-attr]
+        if folded:
+            body = table("", rows, list(columns or []))
+            summary = f"<summary>{escape(title)}: {len(rows)}</summary>"
+            return self._add(f'<details class="card solo">{summary}{body}</details>')
         return self._add(f'<div class="card solo">{table(title, rows, list(columns or []))}</div>')
 
     def embedding_map(
@@ -179,14 +194,16 @@ class Report:
         """Map of embeddings [n, dim] (two columns are taken as they are); more than `max_points` are sampled."""
         count, dim = tuple(z.shape)
         keep = np.arange(count)
-        note = {"pca": "Two main axes (PCA).", "tsne": "t-SNE: neighbourhoods count, distances between groups do not."}
+        note = {"pca": "Two main axes (PCA){}.", "tsne": "t-SNE: neighbourhoods count, not distances between groups."}
         said = note.get(method, "") if dim > 2 else ""
         if count > max_points:
             keep = np.sort(np.random.default_rng(seed).choice(count, max_points, replace=False))
             said += f" {max_points} of {count} points drawn."
             place = {int(k): i for i, k in enumerate(keep)}
             links = None if links is None else [(place[a], place[b]) for a, b in links if a in place and b in place]
-        xy = project(z[keep] if isinstance(z, np.ndarray) else z[keep.tolist()], method, seed)
+        drawn = z[keep] if isinstance(z, np.ndarray) else z[keep.tolist()]
+        xy = project(drawn, method, seed)
+        said = said.replace("{}", _kept(xy, drawn))
         chosen = [labels[i] for i in keep.tolist()]
         texts = None if hover is None else [hover[i] for i in keep.tolist()]
         body = embedding_map(xy, chosen, texts, links, name=title)
@@ -196,15 +213,16 @@ class Report:
     def gallery(self, title: str, rows: Sequence[GalleryRow | Media]) -> Report:
         """Queries with their retrieved items, best first; a plain `Media` stands alone. Right answers are framed."""
         alone = [media(m) for m in rows if isinstance(m, Media)]
-        body = f'<div class="grid">{"".join(alone)}</div>' if alone else ""
+        body = f'<div class="grid solo">{"".join(alone)}</div>' if alone else ""
         for row in rows:
             if isinstance(row, GalleryRow):
                 results = "".join(media(m, rank) for rank, m in enumerate(row.results, 1))
                 note = f'<p class="soft">{escape(row.note)}</p>' if row.note else ""
-                strip = f'<div class="results" tabindex="0" role="group" aria-label="Retrieved items">{results}</div>'
+                count = f'style="--n:{max(len(row.results), 1)}"'
+                strip = f'<div class="results" {count} role="group" aria-label="Retrieved items">{results}</div>'
                 query = f"<div>{media(row.query, head='Query')}{note}</div>"
                 body += f'<div class="card row">{query}<div>{strip}</div></div>'
-        return self._add(f"<h3>{escape(title)}</h3>{body}")
+        return self._add((f"<h3>{escape(title)}</h3>" if title else "") + body)
 
     def monitors(self, label: str, measures: LabelFree) -> Report:
         """Collapse monitors of one modality: each reading, where it should lie, and a verdict."""
@@ -222,9 +240,17 @@ class Report:
         rows: list[list[Cell]] = [
             [*shown, Chip("collapsed" if flat else "watch" if low else "good")] for *shown, low in readings
         ]
-        for name in ("alignment", "modality_gap", "alpha_req", "stable_rank", "lidar", "tolerance"):
+        others = {
+            "alignment": "squared distance in a pair: 0 same, 2 unrelated",
+            "modality_gap": "distance of the modalities' centres: 0 is none",
+            "alpha_req": "decay of the spectrum: near 1",
+            "stable_rank": f"of {most} directions",
+            "lidar": "directions that tell samples apart",
+            "tolerance": "mean cosine within a class",
+        }
+        for name, expected in others.items():
             if (value := getattr(measures, name)) is not None:
-                rows.append([name.replace("_", " "), value, "", ""])
+                rows.append([name.replace("_", " "), value, expected, ""])
         body = table(
             f"{label}: {measures.n} samples, {measures.dim} dimensions",
             rows,
@@ -270,7 +296,8 @@ class Report:
             '<meta name="viewport" content="width=device-width,initial-scale=1">'
             '<meta name="color-scheme" content="light dark">'
             f'<meta http-equiv="Content-Security-Policy" content="{csp}"><link rel="icon" href="data:,">'
-            f'<style>{CSS}</style></head><body><a class="skip" href="#main">Skip to the figures</a>'
+            f"<style>{CSS}</style><noscript><style>{UNSCRIPTED}</style></noscript></head>"
+            '<body><a class="skip" href="#main">Skip to the figures</a>'
             f'<nav aria-label="Sections"><div class="bar"><div class="links">{nav}</div>'
             '<button id="theme">Dark</button></div></nav>'
             f'<header><h1>{escape(self.title)}</h1>{lead}{banner}</header><main id="main">{"".join(parts)}</main>'
@@ -306,7 +333,21 @@ class Report:
             self._open_grid = ""
 
 
-def _telling(way: RetrievalResult) -> tuple[str, ...]:
-    """What a retrieval's headline is: recall that chance does not mostly reach already, and the median rank."""
+def _kept(xy: np.ndarray, z: Tensor | np.ndarray) -> str:
+    """How much of the spread two axes keep: a map of 20 % hides more than it shows."""
+    whole = float(np.asarray(z.detach().cpu() if isinstance(z, Tensor) else z, np.float64).var(0).sum())
+    return f", {100 * float(xy.var(0).sum()) / whole:.0f}\u00a0% of the variance" if whole > 0 else ""
+
+
+def telling(way: RetrievalResult) -> tuple[str, ...]:
+    """What a retrieval's headline is: what chance does not mostly reach already.
+
+    One right answer: recall at the largest cut that chance reaches less than half of the time, and the median rank; a
+    pool so small that there is none has no headline. Several right answers (windows of a class): nearly any encoder has
+    one of them first, so it is the mean average precision, and recall at 1 where chance rarely has it.
+    """
+    if any(key.startswith("coverage@") for key in way.metrics):
+        first = ("R@1",) if way.chance.get("R@1", 1.0) < 0.25 else ()
+        return (*first, "mAP") if way.chance["mAP"] < 0.75 else first
     cuts = [int(key.removeprefix("R@")) for key in way.metrics if key.startswith("R@") and way.chance[key] < 0.5]
     return (f"R@{max(cuts)}", "median_rank") if cuts else ()

@@ -8,6 +8,7 @@ from counterpoint.common.metrics import Evaluation, Interval, compare_evaluation
 from counterpoint.common.report.builder import Report
 from counterpoint.common.report.charts import number
 from counterpoint.common.report.parts import Chip, Strong
+from counterpoint.common.report.words import metric_name, protocol_name
 
 Figures = Mapping[str, Interval]
 
@@ -39,13 +40,13 @@ def compare_figures(
             i = values.get(name)
             said = "" if i is None else _with_interval(i)
             cells.append(Strong(said) if name == best and not tied else said)
-        rows.append([metric.replace("_", " "), *cells, (chance or {}).get(metric)])
+        rows.append([metric_name(metric), *cells, (chance or {}).get(metric)])
     head = f"{title}: figures" if title else "Figures"
     page.table(f"{head} with 95 % intervals; the best of each row is bold", rows, ["metric", *runs, "chance"])
     for metric in metrics:
         if drawn is None or metric in drawn:
             lines = [(name, f[metric].value, f[metric].low, f[metric].high) for name, f in runs.items() if metric in f]
-            name = metric.replace("_", " ")
+            name = metric_name(metric)
             page.intervals(f"{title}: {name}" if title else name, lines, reference=(chance or {}).get(metric))
     return page
 
@@ -88,19 +89,15 @@ def compare_runs(
         for c in compare_evaluations(first, other, groups, n_boot=n_boot, seed=seed):
             d = c.difference
             spread = _with_interval(d)
-            row = [c.metric.replace("_", " "), Chip(c.verdict), spread, d.p_value, c.first, c.second]
+            row = [metric_name(c.metric), Chip(c.verdict), spread, d.p_value, c.first, c.second]
             tables.setdefault(c.protocol, []).append(row)
         for protocol, rows in tables.items():
             columns = ["metric", f"{name} is", "difference [95 %]", "p", reference, name]
-            page.table(f"{name} against {reference}: {_arrow(protocol)}", rows, columns)
+            page.table(f"{name} against {reference}: {protocol_name(protocol)}", rows, columns)
     page.section("Figures side by side")
     for protocol, figures in by_protocol.items():
-        compare_figures(page, figures, chance[protocol], title=_arrow(protocol), drawn=DRAWN)
+        compare_figures(page, figures, chance[protocol], title=protocol_name(protocol), drawn=DRAWN)
     return page
-
-
-def _arrow(protocol: str) -> str:
-    return protocol.replace("->", "→")
 
 
 def _with_interval(i: Interval) -> str:

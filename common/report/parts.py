@@ -32,6 +32,10 @@ class Strong(str):
     """A table cell in bold."""
 
 
+class Spread(str):
+    """A table cell that stays on one line: an interval."""
+
+
 def table(title: str, rows: list[list[Cell]], columns: list[str]) -> str:
     width = len(columns) or max((len(r) for r in rows), default=0)
     for i, row in enumerate(rows):
@@ -59,6 +63,8 @@ def _cell(value: Cell, right: bool) -> str:
         return f"<td>{_chip(value)}</td>"
     if isinstance(value, Strong):
         return f'<td class="best">{escape(value)}</td>'
+    if isinstance(value, Spread):
+        return f'<td class="spread">{escape(value)}</td>'
     if value is None:
         return "<td></td>"
     if _is_number(value):
@@ -73,10 +79,10 @@ def media(item: Media, rank: int = 0, head: str = "") -> str:
     name = head or (f"{rank}." if rank else "")
     body = ""
     if item.image is not None:
-        alt = escape(f"{name} {item.label}".strip())
-        body += (
-            f'<button class="zoom"><img loading="lazy" src="{image_uri(item.image, item.cmap)}" alt="{alt}"></button>'
-        )
+        alt = ", ".join(part for part in (f"{name} {item.label}".strip(), item.caption) if part)
+        drawing = ' class="drawing"' if isinstance(item.image, str) else ""  # ink on paper: turned round in the dark
+        source = f'src="{image_uri(item.image, item.cmap)}" alt="{escape(alt)}"'
+        body += f'<button class="zoom"><img loading="lazy"{drawing} {source}></button>'
     if item.audio is not None:
         said = escape(f"Play {item.label}")
         body += f'<audio controls preload="none" src="{audio_uri(item.audio)}" aria-label="{said}"></audio>'
@@ -84,7 +90,7 @@ def media(item: Media, rank: int = 0, head: str = "") -> str:
     words = f"<b>{escape(name)}</b> {escape(item.label)}{verdict}" + (
         f'<br><span class="soft">{escape(item.caption)}</span>' if item.caption else ""
     )
-    kind = {True: " right", False: " wrong"}.get(item.correct, "")
+    kind = {True: " right", False: " wrong"}.get(item.correct, " query" if head else "")
     return f'<figure class="item{kind}">{body}<figcaption>{words}</figcaption></figure>'
 
 

@@ -106,7 +106,7 @@ box.onclick = e => { if (e.target === box) box.close(); };
 $('.code button').forEach(b => b.onclick = () => { const text = b.parentElement.querySelector('pre').textContent;
   const done = () => { b.textContent = 'Copied'; setTimeout(() => { b.textContent = 'Copy'; }, 1500); };
   if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, () => {}); });
-$('.scroll, .results').forEach(box => { const hint = document.createElement('p');
+$('.scroll').forEach(box => { const hint = document.createElement('p');
   hint.className = 'more'; hint.textContent = 'scroll \u2192'; hint.setAttribute('aria-hidden', 'true');
   const measure = () => { hint.hidden = box.scrollWidth <= box.clientWidth; };
   box.before(hint);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from counterpoint.common.errors import InputError
 from counterpoint.common.output import write_json
@@ -31,6 +31,7 @@ def evaluate_embeddings(
     groups: str | None = None,
     splits: str | None = None,
     split: str = "test",
+    metric: Literal["cosine", "dot"] = "cosine",
     protocols: tuple[str, ...] = (),
     bootstrap: int = 1000,
     seed: int = 0,
@@ -46,6 +47,7 @@ def evaluate_embeddings(
         groups: the same for the groups (patient, scene, ...), the unit of intervals; the column group unless given.
         splits: the same for train, val and test; the column split unless given.
         split: which of them is scored.
+        metric: how vectors answer one another in retrieval: cosine, or dot where lengths count.
         protocols: only these protocols.
         bootstrap: resamples of the 95 % intervals; groups are drawn, not rows.
         seed: seed of everything drawn.
@@ -55,7 +57,7 @@ def evaluate_embeddings(
     from counterpoint.common.runs.vectors import read_vectors
 
     table = read_vectors(embeddings, ids, labels, groups, splits)
-    part, evaluation, warnings = measure_vectors(table, split, protocols, bootstrap, seed)
+    part, evaluation, warnings = measure_vectors(table, split, protocols, bootstrap, seed, metric)
     what = "all samples" if table.splits is None else f"samples of {split}"
     count = f", {len(set(part.groups))} groups" if part.groups else ""
     sizes = ", ".join(f"{name} ({z.shape[1]})" for name, z in part.vectors.items())
@@ -71,7 +73,12 @@ def evaluate_embeddings(
 
 
 def measure_vectors(
-    table: VectorTable, split: str, protocols: tuple[str, ...] = (), bootstrap: int = 1000, seed: int = 0
+    table: VectorTable,
+    split: str,
+    protocols: tuple[str, ...] = (),
+    bootstrap: int = 1000,
+    seed: int = 0,
+    metric: str = "cosine",
 ) -> tuple[VectorTable, Evaluation, list[str]]:
     """(the rows scored, their evaluation, what to be warned of): `check_vectors`, then every protocol."""
     from counterpoint.common.metrics import PROTOCOLS, Split, evaluate
@@ -94,7 +101,7 @@ def measure_vectors(
 
     try:
         evaluation = evaluate(
-            Split(part.vectors, part.labels, part.groups),
+            Split(part.vectors, part.labels, part.groups, metric=metric),
             others("train"),
             others("val"),
             protocols=protocols or "auto",
@@ -116,6 +123,7 @@ def search_embeddings(
     source: str | None = None,
     to: str | None = None,
     top: int = 10,
+    metric: Literal["cosine", "dot"] = "cosine",
 ) -> Outcome:
     """Find the nearest neighbours of a sample among the vectors of any encoder, without a run of ours.
 
@@ -127,6 +135,7 @@ def search_embeddings(
         source: modality of the query; the first one unless given.
         to: modality to search in; another one than the query's unless given.
         top: how many neighbours.
+        metric: cosine, or dot where lengths count.
     """
     from counterpoint.common.data.search import NeighbourIndex
     from counterpoint.common.output import table as aligned
@@ -143,14 +152,14 @@ def search_embeddings(
     for name in (source, to):
         if name not in names:
             raise no_such("modality", name, names)
-    index = NeighbourIndex(found.vectors[to], found.ids)
+    index = NeighbourIndex(found.vectors[to], found.ids, metric=metric)
     row = index.row(id)
-    hits = index.search(found.vectors[source][[row]], top, leave_out=[row if source == to else None])[0]
+    hits = index.search(found.vectors[source][[row]], top, leave_out=[{row} if source == to else ()])[0]
     labelled = found.labels or [""] * len(found)
-    rows = [{"rank": i, "id": hit.id, "cosine": hit.score, "label": labelled[hit.row]} for i, hit in enumerate(hits, 1)]
+    rows = [{"rank": i, "id": hit.id, metric: hit.value, "label": labelled[hit.row]} for i, hit in enumerate(hits, 1)]
     pool = len(found) - (source == to)
-    cells = [(str(r["rank"]), f"{r['cosine']:.4f}", r["id"], str(r["label"])) for r in rows]
-    lines = (f"{source} of {id} -> {to}, pool of {pool}", "", *aligned(("rank", "cosine", "id", "label"), cells))
+    cells = [(str(r["rank"]), f"{r[metric]:.4f}", r["id"], str(r["label"])) for r in rows]
+    lines = (f"{source} of {id} -> {to}, pool of {pool}", "", *aligned(("rank", metric, "id", "label"), cells))
     return Outcome({"query": id, "source": source, "to": to, "pool": pool, "neighbours": rows}, lines)
 
 
@@ -180,18 +189,23 @@ def report_embeddings(
     """
     from counterpoint.common.report import Report
     from counterpoint.common.runs.encode import Encoded
-    from counterpoint.common.runs.page import add_map, fill_figures, fill_monitors
+    from counterpoint.common.runs.figures import fill_cards, fill_tables
+    from counterpoint.common.runs.page import add_map, fill_monitors
     from counterpoint.common.runs.vectors import read_vectors
 
     table = read_vectors(embeddings, ids, labels, groups, splits)
     part, evaluation, warnings = measure_vectors(table, split, (), bootstrap, seed)
-    page = Report(", ".join(part.vectors), f"{len(part)} samples of {', '.join(embeddings)}")
+    groups = f" of {len(set(part.groups)):,} groups" if part.groups else ""
+    of = f" ({split} split)" if table.splits is not None else ""
+    what = f"{len(part):,} samples{groups}{of} from {', '.join(embeddings)}" + (f", labels: {labels}" if labels else "")
+    page = Report(f"Embeddings: {', '.join(part.vectors)}", what)
     page.section("Figures")
     for said in [*warnings, *table.notes]:
-        page.text(f"{said}.")
-    fill_figures(page, evaluation, labelled=part.labels is not None)
+        page.text(f"{said[:1].upper()}{said[1:]}.")
+    fill_cards(page, evaluation, list(part.vectors))
     page.section("Embedding map")
     add_map(page, Encoded(None, None, [], part.vectors, part.ids, part.groups or part.ids, part.labels, []))
+    fill_tables(page, evaluation, list(part.vectors))
     fill_monitors(page, evaluation)
     first = Path(embeddings[0].rpartition("=")[2])
     target = page.write(out or first.parent / f"{first.stem}-report.html")

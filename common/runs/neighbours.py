@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from counterpoint.common.data import samples as truth
 from counterpoint.common.data.embeddings import EmbeddingStore, model_hash
-from counterpoint.common.data.search import Hit
+from counterpoint.common.data.search import Hit, joined
 from counterpoint.common.data.search import search as search_store
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
+from counterpoint.common.metrics.scores import score_named
 from counterpoint.common.metrics.voting import VOTES, count_votes, vote_shares
 from counterpoint.common.output import table
 from counterpoint.common.report import GalleryRow, Media, Report
@@ -28,7 +30,7 @@ from counterpoint.common.vertical import Vertical
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The answer to one query: places among the stored embeddings, best first, with cosine similarities.
+    """The answer to one query: places among the stored embeddings, best first, with the values of the metric.
 
     Attributes:
         sample: what asked for the first answer; None where it is one of the store.
@@ -53,11 +55,12 @@ class Neighbours:
     votes: tuple[int, ...] = ()
     moments: tuple[str, ...] = ()
     elected: tuple[tuple[str, float], ...] = ()
+    metric: str = "cosine"
 
     def as_dict(self) -> dict[str, Any]:
         """The figures."""
         hits = [
-            {"rank": rank, "id": name, "group": group, "cosine": score}
+            {"rank": rank, "id": name, "group": group, self.metric: score}
             for rank, (name, group, score) in enumerate(zip(self.ids, self.groups, self.scores), start=1)
         ]
         for name, values in (("windows", self.votes), ("what", self.captions), ("asked by", self.moments)):
@@ -73,13 +76,14 @@ class Neighbours:
         """The same in words."""
         hits = self.as_dict()["neighbours"]
         more = [name for name in ("windows", "what", "asked by") if name in hits[0]] if hits else []
-        rows = [(str(h["rank"]), f"{h['cosine']:.4f}", h["id"], h["group"], *(str(h[m]) for m in more)) for h in hits]
+        first = [(str(h["rank"]), f"{h[self.metric]:.4f}", h["id"], h["group"]) for h in hits]
+        rows = [(*cells, *(str(h[m]) for m in more)) for cells, h in zip(first, hits)]
         voting = f"; its {self.windows} windows vote" if self.windows > 1 else ""
         head = [f"{self.source} of {self.query} -> {self.to}, pool of {self.pool}{voting}"]
         head += [f"SYNTHETIC data: {self.synthetic}"] if self.synthetic else []
         votes = ", ".join(f"{group} {100 * share:.0f} %" for group, share in self.elected)
         foot = ["", f"groups by votes: {votes}"] if votes else []
-        return [*head, "", *table(("rank", "cosine", "id", "group", *more), rows), *foot]
+        return [*head, "", *table(("rank", self.metric, "id", "group", *more), rows), *foot]
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,10 @@ class Question:
         if source is None and file is not None and self.vertical.modality_of is not None:
             source = resolve(self.vertical.modality_of)(file)
         source = source or names[0]
-        to = to or next((name for name in names if name != source), source)
-        for name in (source, to):
+        score = score_named(self.system.metric)
+        others = [name for name in names if name != source]
+        to = to or (" + ".join(others if score.joint else others[:1]) or source)
+        for name in (source, *joined(to)):
             if name not in names:
                 raise no_such("modality", name, names)
         samples, vectors = None, None
@@ -154,12 +160,15 @@ class Question:
             vectors=vectors,
             k=max(top, VOTES) if several else top,
             kind=kind,
+            metric=score,
+            leave_out=None if id is None else {id: self._excluded(id, source, to)},
         )
         answers = [answer.hits for answer in found]
-        ranked = by_votes(answers, len(store))[:top]
+        part = store.part(joined(to)[0])
+        ranked = by_votes(answers, len(part))[:top]
         hits = [one.hit for one in ranked]
         places = [hit.row for hit in hits]
-        groups = store.frame["group"].tolist()
+        groups = part.frame["group"].tolist()
         return Neighbours(
             query=next(str(given) for given in (id, text, file and file.name) if given is not None),
             source=source,
@@ -167,8 +176,8 @@ class Question:
             places=places,
             ids=[hit.id for hit in hits],
             groups=[groups[place] for place in places],
-            scores=[hit.score for hit in hits],
-            pool=len(store) - (id is not None and source == to),
+            scores=[hit.value for hit in hits],
+            pool=len(part) - (id is not None and source == to),
             sample=None if samples is None else samples[ranked[0].window if ranked else 0],
             synthetic=self.dataset.synthetic,
             captions=tuple(self.caption(place, to) for place in places) if self.vertical.caption else (),
@@ -178,21 +187,33 @@ class Question:
             if several and self.vertical.caption
             else (),
             elected=elect(answers, groups) if several else (),
+            metric=score.name,
         )
+
+    def _excluded(self, id: str, source: str, to: str) -> set[int]:
+        """Rows of the target that the data set leaves out of a sample's pool (items seen before)."""
+        one, other = self.store.part(source), self.store.part(joined(to)[0])
+        links = truth.answers(self.dataset, source, joined(to)[0], "exclude")
+        if links is None:
+            return set()
+        position = int(one.frame["sample"].iat[one.row(id)])
+        return set(np.flatnonzero(other.frame["sample"].isin(links.of_query(position))).tolist())
 
     def caption(self, place: int, modality: str) -> str:
         """One stored sample in one line of the field's own text."""
-        return self._say(self._stored(place), modality)
+        return self._say(self._stored(place, modality), modality)
 
     def _say(self, sample: dict[str, Any], modality: str) -> str:
         return resolve(self.vertical.caption)(sample, modality)
 
     def picture(self, place: int, modality: str) -> Media:
         """One stored sample in the field's own picture."""
-        return resolve(self.vertical.gallery)(self._stored(place), modality)
+        modality = joined(modality)[0]
+        return resolve(self.vertical.gallery)(self._stored(place, modality), modality)
 
-    def _stored(self, place: int) -> dict[str, Any]:
-        return self.dataset[int(self.store.frame["sample"].iat[place])]
+    def _stored(self, place: int, modality: str) -> dict[str, Any]:
+        modality = joined(modality)[0]
+        return truth.source(self.dataset, modality)[int(self.store.part(modality).frame["sample"].iat[place])]
 
 
 @dataclass(frozen=True)
@@ -205,7 +226,7 @@ class Voted:
 
 
 def by_votes(answers: Sequence[Sequence[Hit]], n: int) -> list[Voted]:
-    """The hits of all windows of a query among `n` places, each once: most windows first, then by the best cosine."""
+    """The hits of all windows of a query among `n` places, each once: most windows first, then by the best score."""
     votes = count_votes(_rows(answers), n)
     best: dict[int, Voted] = {}
     for window, hits in enumerate(answers):
@@ -235,13 +256,18 @@ def neighbours_page(question: Question, found: Neighbours, path: Path) -> Path:
     if found.sample is not None:
         query = resolve(question.vertical.gallery)(found.sample, found.source)
     else:
-        query = question.picture(question.store.ids.index(found.query), found.source)
-    what = f"{found.source} of {found.query} among {found.pool} of {found.to}"
-    if found.windows > 1:
-        what += f"; its {found.windows} windows vote, shown is the one that is nearest to the first answer"
+        query = question.picture(question.store.part(found.source).row(found.query), found.source)
     if query is None:
         raise InputError(f"there are no pictures of the samples of {type(question.system).__name__}; leave --html out")
-    page = Report("Search", what, synthetic=found.synthetic)
-    return page.gallery(
-        "Nearest first", [GalleryRow(query, [question.picture(place, found.to) for place in found.places])]
-    ).write(path)
+    across = f" by {found.source}, found in {found.to}" if found.source != found.to else f" by {found.source}"
+    what = f"The nearest of {found.pool:,} stored samples{across}; run {question.run}, {question.split} split"
+    page = Report(f"Nearest to {found.query}", what, synthetic=found.synthetic)
+    several = f"All {found.windows} windows vote; shown is the one that is nearest to the first answer"
+    note = several if found.windows > 1 else ""
+    results = []
+    for i, (place, name, score) in enumerate(zip(found.places, found.ids, found.scores)):
+        shown = question.picture(place, found.to)
+        said = [f"{found.votes[i]} of {found.windows} windows"] if found.votes else []
+        said += [f"{found.metric} {score:.3f}", shown.caption, "" if name in shown.label else name]
+        results.append(replace(shown, caption=", ".join(word for word in said if word)))
+    return page.gallery("Nearest first", [GalleryRow(query, results, note)]).write(path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,28 +13,31 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from counterpoint.common.lazy import resolve
-from counterpoint.common.metrics import Evaluation, LabelFree, RetrievalResult
-from counterpoint.common.metrics.ranking import tie_tolerance
+from counterpoint.common.metrics import Evaluation, LabelFree
+from counterpoint.common.metrics.ranking import Scoring
 from counterpoint.common.report import GalleryRow, Report
+from counterpoint.common.report.words import protocol_name
 from counterpoint.common.runs.encode import Encoded, modality_pairs
-from counterpoint.common.runs.measure import counted
+from counterpoint.common.runs.figures import fill_cards, fill_tables
 from counterpoint.common.vertical import Vertical
 
 
 def fill(
     page: Report, vertical: Vertical, encoded: Encoded, evaluation: Evaluation, run: Path, *, examples: int, seed: int
 ) -> None:
-    """Add a run's sections to a `Report`: figures, curves, map, gallery, monitors, configuration."""
+    """Add a run's sections to a `Report`: headline, pictures, map, curves, all figures, monitors, configuration."""
+    modalities = list(encoded.vectors)
     page.section("Figures")
-    fill_figures(page, evaluation, labelled=encoded.label is not None)
+    fill_cards(page, evaluation, modalities, encoded.label or "")
+    if vertical.gallery is not None:
+        add_gallery(page, vertical, encoded, examples, seed)
+    page.section("Embedding map")
+    add_map(page, encoded, caption=vertical.caption)
     if series := curves(run):
         page.section("Training")
         for title, lines in series.items():
             page.curves(title, lines)
-    page.section("Embedding map")
-    add_map(page, encoded)
-    if vertical.gallery is not None:
-        add_gallery(page, vertical, encoded, examples, seed)
+    fill_tables(page, evaluation, modalities)
     fill_monitors(page, evaluation)
     page.section("Configuration")
     for file in ("config.yaml", "environment.json"):
@@ -40,45 +45,12 @@ def fill(
             page.config(file, (run / file).read_text(encoding="utf-8"))
 
 
-def fill_figures(page: Report, evaluation: Evaluation, *, labelled: bool) -> None:
-    """Cards, retrieval tables, all other figures, and what to distrust about them."""
-    if labelled:
-        labelled_cards(page, evaluation)
-    for result in evaluation.results.values():
-        if isinstance(result, RetrievalResult):
-            page.retrieval(result)
-    rest = [
-        (name, metric, interval.value, interval.span(" – "), chance)
-        for name, metric, interval, chance in evaluation.figures()
-        if not isinstance(evaluation.results[name], RetrievalResult)
-    ]
-    if rest:
-        page.table("Other figures", rest, ("protocol", "metric", "value", "95 %", "chance"))
-    for name, note in evaluation.notes():
-        if not isinstance(evaluation.results[name], LabelFree):  # which shows its own
-            page.text(f"{name}: {note}.")
-
-
 def fill_monitors(page: Report, evaluation: Evaluation) -> None:
     """Whether the embeddings collapsed."""
     page.section("Collapse monitors")
     for name, result in evaluation.results.items():
         if isinstance(result, LabelFree):
-            page.monitors(name, result)
-
-
-def labelled_cards(page: Report, evaluation: Evaluation, most: int = 6) -> None:
-    """Headline cards of what the labels brought: the first figure of each protocol that has a chance level."""
-    shown: set[str] = set()
-    for name, metric, interval, chance in evaluation.figures():
-        found = name in shown or isinstance(evaluation.results[name], RetrievalResult)
-        if found or chance is None or len(shown) == most:
-            continue
-        shown.add(name)
-        counts = zip(counted(evaluation.results[name], interval), ("samples", "groups"))
-        note = ", ".join(f"{count} {what}" if count.isdigit() else count for count, what in counts if count)
-        title = f"{metric.replace('_', ' ')}, {name}"
-        page.headline(title, interval.value, interval=interval, baseline=chance, note=note)
+            page.monitors(protocol_name(name).removeprefix("labelfree of "), result)
 
 
 def curves(run: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
@@ -89,23 +61,24 @@ def curves(run: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
     with file.open(newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     wanted = {
-        "Loss": lambda name: name in ("train/loss", "val/loss"),
-        "Retrieval on validation": lambda name: name.startswith("val/") and name.endswith("/R@10"),
-        "RankMe": lambda name: "rankme" in name,
+        "Loss": r"(train|val)/loss",
+        "Recall at 10 on validation": r"val/(.*)/R@10",
+        "RankMe (effective dimensions)": r".*rankme/?(.*)",
     }
     found: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-    for title, matches in wanted.items():
-        for column in rows[0] if rows else ():
-            if not matches(column):
-                continue
-            points = [(float(row["step"]), float(row[column])) for row in rows if row.get(column)]
+    for title, pattern in wanted.items():
+        for column in sorted(rows[0] if rows else ()):
+            match = re.fullmatch(pattern, column)
+            points = [(float(row["step"]), float(row[column])) for row in rows if row.get(column)] if match else []
             if len(points) > 1:
-                found.setdefault(title, {})[column] = ([x for x, _ in points], [y for _, y in points])
+                said = {"train": "training", "val": "validation"}.get(match[1], match[1].replace("->", " → ") or column)
+                found.setdefault(title, {})[said] = ([x for x, _ in points], [y for _, y in points])
     return found
 
 
-def add_map(page: Report, encoded: Encoded, run: str = "") -> None:
-    """The map of a run's embeddings: all modalities together where they share a space, else one each."""
+def add_map(page: Report, encoded: Encoded, run: str = "", caption: str | None = None) -> None:
+    """The map of a run's embeddings: all modalities together where they share a space, else one each. Points are called
+    by the field's own caption where the vertical has one."""
     of_run = f"{run}: " if run else ""
     names = list(encoded.vectors)
     dims = {encoded.vectors[name].shape[1] for name in names}
@@ -117,16 +90,33 @@ def add_map(page: Report, encoded: Encoded, run: str = "") -> None:
         together = torch.cat([encoded.vectors[name] for name in names])
         page.embedding_map(f"{of_run}all modalities" if run else "All modalities", together, labels, hover, links=links)
         return
+    by, colours = _colours(encoded)
     for name in names:
-        page.embedding_map(f"{of_run}{name}", encoded.vectors[name], _colours(encoded), encoded.ids)
+        hover = encoded.ids
+        if caption is not None:
+            said = (resolve(caption)(encoded.sample(row), name) for row in range(len(encoded)))
+            hover = [words if words else sample for sample, words in zip(encoded.ids, said)]
+        page.embedding_map(f"{of_run}{name}, coloured by {by}", encoded.vectors[name], colours, hover)
 
 
-def _colours(encoded: Encoded) -> list[str]:
-    """Classes where the labels are classes, else groups."""
+def _colours(encoded: Encoded) -> tuple[str, list[str]]:
+    """(what points are coloured by, of each row): classes where the labels are classes, else groups."""
     labels = encoded.labels
     if not isinstance(labels, list) or len(set(map(str, labels))) > min(20, len(labels) // 2):
-        return encoded.groups
-    return ["unlabelled" if label is None or label != label else str(label) for label in labels]
+        return "group", encoded.groups
+    name = encoded.label or "label"
+    return name, [_said(name, label) for label in labels]
+
+
+def _said(name: str, label: object) -> str:
+    """A class in words: a number needs the name of what it counts.
+
+    >>> _said("p_np", 1.0), _said("label", "infarct"), _said("label", None)
+    ('p_np 1', 'infarct', 'unlabelled')
+    """
+    if label is None or label != label or label == "":
+        return "unlabelled"
+    return f"{name} {label:g}" if isinstance(label, int | float) else str(label)
 
 
 def add_gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: int, seed: int, run: str = "") -> None:
@@ -137,25 +127,32 @@ def add_gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: in
     picture = resolve(vertical.gallery)
     pairs = [way for pair in modality_pairs(encoded) for way in (pair, pair[::-1])]
     ways = pairs or [(name, name) for name in encoded.vectors]
-    if len(encoded) < 2 or picture(encoded.sample(0), ways[0][0]) is None:
+    if len(encoded) < 2 or picture(encoded.part(ways[0][0]).sample(0), ways[0][0]) is None:
         return
     if run:
         page.section(f"Retrieved by {run}")
-    chosen = torch.randperm(len(encoded), generator=torch.Generator().manual_seed(seed))[:examples]
     for a, b in ways:
-        most = min(5, len(encoded) - (a == b))
+        one, other = encoded.part(a), encoded.part(b)
+        scoring = Scoring(encoded.of(a), encoded.of(b), metric=encoded.system.metric)
+        excluded = None if a == b else encoded.links(a, b, "exclude")
+        chosen = torch.randperm(len(one), generator=torch.Generator().manual_seed(seed))[:examples]
+        most = min(5, len(other) - (a == b))
         rows = []
         for query in chosen.tolist():
-            right = _right(encoded, query, a == b)
-            itself = query if a == b else None
-            found = best_and_right(encoded.vectors[a][query], encoded.vectors[b], most, right, itself)
+            right = _right(encoded, query, a, b)
+            scores = scoring.of_query(query)
+            left_out = [query] if a == b else [] if excluded is None else excluded.of_query(query).tolist()
+            found = best_and_right(scores, most, right, left_out, scoring.tolerance)
             media = [
-                replace(picture(encoded.sample(hit), b), correct=None if right is None else bool(right[hit]), rank=rank)
+                replace(picture(other.sample(hit), b), correct=None if right is None else bool(right[hit]), rank=rank)
                 for hit, rank in found
             ]
-            rows.append(GalleryRow(picture(encoded.sample(query), a), media))
-        pool = f"{len(encoded)}" if a != b else f"the {len(encoded) - 1} others"
+            rows.append(GalleryRow(picture(one.sample(query), a), media))
+        pool = f"{len(other)}" if a != b else f"the {len(encoded) - 1} others"
         what = f"{len(rows)} queries drawn at random, best {most} of {pool}"
+        if any(hit.correct is not None for row in rows for hit in row.results):
+            partner = "its own partner" if encoded.links(a, b) is None else "what belongs to it"
+            what += f"; right: {partner if a != b else 'the same ' + (encoded.label or 'label')}"
         way = f"{a} → {b}" if a != b else f"nearest by {a}"
         if not run:
             page.section(f"Retrieved: {way}")
@@ -163,41 +160,46 @@ def add_gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: in
 
 
 def best_and_right(
-    query: Float[Tensor, dim],
-    keys: Float[Tensor, "n dim"],
+    scores: Float[Tensor, " keys"],
     most: int,
-    right: Bool[Tensor, n] | None = None,
-    itself: int | None = None,
+    right: Bool[Tensor, " keys"] | None = None,
+    left_out: Sequence[int] = (),
+    tolerance: float = 0.0,
 ) -> list[tuple[int, int]]:
     """(key, rank) of the `most` best keys of a query; where none of them is right, the best right one follows.
 
-    Its rank is 1 + the number of better keys + half of those tied with it, rounded. `itself` is a key left out.
+    Its rank is 1 + the number of better keys + half of those tied with it (within `tolerance`), rounded. Keys
+    `left_out` are neither shown nor counted.
 
-    >>> keys = torch.tensor([[1.0], [0.9], [0.8], [0.7]])
-    >>> best_and_right(torch.ones(1), keys, 2, torch.tensor([False, False, False, True]))
+    >>> scores = torch.tensor([1.0, 0.9, 0.8, 0.7])
+    >>> best_and_right(scores, 2, torch.tensor([False, False, False, True]))
     [(0, 1), (1, 2), (3, 4)]
-    >>> best_and_right(torch.ones(1), keys, 2, torch.tensor([True, False, False, True]), itself=0)
+    >>> best_and_right(scores, 2, torch.tensor([True, False, False, True]), left_out=[0])
     [(1, 1), (2, 2), (3, 3)]
     """
-    scores = keys @ query
-    wanted = torch.zeros(len(keys), dtype=torch.bool) if right is None else right.clone()
-    if itself is not None:
-        scores[itself], wanted[itself] = -torch.inf, False
-    hits = scores.topk(most).indices.tolist()
+    scores = scores.clone()
+    wanted = torch.zeros(len(scores), dtype=torch.bool) if right is None else right.clone()
+    if len(left_out):
+        scores[list(left_out)], wanted[list(left_out)] = -torch.inf, False
+    hits = scores.topk(min(most, len(scores) - len(left_out))).indices.tolist()
     found = [(hit, rank) for rank, hit in enumerate(hits, 1)]
     if not wanted.any() or wanted[hits].any():
         return found
     best = int(torch.where(wanted, scores, -torch.inf).argmax())
-    tolerance = tie_tolerance(query[None], keys)
     better = int((scores > scores[best] + tolerance).sum())
     tied = int((scores >= scores[best] - tolerance).sum()) - better - 1
     return [*found, (best, int(1 + better + tied / 2 + 0.5))]
 
 
-def _right(encoded: Encoded, query: int, within: bool) -> Tensor | None:
-    """[n] which samples are right answers to a query; None where nothing tells."""
-    if not within:
-        return torch.arange(len(encoded)) == query
+def _right(encoded: Encoded, query: int, a: str, b: str) -> Tensor | None:
+    """[keys] which samples of b are right answers to a query of a; None where nothing tells."""
+    if a != b:
+        links = encoded.links(a, b)
+        if links is None:
+            return torch.arange(len(encoded)) == query
+        right = torch.zeros(links.shape[1], dtype=torch.bool)
+        right[links.of_query(query)] = True
+        return right
     labels = encoded.labels
     if not isinstance(labels, list) or labels[query] is None or labels[query] != labels[query]:
         return None

@@ -59,13 +59,15 @@ def report(
         for name, path in zip(names, runs)
     }
     first = seen[names[0]]
-    what = f"{len(first.encoded)} samples of {split}, {checkpoint} checkpoint"
+    groups = len(set(first.encoded.groups))
+    what = f"{len(first.encoded):,} samples of {groups:,} groups ({split} split), {checkpoint} checkpoint"
+    what += f", labels: {label}" if label is not None else ""
     synthetic = "; ".join(dict.fromkeys(e.encoded.synthetic for e in seen.values() if e.encoded.synthetic))
     if others:
-        page = Report(f"{' and '.join(names)} compared", what, synthetic=synthetic)
+        page = Report(f"{' and '.join(names)} compared", f"On {what}", synthetic=synthetic)
         fill_comparison(page, vertical, seen, dict(zip(names, runs)), examples=examples, n_boot=bootstrap, seed=seed)
     else:
-        page = Report(f"{type(first.encoded.system).__name__}: {names[0]}", what, synthetic=synthetic)
+        page = Report(type(first.encoded.system).__name__, f"Run {run}: {what}", synthetic=synthetic)
         fill(page, vertical, first.encoded, first.evaluation, run, examples=examples, seed=seed)
     extra = [f"--{name} {value}" for name, value in (("manifest", manifest), ("label", label)) if value is not None]
     again = " ".join(["counterpoint", vertical.name, "report", *map(str, runs), f"--split {split}", *extra])

@@ -51,7 +51,7 @@ def fill_comparison(
     ]
     page.table("What is compared", rows, ["run", "system", "samples", "groups", "folder"])
     if changed := differences({name: settings(folder) for name, folder in folders.items()}):
-        page.table("Settings that differ", changed, ["setting", *names])
+        page.table("Settings that differ", changed, ["setting", *names], folded=len(changed) > 8)
     compare_runs(
         page,
         {name: e.evaluation for name, e in seen.items()},

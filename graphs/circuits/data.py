@@ -66,12 +66,14 @@ def load_circuits(manifest: Manifest, power: str = "") -> list[CircuitGraph]:
 
 @dataclass
 class JoinedCircuits:
-    """Several circuits as one graph without edges between them; nodes keep the order of the circuits."""
+    """Several circuits as one graph without edges between them; nodes keep the order of the circuits and are called as
+    in `nodes`."""
 
     kind: Tensor
     edge_index: Tensor
     circuit: Tensor
     names: list[str]
+    nodes: list[str]
 
     @classmethod
     def of(cls, graphs: Sequence[CircuitGraph]) -> JoinedCircuits:
@@ -82,12 +84,13 @@ class JoinedCircuits:
             edges.append(pairs + shift)
             owner.append(torch.full_like(kind, number))
             shift += len(kind)
-        return cls(torch.cat(kinds), torch.cat(edges, 1), torch.cat(owner), [g.name for g in graphs])
+        nodes = [name for graph in graphs for name in graph.node_names()]
+        return cls(torch.cat(kinds), torch.cat(edges, 1), torch.cat(owner), [g.name for g in graphs], nodes)
 
 
 class NodeSeeds(Samples):
-    """Every node once an epoch, as the seed of a sampled neighbourhood. `collate` draws the neighbourhoods with the
-    batch's own random numbers (PyTorch's generator, which the trainer seeds per batch)."""
+    """Every node once an epoch, as the seed of a sampled neighbourhood, with the id `circuit/net vout`. `collate` draws
+    the neighbourhoods with the batch's own random numbers (PyTorch's generator, which the trainer seeds per batch)."""
 
     def __init__(self, joined: JoinedCircuits, fanout: Sequence[int], synthetic: str = ""):
         self.joined, self.synthetic, self.fanout = joined, synthetic, tuple(fanout)
@@ -98,11 +101,12 @@ class NodeSeeds(Samples):
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         group = self.joined.names[self.joined.circuit[position]]
-        return {"index": int(position), "id": str(position), "group": group}
+        here = {"node": self.joined.nodes[position], "joined": self.joined}
+        return {"index": int(position), "id": self.ids[position], "group": group, **here}
 
-    @property
+    @cached_property
     def ids(self) -> list[str]:
-        return list(map(str, range(len(self))))
+        return [f"{circuit}/{node}" for circuit, node in zip(self.groups, self.joined.nodes, strict=True)]
 
     @property
     def groups(self) -> list[str]:
@@ -110,7 +114,8 @@ class NodeSeeds(Samples):
 
     @cached_property
     def hash(self) -> str:
-        return options_hash(values_hash(vars(self.joined)), fanout=self.fanout)
+        learnt_from = {name: value for name, value in vars(self.joined).items() if name != "nodes"}
+        return options_hash(values_hash(learnt_from), fanout=self.fanout)
 
     def row_of(self, position: int) -> int:
         """The circuit of a node."""

@@ -56,6 +56,17 @@ class CircuitGraph:
     def n_nodes(self) -> dict[str, int]:
         return {"net": len(self.nets), "device": len(self.devices), "pin": len(self.pin_net)}
 
+    def node_names(self) -> list[str]:
+        """Every node in words, in the order nets, devices, pins; a pin that its terminal does not tell from another of
+        its device is numbered."""
+        pins: list[str] = []
+        seen: Counter[str] = Counter()
+        for device, terminal in zip(self.pin_device.tolist(), self.pin_terminal.tolist(), strict=True):
+            name = f"pin {TERMINALS[terminal]} of {self.devices[device]}"
+            seen[name] += 1
+            pins.append(name if seen[name] == 1 else f"{name}, {seen[name]}")
+        return [*(f"net {net}" for net in self.nets), *(f"device {device}" for device in self.devices), *pins]
+
     def edge_index(self) -> dict[tuple[str, str, str], Tensor]:
         """Message edges of both directions: device - pin, pin - net."""
         pin = torch.arange(len(self.pin_net))

@@ -11,10 +11,13 @@ from counterpoint.graphs.molecules.smiles import parse_smiles
 from counterpoint.graphs.molecules.watch import Watch
 
 
-def depiction(smiles: str, width: int = 240, height: int = 180) -> str:
-    """The structure drawing of a molecule as SVG markup, on a white ground."""
+def depiction(smiles: str, width: int = 180, height: int = 135) -> str:
+    """The structure drawing of a molecule as SVG markup, on a white ground, its letters large enough to read in a
+    gallery."""
     drawer = rdMolDraw2D.MolDraw2DSVG(width, height)
-    drawer.drawOptions().fixedBondLength = 28  # pixels: small molecules are not blown up
+    drawer.drawOptions().fixedBondLength = 24  # pixels: small molecules are not blown up
+    drawer.drawOptions().minFontSize = 12
+    drawer.drawOptions().padding = 0.03
     rdMolDraw2D.PrepareAndDrawMolecule(drawer, parse_smiles(smiles))
     drawer.FinishDrawing()
     svg = drawer.GetDrawingText()

@@ -1,6 +1,7 @@
 """The verbs: folders become manifests, nothing is dropped in silence, and mistakes end in one sentence."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from counterpoint.common.trainers import override
 from counterpoint.timeseries.commands import import_arrays, import_edf, import_ucr, import_wfdb, preview, simulate
 from counterpoint.timeseries.configs import SignalConfig, TS2VecConfig
 from counterpoint.timeseries.form import SignalForm
-from counterpoint.timeseries.gallery import draw, query
+from counterpoint.timeseries.gallery import caption, draw, picture, query
 from counterpoint.timeseries.importers import check_row
-from counterpoint.timeseries.manifest import load_windows
+from counterpoint.timeseries.manifest import WindowDataset, load_windows
 from counterpoint.timeseries.ts2vec import TS2Vec
+from counterpoint.timeseries.windows import WindowSet
 
 wfdb = pytest.importorskip("wfdb")
 
@@ -124,6 +126,34 @@ def test_pictures_keep_gaps_and_queries_fit_the_system(tmp_path):
     other = SignalForm(("V1",), ("",), 10.0)
     with pytest.raises(InputError, match="V1"):
         query(tmp_path / "q.npz", "signal", TS2Vec(override(config, {"data.normalize": "record"}), other.assets()))
+
+
+def test_a_window_is_called_by_record_time_and_leads_and_marked_on_its_recording():
+    """Ten seconds from 0:12 of a recording of one minute: a fifth of the way, a sixth of the line."""
+    x = np.random.default_rng(0).normal(size=(600, 1)).astype(np.float32)
+    rows = [{"id": "100", "group": "p1", "label": "N", "split": "test"}]
+    windows = WindowSet.build([x], 100, 20, rows, 10.0, ("MLII",))
+    sample = WindowDataset(windows)[6]
+    assert caption(sample) == "100, 0:12-0:22, MLII"
+    media = picture(sample)
+    assert media.label == "100, 0:12\u20110:22"
+    assert media.caption == "MLII, p1, N"
+    line, window = re.findall(r'<rect [^>]*x="([\d.]+)"[^>]*width="([\d.]+)"', media.image)
+    (left, long), (start, wide) = (tuple(map(float, pair)) for pair in (line, window))
+    assert (start - left) / long == pytest.approx(12 / 60, abs=0.01)
+    assert wide / long == pytest.approx(10 / 60, abs=0.01)
+    whole = WindowDataset(WindowSet.build([x], 600, 600, rows, 10.0, ("MLII",)))[0]
+    assert caption(whole) == "100, whole, MLII"
+    assert "<rect" not in picture(whole).image
+
+
+def test_a_long_signal_is_drawn_with_every_peak():
+    """One sample of 5,000 stands out: thinning keeps it."""
+    x = np.zeros((5000, 1), np.float32)
+    x[1234] = 1.0
+    heights = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", draw(x))]
+    assert min(heights) < 5 < 90 < max(heights)
+    assert len(heights) < 500
 
 
 def test_simulated_folder_goes_through_check_preview_and_training(tmp_path, capsys):

@@ -205,21 +205,21 @@ def test_with_labels_the_report_begins_with_the_labelled_figures(run, cli, tmp_p
         code, _, err = cli("toy", "report", run, "--out", tmp_path / "r.html", "--bootstrap", "20", *options)
         assert code == 0, err
         page = (tmp_path / "r.html").read_text()
-        return re.findall('class="name">([^<]+)</div><div class="value">([^<]+)<.*?chance ([^<]+)<', page)
+        return re.findall('class="name">([^<]+)</div><div class="value">([^<]+)<.*?chance ([^<,]+)[,<]', page)
 
     plain = cards()
     assert [name.split(",")[0] for name, *_ in plain] == ["R@10", "median rank"] * 2
     labelled = cards("--label", "side")
     assert labelled[-4:] == plain
     new = labelled[:-4]
-    assert 1 <= len(new) <= 6
+    assert 1 <= len(new) <= 8
     assert len({name.split(", ", 1)[1] for name, *_ in new}) == len(new), "one card for each protocol"
+    assert all(name.startswith("side: ") for name, *_ in new), "the label asked for is named"
     figures = json.loads(cli("toy", "evaluate", run, "--label", "side", "--out", tmp_path / "e.json", "--json")[1])
     scores = figures["results"]["logreg of left"]["scores"]
-    metric = next(iter(scores["metrics"]))
-    shown = {name: (value, chance) for name, value, chance in new}[f"{metric.replace('_', ' ')}, logreg of left"]
-    assert float(shown[0]) == pytest.approx(scores["metrics"][metric], rel=0.01)
-    assert float(shown[1]) == pytest.approx(scores["chance"][metric], rel=0.01)
+    value, chance = {name: figures for name, *figures in new}["side: AUROC, linear probe of left"]  # of two classes
+    assert float(value) == pytest.approx(scores["metrics"]["auroc"], rel=0.01)
+    assert float(chance) == scores["chance"]["auroc"] == 0.5
 
 
 def test_what_is_made_from_synthetic_data_says_so(run, cli, tmp_path):
@@ -652,7 +652,7 @@ def test_neighbours_are_named_in_the_fields_words_where_there_are_some():
 
 
 def test_windows_of_a_query_vote_for_places_and_for_groups():
-    a, b, c = (Hit(row, f"x{row}", score) for row, score in ((0, 0.9), (1, 0.2), (2, 0.3)))
+    a, b, c = (Hit(row, f"x{row}", score, score) for row, score in ((0, 0.9), (1, 0.2), (2, 0.3)))
     answers = [[a, b], [replace(c, score=0.1), replace(b, score=0.4)], [c, b]]
     ranked = by_votes(answers, 4)
     assert [(one.hit.id, one.votes, one.window, one.hit.score) for one in ranked] == [

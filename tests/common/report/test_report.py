@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import wave
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,11 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from counterpoint.common.metrics import Interval, Split, evaluate, label_free, retrieval
+from counterpoint.common.metrics import Interval, Split, evaluate, label_free, rank_queries, retrieval
 from counterpoint.common.report import Chip, GalleryRow, Media, Report, compare_figures, compare_runs
+from counterpoint.common.report.builder import telling
 from counterpoint.common.report.charts import interval_chart, line_chart, ticks
 from counterpoint.common.report.embedding_map import embedding_map, project
 from counterpoint.common.report.media import audio_uri, image_uri, wav_bytes
+from counterpoint.common.runs.figures import figure_cards, telling_figure
 
 VOID = {"meta", "link", "img", "input", "br"}
 
@@ -144,6 +147,7 @@ def test_synthetic_data_are_announced_only_when_synthetic():
 
 def test_headline_shows_interval_baseline_and_percent():
     html = Report("x").headline("R@10", 0.4217, interval=(0.38, 0.46), baseline=("trivial", 0.02), percent=True).html()
+    html = html.replace("\u00a0", " ")  # a figure and its unit stay on one line
     assert "42.2 %" in html
     assert "95 % interval 38.0 % to 46.0 %" in html
     assert "trivial 2.0 %" in html
@@ -167,6 +171,78 @@ def test_the_recall_shown_large_is_one_that_chance_does_not_mostly_reach(pool, k
     ways = ("a → b", "b → a")
     assert found == [f"{key}, {way}" for way in ways for key in (shown, "median rank") if shown]
     assert page.count(f"{pool} queries, pool of {pool}</caption>") == 2
+
+
+def classes(accuracy, *, k=2, low=0.0):
+    """Figures of one protocol as a classifier has them: (interval, chance) by metric."""
+    i = Interval(accuracy, low, 1.0, 9, 9)
+    return {"accuracy": (i, 1 / k), "balanced_accuracy": (i, 1 / k), "auroc": (i, 0.5)}
+
+
+def test_what_everything_is_right_by_is_no_headline():
+    """One class: accuracy 100 % where guessing has 100 %. Windows of two classes: a like stands first for anyone."""
+    assert telling_figure({m: (i, 1.0) for m, (i, _) in classes(1.0).items()}) is None
+    assert telling_figure(classes(0.9)) == "auroc"
+    assert telling_figure(classes(0.9, k=4)) == "accuracy"
+    uneven = {**classes(0.9, k=4), "accuracy": (Interval(0.9, 0.8, 1.0, 9, 9), 0.9)}
+    assert telling_figure(uneven) == "auroc"
+    g = torch.Generator().manual_seed(0)
+    z, labels = torch.randn(60, 8, generator=g), ["a", "b"] * 30
+    likes = rank_queries(z, z, relevant=(labels, labels), exclude_self=True, ks=(1, 5, 10), n_boot=10)
+    assert telling(likes) == ("mAP",)
+    many = [f"class {i % 10}" for i in range(60)]
+    rare = rank_queries(z, z, relevant=(many, many), exclude_self=True, ks=(1, 5, 10), n_boot=10)
+    assert telling(rare) == ("R@1", "mAP")
+
+
+def test_the_labelled_figures_come_first_each_once_and_say_what_they_stand_on():
+    """The same figure under a second name makes no second card; the neighbours' k is said to be chosen on the test."""
+    g = torch.Generator().manual_seed(0)
+    labels = ["a", "b"] * 60
+    z = torch.randn(120, 8, generator=g)
+    split = Split(z[:60], labels[:60], [str(i // 4) for i in range(60)])
+    evaluation = evaluate(split, Split(z[60:], labels[60:], [f"t{i}" for i in range(60)]), n_boot=20)
+    twice = {**evaluation.results, "probe by patient": evaluation.results["logreg"]}
+    page = Report("x")
+    figure_cards(page, replace(evaluation, results=twice), label="beat")
+    names = re.findall('class="name">([^<]+)<', page.html())
+    assert names[0] == "AUROC, probe by patient"
+    assert "beat: AUROC, linear probe" not in names
+    assert "beat: AUROC, nearest neighbours" in names
+    assert "the best of 4 on these samples" in page.html()
+    assert "60 samples, 15 groups" in page.html()
+
+
+def test_a_baseline_within_the_interval_is_said():
+    inside = Report("x").headline("AUROC", 0.6, interval=(0.4, 0.8), baseline=0.5).html()
+    above = Report("x").headline("AUROC", 0.9, interval=(0.8, 0.95), baseline=0.5).html()
+    assert "chance 0.5, within the interval" in inside
+    assert "within the interval" not in above
+    lone = Report("x").headline("AUROC", 0.9, interval=(-float("inf"), float("inf")), baseline=0.5).html()
+    assert "interval unknown" in lone
+    assert "within the interval" not in lone
+
+
+def test_without_scripts_the_map_is_drawn_and_idle_controls_are_hidden():
+    """Every point of every class stands in the drawing, which only shows where scripts do not run."""
+    html = Report("x").embedding_map("Map", torch.randn(50, 8), ["a"] * 30 + ["b"] * 20).html()
+    (drawing,) = re.findall("<noscript>(<svg.*?</svg>)</noscript>", html)
+    assert [path.count("h0") for path in re.findall(r'd="([^"]+)"', drawing)] == [30, 20]
+    (hidden,) = re.findall("<noscript><style>(.*?)</style></noscript>", html)
+    assert all(name in hidden for name in ("#theme", ".map canvas", ".tools", ".code button"))
+
+
+def test_a_map_says_how_much_of_the_spread_it_shows():
+    x = torch.randn(400, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 4.0, 5.0])
+    *_, second, first = spread = np.linalg.eigvalsh(np.cov(x.T.numpy()))
+    share = round(100 * (first + second) / sum(spread))
+    assert 75 < share < 90
+    assert f"(PCA), {share}\u00a0% of the variance." in Report("x").embedding_map("Map", x, ["a"] * 400).html()
+
+
+def test_paper_is_white_in_both_themes():
+    paper = Report("x").html().split("@media print{")[1]
+    assert paper.startswith(":root,:root[data-theme=dark],:root:not([data-theme=light]){color-scheme:light;--bg:#fff")
 
 
 def test_the_caller_may_choose_the_headline():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from counterpoint.common.metrics import Interval
 from counterpoint.common.report import GalleryRow, Media, Report, compare_runs
 
 CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -68,22 +69,67 @@ def test_phone_width_has_no_sideways_scroll(page):
     assert 'data-wide="0"' in browse(probe, "--window-size=500,900", "--dump-dom")
 
 
-def test_what_scrolls_sideways_says_so_and_nothing_else_does(tmp_path):
-    """A hint stands before each table and strip that is wider than its box, and goes when there is room."""
-    strip = [GalleryRow(Media("query"), [Media(f"hit {i}", image=np.zeros((9, 9))) for i in range(3)])]
+def framed(page, width, script):
+    """What `script`, an expression of the document `d`, says of the page on a screen of that width: in a frame, because
+    a browser window is no narrower than 500 pixels."""
+    host = page.with_name(f"frame-{width}.html")
+    host.write_text(
+        f"<body style='margin:0'><iframe src='{page.name}' style='border:0;width:{width}px;height:900px'></iframe>"
+        "<script>"
+        "addEventListener('load', () => setTimeout(() => { const d = document.querySelector('iframe').contentDocument;"
+        f"document.documentElement.dataset.said = {script}; }}, 300))</script>"
+    )
+    found = browse(host, "--allow-file-access-from-files", "--disable-web-security", "--dump-dom")
+    return re.search('data-said="([^"]*)"', found)[1]
+
+
+PHONE, DESKTOP = 390, 1200
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_every_picture_of_a_row_is_in_view_without_scrolling(tmp_path, width):
+    """The right answer stands last where it is not among the best: it must not be cut off at the right."""
+    hits = [Media(f"hit {i}", image=np.zeros((9, 9)), correct=i == 5) for i in range(6)]
+    page = Report("x").section("A").gallery("Found", [GalleryRow(Media("query", image=np.zeros((9, 9))), hits)])
+    page = page.write(tmp_path / "r.html")
+    said = framed(page, width, """[...d.querySelectorAll('.item')].map(i => { const b = i.getBoundingClientRect();
+      const card = i.closest('.card').getBoundingClientRect();
+      return b.width > 100 && b.left >= card.left && b.right <= card.right; }).join(' ')""")  # fmt: skip
+    assert said == " ".join(["true"] * 7)
+
+
+def test_a_table_that_is_wider_than_its_box_says_so_and_nothing_else_does(tmp_path):
+    """A hint stands before each table that is wider than its box, and goes when there is room."""
     wide = [[f"{i} {'n' * 30}" for i in range(6)]]
-    report = Report("x").section("A").gallery("Found", strip).table("wide", wide, list("abcdef"))
-    page = report.table("narrow", [[1]], ["a"]).write(tmp_path / "r.html")
-    script = """<script>addEventListener('load', () => setTimeout(() => {
-      document.documentElement.dataset.hints = [...document.querySelectorAll('.results, .scroll')].map(box => {
-        const hint = box.previousElementSibling, shown = hint && hint.checkVisibility();
-        return shown ? hint.textContent : 'all seen'; }).join('|');
-    }, 300))</script>"""
-    page.write_text(page.read_text().replace("</body>", script + "</body>"))
-    said = {width: re.search('data-hints="([^"]+)"', browse(page, f"--window-size={width},900", "--dump-dom"))[1] for
-            width in (500, 2000)}  # fmt: skip
-    assert said[500] == "scroll →|scroll →|all seen"
-    assert said[2000].split("|")[0] == "all seen"
+    report = Report("x").section("A").table("wide", wide, list("abcdef")).table("narrow", [[1]], ["a"])
+    page = report.write(tmp_path / "r.html")
+    hints = """[...d.querySelectorAll('.scroll')].map(box => { const hint = box.previousElementSibling;
+      return hint && hint.checkVisibility() ? hint.textContent : 'all seen'; }).join('|')"""
+    assert framed(page, PHONE, hints) == "scroll →|all seen"
+    assert framed(page, 2000, hints).split("|")[1] == "all seen"
+
+
+def test_a_table_of_figures_fits_a_phone(tmp_path):
+    rows = [("balanced_accuracy", Interval(0.577, -0.134, 0.722, 9, 9), 0.5)]
+    page = Report("x").section("A").figures("nearest neighbours: 39 samples", rows).write(tmp_path / "r.html")
+    fits = "[...d.querySelectorAll('.scroll')].every(box => box.scrollWidth <= box.clientWidth)"
+    assert framed(page, PHONE, fits) == "true"
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_the_words_of_a_chart_have_a_normal_size_as_drawn(tmp_path, width):
+    """Neither tiny on a phone nor blown up where one chart stands alone."""
+    line = {"loss": ([0, 20], [3.0, 1.0])}
+    report = Report("x").section("A").curves("Loss", line).section("B")
+    page = report.intervals("Arms", [("one", 0.5, 0.4, 0.6)], reference=0.1).write(tmp_path / "r.html")
+    drawn = """[...d.querySelectorAll('svg text')].map(t => { const svg = t.ownerSVGElement;
+      return parseFloat(getComputedStyle(t).fontSize) * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+      }).join(' ')"""
+    said = framed(page, width, drawn)
+    sizes = [float(size) for size in said.split()]
+    assert len(sizes) > 8
+    assert min(sizes) >= 11
+    assert max(sizes) <= 18
 
 
 def test_the_button_of_the_navigation_covers_no_link(tmp_path):

@@ -25,8 +25,10 @@ from counterpoint.graphs.circuits.downstream import (
     train_ground,
 )
 from counterpoint.graphs.circuits.graph import CapacitanceScale
+from counterpoint.graphs.circuits.picture import surroundings
 from counterpoint.graphs.circuits.transfer import Transfer, protocols
 from counterpoint.graphs.configs import CircuitDataConfig, CircuitGCLConfig
+from counterpoint.graphs.gallery import caption, picture
 
 
 def netlist(seed: int, inverters: int = 60) -> str:
@@ -53,6 +55,32 @@ def manifest(tmp_path_factory):
         rows.append({"id": f"chain{seed}", "netlist": f"chain{seed}.spice", "split": split})
     Manifest.from_rows(rows, folder).save(folder / "manifest.csv")
     return folder / "manifest.csv"
+
+
+def test_a_node_is_called_by_its_net_and_circuit_and_drawn_with_what_it_touches(manifest):
+    """Net n1 of the chain drives two transistors and is driven by two: four devices around it."""
+    seeds = NodeSeeds(JoinedCircuits.of(load_circuits(Manifest.load(manifest))), (2, 2))
+    assert len(set(seeds.ids)) == len(seeds)
+    at = seeds.ids.index("chain1/net n1")
+    sample = seeds[at]
+    assert caption(sample, "node") == "net n1 of chain1"
+    media = picture(sample, "node")
+    assert media.label == "net n1"
+    assert media.caption == "chain1, 4 pins"
+    middle, near, far = surroundings(seeds.joined, at)
+    assert middle == at
+    assert {seeds.joined.nodes[j] for _, j in near} == {f"device X{i}" for i in range(4)}
+    assert {seeds.joined.nodes[k] for _, k in far} == {"net n0", "net n2"}
+    assert media.image.count("<rect") == 4
+    pin = seeds[seeds.ids.index("chain0/pin g of X2")]
+    assert picture(pin, "node").caption == "chain0, on net n1"
+    assert seeds.joined.nodes[surroundings(seeds.joined, pin["index"])[0]] == "device X2"
+
+
+def test_ids_of_one_circuit_are_no_ids_of_another(manifest):
+    """Else every test circuit would be said to have been trained on."""
+    datasets = CircuitGCL(CircuitGCLConfig(data=CircuitDataConfig(manifest=str(manifest)))).datasets()
+    assert not set(datasets.train.ids) & set(datasets.test.ids)
 
 
 def test_joined_circuits_share_no_edge(manifest):
