@@ -1,8 +1,10 @@
 """What the audio vertical tells the command line; importing it costs nothing."""
 
-from counterpoint.common.vertical import Importer, SystemEntry, Vertical
+from counterpoint.audio_speech.kinds import AUDIO_SUFFIXES, IMAGE_SUFFIXES, SCORE_SUFFIXES
+from counterpoint.common.vertical import Importer, Modality, SystemEntry, Vertical
 
-_COMMANDS = "counterpoint.audio_speech.commands"
+_AUDIO = "counterpoint.audio_speech"
+_COMMANDS = f"{_AUDIO}.commands"
 
 vertical = Vertical(
     name="audio",
@@ -33,9 +35,10 @@ vertical = Vertical(
     simulate=f"{_COMMANDS}:simulate",
     preview=f"{_COMMANDS}:preview",
     demo=f"{_COMMANDS}:demo",
-    gallery="counterpoint.audio_speech.gallery:picture",
-    caption="counterpoint.audio_speech.gallery:caption",
-    query="counterpoint.audio_speech.queries:query",
-    modality_of="counterpoint.audio_speech.kinds:modality_of",
+    modalities=tuple(
+        Modality(name, endings, read=f"{_AUDIO}.queries:query", picture=f"{_AUDIO}.gallery:picture",
+                 caption=f"{_AUDIO}.gallery:caption")
+        for name, endings in (("audio", AUDIO_SUFFIXES), ("sheet", (*SCORE_SUFFIXES, *IMAGE_SUFFIXES)))
+    ),
     checks="counterpoint.audio_speech.fidelity:CHECKS",
 )

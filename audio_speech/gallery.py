@@ -17,7 +17,7 @@ from counterpoint.common.vertical import Outcome
 _RED = np.array([0.85, 0.1, 0.1])
 
 
-def picture(sample: dict[str, Any], modality: str) -> Media:
+def picture(sample: dict[str, Any], modality: str, system: Any = None) -> Media:
     """One snippet: the printed window, or the spectrogram with its sound. A line marks the moment it is about, which is
     the middle of either."""
     title, *place = _words(sample, modality)
@@ -40,7 +40,7 @@ def _spectrum(frames: np.ndarray) -> np.ndarray:
     return image
 
 
-def caption(sample: dict[str, Any], modality: str) -> str:
+def caption(sample: dict[str, Any], modality: str, system: Any = None) -> str:
     """Where a snippet stands, in a musician's words.
 
     >>> place = {"key": "A minor", "bars printed": "bars 5-8", "bars heard": "bars 6-7", "time": "0:12-0:16"}

@@ -161,6 +161,38 @@ class Importer:
 
 
 @dataclass(frozen=True)
+class Modality:
+    """One kind of thing that a vertical's systems embed. Every function is given the modality's name and the system in
+    use, so that one may serve several.
+
+    Attributes:
+        name: as its embeddings are called (`audio`, `molecule`).
+        endings: of files that hold it, in lower case, for `search --file` without `--source`.
+        read: `(file: Path, modality, system) -> dict | Samples`, a user's file in the form that the loaded system
+            takes, for `search --file` and the class descriptions of `evaluate --prompts`; runs in a process of its own,
+            with the system's `config` and `assets`. A file that is longer than one window gives all of its windows
+            (samples, or a list under `windows`), and these vote in `search`.
+        parse: `(text: str, modality, system) -> dict | Samples`, a user's text (a SMILES string, a sentence), for
+            `search --text` and `evaluate --prompts`.
+        picture: `(sample: dict, modality, system) -> common.report.Media`, one sample in the field's own picture
+            (slice, spectrogram with its sound, sheet music, molecule), for `report` and `search`; None where the field
+            has no picture of such a sample.
+        caption: `(sample: dict, modality, system) -> str`, a sample in one line of the field's own text (the SMILES of
+            a molecule), for the neighbours that `search` lists.
+
+    >>> Vertical("x", "p", "s", modalities=(Modality("sound", endings=(".wav",)),)).modality_of("A.WAV")
+    'sound'
+    """
+
+    name: str
+    endings: tuple[str, ...] = ()
+    read: Target | None = None
+    parse: Target | None = None
+    picture: Target | None = None
+    caption: Target | None = None
+
+
+@dataclass(frozen=True)
 class Vertical:
     """Everything the command line knows about a vertical. A verb appears only when what it needs is given.
 
@@ -177,18 +209,8 @@ class Vertical:
         simulate: `(out: Path, **options) -> ImportReport` (`data simulate`).
         preview: `(manifest: Path, out: Path, **options) -> Outcome` (`data preview`).
         demo: `(out: Path, **options) -> Outcome`; `out` needs a default (`demo`).
-        gallery: `(sample: dict, modality: str) -> common.report.Media`, one sample of a dataset in the field's own
-            picture (slice, spectrogram with its sound, sheet music, molecule), for `report` and `search`; None where
-            the field has no picture of such a sample.
-        query: `(file: Path, modality: str, system) -> dict | Samples`, a user's file in the form that the loaded system
-            takes, for `search --file` and for the class descriptions of `evaluate --prompts`. A file that is longer
-            than one window gives all of its windows (samples, or a list under `windows`), and these vote in `search`.
-        modality_of: `(file: Path) -> str | None`, the modality that a file's kind says, for `search --file` without
-            `--source`.
-        caption: `(sample: dict, modality: str) -> str`, a sample in one line of the field's own text (the SMILES of a
-            molecule), for the neighbours that `search` lists.
-        text: `(text: str, modality: str, system) -> dict | Samples`, a user's text (a SMILES string, a sentence) as one
-            sample, for `search --text` and `evaluate --prompts`.
+        modalities: the kinds of things that its systems embed: how a user's file or text of one is read, and how one is
+            shown.
         samples_from: `(x, config, groups, split, assets) -> Given`, data in memory for a system, for
             `common.estimators.Encoder`. `x` is an array of numbers [rows, ...] or a list of other things (texts,
             objects), `groups` and `split` (`train`, `val`) name those of every row; `assets` are None for a new system,
@@ -211,10 +233,16 @@ class Vertical:
     simulate: Target | None = None
     preview: Target | None = None
     demo: Target | None = None
-    gallery: Target | None = None
-    query: Target | None = None
-    modality_of: Target | None = None
-    text: Target | None = None
-    caption: Target | None = None
+    modalities: tuple[Modality, ...] = ()
     samples_from: Target | None = None
     checks: Target | None = None
+
+    def modality(self, name: str) -> Modality:
+        """What is known of a modality by its name; nothing but the name where the vertical lists none."""
+        return next((m for m in self.modalities if m.name == name), Modality(name))
+
+    def modality_of(self, file: str) -> str | None:
+        """The modality that a file's ending says, compressed or not; None where none does, or several do."""
+        name = file.lower().removesuffix(".gz")
+        found = [m.name for m in self.modalities if name.endswith(m.endings)]
+        return found[0] if len(found) == 1 else None

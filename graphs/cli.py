@@ -1,9 +1,11 @@
 """What the graphs vertical tells the command line; importing it costs nothing."""
 
-from counterpoint.common.vertical import Importer, SystemEntry, Vertical
+from counterpoint.common.vertical import Importer, Modality, SystemEntry, Vertical
 
 _COMMANDS = "counterpoint.graphs.commands"
 _CONFIGS = "counterpoint.graphs.configs"
+_GALLERY = "counterpoint.graphs.gallery"
+_SHOWN = {"picture": f"{_GALLERY}:picture", "caption": f"{_GALLERY}:caption"}
 
 vertical = Vertical(
     name="graphs",
@@ -86,10 +88,11 @@ vertical = Vertical(
     simulate=f"{_COMMANDS}:simulate",
     preview=f"{_COMMANDS}:preview",
     demo=f"{_COMMANDS}:demo",
-    gallery="counterpoint.graphs.gallery:picture",
-    query="counterpoint.graphs.gallery:query",
-    text="counterpoint.graphs.gallery:query_text",
-    caption="counterpoint.graphs.gallery:caption",
+    modalities=(
+        Modality("molecule", read=f"{_GALLERY}:query", parse=f"{_GALLERY}:query_text", **_SHOWN),
+        Modality("knowledge", read=f"{_GALLERY}:query", parse=f"{_GALLERY}:query_text", **_SHOWN),
+        Modality("node", **_SHOWN),
+    ),
     samples_from="counterpoint.graphs.given:samples_from",
     checks="counterpoint.graphs.checks:CHECKS",
 )

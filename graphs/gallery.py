@@ -75,7 +75,7 @@ def circuit_drawing(graph: CircuitGraph, predicted: Any = None, max_nets: int = 
     return text[text.index("<svg") :]
 
 
-def picture(sample: dict[str, Any], modality: str) -> Media | None:
+def picture(sample: dict[str, Any], modality: str, system: Any = None) -> Media | None:
     """One molecule of a data set as its structure drawing, one node of a circuit with what it touches; nodes of other
     graphs have no picture."""
     if "joined" in sample:
@@ -103,7 +103,7 @@ def _molecules(ids: Sequence[str], smiles: Sequence[str]) -> tuple[list[Media], 
     return media, problems
 
 
-def caption(sample: dict[str, Any], modality: str) -> str:
+def caption(sample: dict[str, Any], modality: str, system: Any = None) -> str:
     """A molecule's SMILES, a circuit's net or device; empty for what is neither.
 
     >>> caption({"smiles": "CCO"}, "molecule"), caption({"node": "net vout", "group": "ota"}, "node")

@@ -1,9 +1,10 @@
 """What the time-series vertical tells the command line; importing it costs nothing."""
 
-from counterpoint.common.vertical import Importer, SystemEntry, Vertical
+from counterpoint.common.vertical import Importer, Modality, SystemEntry, Vertical
 
 _COMMANDS = "counterpoint.timeseries.commands"
 _CONFIGS = "counterpoint.timeseries.configs"
+_GALLERY = "counterpoint.timeseries.gallery"
 _PROTOCOLS = "counterpoint.timeseries.protocols:protocols"
 
 vertical = Vertical(
@@ -66,9 +67,9 @@ vertical = Vertical(
     simulate=f"{_COMMANDS}:simulate",
     preview=f"{_COMMANDS}:preview",
     demo=f"{_COMMANDS}:demo",
-    gallery="counterpoint.timeseries.gallery:picture",
-    query="counterpoint.timeseries.gallery:query",
+    modalities=(
+        Modality("signal", read=f"{_GALLERY}:query", picture=f"{_GALLERY}:picture", caption=f"{_GALLERY}:caption"),
+    ),
     samples_from="counterpoint.timeseries.given:samples_from",
-    caption="counterpoint.timeseries.gallery:caption",
     checks="counterpoint.timeseries.checks:CHECKS",
 )

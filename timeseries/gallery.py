@@ -105,7 +105,7 @@ def _words(x: float, y: float, text: str) -> str:
     return f'<text x="{x:.0f}" y="{y:.1f}" font-size="{FONT}" font-family="sans-serif" fill="#555">{text}</text>'
 
 
-def picture(sample: dict[str, Any], modality: str = "signal") -> Media:
+def picture(sample: dict[str, Any], modality: str = "signal", system: Any = None) -> Media:
     """One window of a data set, called by its record and time, and marked on the line of its recording."""
     place: Place = sample["place"]
     group, label = str(sample.get("group", "")), str(sample.get("label") or "")
@@ -115,7 +115,7 @@ def picture(sample: dict[str, Any], modality: str = "signal") -> Media:
     return Media(f"{place.record}, {when}", image=image, caption=", ".join(word for word in said if word))
 
 
-def caption(sample: dict[str, Any], modality: str = "signal") -> str:
+def caption(sample: dict[str, Any], modality: str = "signal", system: Any = None) -> str:
     """Record, time and leads of a window."""
     return str(sample["place"])
 

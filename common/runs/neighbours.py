@@ -135,8 +135,8 @@ class Question:
         if top < 1:
             raise InputError(f"--top is {top}; it must be at least 1")
         store, names = self.store, self.store.modalities
-        if source is None and file is not None and self.vertical.modality_of is not None:
-            source = resolve(self.vertical.modality_of)(file)
+        if source is None and file is not None:
+            source = self.vertical.modality_of(file.name)
         source = source or names[0]
         score = score_named(self.system.metric)
         others = [name for name in names if name != source]
@@ -180,11 +180,11 @@ class Question:
             pool=len(part) - (id is not None and source == to),
             sample=None if samples is None else samples[ranked[0].window if ranked else 0],
             synthetic=self.dataset.synthetic,
-            captions=tuple(self.caption(place, to) for place in places) if self.vertical.caption else (),
+            captions=tuple(self.caption(place, to) for place in places) if self._says(to) else (),
             windows=len(answers),
             votes=tuple(one.votes for one in ranked) if several else (),
             moments=tuple(self._say(samples[one.window], source) for one in ranked)
-            if several and self.vertical.caption
+            if several and self._says(source)
             else (),
             elected=elect(answers, groups) if several else (),
             metric=score.name,
@@ -201,15 +201,23 @@ class Question:
 
     def caption(self, place: int, modality: str) -> str:
         """One stored sample in one line of the field's own text."""
-        return self._say(self._stored(place, modality), modality)
+        return self._say(self._stored(place, modality), joined(modality)[0])
 
     def _say(self, sample: dict[str, Any], modality: str) -> str:
-        return resolve(self.vertical.caption)(sample, modality)
+        return resolve(self.vertical.modality(modality).caption)(sample, modality, self.system)
 
-    def picture(self, place: int, modality: str) -> Media:
+    def _says(self, modality: str) -> bool:
+        return self.vertical.modality(joined(modality)[0]).caption is not None
+
+    def picture(self, place: int, modality: str) -> Media | None:
         """One stored sample in the field's own picture."""
         modality = joined(modality)[0]
-        return resolve(self.vertical.gallery)(self._stored(place, modality), modality)
+        return self.drawn(self._stored(place, modality), modality)
+
+    def drawn(self, sample: dict[str, Any], modality: str) -> Media | None:
+        """A sample in the field's own picture, where there is one."""
+        draw = self.vertical.modality(modality).picture
+        return None if draw is None else resolve(draw)(sample, modality, self.system)
 
     def _stored(self, place: int, modality: str) -> dict[str, Any]:
         modality = joined(modality)[0]
@@ -251,10 +259,10 @@ def _rows(answers: Sequence[Sequence[Hit]]) -> np.ndarray:
 
 def neighbours_page(question: Question, found: Neighbours, path: Path) -> Path:
     """The query and its neighbours as pictures in one HTML file."""
-    if question.vertical.gallery is None:
+    if all(m.picture is None for m in question.vertical.modalities):
         raise InputError(f"{question.vertical.name} has no pictures of its samples; leave --html out")
     if found.sample is not None:
-        query = resolve(question.vertical.gallery)(found.sample, found.source)
+        query = question.drawn(found.sample, found.source)
     else:
         query = question.picture(question.store.part(found.source).row(found.query), found.source)
     if query is None:

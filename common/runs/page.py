@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,7 +16,7 @@ from torch import Tensor
 from counterpoint.common.lazy import resolve
 from counterpoint.common.metrics import Evaluation, LabelFree
 from counterpoint.common.metrics.ranking import Scoring
-from counterpoint.common.report import GalleryRow, Report
+from counterpoint.common.report import GalleryRow, Media, Report
 from counterpoint.common.report.words import protocol_name
 from counterpoint.common.runs.encode import Encoded, modality_pairs
 from counterpoint.common.runs.figures import fill_cards, fill_tables
@@ -29,10 +30,10 @@ def fill(
     modalities = list(encoded.vectors)
     page.section("Figures")
     fill_cards(page, evaluation, modalities, encoded.label or "")
-    if vertical.gallery is not None:
+    if any(m.picture is not None for m in vertical.modalities):
         add_gallery(page, vertical, encoded, examples, seed)
     page.section("Embedding map")
-    add_map(page, encoded, caption=vertical.caption)
+    add_map(page, encoded, vertical=vertical)
     if series := curves(run):
         page.section("Training")
         for title, lines in series.items():
@@ -76,7 +77,7 @@ def curves(run: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
     return found
 
 
-def add_map(page: Report, encoded: Encoded, run: str = "", caption: str | None = None) -> None:
+def add_map(page: Report, encoded: Encoded, run: str = "", vertical: Vertical | None = None) -> None:
     """The map of a run's embeddings: all modalities together where they share a space, else one each. Points are called
     by the field's own caption where the vertical has one."""
     of_run = f"{run}: " if run else ""
@@ -93,8 +94,9 @@ def add_map(page: Report, encoded: Encoded, run: str = "", caption: str | None =
     by, colours = _colours(encoded)
     for name in names:
         hover = encoded.ids
+        caption = None if vertical is None else vertical.modality(name).caption
         if caption is not None:
-            said = (resolve(caption)(encoded.sample(row), name) for row in range(len(encoded)))
+            said = (resolve(caption)(encoded.sample(row), name, encoded.system) for row in range(len(encoded)))
             hover = [words if words else sample for sample, words in zip(encoded.ids, said)]
         page.embedding_map(f"{of_run}{name}, coloured by {by}", encoded.vectors[name], colours, hover)
 
@@ -124,7 +126,10 @@ def add_gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: in
     is the query's own partner; without a second modality among the other samples, framed where the label is the same.
     Where none of those shown is right, the best right one follows with its rank.
     """
-    picture = resolve(vertical.gallery)
+    def picture(sample: dict[str, Any], modality: str) -> Media | None:
+        draw = vertical.modality(modality).picture
+        return None if draw is None else resolve(draw)(sample, modality, encoded.system)
+
     pairs = [way for pair in modality_pairs(encoded) for way in (pair, pair[::-1])]
     ways = pairs or [(name, name) for name in encoded.vectors]
     if len(encoded) < 2 or picture(encoded.part(ways[0][0]).sample(0), ways[0][0]) is None:

@@ -37,12 +37,13 @@ class Known:
 
 def samples_of_file(vertical: Vertical, system: Any, file: Path, modality: str) -> Samples:
     """A user's file as samples, read in a worker process: whatever a damaged file does to its parser, it is refused."""
-    if vertical.query is None:
-        raise InputError(f"{vertical.name} cannot read a file as a sample")
+    read = vertical.modality(modality).read
+    if read is None:
+        raise InputError(f"{vertical.name} cannot read a file as one {modality}; start from a stored sample (--id)")
     with Isolated() as worker:
         try:
             known = Known(system.config, system.assets)
-            found, said = worker.call(_heard, resolve(vertical.query), require_file(file), modality, known)
+            found, said = worker.call(_heard, resolve(read), require_file(file), modality, known)
         except InputError as error:
             said = str(error)
             raise InputError(said if file.name in said else f"{file}: {said}") from None
@@ -59,10 +60,11 @@ def _heard(read: Callable[..., Any], *arguments: Any) -> tuple[Any, list[str]]:
 
 def samples_of_text(vertical: Vertical, system: Any, text: str, modality: str) -> Samples:
     """A user's text (a SMILES string, a sentence) as samples."""
-    if vertical.text is None:
-        raise InputError(f"{vertical.name} takes no text; give a file")
+    parse = vertical.modality(modality).parse
+    if parse is None:
+        raise InputError(f"{vertical.name} takes no text as one {modality}; give a file")
     with Isolated() as worker:
-        return _as_samples(worker.call(resolve(vertical.text), text, modality, Known(system.config, system.assets)))
+        return _as_samples(worker.call(resolve(parse), text, modality, Known(system.config, system.assets)))
 
 
 def _as_samples(found: Samples | Mapping[str, Any]) -> Samples:
@@ -107,7 +109,7 @@ def encode_prompts(
         for one in descriptions:
             file = path.parent / one
             try:
-                if vertical.text is None or file.is_file():
+                if vertical.modality(modality).parse is None or file.is_file():
                     samples = samples_of_file(vertical, system, file, modality)
                 else:
                     samples = samples_of_text(vertical, system, one, modality)

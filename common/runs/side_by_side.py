@@ -70,7 +70,7 @@ def fill_comparison(
     page.section("Embedding maps")
     for name, e in seen.items():
         add_map(page, e.encoded, name)
-    if vertical.gallery is not None:
+    if any(m.picture is not None for m in vertical.modalities):
         for name, e in seen.items():
             add_gallery(page, vertical, e.encoded, examples, seed, name)
     page.section("Collapse monitors")

@@ -179,14 +179,17 @@ def test_the_registration_names_things_that_exist():
     entry = vertical.systems[0]
     assert resolve(entry.config) is AudioSheetConfig
     assert resolve(entry.system) is AudioSheet
-    for target in (vertical.demo, vertical.gallery, vertical.query, vertical.data_check, entry.protocols):
+    sheet = vertical.modality("sheet")
+    for target in (vertical.demo, sheet.picture, sheet.caption, sheet.read, vertical.data_check, entry.protocols):
         assert callable(resolve(target))
+    files = {"recording.FLAC": "audio", "score.mxl": "sheet", "score.musicxml.gz": "sheet", "a.mid": None, "a": None}
+    assert {name: vertical.modality_of(name) for name in files} == files
     for preset, changes in AudioSheetConfig.presets.items():
         assert override(AudioSheetConfig(), changes) != AudioSheetConfig(), preset
 
 
 @pytest.mark.parametrize("modality", ["sheet", "audio"])
 def test_a_snippet_becomes_a_picture_and_a_sound(snippets, modality):
-    media = resolve(vertical.gallery)(snippets.test[2], modality)
+    media = resolve(vertical.modality(modality).picture)(snippets.test[2], modality, None)
     assert media.image is not None
     assert (media.audio is not None) == (modality == "audio")

@@ -75,7 +75,7 @@ def protocols(run):
     return {"nearest is own": Own(len(run.samples()), sorted(run.encoded().vectors))}
 
 
-def gallery(sample, modality):
+def gallery(sample, modality, system):
     return Media(sample["id"], image=sample[modality].reshape(3, 4))
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from counterpoint.common.cli import Importer, ImportReport, Outcome, Rejected, SystemEntry, Vertical
+from counterpoint.common.cli import Importer, ImportReport, Modality, Outcome, Rejected, SystemEntry, Vertical
 from counterpoint.common.errors import InputError
 
 
@@ -100,9 +100,10 @@ vertical = Vertical(
         ),
     ),
     simulate="toy_configs:simulate",
-    gallery="toy_system:gallery",
-    query="toy_system:query",
-    text="toy_system:query_text",
+    modalities=tuple(
+        Modality(name, read="toy_system:query", parse="toy_system:query_text", picture="toy_system:gallery")
+        for name in ("left", "right")
+    ),
     importers=(Importer("folder", "a folder of text files", "toy_vertical:read_folder"),),
     data_check="toy_vertical:check_row",
     demo="toy_vertical:demo",

@@ -87,7 +87,7 @@ class TestIndex:
         z = gaussian(20, 3)
         index = NeighbourIndex(z, [str(i) for i in range(20)])
         far = int((unit(z) @ unit(z[:1]).T).argmin())
-        (whole,), (without,) = index.search(z[:1], 3), index.search(z[:1], 3, leave_out=[far])
+        (whole,), (without,) = index.search(z[:1], 3), index.search(z[:1], 3, leave_out=[[far]])
         assert [h.row for h in without] == [h.row for h in whole]
 
     def test_nan_and_senseless_numbers_of_neighbours_are_refused(self):
