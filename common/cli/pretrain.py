@@ -55,9 +55,8 @@ def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
         start = to_dict(override(config_class(), preset_values(entry, config_class, preset)))
         parser.set_defaults(dict(flatten(start, known={action.dest for action in parser._actions})))
     argv = _from_run(entry, config_class, parser, argv)
-    steps = any(action.dest == "train.max_steps" for action in parser._actions)
-    if steps and _given("train.max_epochs", argv) and not _given("train.max_steps", argv):
-        parser.set_defaults({"train.max_steps": None})  # a number of steps that nobody typed would win over the epochs
+    if any(action.dest == "train.max_steps" for action in parser._actions):
+        argv = _epochs_over_steps(parser, argv)
     options = parse(parser, argv)
     if options.print_config:
         write(parser.dump(without_own(options), skip_unset=False, skip_validation=True).rstrip())
@@ -69,6 +68,17 @@ def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
         return run(lambda: _continue(options.resume, entry), options.json)
     config = build_config(parser, options, config_class)
     return run(lambda: _fit(entry, config, options.continue_from), options.json)
+
+
+def _epochs_over_steps(parser: Any, argv: list[str]) -> list[str]:
+    """A number of steps wins over epochs, so one that nobody asked for goes: typed epochs beat the steps of a preset or
+    a file, the epochs of a file those of a preset."""
+    typed = {word.partition("=")[0] for word in argv}
+    if "--train.max_epochs" in typed and "--train.max_steps" not in typed:
+        return [*argv, "--train.max_steps=null"]
+    if _given("train.max_epochs", argv) and not _given("train.max_steps", argv):
+        parser.set_defaults({"train.max_steps": None})
+    return argv
 
 
 def _from_run(entry: SystemEntry, config_class: type, parser: Any, argv: list[str]) -> list[str]:
