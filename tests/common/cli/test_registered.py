@@ -87,3 +87,22 @@ def test_epochs_that_a_person_gives_beat_the_steps_of_a_preset(typed, steps, cap
     command[5:5] = ["--train.max_steps", "7"]
     assert main(command) == 0
     assert yaml.safe_load(capsys.readouterr().out)["train"]["max_steps"] == 7
+
+
+@pytest.mark.parametrize(
+    ("file", "typed", "steps"),
+    [
+        ("train: {max_epochs: 3}", (), None),
+        ("train: {max_epochs: 3, max_steps: 9}", (), 9),
+        ("train: {batch_size: 4}", (), 200),
+        ("train: {max_epochs: 3, max_steps: 9}", ("--train.max_epochs", "5"), None),
+        ("train: {max_epochs: 3}", ("--train.max_epochs", "5", "--train.max_steps", "7"), 7),
+    ],
+)
+def test_epochs_of_a_file_beat_the_steps_of_a_preset_and_typed_ones_those_of_a_file(
+    file, typed, steps, tmp_path, capsys
+):
+    (tmp_path / "my.yaml").write_text(file)
+    command = ["timeseries", "pretrain", "ts2vec", "--preset", "small", "--config", str(tmp_path / "my.yaml"), *typed]
+    assert main([*command, "--print_config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["train"]["max_steps"] == steps
