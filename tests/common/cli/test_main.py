@@ -279,11 +279,11 @@ class TestPretrainConfiguration:
     @pytest.mark.parametrize(
         ("text", "advice"),
         [
-            ("train:\n  max_epoch: 3\n", "unknown setting 'train.max_epoch'; did you mean 'train.max_epochs'"),
-            ("widht: 3\n", "did you mean 'width'"),
-            ("width: wide\n", "expected int, got wide"),
-            ("train: [\n", "see counterpoint toy pretrain toy-one --help"),
-            ("- 1\n", "unexpected config"),
+            ("train:\n  max_epoch: 3\n", "c.yaml: train.max_epoch is not an option; did you mean train.max_epochs?"),
+            ("widht: 3\n", "did you mean width?"),
+            ("width: wide\n", "c.yaml: width: expected int, got 'wide'"),
+            ("train: [\n", "c.yaml: not valid YAML"),
+            ("- 1\n", "c.yaml: holds list; a configuration is a mapping of names to values"),
         ],
     )
     def test_mistakes_in_the_file(self, cli, tmp_path, text, advice):

@@ -119,7 +119,8 @@ def test_early_stopping_goes_by_the_validation_and_the_best_is_tested(pretrained
 def test_layerwise_rates_fall_with_depth(pretrained, tmp_path):
     system = create_finetune(config_for(pretrained, tmp_path / "run", mode="layerwise", layer_decay=0.5))
     system.begin_stage(system.stages()[0], 10)
-    rates = {n: g["lr"] for g in system.configure_optimizers().param_groups for n in g["names"]}
+    (optimizer,) = system.configure_optimizers()
+    rates = {n: g["lr"] for g in optimizer.param_groups for n in g["names"]}
     assert rates["head.1.weight"] == 0.1
     assert rates["base.tower_a.3.weight"] == pytest.approx(2 * rates["base.tower_a.0.weight"])
 
