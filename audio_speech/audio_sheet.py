@@ -39,6 +39,7 @@ from counterpoint.common.data.samplers import BatchSampler, ShuffleSampler
 from counterpoint.common.losses import InfoNCE, LogitScale, NTXent
 from counterpoint.common.models import Projector
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets, Stage
+from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
 
 
 class AudioSheet(ContrastiveSystem):
@@ -60,7 +61,7 @@ class AudioSheet(ContrastiveSystem):
             {m: Projector(config.dim, config.head_hidden, config.dim, norm="none") for m in self.modalities}
         )
         self.ssl_loss = NTXent(config.ssl_temperature)
-        self.loss = InfoNCE(LogitScale(config.temperature))
+        self.loss = contrast_of(config, InfoNCE(LogitScale(config.temperature)))
         self.cca = CCAProjection(config.dim)
 
     # Data and stages -------------------------------------------------------------------------------------------------
@@ -79,7 +80,8 @@ class AudioSheet(ContrastiveSystem):
         stages = [
             self._unimodal_stage(modality, getattr(self.config, f"{modality}_stage")) for modality in self.modalities
         ]
-        return [*(stage for stage in stages if stage is not None), Stage("align", trains=("towers.", "loss."))]
+        learnt = ("towers.", *(["loss."] if any(True for _ in self.loss.parameters()) else []))
+        return [*(stage for stage in stages if stage is not None), Stage("align", trains=learnt)]
 
     def _unimodal_stage(self, modality: str, stage: UnimodalStageConfig) -> Stage | None:
         if not stage.max_epochs and not stage.max_steps:
@@ -124,9 +126,8 @@ class AudioSheet(ContrastiveSystem):
 
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # Other performances of the same onset are no negatives.
-        loss = self.ssl_loss if self.unimodal else self.loss
-        rows = loss.row_losses(*embeddings.values(), group=batch["moment"])
-        return {"nt_xent" if self.unimodal else "info_nce": rows}
+        loss, name = (self.ssl_loss, "nt_xent") if self.unimodal else (self.loss, "info_nce")
+        return contrast_terms(loss, name, embeddings, batch, group=batch["moment"])
 
     def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
         """Normalised embeddings of the modalities the batch has, through the CCA projection (the identity unless

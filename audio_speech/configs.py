@@ -235,6 +235,8 @@ class AudioSheetConfig:
     """NT-Xent temperature of the unimodal stages."""
     temperature: float = 0.1
     """Start of the learnt InfoNCE temperature of the cross-modal stage."""
+    objective: str = ""
+    """Another objective than InfoNCE in the cross-modal stage, as in `HCL(beta=0.5)`; see `counterpoint losses`."""
     cca_pairs: int = 25_000
     """Training pairs on which the CCA projection is fitted before each validation; 0 leaves it out."""
     steps_per_epoch: int = 0

@@ -39,6 +39,8 @@ class KCLConfig:
     """Hidden width of the shared projector."""
     temperature: float = 0.05
     """The released code's logits are multiplied by 20 whatever its temperature argument (0.1) says."""
+    objective: str = ""
+    """Another objective in place of the published one, as in `HCL(beta=0.5)`; `counterpoint losses` lists them."""
     freeze_readouts: bool = False
     """Leave both readouts untrained, as the released code does."""
     rotate_epochs: int = 200
@@ -77,6 +79,8 @@ class GraphCLConfig:
     atom_features: str = "element"
     projector_hidden: int = 64
     temperature: float = 0.1
+    objective: str = ""
+    """Another objective in place of the published one, as in `HCL(beta=0.5)`; `counterpoint losses` lists them."""
     positive_in_denominator: bool = False
     """The released denominator is our reading: the negatives alone; true gives NT-Xent."""
     optim: OptimConfig = field(
@@ -187,6 +191,8 @@ class GRACEConfig:
     activation: str = "relu"
     projector: int = 128
     temperature: float = 0.4
+    objective: str = ""
+    """Another objective in place of the published one, as in `HCL(beta=0.5)`; `counterpoint losses` lists them."""
     edge_drop: tuple[float, float] = (0.2, 0.4)
     feature_mask: tuple[float, float] = (0.3, 0.4)
     optim: OptimConfig = field(default_factory=lambda: _full_batch(5e-4, 1)["optim"])

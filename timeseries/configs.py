@@ -140,6 +140,8 @@ class FrameProjectionsConfig:
     )
     temperature: float = 0.15
     """Temperature of the three NT-Xent terms."""
+    objective: str = ""
+    """Another objective in place of the published one, as in `HCL(beta=0.5)`; `counterpoint losses` lists them."""
     dim: int = 128
     """Width of the three projections."""
     width: int = 64

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from counterpoint.common.kernels.unit import unit
 from counterpoint.common.losses import NTXent
 from counterpoint.common.trainers import Assets, Stage
+from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
 from counterpoint.timeseries.base import SignalSystem
 from counterpoint.timeseries.configs import FrameProjectionsConfig
 from counterpoint.timeseries.frames import GaborFrame, fourier
@@ -101,7 +102,7 @@ class FrameProjections(SignalSystem):
         self.predictors = nn.ModuleDict({v: _two_layers(dim, dim) for v in VIEWS[1:]})
         hidden = self.encoders["time"].dim
         self.mappers = nn.ModuleDict({v: _two_layers(hidden, self.encoders[v].dim) for v in VIEWS[1:]})
-        self.objective = NTXent(config.temperature)
+        self.objective = contrast_of(config, NTXent(config.temperature))
         consistency = config.consistency
         self.loss_weights = {f"predict_{v}": consistency for v in VIEWS[1:]}
 
@@ -139,10 +140,13 @@ class FrameProjections(SignalSystem):
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self.stage.name == "mappers":
             return {f"map_{v}": (embeddings[f"mapped_{v}"] - embeddings[v]).abs().mean(1) for v in VIEWS[1:]}
-        terms = {
-            f"{a}_{b}": self.objective.row_losses(embeddings[a], embeddings[b])
-            for a, b in (("time", "fourier"), ("time", "gabor"), ("fourier", "gabor"))
-        }
+        if self.config.objective:
+            terms = contrast_terms(self.objective, "", {v: embeddings[v] for v in VIEWS}, batch)
+        else:
+            terms = {
+                f"{a}_{b}": self.objective.row_losses(embeddings[a], embeddings[b])
+                for a, b in (("time", "fourier"), ("time", "gabor"), ("fourier", "gabor"))
+            }
         for view in VIEWS[1:]:
             guess = self.predictors[view](embeddings["time"])
             terms[f"predict_{view}"] = (guess - embeddings[view]).abs().sum(1)

@@ -19,7 +19,9 @@ from counterpoint.common.data import Cache, Manifest, ManifestDataset, check_lea
 from counterpoint.common.data.manifest import as_number
 from counterpoint.common.data.names import file_name
 from counterpoint.common.data.samples import options_hash
+from counterpoint.common.data.split_rules import keeps_groups_apart
 from counterpoint.common.errors import InputError
+from counterpoint.common.metrics.labels import class_names
 from counterpoint.common.progress import note, track
 from counterpoint.timeseries.configs import SignalConfig
 from counterpoint.timeseries.events import UNKNOWN, check_events, step_classes
@@ -140,8 +142,9 @@ def load_windows(config: SignalConfig, form: SignalForm | None = None) -> Window
     if not config.beats:
         _check_classes(config.manifest, rows, windows)
     windows = replace(
-        windows, units=tuple(units.get(lead, "") for lead in leads), steps=tuple(steps) or None, notes=tuple(notes)
-    ).normalized(config.normalize, form)
+        windows, units=tuple(units.get(lead, "") for lead in leads), steps=tuple(steps) or None, notes=tuple(notes),
+        apart=keeps_groups_apart(manifest),
+    ).normalized(config.normalize, form)  # fmt: skip
     return windows.pseudo_trials(config.windows_per_trial) if config.windows_per_trial else windows
 
 
@@ -202,7 +205,8 @@ def _whole_set(windows: WindowSet, recordings: int) -> list[str]:
 def _check_classes(where: str, rows: list[dict], windows: WindowSet) -> None:
     """Raise when a class, or the training recordings of one, have no window left."""
     kept = set(zip(windows.frame["label"], windows.frame["split"]))
-    had = Counter((str(row["label"]), row["split"]) for row in rows if row.get("label") not in (None, ""))
+    names = class_names([row.get("label") for row in rows])
+    had = Counter((name, row["split"]) for name, row in zip(names, rows) if name)
     for (label, split), count in sorted(had.items()):
         elsewhere = any(name == label for name, _ in kept)
         if (label, split) not in kept and (split == "train" or not elsewhere):

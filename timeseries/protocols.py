@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from counterpoint.common.data.samples import facts
@@ -94,7 +95,8 @@ def _similar(z: Tensor, windows: WindowSet, label: str) -> Result:
         raise InputError(f"needs labels of two classes in the split (column {label})")
     if len(rows) > MOST_QUERIES:
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST_QUERIES])
-    return similar_beats(z[rows], windows.subset(rows))
+    found = similar_beats(z[rows], windows.subset(rows))
+    return replace(found, rows=torch.from_numpy(rows)[found.rows])
 
 
 def _try(run: Callable[[], Any]) -> Any:

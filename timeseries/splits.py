@@ -42,8 +42,9 @@ def split_windows_at_random(windows: WindowSet, shares: Mapping[str, float], see
 
 
 def check_patients(windows: WindowSet) -> None:
-    """Raise `LeakageError` when one patient stands in two splits, naming him and both."""
-    check_leakage(Manifest(windows.frame))
+    """Raise `LeakageError` when one patient stands in two splits, naming him and both (see `WindowSet.apart`)."""
+    if windows.apart:
+        check_leakage(Manifest(windows.frame))
 
 
 def label_fraction(

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from counterpoint.common.data.samples import values_hash
 from counterpoint.common.errors import InputError
+from counterpoint.common.metrics.labels import class_names
 from counterpoint.timeseries.preprocess import (
     MIN_FINITE,
     MIN_RANGE,
@@ -72,7 +73,8 @@ class WindowSet:
     Columns of `frame`: id (unique), group (patient), trial, record, label, split, start, signal. `present` [signals,
     channels] says which leads each signal really has anywhere, `present_of` which a window has; windows keep NaN where
     nothing was recorded and, as padding, behind the end of a signal shorter than they are. `steps` holds the class of
-    every time step of each signal (`events.step_classes`), where annotations were asked for.
+    every time step of each signal (`events.step_classes`), where annotations were asked for. `apart`: a patient in two
+    splits would be a leak; not so where the manifest was split by time or place, and checked for that when it was read.
 
     >>> x = np.arange(20, dtype=np.float32).reshape(10, 2)
     >>> windows = WindowSet.build([x], length=4, step=2, rows=[{"id": "r1", "group": "p1"}], fs=4.0)
@@ -94,6 +96,7 @@ class WindowSet:
     per_window: bool = False
     units: tuple[str, ...] = ()
     steps: tuple[np.ndarray, ...] | None = None
+    apart: bool = True
 
     @classmethod
     def build(
@@ -139,9 +142,10 @@ class WindowSet:
             begin = begin[usable]
             table = pd.DataFrame({"start": begin})
             table["id"] = [f"{row['id']}:{s}" for s in begin]
-            for name in ("group", "trial", "record", "label", "split"):
-                default = row["id"] if name in ("group", "trial", "record") else ""
+            for name in ("group", "trial", "record", "split"):
+                default = "" if name == "split" else row["id"]
                 table[name] = str(row.get(name) if row.get(name) not in (None, "") else default)
+            table["label"] = class_names([row.get("label")])[0]
             if labels is not None:
                 table["label"] = np.asarray(labels[i], object)[usable]
             table["signal"] = i

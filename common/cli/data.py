@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 from counterpoint.common.cli.options import call, listing, wants_help, write
 from counterpoint.common.cli.verbs import Call
@@ -102,8 +103,14 @@ def check(vertical: Vertical, manifest: Path, workers: int = 2) -> Outcome:
     shown += [f"files of {folder} are read as well, as an import into this folder recorded" for folder in table.outside]
     good = report.rows - len(bad)
     verdict = f"{manifest}: {len(bad)} of {report.rows} rows cannot be used" if bad else ""
-    lines = (*shown, f"{good} of {report.rows} rows can be used; no group stands in two splits")
+    lines = (*shown, f"{good} of {report.rows} rows can be used; {_apart(table)}")
     return Outcome({"rows": report.rows, "usable": good, "bad": bad, "notes": notes}, lines, failed=verdict)
+
+
+def _apart(table: Any) -> str:
+    """What the leakage check has found, in words."""
+    kind = (table.meta.get("split") or {}).get("kind", "group")
+    return "no group stands in two splits" if kind == "group" else f"the splits are apart by {kind}"
 
 
 def split(
@@ -114,8 +121,11 @@ def split(
     test: float = 0.1,
     seed: int = 0,
     stratify: str | None = None,
+    kind: Literal["group", "time", "leave-last-out", "place"] = "group",
+    by: tuple[str, ...] = (),
+    block: float | None = None,
 ) -> Outcome:
-    """Split MANIFEST into train, val and test so that no group stands in two of them.
+    """Split MANIFEST into train, val and test: so that no group stands in two of them, or by time or place.
 
     Args:
         manifest: the manifest file (.parquet, .csv or .jsonl).
@@ -124,12 +134,24 @@ def split(
         val: share of the validation split.
         test: share of the test split.
         seed: seed of the shuffle; the same seed gives the same split.
-        stratify: column whose distribution each split should keep.
+        stratify: column whose distribution each split should keep (kind group).
+        kind: group (whole groups, drawn at random), time (the latest rows test), leave-last-out (the last row of every
+            group tests, the one before it validates), or place (whole squares, drawn at random). `data check` and every
+            training hold the manifest to it.
+        by: the column of times, or the two columns of places, as in --by lat,lon.
+        block: side of the squares of a split by place, in the units of its columns.
     """
-    from counterpoint.common.data import Manifest, split_by_group
+    from counterpoint.common.data import Manifest, split_by, split_by_group
 
-    table = Manifest.load(manifest)
-    done = split_by_group(table, {"train": train, "val": val, "test": test}, seed=seed, stratify=stratify)
+    table, fractions = Manifest.load(manifest), {"train": train, "val": val, "test": test}
+    if kind == "group":
+        if by or block is not None:
+            raise InputError("--by and --block belong to the other kinds of split; give --kind time or --kind place")
+        done = split_by_group(table, fractions, seed=seed, stratify=stratify)
+    elif stratify is not None:
+        raise InputError(f"--stratify goes with --kind group, not with {kind}")
+    else:
+        done = split_by(table, kind, by, fractions, seed, block=block)
     target = out or manifest.with_name(f"{manifest.stem}-split{manifest.suffix}")
     done.save(target)
     groups = done.frame.groupby("split")["group"].nunique()

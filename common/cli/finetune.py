@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoint.common.cli.options import new_parser, parse, run
-from counterpoint.common.cli.plugins import add_options, chosen, take_names
+from counterpoint.common.cli.plugins import add_options, take_names, with_options
 from counterpoint.common.cli.pretrain import build_config, outcome, without_own
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.errors import InputError
@@ -32,7 +32,7 @@ def finetune(command: Call) -> int:
     plugins = add_options(parser)
     argv, named = take_names(command.argv)
     options = parse(parser, argv)
-    options["train.plugins"] = chosen(options["train.plugins"], named, options, argv, plugins)
+    options["train.plugins"] = with_options(options["train.plugins"], named, options, argv, plugins)
     if options.resume is not None:
         return run(lambda: _finetune(FinetuneConfig(), options.resume), options.json)
     if options.print_config:

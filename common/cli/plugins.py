@@ -72,7 +72,7 @@ def take_names(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
     return words, names
 
 
-def chosen(
+def with_options(
     known: Mapping[str, Any] | None, names: Sequence[str] | None, options: Any, words: Sequence[str], entries: Mapping
 ) -> dict[str, dict[str, Any]]:
     """The plug-ins of a training with all their options.

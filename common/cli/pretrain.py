@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from counterpoint.common.cli.options import listing, new_parser, parse, run, wants_help, write
-from counterpoint.common.cli.plugins import add_options, chosen, take_names
+from counterpoint.common.cli.plugins import add_options, take_names, with_options
 from counterpoint.common.cli.simple import check_own
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.errors import InputError
@@ -52,17 +52,10 @@ def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
     config_class = resolve(entry.config)
     parser = config_parser(program, entry, config_class)
     plugins = add_options(parser)
-    preset = _value_of("--preset", argv)
-    if preset is not None:
-        start = to_dict(override(config_class(), preset_values(entry, config_class, preset)))
-        parser.set_defaults(dict(flatten(start, known={action.dest for action in parser._actions})))
-    argv, named = take_names(_from_file(entry, config_class, parser, argv))
-    steps = any(action.dest == "train.max_steps" for action in parser._actions)
-    if steps and _given("train.max_epochs", argv) and not _given("train.max_steps", argv):
-        parser.set_defaults({"train.max_steps": None})  # a number of steps that nobody typed would win over the epochs
+    argv, named = take_names(preset_defaults(entry, config_class, parser, argv))
     options = parse(parser, argv)
     if plugins:
-        options["train.plugins"] = chosen(options["train.plugins"], named, options, argv, plugins)
+        options["train.plugins"] = with_options(options["train.plugins"], named, options, argv, plugins)
     if options.print_config:
         write(parser.dump(without_own(options, plugins), skip_unset=False, skip_validation=True).rstrip())
         return 0
@@ -73,6 +66,19 @@ def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
         return run(lambda: _continue(options.resume, entry), options.json)
     config = build_config(parser, options, config_class)
     return run(lambda: _fit(entry, config, options.continue_from), options.json)
+
+
+def preset_defaults(entry: SystemEntry, config_class: type, parser: Any, argv: list[str]) -> list[str]:
+    """Defaults of the preset and of the run's own configuration that the words name; gives the words left to parse."""
+    preset = _value_of("--preset", argv)
+    if preset is not None:
+        start = to_dict(override(config_class(), preset_values(entry, config_class, preset)))
+        parser.set_defaults(dict(flatten(start, known={action.dest for action in parser._actions})))
+    argv = _from_file(entry, config_class, parser, argv)
+    steps = any(action.dest == "train.max_steps" for action in parser._actions)
+    if steps and _given("train.max_epochs", argv) and not _given("train.max_steps", argv):
+        parser.set_defaults({"train.max_steps": None})  # a number of steps that nobody typed would win over the epochs
+    return argv
 
 
 def _from_file(entry: SystemEntry, config_class: type, parser: Any, argv: list[str]) -> list[str]:

@@ -44,19 +44,22 @@ def list_losses() -> Rows:
 
 
 def without_run(command: Call) -> bool:
-    """Whether vectors of any encoder are given (--embeddings) and no RUN: the first word is then an option."""
-    named = any(word.partition("=")[0] == "--embeddings" for word in command.argv)
-    return named and not _has_folder(command.argv)
+    """Whether vectors of any encoder are given (--embeddings) in place of a RUN; both, or neither by its option, are an
+    error that says so."""
+    words = command.argv
+    first = words[0] if words and not words[0].startswith("-") else ""
+    if not any(word.partition("=")[0] == "--embeddings" for word in words):
+        if Path(first).suffix in (".parquet", ".npy", ".npz") and Path(first).is_file():
+            raise InputError(f"{first}: a file of vectors, not a run; give it as --embeddings {first}")
+        return False
+    if run := next((word for word in words if (Path(word) / "config.yaml").is_file()), first):
+        raise InputError(f"{run}: --embeddings takes vectors in place of a RUN; leave one of the two out")
+    return True
 
 
 def _of_vectors(command: Call, function: Callable) -> int:
     """Run a verb on vectors; `--embeddings --help` asks for its help."""
     return call(command.program, function, ["--help"] if wants_help(command.argv) else command.argv)
-
-
-def _has_folder(argv: list[str]) -> bool:
-    """Whether a run's folder stands among the words."""
-    return any((Path(word) / "config.yaml").is_file() for word in argv)
 
 
 def own_runs(command: Call) -> Call:

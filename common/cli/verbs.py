@@ -51,6 +51,11 @@ VERBS = {
             lambda vertical: bool(vertical.importers or vertical.simulate or vertical.data_check),
         ),
         Verb("pretrain", "train a system", f"{_MODULE}.pretrain:pretrain"),
+        Verb(
+            "compare",
+            "a system under several objectives, on the same data and seeds",
+            f"{_MODULE}.compare:compare",
+        ),
         Verb("finetune", "labels on top of a checkpoint", f"{_MODULE}.finetune:finetune"),
         Verb("evaluate", "the figures of a checkpoint, with intervals and chance", f"{_MODULE}.simple:evaluate"),
         Verb("embed", "embeddings of a split as Parquet", f"{_MODULE}.simple:embed"),

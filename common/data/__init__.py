@@ -23,9 +23,11 @@ __getattr__, __dir__ = lazy_exports(
                 "WeightedSampler",
                 "WithinClusterBatchSampler",
             ),
+            "links": ("Links",),
             "samples": ("BadSample", "ListSamples", "Part", "Samples", "collate"),
             "shards": ("ShardReader", "ShardShuffleSampler", "index_shards", "write_shards"),
             "split_duplicates": ("NearDuplicate", "check_near_duplicates", "near_duplicates"),
+            "split_rules": ("split_by",),
             "splits": ("SplitSummary", "check_leakage", "split_by_group", "split_hash"),
             "validate": ("BadRow", "ValidationReport", "validate_manifest"),
         }.items()

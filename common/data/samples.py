@@ -3,6 +3,9 @@
 A data set says who its samples are (`ids`, `groups`), what is known of them without reading one (`columns`,
 `column`), which manifest row each came from (`row_of`: several samples may share a row), how samples become a batch
 (`collate`), and what it is (`hash`: of the data and of every option that changes what a sample holds).
+
+It also says what answers what: row i of one modality belongs to row i of another unless `relevant` names the pairs, and
+a modality with rows of its own (captions, items of a catalogue) is a data set of its own under `pools`.
 """
 
 from __future__ import annotations
@@ -12,12 +15,14 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate
 
+from counterpoint.common.data.links import Links
 from counterpoint.common.errors import InputError
 from counterpoint.common.suggest import no_such
 
@@ -41,6 +46,8 @@ class Samples(Dataset, ABC):
         synthetic: what of the data a generator made, in words; empty where all of it was measured.
         columns: names for `column`, known of every sample without reading one.
         manifest: the manifest whose rows the samples came from; None where there is none.
+        pools: modality -> the samples that it is embedded from, where it has rows of its own: more or fewer captions
+            than pictures, all items of a catalogue. The other modalities are embedded from these samples.
     """
 
     on_error: str = "raise"
@@ -48,6 +55,7 @@ class Samples(Dataset, ABC):
     synthetic: str = ""
     columns: tuple[str, ...] = ()
     manifest: Any = None
+    pools: Mapping[str, Samples] = MappingProxyType({})
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -81,6 +89,15 @@ class Samples(Dataset, ABC):
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> Any:
         """Samples to a batch."""
         return collate(samples)
+
+    def relevant(self, query: str, key: str) -> Links | None:
+        """Which samples of the modality `key` answer those of the modality `query`, in places of the data sets that
+        they are embedded from. None: sample i belongs to sample i. One direction is enough, see `answers`."""
+        return None
+
+    def exclude(self, query: str, key: str) -> Links | None:
+        """Which samples of `key` are not in the pool of those of `query` (items seen before, the same patient)."""
+        return None
 
 
 class ListSamples(Samples):
@@ -136,7 +153,7 @@ class Part(Samples):
     def __init__(self, whole: Samples, positions: Sequence[int] | np.ndarray) -> None:
         self.whole, self.positions = whole, np.asarray(positions, dtype=np.int64)
         self.on_error, self.max_bad = whole.on_error, whole.max_bad
-        self.synthetic, self.columns = whole.synthetic, whole.columns
+        self.synthetic, self.columns, self.pools = whole.synthetic, whole.columns, whole.pools
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -164,6 +181,43 @@ class Part(Samples):
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> Any:
         return self.whole.collate(samples)
+
+    def relevant(self, query: str, key: str) -> Links | None:
+        return self._part(self.whole.relevant(query, key), query, key)
+
+    def exclude(self, query: str, key: str) -> Links | None:
+        return self._part(self.whole.exclude(query, key), query, key)
+
+    def _part(self, links: Links | None, *modalities: str) -> Links | None:
+        if links is None:
+            return None
+        ranges = (range(n) if m in self.pools else self.positions for m, n in zip(modalities, links.shape))
+        return links.take(*ranges)
+
+
+def source(samples: Samples, modality: str) -> Samples:
+    """The data set that a modality is embedded from."""
+    return samples.pools.get(modality, samples)
+
+
+def answers(samples: Samples, query: str, key: str, what: Literal["relevant", "exclude"] = "relevant") -> Links | None:
+    """`relevant` or `exclude` of a data set, from whichever direction it states.
+
+    Raises `ValueError` where nothing tells what belongs to what: a pool of its own without `relevant`.
+    """
+    state = getattr(samples, what)
+    found, back = state(query, key), None
+    if found is None and (back := state(key, query)) is not None:
+        found = back.T
+    sizes = (len(source(samples, query)), len(source(samples, key)))
+    if found is not None and found.shape != sizes:
+        raise ValueError(f"{what}({query!r}, {key!r}) is about {found.shape} samples, there are {sizes}")
+    if found is None and what == "relevant" and source(samples, query) is not source(samples, key):
+        raise ValueError(
+            f"{type(samples).__name__} embeds {query} and {key} from different samples and does not say which belong "
+            f"together: define relevant({query!r}, {key!r})"
+        )
+    return found
 
 
 def fact(samples: Samples, position: int, sample: Mapping[str, Any], name: str) -> Any:

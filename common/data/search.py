@@ -1,4 +1,4 @@
-"""Nearest neighbours among embeddings: exact by the engine's streaming top-k, or approximate by FAISS."""
+"""Nearest neighbours among embeddings by a metric: exact by the streaming top-k, or approximate by FAISS."""
 
 from __future__ import annotations
 
@@ -10,57 +10,67 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from counterpoint.common.data.embeddings import EmbeddingStore
+from counterpoint.common.data.embeddings import EmbeddingStore, row_named
 from counterpoint.common.errors import InputError
 from counterpoint.common.kernels import topk_scores
+from counterpoint.common.metrics.scores import Score, score_named
+
+KEYS = 4096  # keys whose joint scores are in memory at a time
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One neighbour: its place among the vectors, its id, its cosine."""
+    """One neighbour: its place among the vectors, its id, its value of the metric (see `Score.shown`)."""
 
     row: int
     id: str
     score: float
 
 
-class Index:
-    """Cosine nearest neighbours over a fixed set of vectors.
+class NeighbourIndex:
+    """Nearest neighbours over a fixed set of vectors, by cosine unless another metric is named.
 
     `kind="exact"` compares with every vector (memory linear in n, no building). `kind="faiss"` builds an inverted-file
     index (`nlist` cells, `nprobe` of them searched) and needs the `search` extra; what it misses is measured by
-    `recall`, not assumed.
+    `recall`, not assumed. Joint metrics take one matrix for each modality of a key.
 
-    >>> index = Index(torch.eye(3), ["a", "b", "c"])
+    >>> index = NeighbourIndex(torch.eye(3), ["a", "b", "c"])
     >>> [hit.id for hit in index.search(torch.tensor([[0.1, 1.0, 0.2]]), 2)[0]]
     ['b', 'c']
     """
 
     def __init__(
         self,
-        vectors: Float[Tensor, "n dim"],
+        vectors: Float[Tensor, "n dim"] | Sequence[Float[Tensor, "n dim"]],
         ids: Sequence[str],
         *,
         kind: str = "exact",
+        metric: str | Score = "cosine",
         nlist: int | None = None,
         nprobe: int = 16,
         seed: int = 0,
     ) -> None:
-        if len(vectors) != len(ids) or len(ids) == 0:
-            raise ValueError(f"an index needs one id per vector and at least one, got {len(vectors)} and {len(ids)}")
-        if not bool(torch.isfinite(vectors).all()):
-            row = int((~torch.isfinite(vectors).all(1)).nonzero()[0])
-            raise ValueError(f"the vector of {ids[row]!r} holds NaN or infinity: it would stand first or nowhere")
-        self.vectors = torch.nn.functional.normalize(vectors.float(), dim=1)
+        several = [vectors] if isinstance(vectors, Tensor) else list(vectors)
+        for one in several:
+            if len(one) != len(ids) or len(ids) == 0:
+                raise ValueError(f"an index needs one id per vector and at least one, got {len(one)} and {len(ids)}")
+            if not bool(torch.isfinite(one).all()):
+                row = int((~torch.isfinite(one).all(1)).nonzero()[0])
+                raise ValueError(f"the vector of {ids[row]!r} holds NaN or infinity: it would stand first or nowhere")
+        self.score = score_named(metric)
+        self.vectors = tuple(one.float() for one in several)
+        self._keys = self.score.keys(*self.vectors)
         self.ids = list(ids)
         self.kind = kind
         self._rows = {name: i for i, name in enumerate(self.ids)}
         self._faiss: Any = None
         if kind == "faiss":
-            self._faiss = _build_faiss(self.vectors, nlist, nprobe, seed)
+            if self.score.tile is not None:
+                raise InputError(f"FAISS has no index for the metric {self.score.name}; search with --index exact")
+            self._faiss = _build_faiss(self._keys[0], nlist, nprobe, seed)
         elif kind != "exact":
             raise ValueError(f'kind must be "exact" or "faiss", got {kind!r}')
 
@@ -69,15 +79,7 @@ class Index:
 
     def row(self, name: str) -> int:
         """Place of an id; a near miss is suggested."""
-        if name not in self._rows:
-            import difflib
-
-            close = difflib.get_close_matches(name, self.ids, 1)
-            raise InputError(
-                f"no sample {name!r} among the {len(self)} embedded"
-                + (f"; did you mean {close[0]!r}?" if close else "")
-            )
-        return self._rows[name]
+        return row_named(name, self._rows)
 
     def search(
         self, queries: Float[Tensor, "m dim"], k: int = 10, *, leave_out: Sequence[int | None] | None = None
@@ -85,47 +87,61 @@ class Index:
         """The k nearest of every query, best first; `leave_out[i]` is a row query i must not find (itself)."""
         if k < 1:
             raise InputError(f"k is a number of neighbours, at least 1, not {k}")
-        if queries.shape[1] != self.vectors.shape[1]:
-            raise InputError(f"the query has {queries.shape[1]} dimensions, the index {self.vectors.shape[1]}")
+        if queries.shape[1] != self.vectors[0].shape[1]:
+            raise InputError(f"the query has {queries.shape[1]} dimensions, the index {self.vectors[0].shape[1]}")
         if not torch.isfinite(queries).all():
             raise InputError("the query's embedding holds NaN or infinity")
-        q = torch.nn.functional.normalize(queries.float(), dim=1)
+        q = self.score.scaled(queries.float())
         ask = min(k + (leave_out is not None), len(self))
-        if self._faiss is None:
-            scores, rows = topk_scores(q, self.vectors, ask)
-        else:
-            found = self._faiss.search(q.cpu().numpy(), ask)
-            scores, rows = (torch.from_numpy(x) for x in found)
+        scores, rows = self._nearest(q, ask) if self._faiss is None else self._approximate(q, ask)
         hits = []
         for i, (score, row) in enumerate(zip(scores.tolist(), rows.tolist())):
             skip = None if leave_out is None else leave_out[i]
-            kept = [Hit(r, self.ids[r], s) for r, s in zip(row, score) if r >= 0 and r != skip]
+            kept = [Hit(r, self.ids[r], self.score.shown(s)) for r, s in zip(row, score) if r >= 0 and r != skip]
             hits.append(kept[:k])
         return hits
+
+    def _nearest(self, q: Float[Tensor, "m dim"], k: int) -> tuple[Float[Tensor, "m k"], Int[Tensor, "m k"]]:
+        if self.score.tile is None:
+            return topk_scores(q, self._keys[0], k)
+        parts = []
+        for start in range(0, len(self), KEYS):  # one part of the pool at a time, the best so far beside it
+            keys = [part[start : start + KEYS] for part in self._keys]
+            scores, rows = self.score.tile(q, *keys).topk(min(k, len(keys[0])), dim=1)
+            parts.append((scores, rows + start))
+            both = [torch.cat(x, 1) for x in zip(*parts)]
+            best, order = both[0].topk(min(k, both[0].shape[1]), dim=1)
+            parts = [(best, both[1].gather(1, order))]
+        return parts[0]
+
+    def _approximate(self, q: Float[Tensor, "m dim"], k: int) -> tuple[Float[Tensor, "m k"], Int[Tensor, "m k"]]:
+        scores, rows = self._faiss.search(q.cpu().numpy(), k)
+        return torch.from_numpy(scores), torch.from_numpy(rows)
 
     def recall(self, k: int = 10, *, queries: int = 200, seed: int = 0) -> float:
         """Share of the true k nearest that a FAISS index finds, for queries drawn among its own vectors; exact is 1."""
         if self._faiss is None:
             return 1.0
         rows = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:queries]
-        k = min(k, len(self))
-        truth = topk_scores(self.vectors[rows], self.vectors, k)[1]
-        found = torch.from_numpy(self._faiss.search(self.vectors[rows].numpy(), k)[1])
+        asked, k = self.score.scaled(self.vectors[0][rows]), min(k, len(self))
+        truth, found = self._nearest(asked, k)[1], self._approximate(asked, k)[1]
         return sum(len(set(a) & set(b)) for a, b in zip(truth.tolist(), found.tolist())) / truth.numel()
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write vectors (safetensors), ids (JSON) and, for FAISS, its index file."""
+        """Write vectors (safetensors), ids and metric (JSON) and, for FAISS, its index file."""
         from safetensors.torch import save_file
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({"vectors": self.vectors.contiguous()}, folder / "vectors.safetensors")
-        (folder / "index.json").write_text(json.dumps({"kind": self.kind, "ids": self.ids}), encoding="utf-8")
+        named = {f"vectors.{i}": z.contiguous() for i, z in enumerate(self.vectors)}
+        save_file(named, folder / "vectors.safetensors")
+        said = {"kind": self.kind, "metric": self.score.name, "ids": self.ids}
+        (folder / "index.json").write_text(json.dumps(said), encoding="utf-8")
         if self._faiss is not None:
             _faiss().write_index(self._faiss, str(folder / "faiss.index"))
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Index:
+    def load(cls, folder: str | os.PathLike[str]) -> NeighbourIndex:
         """Read what `save` wrote."""
         from safetensors.torch import load_file
 
@@ -133,9 +149,10 @@ class Index:
         if not (folder / "index.json").is_file():
             raise InputError(f"{folder}: no saved index there")
         content = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        vectors = load_file(folder / "vectors.safetensors")["vectors"]
-        index = cls(vectors, content["ids"])
-        index.vectors = vectors  # normalised when it was saved: a second time would change the last bit
+        named = load_file(folder / "vectors.safetensors")
+        if "metric" not in content:
+            raise InputError(f"{folder}: was saved by an older version; build the index again")
+        index = cls([named[name] for name in sorted(named)], content["ids"], metric=content["metric"])
         if content["kind"] == "faiss":
             index.kind, index._faiss = "faiss", _faiss().read_index(str(folder / "faiss.index"))
         return index
@@ -161,32 +178,38 @@ def search(
     vectors: Float[Tensor, "m dim"] | None = None,
     k: int = 10,
     kind: str = "exact",
+    metric: str | Score = "cosine",
 ) -> list[Found]:
     """Search a folder of embeddings by sample id, by the user's own files, or by vectors, across modalities.
 
     Args:
-        target: modality searched in; the only one, or else to be named.
+        target: modality searched in; the only one, or else to be named. A joint metric searches in several, as in
+            "video + audio".
         ids: samples of the store used as queries by their `source` modality. A sample finds itself only across
             modalities, never within one.
         files, encode: the user's files and the function that embeds one, `(path) -> [dim]`.
         vectors: ready query embeddings.
         kind: "exact" or "faiss".
+        metric: the score that ranks, see `SCORES`.
     """
     names = store.modalities
     target = target or (names[0] if len(names) == 1 else None)
     if target is None:
         raise InputError(f"several modalities are embedded; name the one to search in: {', '.join(names)}")
-    index = Index(store.vectors(target), store.ids, kind=kind)
+    several = joined(target)
+    index = NeighbourIndex(
+        [store.vectors(name) for name in several], store.part(several[0]).ids, kind=kind, metric=metric
+    )
     found: list[Found] = []
     if ids:
-        source = source or target
+        source = source or several[0]
         bank = store.vectors(source)
-        if bank.shape[1] != index.vectors.shape[1]:
+        if bank.shape[1] != index.vectors[0].shape[1]:
             raise InputError(
-                f"{source} has {bank.shape[1]} dimensions and {target} {index.vectors.shape[1]}: not one space"
+                f"{source} has {bank.shape[1]} dimensions and {target} {index.vectors[0].shape[1]}: not one space"
             )
-        rows = [index.row(name) for name in ids]
-        hits = index.search(bank[rows], k, leave_out=rows if source == target else None)
+        rows = [store.part(source).row(name) for name in ids]
+        hits = index.search(bank[rows], k, leave_out=rows if several == (source,) else None)
         found += [Found(name, target, h) for name, h in zip(ids, hits)]
     if files:
         if encode is None:
@@ -198,6 +221,15 @@ def search(
     if not found:
         raise InputError("nothing to search for: give ids, files or vectors")
     return found
+
+
+def joined(target: str) -> tuple[str, ...]:
+    """The modalities that a key of a joint metric consists of.
+
+    >>> joined("video + audio"), joined("sheet")
+    (('video', 'audio'), ('sheet',))
+    """
+    return tuple(name.strip() for name in target.split("+"))
 
 
 def _faiss() -> Any:

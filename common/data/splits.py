@@ -8,9 +8,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from counterpoint.common.data.manifest import SPLITS, Manifest
+from counterpoint.common.data.split_rules import leak_of, refuse_leak
 from counterpoint.common.errors import InputError, LeakageError
+
+PART = 2**17  # rows whose text is in memory at a time
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,7 @@ def split_by_group(
     >>> split_by_group(table, {"train": 0.8, "test": 0.2}).frame.split.value_counts().to_dict()
     {'train': 16, 'test': 4}
     """
-    fractions = dict(fractions or {"train": 0.8, "val": 0.1, "test": 0.1})
-    unknown = sorted(set(fractions) - set(SPLITS))
-    if unknown or any(f < 0 for f in fractions.values()) or abs(sum(fractions.values()) - 1) > 1e-6:
-        raise InputError(f"split fractions {fractions}: give train, val and test, not negative, with sum 1")
-    fractions = {k: v for k, v in fractions.items() if v > 0}
+    fractions = checked_fractions(fractions)
     frame = manifest.frame
     groups, codes = np.unique(frame["group"].to_numpy(dtype=str), return_inverse=True)
     if len(groups) < len(fractions):
@@ -58,8 +59,17 @@ def split_by_group(
         choice = _fill_stratified(table, order, np.array(list(fractions.values())))
     names = np.array(list(fractions))[choice]
     result = replace(manifest, frame=frame.assign(split=names[codes]))
-    meta = {"fractions": fractions, "seed": seed, "stratify": stratify}
+    meta = {"kind": "group", "fractions": fractions, "seed": seed, "stratify": stratify}
     return replace(result, meta={**manifest.meta, "split": meta, "split_hash": split_hash(result)})
+
+
+def checked_fractions(fractions: Mapping[str, float] | None = None) -> dict[str, float]:
+    """The share of every split that is to have rows; 80, 10 and 10 % unless given."""
+    fractions = dict(fractions or {"train": 0.8, "val": 0.1, "test": 0.1})
+    unknown = sorted(set(fractions) - set(SPLITS))
+    if unknown or any(f < 0 for f in fractions.values()) or abs(sum(fractions.values()) - 1) > 1e-6:
+        raise InputError(f"split fractions {fractions}: give train, val and test, not negative, with sum 1")
+    return {k: v for k, v in fractions.items() if v > 0}
 
 
 def _fill(sizes: np.ndarray, order: np.ndarray, fractions: list[float]) -> np.ndarray:
@@ -95,6 +105,12 @@ def _fill_stratified(table: np.ndarray, order: np.ndarray, fractions: np.ndarray
     return choice
 
 
+def _distinct_pairs(frame: pd.DataFrame) -> pa.Table:
+    """Every pair of a group and a split once."""
+    table = pa.table({name: pa.array(frame[name].astype(str), pa.large_string()) for name in ("group", "split")})
+    return table.group_by(["group", "split"]).aggregate([])
+
+
 def split_hash(manifest: Manifest) -> str:
     """SHA-256 over the sorted pairs of id and split.
 
@@ -102,12 +118,20 @@ def split_hash(manifest: Manifest) -> str:
     >>> split_hash(table) == split_hash(Manifest(table.frame[::-1]))
     True
     """
-    pairs = sorted(zip(manifest.frame["id"], manifest.frame["split"]))
-    return hashlib.sha256("\n".join(f"{i}\t{s}" for i, s in pairs).encode()).hexdigest()
+    ids, splits = (pa.array(manifest.frame[name].astype(str), pa.large_string()) for name in ("id", "split"))
+    lines = pc.binary_join_element_wise(ids, splits, pa.scalar("\t", pa.large_string()))
+    order = pc.sort_indices(ids)  # by bytes, which is the order of Python's texts too
+    seen = hashlib.sha256()
+    for start in range(0, len(order), PART):
+        part = "\n".join(lines.take(order[start : start + PART]).to_pylist())
+        seen.update((("\n" if start else "") + part).encode())
+    return seen.hexdigest()
 
 
 def check_leakage(manifest: Manifest) -> SplitSummary:
     """Raise `LeakageError` when a group stands in two splits; else say what is where.
+
+    A manifest that was split by another rule (`meta["split"]["kind"]`: time, leave-last-out, place) is held to it.
 
     >>> check_leakage(Manifest.from_rows([
     ...     {"id": "a", "group": "piece 7", "split": "train"}, {"id": "b", "group": "piece 7", "split": "test"}]))
@@ -116,12 +140,17 @@ def check_leakage(manifest: Manifest) -> SplitSummary:
     counterpoint.common.errors.LeakageError: group 'piece 7' stands in test and train (rows 2 and 1); split by group
     """
     frame = manifest.frame[manifest.frame["split"] != ""]
-    sides = frame.groupby("group")["split"].nunique()
-    if (sides > 1).any():
-        group = sides.index[sides > 1][0]
+    pairs = _distinct_pairs(frame)
+    sides = pc.value_counts(pairs["group"].combine_chunks())
+    both = pc.sort_indices(sides.field("values").filter(pc.greater(sides.field("counts"), 1)))
+    leak = leak_of(manifest)
+    if leak is not None:
+        refuse_leak(leak, manifest.meta["split"]["kind"])
+    elif len(both):
+        group = sides.field("values").filter(pc.greater(sides.field("counts"), 1))[both[0].as_py()].as_py()
         rows = frame[frame["group"] == group].groupby("split").head(1).sort_values("split")[:2]
         numbers = [int(i) + 1 for i in rows.index]
-        more = f" and {int((sides > 1).sum()) - 1} more groups do the same" if (sides > 1).sum() > 1 else ""
+        more = f" and {len(both) - 1} more groups do the same" if len(both) > 1 else ""
         raise LeakageError(
             f"group {group!r} stands in {rows['split'].iloc[0]} and {rows['split'].iloc[1]} "
             f"(rows {numbers[0]} and {numbers[1]}){more}; split by group"
@@ -129,7 +158,7 @@ def check_leakage(manifest: Manifest) -> SplitSummary:
     digest, recorded = split_hash(manifest), manifest.meta.get("split_hash")
     return SplitSummary(
         rows=frame["split"].value_counts().to_dict(),
-        groups=frame.groupby("split")["group"].nunique().to_dict(),
+        groups=pairs.to_pandas()["split"].value_counts().to_dict(),
         hash=digest,
         unchanged=None if recorded is None else recorded == digest,
     )

@@ -1,7 +1,6 @@
 """What all objectives share: normalisation, precision, the engine's settings, means over rows."""
 
-import functools
-from collections.abc import Callable
+import inspect
 from typing import Any, ClassVar, Unpack
 
 import torch
@@ -25,7 +24,7 @@ from counterpoint.common.losses.arguments import check_arguments
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.sharing import EngineSettings, Shared
 
-__all__ = ["Objective", "dots", "full_precision", "row_mean", "softplus_gap"]
+__all__ = ["Objective", "dots", "row_mean", "softplus_gap"]
 
 
 class Objective(Shared, nn.Module):
@@ -59,6 +58,20 @@ class Objective(Shared, nn.Module):
             raise TypeError(f"{type(self).__name__} takes no argument {', '.join(sorted(unknown))}")
         self.normalize = bool(engine.get("normalize", self.normalizes))
         self.monitors: dict[str, Tensor] = {}
+
+    @classmethod
+    def options(cls) -> dict[str, inspect.Parameter]:
+        """What the constructor takes, the engine's settings by their names.
+
+        >>> from counterpoint.common.losses import NTXent
+        >>> list(NTXent.options())
+        ['temperature', 'normalize', 'distributed', 'backend']
+        """
+        kind = inspect.Parameter.KEYWORD_ONLY
+        left_out = set() if cls.normalizes is not None else {"normalize"}
+        engine = [name for name in EngineSettings.__annotations__ if name not in left_out]
+        own = {n: p for n, p in inspect.signature(cls).parameters.items() if p.kind is not p.VAR_KEYWORD}
+        return {**own, **{name: inspect.Parameter(name, kind, default=None) for name in engine}}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.compiler.is_compiling():
@@ -131,18 +144,6 @@ class Objective(Shared, nn.Module):
         for name, t in (*self.named_parameters(recurse=False), *self.named_buffers(recurse=False)):
             shown[name] = f"{t.item():.4g}" if t.dim() == 0 else str(list(t.shape))
         return ", ".join(f"{k}={v}" for k, v in shown.items())
-
-
-def full_precision(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`row_losses`, which systems call by itself, computed as a call of the objective is: autocast is off inside."""
-
-    @functools.wraps(method)
-    def wide(self: Objective, *args: Any, **kwargs: Any) -> Tensor:
-        device = next((a.device.type for a in args if isinstance(a, Tensor)), "cpu")
-        with torch.autocast(device, enabled=False):
-            return method(self, *args, **kwargs)
-
-    return wide
 
 
 def dots(a: Float[Tensor, "*rows dim"], b: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows"]:

@@ -14,7 +14,7 @@ from counterpoint.common.kernels import (
     merge,
 )
 from counterpoint.common.kernels.spec import Target
-from counterpoint.common.losses.base import Objective, full_precision, softplus_gap
+from counterpoint.common.losses.base import Objective, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.queue import FeatureQueue
 from counterpoint.common.losses.scale import Temperature, as_scale
@@ -86,7 +86,6 @@ class InfoNCE(Objective):
         losses = self.row_losses(za, zb, group=group, targets=targets, queue=queue)
         return self.mean(losses if weight is None else losses * weight)
 
-    @full_precision
     def row_losses(
         self,
         za: Float[Tensor, "batch dim"],

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from counterpoint.common.losses.base import Objective, full_precision, softplus_gap
+from counterpoint.common.losses.base import Objective, softplus_gap
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.scale import Temperature, as_scale
 from counterpoint.common.losses.sharing import EngineSettings
@@ -61,7 +61,6 @@ class NTXent(Objective):
         losses = self.row_losses(za, zb, group=group)
         return self.mean(losses if weight is None else losses * weight)
 
-    @full_precision
     def row_losses(
         self,
         za: Float[Tensor, "batch dim"],

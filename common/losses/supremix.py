@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from counterpoint.common.losses.base import Objective, dots, full_precision
+from counterpoint.common.losses.base import Objective, dots
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import beta
 from counterpoint.common.losses.sharing import EngineSettings
@@ -73,7 +73,6 @@ class SupReMix(Objective):
         """The mixing weight a of every (anchor, negative) pair."""
         return beta(*self.beta, rows, rows, generator=self.generator).to(like)
 
-    @full_precision
     def row_losses(
         self, z: Float[Tensor, "rows dim"], y: Float[Tensor, "rows"], mixing: Float[Tensor, "rows all_rows"]
     ) -> Float[Tensor, "rows"]:

@@ -7,6 +7,7 @@ from counterpoint.common.metrics.bootstrap import (
     bootstrap_interval,
     bootstrap_weights,
     paired_difference,
+    seeds_and_groups,
     t_interval,
 )
 from counterpoint.common.metrics.calibration import Calibration, calibration, fit_temperature
@@ -122,6 +123,7 @@ __all__ = [
     "score_classes",
     "score_multilabel",
     "score_regression",
+    "seeds_and_groups",
     "shuffled_control",
     "simpleshot",
     "singular_values",

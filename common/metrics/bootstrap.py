@@ -14,10 +14,15 @@ from counterpoint.common.metrics.result import Result
 
 Statistic = Callable[..., float]
 
+NO_INTERVAL = "nothing is known of others, so there is no interval"
+
 
 @dataclass(frozen=True)
 class Interval(Result):
-    """An estimate with its interval: `value` [`low`, `high`] over `n` values in `groups` groups."""
+    """An estimate with its interval: `value` [`low`, `high`] over `n` values in `groups` groups.
+
+    `low` and `high` are NaN where there is no interval: one group or one value alone tells nothing of others.
+    """
 
     value: float
     low: float
@@ -27,7 +32,37 @@ class Interval(Result):
     level: float = 0.95
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]" if self.known else f"{self.value:.3f}"
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval."""
+        return bool(np.isfinite(self.low) and np.isfinite(self.high))
+
+    @property
+    def missing(self) -> str:
+        """Why there is no interval where too little was measured for one; empty elsewhere."""
+        if self.known or self.groups > 1:
+            return ""
+        what = "there is one test sample" if self.n == 1 else f"all {self.n} test samples are of one group"
+        return f"{what}: {NO_INTERVAL}"
+
+    def span(self, between: str = " .. ") -> str:
+        """The interval as tables show it, empty where there is none.
+
+        >>> Interval(0.5, 0.25, 0.75, 9, 3).span(), Interval(0.5, float("nan"), float("nan"), 9, 1).span()
+        ('0.25 .. 0.75', '')
+        """
+        return f"{short(self.low)}{between}{short(self.high)}" if self.known else ""
+
+
+def short(x: float) -> str:
+    """A figure in three digits; what is not defined is a dash, and rounding errors around zero are zero.
+
+    >>> short(0.12345), short(1e-17), short(float("nan"))
+    ('0.123', '0', '–')
+    """
+    return "–" if np.isnan(x) else f"{0.0 if abs(x) < 1e-12 else x:.3g}"
 
 
 @dataclass(frozen=True)
@@ -82,8 +117,8 @@ def bootstrap_interval(
 
     Rows of one group are not independent: a patient with forty slices is one observation, not forty. Every replicate
     draws G groups out of G and takes all their rows; the interval is the central `level` mass of the replicates, with
-    Hesterberg's expanded percentiles: the plain ones are too narrow by about 1/G. One group alone has an infinite
-    interval, for nothing is known about other groups.
+    Hesterberg's expanded percentiles: the plain ones are too narrow by about 1/G. One group alone has no interval
+    (NaN), for nothing is known about other groups.
 
     Args:
         values: [rows] per-row values, or any array whose first axis is rows when `statistic` is a function.
@@ -192,22 +227,62 @@ def paired_difference(
     return PairedDifference(**fields, p_value=(1 + hits) / (1 + n))
 
 
+@accepts(arrays=["groups"])
+def seeds_and_groups(
+    differences: np.ndarray, groups: object | None = None, *, n: int = 1000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Mean of differences [seeds, rows] of two methods on the same test rows, with a hierarchical bootstrap: seeds are
+    drawn, and groups of rows, for a method may be better by its seed or by these patients.
+
+    The percentiles are expanded as a t interval of the smaller of the two counts would be. One seed, or one group, has
+    an infinite interval.
+
+    >>> i = seeds_and_groups(np.full((5, 40), 0.1) + np.linspace(-0.01, 0.01, 5)[:, None])
+    >>> round(i.value, 3), i.low > 0.08, i.high < 0.12
+    (0.1, True, True)
+    """
+    if differences.ndim != 2 or not differences.size:
+        raise ValueError(f"differences must be [seeds, rows], got {differences.shape}")
+    codes, count = group_codes(groups, differences.shape[1])
+    sizes = np.bincount(codes, minlength=count)
+    sums = np.stack([np.bincount(codes, row, count) for row in differences])
+    rng = np.random.default_rng(seed)
+    replicates = np.empty(n)
+    for i in range(n):
+        seeds = np.bincount(rng.integers(len(sums), size=len(sums)), minlength=len(sums))
+        weight = np.bincount(rng.integers(count, size=count), minlength=count)
+        replicates[i] = (seeds @ sums @ weight) / (len(sums) * (weight @ sizes))
+    value = float(differences.mean())
+    low, high = _central(replicates, level, min(count, len(sums)), value)
+    return Interval(value, low, high, differences.shape[1], count, level)
+
+
 @accepts(numbers=["values"])
-def t_interval(values: Sequence[float] | np.ndarray | Tensor, *, level: float = 0.95) -> Interval:
+def t_interval(
+    values: Sequence[float] | np.ndarray | Tensor,
+    *,
+    level: float = 0.95,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> Interval:
     """Student's t interval of a mean of a few independent values, such as one figure per seed.
 
     With five seeds the bootstrap cannot reach beyond the values it has seen and is far too narrow; t is right for
-    roughly normal differences. One value has an infinite interval: nothing is known about its spread.
+    roughly normal differences. One value has no interval (NaN): nothing is known about its spread. The interval ends
+    at `bounds`, beyond which no value can lie (`metric_bounds`).
 
     >>> i = t_interval([1.0, 2.0, 3.0])
     >>> round(i.low, 3), round(i.high, 3)
     (-0.484, 4.484)
+    >>> t_interval([0.8, 0.9, 1.0], bounds=(0.0, 1.0)).high
+    1.0
     """
     x = _array("values", values).astype(np.float64)
+    mean = float(x.mean())
     if len(x) == 1:
-        return Interval(float(x[0]), float("-inf"), float("inf"), 1, 1, level)
+        return Interval(mean, float("nan"), float("nan"), 1, 1, level)
     half = float(stdtrit(len(x) - 1, 0.5 + level / 2) * x.std(ddof=1) / np.sqrt(len(x)))
-    return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x), len(x), level)
+    low, high = max(mean - half, min(bounds[0], mean)), min(mean + half, max(bounds[1], mean))
+    return Interval(mean, low, high, len(x), len(x), level)
 
 
 def _group_weights(count: int, n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -235,14 +310,12 @@ def _central(replicates: np.ndarray, level: float, groups: int, value: float) ->
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
-    if groups < 2:
-        return float("-inf"), float("inf")
     finite = replicates[np.isfinite(replicates)]
-    if len(finite) == 0:
+    if groups < 2 or len(finite) == 0 or not np.isfinite(value):
         return float("nan"), float("nan")
     tail = float(ndtr(-np.sqrt(groups / (groups - 1)) * stdtrit(groups - 1, 0.5 + level / 2)))
     low, high = (float(q) for q in np.quantile(finite, [tail, 1 - tail]))
-    if not np.isfinite(value) or low <= value <= high:
+    if low <= value <= high:
         return low, high
     bias = float(finite.mean()) - value
     least, most = min(value, float(finite.min())), max(value, float(finite.max()))

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from counterpoint.common.metrics.bootstrap import Interval, bootstrap_weights
+from counterpoint.common.metrics.bootstrap import NO_INTERVAL, Interval, bootstrap_weights
 from counterpoint.common.metrics.inputs import accepts
-from counterpoint.common.metrics.labels import LabelSet, one_hot
+from counterpoint.common.metrics.labels import LabelSet, one_hot, positive_class
 from counterpoint.common.metrics.result import Result
 
 Weights = np.ndarray
@@ -24,7 +24,8 @@ class Scores(Result):
     """Figures of predictions on labelled samples, what a constant prediction would score, and intervals.
 
     `metrics`, `chance` and `intervals` share their keys. `unlabelled` samples were left out. `notes` names what could
-    not be measured (a class without a sample).
+    not be measured (a class without a sample). `per_row` says of each sample scored which `row` it is, its `group`
+    where there are groups, and how it was scored.
     """
 
     n: int
@@ -55,8 +56,12 @@ def score_classes(
     `learnt` are the codes of the training samples. A test class without one can only be missed: its samples count as
     wrong, a note says so, and AUROC and AUPRC are not given, because its scores rank nothing.
 
-    Macro figures run over classes that occur among the samples scored. AUROC is one-vs-rest. Chance is what predicting
-    the most frequent class of these very samples (constant scores) would give.
+    Macro figures run over classes that occur among the samples scored. Chance is what predicting the most frequent
+    class of these very samples (constant scores) would give.
+
+    - Of two classes, AUROC and AUPRC are those of the positive one (`positive_class`), and stand first; the chance
+      level of AUPRC is the share of positive samples.
+    - Of more, both are means over the classes, each against the rest; the chance level of AUPRC is the mean share.
     """
     keep = _labelled(probabilities, labels, groups)
     p, y = probabilities[keep], labels.codes[keep]
@@ -64,12 +69,14 @@ def score_classes(
     count = p.shape[1]
     predicted = p.argmax(1)
     unseen = np.zeros(0, int) if learnt is None else np.setdiff1d(y, learnt)
-    ranked = [c for c in range(count) if 0 < (y == c).sum() < len(y)] if not len(unseen) else []
+    binary = count == 2
+    candidates = [positive_class(labels.classes)] if binary else range(count)
+    ranked = [c for c in candidates if 0 < (y == c).sum() < len(y)] if not len(unseen) else []
     curves = [_Ranked(p[:, c], y == c) for c in ranked]
 
     def figures(w: Weights) -> dict[str, float]:
-        out = confusion_figures(confusion(y, predicted, count, w))
-        return out | _macro(curves, w)
+        of_labels, of_ranks = confusion_figures(confusion(y, predicted, count, w)), _macro(curves, w)
+        return of_ranks | of_labels if binary else of_labels | of_ranks
 
     majority = np.full(len(y), np.bincount(y, minlength=count).argmax())
     flat = [_Ranked(np.zeros(len(y)), y == c) for c in ranked]
@@ -77,6 +84,8 @@ def score_classes(
     chance = confusion_figures(confusion(y, majority, count, ones)) | _macro(flat, ones)
     absent = [labels.classes[c] for c in range(count) if not (y == c).any()]
     notes = [f"classes without a test sample: {', '.join(absent[:10])}"] if absent else []
+    if binary and ranked and labels.classes != ("0", "1"):
+        notes.append(f"AUPRC is that of the class {labels.classes[ranked[0]]}")
     if len(unseen):
         named, rows = ", ".join(labels.classes[c] for c in unseen[:10]), int(np.isin(y, unseen).sum())
         notes.append(
@@ -87,11 +96,11 @@ def score_classes(
         notes.append(f"all test samples are of one class ({labels.classes[y[0]]}): nothing can be told apart")
     if learnt is not None and len(set(learnt[learnt >= 0].tolist())) == 1:
         notes.append(f"all training samples are of one class ({labels.classes[learnt.max()]}): nothing can be learnt")
-    notes += _unlabelled(keep) + _one_group(groups) + _lonely(y, groups)
+    notes += _unlabelled(keep) + _alone(len(y), groups) + _lonely(y, groups)
     cost = len(y) * max(len(curves), 1)
     return _scored(
         figures, len(y), chance, groups, n_boot, seed, cost, int((~keep).sum()), labels.classes, notes,
-        {"row": np.flatnonzero(keep), "correct": (predicted == y).astype(float), "predicted": predicted, "label": y},
+        {**_who(keep, groups), "correct": (predicted == y).astype(float), "predicted": predicted, "label": y},
     )  # fmt: skip
 
 
@@ -128,11 +137,11 @@ def score_multilabel(
     chance = {"exact": float(np.where(known, y == 0, True).all(1).mean()), "macro_f1": _mean(2 * share / (1 + share))}
     chance |= _macro(flat, np.ones(len(y)))
     notes = [] if len(columns) == p.shape[1] else [f"{p.shape[1] - len(columns)} labels have one kind of sample only"]
-    notes += _unlabelled(keep) + _one_group(groups)
+    notes += _unlabelled(keep) + _alone(len(y), groups)
     cost = len(y) * max(len(curves), 1)
     return _scored(
         figures, len(y), chance, groups, n_boot, seed, cost, int((~keep).sum()), labels.classes, notes,
-        {"row": np.flatnonzero(keep), "correct": right.astype(float)},
+        {**_who(keep, groups), "correct": right.astype(float)},
     )  # fmt: skip
 
 
@@ -175,11 +184,15 @@ def score_regression(
 
     constant = np.full(len(y), train_mean)
     chance = figures(np.ones(len(y)), constant, constant) | {"spearman": 0.0}
-    per_row = {"row": np.flatnonzero(keep), "error": np.abs(p - y)}
-    notes = _unlabelled(keep) + _one_group(groups)
+    per_row = {**_who(keep, groups), "error": np.abs(p - y)}
+    notes = _unlabelled(keep) + _alone(len(y), groups)
     if np.ptp(y) == 0:
         notes.append(f"all {len(y)} targets are equal: R2 and the correlation say nothing")
     return _scored(figures, len(y), chance, groups, n_boot, seed, len(y), int((~keep).sum()), (), notes, per_row)
+
+
+def _who(keep: np.ndarray, groups: np.ndarray | None) -> dict[str, np.ndarray]:
+    return {"row": np.flatnonzero(keep)} | ({} if groups is None else {"group": groups})
 
 
 def _unlabelled(keep: np.ndarray) -> list[str]:
@@ -187,10 +200,13 @@ def _unlabelled(keep: np.ndarray) -> list[str]:
     return [f"{missing} of {len(keep)} samples carry no label and are not scored"] if missing else []
 
 
-def _one_group(groups: np.ndarray | None) -> list[str]:
+def _alone(samples: int, groups: np.ndarray | None) -> list[str]:
+    """Why there is no interval: one sample or one group says nothing of others."""
+    if samples == 1:
+        return [f"there is one test sample: {NO_INTERVAL}"]
     if groups is None or len(set(groups.tolist())) > 1:
         return []
-    return [f"all test samples are of one group ({groups[0]}): nothing is known of others, so intervals are infinite"]
+    return [f"all test samples are of one group ({groups[0]}): {NO_INTERVAL}"]
 
 
 def _lonely(codes: np.ndarray, groups: np.ndarray | None) -> list[str]:
@@ -232,6 +248,8 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int, weight: W
 def confusion_figures(matrix: np.ndarray) -> dict[str, float]:
     """Accuracy, balanced accuracy, Cohen's kappa (plain, quadratic), macro and weighted F1 of a confusion matrix.
 
+    Where all samples are of one class, and called so, there is no chance agreement to surpass: kappa is NaN.
+
     >>> confusion_figures(np.array([[2.0, 0.0], [1.0, 1.0]]))["balanced_accuracy"]
     0.75
     """
@@ -252,7 +270,7 @@ def confusion_figures(matrix: np.ndarray) -> dict[str, float]:
 def _kappa(matrix: np.ndarray, cost: np.ndarray) -> float:
     expected = np.outer(matrix.sum(1), matrix.sum(0)) / matrix.sum()
     worst = (cost * expected).sum()
-    return float(1 - (cost * matrix).sum() / worst) if worst > 0 else 0.0
+    return float(1 - (cost * matrix).sum() / worst) if worst > 0 else float("nan")
 
 
 class _Ranked:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.metrics.bootstrap import Interval, t_interval
+from counterpoint.common.metrics.bounds import metric_bounds
 from counterpoint.common.metrics.inputs import accepts
 from counterpoint.common.metrics.labels import LabelsLike, encode_labels
 from counterpoint.common.metrics.result import Result, features
@@ -112,5 +113,5 @@ def cluster(
             rows.setdefault(name, []).append(value)
         shuffled = np.random.default_rng(seed).permutation(found)
         chance.append(hungarian_accuracy(shuffled, codes)[0])
-    metrics = {name: t_interval(values) for name, values in rows.items()}
+    metrics = {name: t_interval(values, bounds=metric_bounds(name)) for name, values in rows.items()}
     return Clustering(method, k, len(x), metrics, float(np.mean(chance)))

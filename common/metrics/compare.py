@@ -66,7 +66,7 @@ def compare_evaluations(
     p-values are not corrected for the number of figures looked at.
 
     Args:
-        groups: resampling unit of each test sample, as the evaluations had them.
+        groups: resampling unit of each test sample, for results that were measured without groups of their own.
 
     Raises:
         ValueError: the two were measured on different numbers of test samples.
@@ -89,31 +89,35 @@ def compare_evaluations(
     for name in first.results:
         if name not in second.results:
             continue
-        theirs = {metric: (rows, values) for metric, rows, values in sample_values(second.results[name])}
-        for metric, rows, values in sample_values(first.results[name]):
+        theirs = {metric: (rows, values) for metric, rows, _, values in sample_values(second.results[name])}
+        for metric, rows, unit, values in sample_values(first.results[name]):
             if metric not in theirs or not np.array_equal(rows, theirs[metric][0]):
                 continue
             other = theirs[metric][1]
-            unit = None if groups is None else np.asarray(groups)[rows]
+            if unit is None and groups is not None:
+                unit = np.asarray(groups)[rows]
             difference = paired_difference(values, other, unit, n=n_boot, seed=seed)
             found.append(Comparison(name, metric, float(values.mean()), float(other.mean()), difference))
     return found
 
 
-def sample_values(result: Result) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(metric, rows of the test set, value of each row) of everything a result measured sample by sample."""
+def sample_values(result: Result) -> Iterator[tuple[str, np.ndarray, np.ndarray | None, np.ndarray]]:
+    """(metric, rows, groups of the rows, value of each row) of everything a result measured sample by sample.
+
+    Rows are those of the test set, or of what else the result is about (pairs of nets), with groups of its own.
+    """
     if isinstance(result, RetrievalResult):
         for metric, values in result.per_query.items():
             if metric != "mAP" or "coverage@1" in result.per_query:  # of one relevant key mAP is MRR
-                yield metric, result.rows.numpy(), values.double().numpy()
+                yield metric, result.rows.numpy(), result.groups, values.double().numpy()
         return
     if isinstance(result, KNN):
         k = 20 if 20 in result.by_k else max(result.by_k)
-        for metric, rows, values in sample_values(result.by_k[k]):
-            yield f"{metric} (k = {k})", rows, values
+        for metric, *rest in sample_values(result.by_k[k]):
+            yield f"{metric} (k = {k})", *rest
         return
     scores = result.scores if isinstance(result, Probe) else result
     if isinstance(scores, Scores):
         for key, metric in (("correct", "accuracy"), ("error", "MAE")):
             if key in scores.per_row:
-                yield metric, scores.per_row["row"], scores.per_row[key]
+                yield metric, scores.per_row["row"], scores.per_row.get("group"), scores.per_row[key]

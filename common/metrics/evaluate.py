@@ -9,15 +9,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from counterpoint.common.metrics import protocols as _protocols  # noqa: F401  (fills the table)
+from counterpoint.common.metrics.bootstrap import Interval
+from counterpoint.common.metrics.classification import Scores
+from counterpoint.common.metrics.fewshot import LabelEfficiency
 from counterpoint.common.metrics.inputs import as_array, as_list, as_table
 from counterpoint.common.metrics.labels import LabelsLike, defines_groups
-from counterpoint.common.metrics.registry import PROTOCOLS, Context, Split
+from counterpoint.common.metrics.registry import NEEDS, PROTOCOLS, Context, Split
 from counterpoint.common.metrics.result import Result, features, plain
+
+_LABELLED = ("labels", "classes", "no regression", "train")
 
 
 @dataclass(frozen=True)
@@ -47,30 +53,40 @@ class Evaluation(Result):
         lines = ["| protocol | metric | value | 95 % interval | chance |", "|---|---|---:|---|---:|"]
         for name, metric, i, chance in self.figures():
             level = "" if chance is None else f"{chance:.3g}"
-            lines.append(f"| {name} | {metric} | {i.value:.3f} | {i.low:.3f} – {i.high:.3f} | {level} |")
+            span = f"{i.low:.3f} – {i.high:.3f}" if i.known else ""
+            lines.append(f"| {name} | {metric} | {i.value:.3f} | {span} | {level} |")
         return "\n".join(lines)
 
     def notes(self) -> list[tuple[str, str]]:
         """(protocol, what to distrust about its figures)."""
-        found = []
-        for name, result in self.results.items():
-            scores = getattr(result, "scores", None) or getattr(result, "best", None) or result
-            found += [(name, note) for note in getattr(scores, "notes", None) or ()]
+        found = [(name, note) for name, r in self.results.items() for note in getattr(_scores(r), "notes", None) or ()]
+        for name, _, interval, _ in self.figures():  # classification and regression say so themselves
+            silent = interval.missing and not isinstance(_scores(self.results[name]), Scores)
+            if silent and (name, interval.missing) not in found:
+                found.append((name, interval.missing))
         return found
 
-    def figures(self) -> list[tuple[str, str, object, float | None]]:
+    def figures(self) -> list[tuple[str, str, Interval, float | None]]:
         """(protocol, metric, interval, chance) of every figure with an interval."""
-        rows = []
+        rows: list[tuple[str, str, Interval, float | None]] = []
         for name, result in self.results.items():
-            scores = getattr(result, "scores", None) or getattr(result, "best", None) or result
+            scores = _scores(result)
             intervals = getattr(scores, "intervals", None)
-            if isinstance(intervals, dict):
+            if isinstance(result, LabelEfficiency):
+                shares = zip(result.fractions, result.intervals)
+                rows += [(name, f"{result.metric}, {100 * f:g} % of labels", i, result.chance) for f, i in shares]
+            elif isinstance(intervals, dict):
                 rows += [(name, m, i, scores.chance.get(m)) for m, i in intervals.items()]
             elif isinstance(metrics := getattr(result, "metrics", None), dict):
                 rows += [(name, m, i, None) for m, i in metrics.items()]
             elif (accuracy := getattr(result, "accuracy", None)) is not None:
                 rows.append((name, "accuracy", accuracy, result.chance))  # type: ignore[attr-defined]
         return rows
+
+
+def _scores(result: Result) -> Any:
+    """The figures inside a result: a probe's scores, the best k of kNN, else the result itself."""
+    return getattr(result, "scores", None) or getattr(result, "best", None) or result
 
 
 def evaluate(
@@ -84,6 +100,7 @@ def evaluate(
     ks: Sequence[int] = (1, 5, 10),
     seed: int = 0,
     n_boot: int = 1000,
+    remedies: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Run evaluation protocols on frozen features.
 
@@ -94,6 +111,7 @@ def evaluate(
         task: "classification", "multilabel", "regression", or "auto" (by the labels' shape; numbers with more than
             twenty different values that are not integers are regression).
         descriptions: class -> embeddings [prompts, dim] of its descriptions, for the protocol `zeroshot`.
+        remedies: for what a protocol may need (`NEEDS`), how the caller gives it; said where it is missing.
 
     >>> import torch
     >>> z = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
@@ -116,9 +134,10 @@ def evaluate(
         if name not in PROTOCOLS:
             raise ValueError(f"unknown protocol {name!r}; there are {', '.join(PROTOCOLS)}")
         if missing := [n for n in PROTOCOLS[name].needs if n not in given]:
+            needed, advice = _lacking(missing, context.task, remedies or {})
             if protocols != "auto":
-                raise ValueError(f"protocol {name!r} needs {', '.join(missing)}, which the data given lack")
-            skipped[name] = f"needs {', '.join(missing)}"
+                raise ValueError(f"protocol {name!r} needs {needed}, which the data given lack{advice}")
+            skipped[name] = f"needs {needed}{advice}"
             continue
         if reason and name != "zeroshot" and {"labels", "classes"} & set(PROTOCOLS[name].needs):
             if protocols != "auto":
@@ -153,6 +172,8 @@ def _check_split(name: str, split: Split) -> None:
         features(where, z)
         if len(z) != split.rows:
             raise ValueError(f"{where}: {len(z)} rows, but {split.rows} in the first modality; rows belong together")
+    for modality, pool in split.pools.items():
+        _check_split(f"{name} {modality}", pool)
     for kind, values in (("labels", split.labels), ("groups", split.groups)):
         if values is not None and len(as_array(values)) != split.rows:
             raise ValueError(f"{name}: {len(as_list(values))} {kind} for {split.rows} samples")
@@ -171,6 +192,14 @@ def _no_target(c: Context) -> str:
     return "the label is another name of the groups: no sample of another group carries it, so it is no target"
 
 
+def _lacking(missing: Sequence[str], task: str, remedies: Mapping[str, str]) -> tuple[str, str]:
+    """What is missing in words, and how to give it; without labels these come first, whatever is made of them."""
+    if task == "unlabelled":
+        missing = list(dict.fromkeys("labels" if n in _LABELLED else n for n in missing))
+    advice = dict.fromkeys(remedies[n] for n in missing if n in remedies)
+    return ", ".join(NEEDS[n] for n in missing), "".join(f"; {said}" for said in advice)
+
+
 def _given(c: Context) -> set[str]:
     given = set()
     labelled = c.test.labels is not None
@@ -181,6 +210,8 @@ def _given(c: Context) -> set[str]:
         given |= {"train"}
     if c.descriptions is not None:
         given |= {"descriptions"}
+    if len(c.test.all_modalities) > 1:
+        given |= {"two modalities"}
     if len(c.test.modalities) > 1:
         given |= {"pairs"}
     return given

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.metrics.bootstrap import Interval, group_codes, t_interval
+from counterpoint.common.metrics.bounds import metric_bounds
 from counterpoint.common.metrics.classification import Scores, score_classes
 from counterpoint.common.metrics.inputs import accepts
 from counterpoint.common.metrics.knn import knn
@@ -109,8 +110,8 @@ def few_shot(
     ways = len(usable) if n_way is None else n_way
     if ways < 2 or len(usable) < ways:
         raise ValueError(
-            f"episodes need {max(ways, 2)} classes with at least {k_shot + n_query} samples "
-            f"(k_shot + n_query); {len(usable)} have them"
+            f"episodes need {max(ways, 2)} classes of at least {k_shot + n_query} samples each ({k_shot} to learn "
+            f"from, {n_query} to classify); {len(usable)} have them"
         )
     figures = []
     for _ in range(episodes):
@@ -133,7 +134,7 @@ def few_shot(
     if not figures:
         raise ValueError("no episode had a query outside its support's groups: fewer shots or more groups are needed")
     values = np.array(figures)
-    return Episodes(t_interval(values), 1 / ways, ways, k_shot, n_query, len(values), values)
+    return Episodes(t_interval(values, bounds=(0.0, 1.0)), 1 / ways, ways, k_shot, n_query, len(values), values)
 
 
 def _check_rows(name: str, z: Tensor, labels: int) -> None:
@@ -143,7 +144,10 @@ def _check_rows(name: str, z: Tensor, labels: int) -> None:
 
 @dataclass(frozen=True)
 class LabelEfficiency(Result):
-    """Test figure at growing shares of labels: rows of (fraction, labelled samples, interval over seeds)."""
+    """Test figure at growing shares of labels: rows of (fraction, labelled samples, interval over seeds).
+
+    A share that comes to the same samples as the next larger one has no row of its own; `notes` says so.
+    """
 
     method: str
     metric: str
@@ -152,6 +156,7 @@ class LabelEfficiency(Result):
     samples: list[float]
     intervals: list[Interval]
     per_seed: np.ndarray = field(metadata={"json": False})
+    notes: list[str] = field(default_factory=list)
 
 
 def nested_subset(
@@ -215,11 +220,12 @@ def label_efficiency(
     methods = {"logreg": logistic_probe, "knn": knn, "simpleshot": simpleshot}
     if method not in methods:
         raise ValueError(f"method must be one of {', '.join(methods)}, got {method!r}")
+    drawn = [nested_subset(coded.codes[rows], units, fractions, seed) for seed in seeds]
+    fractions, notes = _different(drawn)
     table, samples, chance = np.zeros((len(fractions), len(seeds))), np.zeros(len(fractions)), 0.0
     for j, seed in enumerate(seeds):
-        subsets = nested_subset(coded.codes[rows], units, fractions, seed)
-        for i, f in enumerate(sorted(fractions)):
-            part = subsets[f]
+        for i, f in enumerate(fractions):
+            part = drawn[j][f]
             options = {"n_boot": 1}
             if method == "logreg":
                 options |= {"train_groups": units[part], "c_grid": (1e-3, 1e-2, 1e-1, 1.0, 10.0), "seed": seed}
@@ -230,6 +236,17 @@ def label_efficiency(
             scores = result if isinstance(result, Scores) else getattr(result, "scores", None) or result.best
             table[i, j], chance = scores.metrics[metric], scores.chance[metric]
             samples[i] += len(part) / len(seeds)
-    return LabelEfficiency(
-        method, metric, chance, sorted(fractions), samples.tolist(), [t_interval(row) for row in table], table
-    )
+    intervals = [t_interval(row, bounds=metric_bounds(metric)) for row in table]
+    return LabelEfficiency(method, metric, chance, fractions, samples.tolist(), intervals, table, notes)
+
+
+def _different(drawn: Sequence[dict[float, np.ndarray]]) -> tuple[list[float], list[str]]:
+    """The shares that come to samples of their own for some seed, and in words those that do not."""
+    fractions, kept, notes = sorted(drawn[0]), [], []
+    for small, large in zip(fractions, [*fractions[1:], None]):
+        if large is None or not all(np.array_equal(subsets[small], subsets[large]) for subsets in drawn):
+            kept.append(small)
+        else:
+            why = "every class keeps one group"
+            notes.append(f"{100 * small:g} % of the labels are the same samples as {100 * large:g} %, for {why}")
+    return kept, notes

@@ -155,7 +155,7 @@ def accepts(
 ) -> Callable[[Callable], Callable]:
     """Convert these parameters of a metric: feature matrices, columns of anything, columns of numbers. None stays None.
 
-    A mapping is converted value by value.
+    A mapping is converted value by value, and so is a tuple of matrices.
 
     >>> @accepts(matrices=["z"])
     ... def width(z):
@@ -178,6 +178,8 @@ def accepts(
                 value = bound.arguments.get(name)
                 if isinstance(value, Mapping):
                     bound.arguments[name] = {key: convert(one) for key, one in value.items()}
+                elif isinstance(value, tuple) and value and all(getattr(one, "ndim", 0) == 2 for one in value):
+                    bound.arguments[name] = tuple(convert(one) for one in value)
                 elif value is not None:
                     bound.arguments[name] = convert(value)
             return function(*bound.args, **bound.kwargs)

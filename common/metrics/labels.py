@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,10 @@ from counterpoint.common.metrics.inputs import as_list, as_matrix, as_table
 
 # One str, int or None a row, or a [n, classes] matrix of 0/1/NaN: in lists, tensors, arrays, columns of tables.
 LabelsLike = object
+
+# Names of the class that is not looked for, where there are two.
+_NEGATIVE = {"0", "-1", "no", "not", "n", "false", "negative", "neg", "absent", "none", "normal", "healthy", "control"}
+_NEGATIVE |= {"benign", "inactive", "background", "other", "rest"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,17 @@ def encode_labels(*parts: LabelsLike) -> list[LabelSet]:
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise ValueError(f"class {twice[0]} stands there as a number and as text: give all labels one type")
     return [LabelSet(np.array([-1 if x is None else index[x] for x in v], dtype=np.int64), names) for v in lists]
+
+
+def positive_class(classes: Sequence[str]) -> int:
+    """Which of two classes is the one looked for: the second in order, as 1 is of 0 and 1, unless by its name it is the
+    negative one.
+
+    >>> positive_class(["0", "1"]), positive_class(["afib", "normal"])
+    (1, 0)
+    """
+    first, second = (name.strip().lower() in _NEGATIVE for name in classes)
+    return 0 if second and not first else 1
 
 
 def class_names(labels: LabelsLike) -> list[str]:

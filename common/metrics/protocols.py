@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,7 @@ from counterpoint.common.metrics.registry import Context, Split, protocol
 from counterpoint.common.metrics.result import Result, features
 from counterpoint.common.metrics.retrieval import retrieval
 from counterpoint.common.metrics.robustness import missing_modality
+from counterpoint.common.metrics.scores import score_named
 from counterpoint.common.metrics.similarity import cka, mutual_knn
 from counterpoint.common.metrics.zeroshot import zero_shot
 
@@ -47,23 +48,36 @@ def _labelfree(c: Context) -> dict[str, Result]:
     if c.task == "classification":
         coded = encode_labels(c.test.labels)[0]
         labels = torch.as_tensor(coded.codes) if coded.present.all() else None
-    return _each(c, "labelfree", lambda m, z: label_free(z, views=views.get(m), labels=labels, seed=c.seed))
+    own = _each(c, "labelfree", lambda m, z: label_free(z, views=views.get(m), labels=labels, seed=c.seed))
+    pools = {m: z for m, z in c.test.all_modalities.items() if m in c.test.pools}
+    return own | {_key("labelfree", m): label_free(z, seed=c.seed) for m, z in pools.items()}
 
 
-@protocol("retrieval", "pairs")
+@protocol("retrieval", "two modalities")
 def _retrieval(c: Context) -> dict[str, Result]:
-    """Cross-modal retrieval in both directions for every pair of modalities."""
+    """Retrieval in both directions for every pair of modalities that share a space; for every modality against all
+    others together where the metric is a joint one."""
     found: dict[str, Result] = {}
-    names = list(c.test.modalities)
-    for i, a in enumerate(names):
-        for b in names[i + 1 :]:
-            x, y = c.test.modalities[a], c.test.modalities[b]
-            if x.shape[1] != y.shape[1]:
-                continue  # not one space
-            options = {"ks": c.ks, "groups": c.test.groups, "n_boot": c.n_boot, "seed": c.seed}
-            both = retrieval(x, y, names=(a, b), **options)
-            found |= {f"retrieval {w.name} (pool {w.pool})": w for w in (both.a_to_b, both.b_to_a)}
+    split, joint = c.test, score_named(c.test.metric).joint
+    options = {"metric": split.metric, "ks": c.ks, "n_boot": c.n_boot, "seed": c.seed}
+    z = split.modalities if joint else split.all_modalities
+    for a, others in _ways(z, joint):
+        relevant, exclude = (None, None) if joint else split.truth(a, others[0])
+        both = retrieval(
+            z[a], tuple(z[b] for b in others) if joint else z[others[0]],
+            relevant=relevant, exclude=exclude, names=(a, " + ".join(others)),
+            groups=split.groups_of(a), groups_b=split.groups_of(others[0]), **options,
+        )  # fmt: skip
+        found |= {f"retrieval {w.name} (pool {w.pool})": w for w in (both.a_to_b, both.b_to_a)}
     return found
+
+
+def _ways(z: Mapping[str, Tensor], joint: bool) -> list[tuple[str, tuple[str, ...]]]:
+    """A modality and those that a key consists of."""
+    names = list(z)
+    if joint and len(names) > 2:
+        return [(a, tuple(b for b in names if b != a)) for a in names]
+    return [(a, (b,)) for i, a in enumerate(names) for b in names[i + 1 :] if z[a].shape[1] == z[b].shape[1]]
 
 
 @dataclass(frozen=True)

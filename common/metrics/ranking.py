@@ -9,12 +9,16 @@ made them, `tie_tolerance`: below that their order is an accident of the matrix 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from counterpoint.common.data.links import Links
+from counterpoint.common.metrics.scores import Score, score_named
 
 ROWS, COLS = 512, 2048  # a tile of float32 scores is 4 MB: it stays in the cache while it is compared
 
@@ -28,23 +32,78 @@ def tie_tolerance(q: Float[Tensor, "n dim"], k: Float[Tensor, "m dim"]) -> float
     return 4 * q.shape[1] ** 0.5 * torch.finfo(q.dtype).eps * size
 
 
-def score_tiles(
-    q: Float[Tensor, "n dim"], k: Float[Tensor, "m dim"], rows: int = ROWS, cols: int | None = COLS
-) -> Iterator[tuple[slice, slice, Float[Tensor, "r c"]]]:
-    """Stream Q K^T in tiles; the tile's memory is reused, so a caller keeps counts, never tiles.
+class Scoring:
+    """Queries and the pool that they are ranked against under one score.
 
-    >>> [t.shape for _, _, t in score_tiles(torch.ones(3, 2), torch.ones(5, 2), rows=2, cols=4)]
+    >>> scoring = Scoring(torch.ones(3, 2), torch.ones(5, 2), metric="dot")
+    >>> [tile.shape for _, _, tile in scoring.tiles(rows=2, cols=4)]
     [torch.Size([2, 4]), torch.Size([2, 1]), torch.Size([1, 4]), torch.Size([1, 1])]
     """
-    n, m = len(q), len(k)
-    cols = min(cols or m, m)
-    buffer = torch.empty(min(rows, n) * cols, dtype=q.dtype, device=q.device)
-    for i in range(0, n, rows):
-        r = slice(i, min(i + rows, n))
-        for j in range(0, m, cols):
-            c = slice(j, min(j + cols, m))
-            tile = buffer[: (r.stop - i) * (c.stop - j)].view(r.stop - i, c.stop - j)
-            yield r, c, torch.mm(q[r], k[c].T, out=tile)
+
+    def __init__(
+        self,
+        queries: Float[Tensor, "n dim"],
+        *keys: Float[Tensor, "m dim"],
+        metric: str | Score = "cosine",
+        exclude: Links | None = None,
+    ) -> None:
+        self.score = score_named(metric)
+        self.q = self.score.scaled(queries)
+        self.prepared = self.score.keys(*keys)
+        self.exclude, self.flipped = exclude, False
+        self.shape = (len(queries), len(keys[0]))
+        if exclude is not None and exclude.shape != self.shape:
+            raise ValueError(f"`exclude` is about {exclude.shape} queries and keys, there are {self.shape}")
+        if self.score.tile is None:
+            self.dtype, self.tolerance = self.q.dtype, tie_tolerance(self.q, *self.prepared)
+        else:
+            self.dtype, self.tolerance = torch.float64, 4 * queries.shape[1] ** 0.5 * torch.finfo(torch.float64).eps
+
+    @property
+    def T(self) -> Scoring:
+        """The same scores with the keys as queries."""
+        other = copy.copy(self)
+        other.flipped, other.shape = not self.flipped, self.shape[::-1]
+        other.exclude = None if self.exclude is None else self.exclude.T
+        return other
+
+    @property
+    def device(self) -> torch.device:
+        return self.q.device
+
+    def of_pairs(self, keys: Int[Tensor, n]) -> Float[Tensor, n]:
+        """The score of key `keys[i]` for query i."""
+        rows = torch.arange(self.shape[0], device=self.device)
+        q, k = (keys, rows) if self.flipped else (rows, keys)
+        if self.score.tile is None:
+            return (self.q[q] * self.prepared[0][k]).sum(1)
+        parts = zip(self.q[q].split(ROWS), *(p[k].split(ROWS) for p in self.prepared))
+        return torch.cat([self.score.tile(*part).diagonal() for part in parts])
+
+    def tiles(self, rows: int = ROWS, cols: int | None = COLS) -> Iterator[tuple[slice, slice, Float[Tensor, "r c"]]]:
+        """Stream the scores in tiles, -inf at excluded pairs; a tile's memory is reused: a caller keeps counts, never
+        tiles."""
+        n, m = self.shape
+        cols = min(cols or m, m)
+        buffer = torch.empty(min(rows, n) * cols, dtype=self.dtype, device=self.device)
+        for i in range(0, n, rows):
+            r = slice(i, min(i + rows, n))
+            left_out = None if self.exclude is None else [torch.as_tensor(x) for x in self.exclude.within(r)]
+            for j in range(0, m, cols):
+                c = slice(j, min(j + cols, m))
+                tile = self._tile(r, c, buffer[: (r.stop - i) * (c.stop - j)].view(r.stop - i, c.stop - j))
+                if left_out is not None:
+                    here = (left_out[1] >= c.start) & (left_out[1] < c.stop)
+                    tile[left_out[0][here], left_out[1][here] - j] = -torch.inf
+                yield r, c, tile
+
+    def _tile(self, r: slice, c: slice, out: Float[Tensor, "r c"]) -> Float[Tensor, "r c"]:
+        q, k = (c, r) if self.flipped else (r, c)
+        if self.score.tile is not None:
+            tile = self.score.tile(self.q[q], *(p[k] for p in self.prepared))
+            return out.copy_(tile.T if self.flipped else tile)
+        one, other = self.q[q], self.prepared[0][k]
+        return torch.mm(other, one.T, out=out) if self.flipped else torch.mm(one, other.T, out=out)
 
 
 @dataclass(frozen=True)
@@ -82,24 +141,23 @@ class Places:
         return (upto[last] - upto[first]) / self.block
 
 
-def paired_ranks(
-    q: Float[Tensor, "n dim"], k: Float[Tensor, "m dim"], target: Int[Tensor, n], *, both: bool = False
-) -> tuple[Places, Places | None]:
+def paired_ranks(scoring: Scoring, target: Int[Tensor, n], *, both: bool = False) -> tuple[Places, Places | None]:
     """Place of key `target[i]` for query i, and with `both` that of query i for its key, in one pass.
 
     above = #{> t + tol}, block = #{>= t - tol} - above, the target being one of the block. `both` asks for a one-to-one
     truth: `target` must be a permutation of the keys.
     """
-    tol = tie_tolerance(q, k)
-    t = (q * k[target]).sum(1)
+    n, m = scoring.shape
+    tol = scoring.tolerance
+    t = scoring.of_pairs(target)
     high, low = (t + tol)[:, None], (t - tol)[:, None]
-    row = torch.zeros(2, len(q), dtype=torch.float64, device=q.device)  # strictly above; above or tied
-    col = torch.zeros(2, len(k), dtype=torch.float64, device=q.device)
+    row = torch.zeros(2, n, dtype=torch.float64, device=t.device)  # strictly above; above or tied
+    col = torch.zeros(2, m, dtype=torch.float64, device=t.device)
     if both:
         column_t = torch.empty_like(t).index_copy_(0, target, t)
         column_high, column_low = column_t + tol, column_t - tol
-    flags = torch.empty(min(ROWS, len(q)) * min(COLS, len(k)), dtype=q.dtype, device=q.device)
-    for r, c, s in score_tiles(q, k):
+    flags = torch.empty(min(ROWS, n) * min(COLS, m), dtype=t.dtype, device=t.device)
+    for r, c, s in scoring.tiles():
         flag = flags[: s.numel()].view_as(s)
         # Comparisons written as 0.0/1.0 into a float tile vectorise; boolean sums run five times slower on CPUs.
         row[0, r] += torch.gt(s, high[r], out=flag).sum(1)

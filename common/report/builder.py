@@ -84,7 +84,7 @@ class Report:
 
         low_high = (interval.low, interval.high) if isinstance(interval, Interval) else interval
         said = []
-        if low_high is not None:
+        if low_high is not None and all(map(math.isfinite, low_high)):
             said.append(f"95 % interval {show(low_high[0])} to {show(low_high[1])}")
         if baseline is not None:
             label, level = baseline if isinstance(baseline, tuple) else ("chance", baseline)
@@ -115,7 +115,7 @@ class Report:
                 )
         for way in ways:
             rows = [
-                [key.replace("_", " "), value, f"{number(i.low)} – {number(i.high)}", way.chance[key]]
+                [key.replace("_", " "), value, i.span(" – "), way.chance[key]]
                 for key, value in way.metrics.items()
                 for i in [way.intervals[key]]
             ]

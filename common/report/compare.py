@@ -37,7 +37,7 @@ def compare_figures(
         cells = []
         for name in runs:
             i = values.get(name)
-            said = "" if i is None else f"{number(i.value)} [{number(i.low)}, {number(i.high)}]"
+            said = "" if i is None else _with_interval(i)
             cells.append(Strong(said) if name == best and not tied else said)
         rows.append([metric.replace("_", " "), *cells, (chance or {}).get(metric)])
     head = f"{title}: figures" if title else "Figures"
@@ -87,7 +87,7 @@ def compare_runs(
         tables: dict[str, list[list[object]]] = {}
         for c in compare_evaluations(first, other, groups, n_boot=n_boot, seed=seed):
             d = c.difference
-            spread = f"{number(d.value)} [{number(d.low)}, {number(d.high)}]"
+            spread = _with_interval(d)
             row = [c.metric.replace("_", " "), Chip(c.verdict), spread, d.p_value, c.first, c.second]
             tables.setdefault(c.protocol, []).append(row)
         for protocol, rows in tables.items():
@@ -101,3 +101,8 @@ def compare_runs(
 
 def _arrow(protocol: str) -> str:
     return protocol.replace("->", "→")
+
+
+def _with_interval(i: Interval) -> str:
+    """A value with its interval where there is one."""
+    return f"{number(i.value)} [{number(i.low)}, {number(i.high)}]" if i.known else number(i.value)

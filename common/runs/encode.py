@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from counterpoint.common.data import Manifest, Samples
-from counterpoint.common.data.copies import check_copies
+from counterpoint.common.data.copies import check_copies, copies_within
 from counterpoint.common.data.encoding import encode_rows as encode_samples
+from counterpoint.common.data.split_rules import keeps_groups_apart
 from counterpoint.common.discover import vertical_of
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
@@ -113,14 +114,35 @@ def encode_run(
 def check_files(system: Any) -> None:
     """Raise `LeakageError` where a file of one split of the system's manifest stands in another one under another name.
     """
+    if (manifest := manifest_of(system)) is not None:
+        check_copies(manifest)
+
+
+def copied(system: Any, split: str) -> str:
+    """In words: how many rows of a split are exact copies of other rows of it; empty where none is known to be."""
+    manifest = manifest_of(system)
+    copies = [] if manifest is None else copies_within(manifest, split)
+    if not copies:
+        return ""
+    (one, other, *_), number = copies[0], sum(len(rows) - 1 for rows in copies)
+    return (
+        f"{number} rows of {split} are exact copies of others of them under other ids (first: {other!r} of {one!r}): "
+        "each is its twin's nearest neighbour, and both count; drop the copies"
+    )
+
+
+def manifest_of(system: Any) -> Manifest | None:
+    """The manifest that a system's data come from, where they come from one."""
     config = getattr(system, "base", system).config
     named = getattr(getattr(config, "data", None), "manifest", None)
-    if named and Path(named).is_file():
-        check_copies(Manifest.load(named))
+    return Manifest.load(named) if named and Path(named).is_file() else None
 
 
 def trained_on(run: Path, encoded: Encoded) -> str:
-    """In words: how many of the encoded samples, or their groups, were among the encoder's own training samples."""
+    """In words: how many of the encoded samples, or their groups, were among the encoder's own training samples.
+
+    Groups are left out where the manifest was split by time or place: there they stand on both sides by intent.
+    """
     file = run / TRAINING
     if not file.is_file():
         return ""
@@ -128,7 +150,7 @@ def trained_on(run: Path, encoded: Encoded) -> str:
     ids, groups = ({h for stage in known.values() for h in stage[what]} for what in ("ids", "groups"))
     samples = sum(hashed(name) in ids for name in encoded.ids)
     mine = set(encoded.groups)
-    shared = sum(hashed(name) in groups for name in mine)
+    shared = sum(hashed(name) in groups for name in mine) if keeps_groups_apart(manifest_of(encoded.system)) else 0
     if not samples and not shared:
         return ""
     return (

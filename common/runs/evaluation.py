@@ -61,7 +61,7 @@ def evaluate(
         vertical: the vertical of the run's system; looked up among the installed ones unless given.
     """
     from counterpoint.common.metrics import compare_evaluations, plain
-    from counterpoint.common.runs.encode import trained_on, vertical_of_run
+    from counterpoint.common.runs.encode import copied, trained_on, vertical_of_run
     from counterpoint.common.runs.measure import comparison_lines, examine, lines_of, not_paired
     from counterpoint.common.runs.robust import check_corruptions, corrupted
 
@@ -96,24 +96,27 @@ def evaluate(
     }
     warning = trained_on(run, encoded)
     figures |= {"trained_on": warning} if warning else {}
+    twins = copied(encoded.system, split)
+    figures |= {"copies": twins} if twins else {}
     what = f"{len(encoded)} samples of {split}, {len(set(encoded.groups))} groups"
     lines = [f"{type(encoded.system).__name__}, {checkpoint} checkpoint: {what}"]
     lines += [f"SYNTHETIC data: {encoded.synthetic}"] if encoded.synthetic else []
     lines += [f"WARNING: {warning}"] if warning else []
+    lines += [f"note: {twins}"] if twins else []
     lines += ["", *lines_of(evaluation, seen.untrained)]
     if hasattr(encoded.system, "scores") and hasattr(encoded.dataset, "targets"):
         head = figures["head"] = encoded.system.scores(encoded.dataset)
         what = f"the head of this run on the labelled samples of {split}, calibrated as it predicts:"
         rows = [
-            (name, f"{i['value']:.3g}", f"{i['low']} .. {i['high']}" if i["low"] is None else
-             f"{i['low']:.3g} .. {i['high']:.3g}", str(i["n"]), str(i["groups"]))
+            (name, f"{i['value']:.3g}", "" if i["low"] is None else f"{i['low']:.3g} .. {i['high']:.3g}",
+             str(i["n"]), str(i["groups"]))
             for name, i in head.get("intervals", {}).items()
             if i["value"] is not None
         ]  # fmt: skip
         lines += ["", what, *table(("metric", "value", "95 % interval", "samples", "groups"), rows)]
         lines += [f"note: head: {note}" for note in head.get("notes", ())]
     if seen.untrained is not None:
-        found = compare_evaluations(seen.untrained, seen.evaluation, encoded.groups, n_boot=bootstrap, seed=seed)
+        found = compare_evaluations(seen.untrained, seen.evaluation, n_boot=bootstrap, seed=seed)
         values = {f"{name}: {metric}": i.value for name, metric, i, _ in seen.untrained.figures()}
         figures["untrained"] = {"values": plain(values), "differences": [c.as_dict() for c in found]}
         if found:
@@ -122,7 +125,7 @@ def evaluate(
         other = examine(vertical, against, checkpoint, split, **options)
         if reason := not_paired(seen, other):
             raise InputError(f"--against {against}: {reason}; --manifest gives both the same data")
-        found = compare_evaluations(other.evaluation, evaluation, encoded.groups, n_boot=bootstrap, seed=seed)
+        found = compare_evaluations(other.evaluation, evaluation, n_boot=bootstrap, seed=seed)
         figures["against"] = {"run": str(against), "differences": [c.as_dict() for c in found]}
         lines += ["", *comparison_lines(found, str(against), str(run))]
     write_json(figures, target)

@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from counterpoint.common.metrics import Evaluation
     from counterpoint.common.runs.vectors import VectorTable
 
+_REMEDIES = {
+    "labels": "--labels COLUMN, FILE or FILE:COLUMN that holds them",
+    "classes": "--labels of a column that holds classes",
+    "no regression": "--labels of a column that holds classes",
+    "train": "--splits COLUMN, FILE or FILE:COLUMN names it",
+    "pairs": "--embeddings takes a file for each",
+}
+
 
 def evaluate_embeddings(
     embeddings: tuple[str, ...] = (),
@@ -92,6 +100,7 @@ def measure_vectors(
             ks=(1, 5, 10, 25),
             seed=seed,
             n_boot=bootstrap,
+            remedies=_REMEDIES,
         )
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -118,14 +127,14 @@ def search_embeddings(
         to: modality to search in; another one than the query's unless given.
         top: how many neighbours.
     """
-    from counterpoint.common.data.search import Index
+    from counterpoint.common.data.search import NeighbourIndex
     from counterpoint.common.output import table as aligned
     from counterpoint.common.runs.vectors import read_vectors
 
     if not id:
         raise InputError("which sample? give --id")
     if top < 1:
-        raise InputError(f"top is {top}; it must be at least 1")
+        raise InputError(f"--top is {top}; it must be at least 1")
     found = read_vectors(embeddings, ids, labels)
     names = list(found.vectors)
     source = source or names[0]
@@ -133,7 +142,7 @@ def search_embeddings(
     for name in (source, to):
         if name not in names:
             raise no_such("modality", name, names)
-    index = Index(found.vectors[to], found.ids)
+    index = NeighbourIndex(found.vectors[to], found.ids)
     row = index.row(id)
     hits = index.search(found.vectors[source][[row]], top, leave_out=[row if source == to else None])[0]
     labelled = found.labels or [""] * len(found)

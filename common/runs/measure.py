@@ -21,11 +21,13 @@ from counterpoint.common.metrics import (
     Episodes,
     Evaluation,
     Interval,
+    LabelEfficiency,
     MissingModality,
     NotRun,
     Split,
     evaluate,
 )
+from counterpoint.common.metrics.bootstrap import short
 from counterpoint.common.output import table
 from counterpoint.common.runs.encode import Encoded, NoSplit, encode_rows, encode_run, entry_of
 from counterpoint.common.runs.queries import encode_prompts
@@ -44,6 +46,13 @@ class Examined:
     evaluation: Evaluation
     untrained: Evaluation | None = None
 
+
+_REMEDIES = {
+    "labels": "--label NAME of the field or column that holds them",
+    "classes": "--label NAME of a field or column that holds classes",
+    "no regression": "--label NAME of a field or column that holds classes",
+    "descriptions": "--prompts FILE describes them",
+}
 
 # Encoding and scoring this many samples twice costs well under a minute on a laptop.
 UNTRAINED_UP_TO = 2000
@@ -88,13 +97,19 @@ def examine(
     few = sum(len(part) for part in parts) <= UNTRAINED_UP_TO
     if prompts is not None or not (baseline == "untrained" or (baseline == "auto" and few)):
         return Examined(encoded, others, found)
-    return Examined(encoded, others, found, _untrained(encoded, others, protocols, batch_size, seed))
+    return Examined(encoded, others, found, _untrained(vertical, encoded, others, protocols, batch_size, seed))
 
 
 def _untrained(
-    encoded: Encoded, others: dict[str, Encoded], protocols: tuple[str, ...], batch_size: int, seed: int
+    vertical: Vertical,
+    encoded: Encoded,
+    others: dict[str, Encoded],
+    protocols: tuple[str, ...],
+    batch_size: int,
+    seed: int,
 ) -> Evaluation | None:
-    """The common figures of the same samples under initial weights; None where the system cannot be built anew."""
+    """The figures of the same samples under initial weights, the system's own among them; None where the system cannot
+    be built anew."""
     system = encoded.system
     if hasattr(system, "base"):  # a finetuned run has no shape of its own: its baseline is the run it stands on
         return None
@@ -104,7 +119,7 @@ def _untrained(
         for name, part in {"": encoded, **others}.items()
     }
     first = parts.pop("")
-    return _common(first, parts, protocols=protocols, n_boot=1, seed=seed)
+    return measure(vertical, first, parts, protocols=protocols, n_boot=1, seed=seed)
 
 
 def not_paired(first: Examined, second: Examined) -> str:
@@ -168,6 +183,7 @@ def _common(
             ks=(1, 5, 10, 25),
             seed=seed,
             n_boot=n_boot,
+            remedies=_REMEDIES,
         )
     except ValueError as error:
         # Labels that do not fit the protocol asked for: the user chose both.
@@ -176,14 +192,14 @@ def _common(
 
 def lines_of(evaluation: Evaluation, untrained: Evaluation | None = None) -> list[str]:
     """The figures as aligned tables for people, beside those of an untrained network where it was measured."""
-    beside = {} if untrained is None else {(name, m): f"{i.value:.3g}" for name, m, i, _ in untrained.figures()}
+    beside = {} if untrained is None else {(name, m): short(i.value) for name, m, i, _ in untrained.figures()}
     rows = [
         (
             name,
             metric,
-            f"{i.value:.3g}",
-            f"{i.low:.3g} .. {i.high:.3g}",
-            "" if chance is None else f"{chance:.3g}",
+            short(i.value),
+            i.span(),
+            "" if chance is None else short(chance),
             *([beside.get((name, metric), "")] if beside else []),
             *counted(evaluation.results[name], i),
         )
@@ -215,6 +231,9 @@ def counted(result: object, interval: Interval) -> tuple[str, str]:
         return f"{result.episodes} episodes", ""
     if isinstance(result, Clustering):
         return f"{result.n}", f"{interval.n} seeds"
+    if isinstance(result, LabelEfficiency):
+        learnt = next(n for n, i in zip(result.samples, result.intervals) if i is interval)
+        return f"{learnt:.0f} learnt from", f"{interval.n} seeds"
     return str(interval.n), str(interval.groups)
 
 
@@ -227,7 +246,7 @@ def comparison_lines(comparisons: list[Comparison], first: str, second: str) -> 
             f"{c.first:.3g}",
             f"{c.second:.3g}",
             f"{c.difference.value:+.3g}",
-            f"{c.difference.low:+.3g} .. {c.difference.high:+.3g}",
+            f"{c.difference.low:+.3g} .. {c.difference.high:+.3g}" if c.difference.known else "",
             f"{c.difference.p_value:.3g}",
             c.verdict,
         )

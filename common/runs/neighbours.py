@@ -108,7 +108,7 @@ class Question:
         if sum(given is not None for given in (id, file, text)) != 1:
             raise InputError("give one of --id, --file and --text")
         if top < 1:
-            raise InputError(f"top is {top}; it must be at least 1")
+            raise InputError(f"--top is {top}; it must be at least 1")
         store, names = self.store, self.store.modalities
         if source is None and file is not None and self.vertical.modality_of is not None:
             source = resolve(self.vertical.modality_of)(file)

@@ -48,7 +48,7 @@ def fill_figures(page: Report, evaluation: Evaluation, *, labelled: bool) -> Non
         if isinstance(result, RetrievalResult):
             page.retrieval(result)
     rest = [
-        (name, metric, interval.value, f"{interval.low:.3g} – {interval.high:.3g}", chance)
+        (name, metric, interval.value, interval.span(" – "), chance)
         for name, metric, interval, chance in evaluation.figures()
         if not isinstance(evaluation.results[name], RetrievalResult)
     ]

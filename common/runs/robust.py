@@ -24,10 +24,14 @@ def check_corruptions(names: Sequence[str], severities: Sequence[float]) -> None
         if name not in CORRUPTIONS:
             raise no_such("corruption", name, CORRUPTIONS)
     if names and (not severities or min(severities) < 0):
-        raise InputError(f"severities are {list(severities)}; give numbers of at least 0, as in 0.25,0.5,1")
+        raise InputError(f"--severities {_typed(severities)}: give numbers of at least 0, as in 0.25,0.5,1")
     for name in ("hide", "cut"):
         if name in names and max(severities) > 1:
-            raise InputError(f"severities are {list(severities)}; {name} takes shares, at most 1")
+            raise InputError(f"--severities {_typed(severities)}: {name} takes shares, at most 1")
+
+
+def _typed(values: Sequence[float]) -> str:
+    return ",".join(f"{v:g}" for v in values)
 
 
 def corrupted(

@@ -56,7 +56,6 @@ def fill_comparison(
         page,
         {name: e.evaluation for name, e in seen.items()},
         paired={name: reason for name, reason in reasons.items() if reason},
-        groups=first.encoded.groups,
         n_boot=n_boot,
         seed=seed,
     )

@@ -18,10 +18,11 @@ from torch import Tensor
 from counterpoint.common.data.embeddings import INFO, EmbeddingStore
 from counterpoint.common.errors import InputError, LeakageError
 from counterpoint.common.metrics.inputs import as_list, from_columns, vector_columns
-from counterpoint.common.suggest import no_such
+from counterpoint.common.suggest import nearest, no_such
 
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
 _SPLITS["test"] = "test"
+_VECTORS = (".parquet", ".npy", ".npz")
 _TABLES = (".parquet", ".csv", ".jsonl", ".npy")
 
 
@@ -121,23 +122,30 @@ def read_vectors(
 
 
 def check_vectors(table: VectorTable, split: str) -> list[str]:
-    """Refuse a group in two splits; say in words which vectors of the split stand in another one too."""
-    if table.splits is None:
-        return []
+    """Refuse a group in two splits; say in words which vectors of the split stand in another row too."""
     sides: dict[str, str] = {}
-    for name, group, side in zip(table.ids, table.groups or (), table.splits):
+    for name, group, side in zip(table.ids, table.groups or (), table.splits or ()):
         if side and sides.setdefault(group, side) != side:
             raise LeakageError(f"group {group!r} stands in {sides[group]} and {side} (sample {name!r}); split by group")
+    rows = table.rows(split)
+    where = "" if table.splits is None else f", split {split},"
     said = []
     for modality, z in table.vectors.items():
         keys = [row.tobytes() for row in z.numpy()]
-        seen = {key: i for i, key in enumerate(keys) if table.splits[i] not in ("", split)}
-        twins = [(i, seen[keys[i]]) for i in table.rows(split) if keys[i] in seen]
-        if twins:
+        elsewhere = {keys[i]: i for i, side in enumerate(table.splits or ()) if side not in ("", split)}
+        if twins := [(i, elsewhere[keys[i]]) for i in rows if keys[i] in elsewhere]:
             a, b = (table.ids[i] for i in twins[0])
             said.append(
-                f"{len(twins)} of {len(table.rows(split))} vectors of {modality}, split {split}, stand "
-                f"in another split too (first: {a!r} and {b!r}): duplicates of samples flatter every figure"
+                f"{len(twins)} of {len(rows)} vectors of {modality}{where} stand in another split too (first: {a!r} and"
+                f" {b!r}): duplicates of samples flatter every figure"
+            )
+        first: dict[bytes, int] = {}
+        copies = [(i, first[keys[i]]) for i in rows if first.setdefault(keys[i], i) != i]
+        if copies and len(first) > 1:  # where all are one vector, the figures say that they collapsed
+            a, b = (table.ids[i] for i in copies[0])
+            said.append(
+                f"{len(copies)} of {len(rows)} vectors of {modality}{where} are exact copies of others of them (first: "
+                f"{a!r} of {b!r}): each is its twin's nearest neighbour, and both count; drop the copies"
             )
     return said
 
@@ -145,7 +153,8 @@ def check_vectors(table: VectorTable, split: str) -> list[str]:
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, list]]:
     """(vectors by name, other columns) of one file or folder."""
     if not path.exists():
-        raise InputError(f"{path}: no such file")
+        near = nearest(path.name, sorted(p.name for p in path.parent.glob("*") if p.suffix in _VECTORS))
+        raise InputError(f"{path}: no such file" + (f"; did you mean {path.with_name(near)}?" if near else ""))
     if path.is_dir() or path.suffix == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq

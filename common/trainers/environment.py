@@ -16,7 +16,7 @@ from typing import Any
 
 from counterpoint.common.data.dataset import synthetic_part
 from counterpoint.common.errors import InputError
-from counterpoint.common.trainers.config import to_dict
+from counterpoint.common.trainers.config import from_dict, to_dict
 
 ENVIRONMENT, TRAINING = "environment.json", "training.json"
 # Settings that say where and how fast a run is made; its figures do not depend on them.
@@ -100,7 +100,7 @@ def compare_environment(run_dir: Path, config: Any) -> None:
         )
     if "config" not in known:
         return
-    old, new = (dict(_flat(c)) for c in (known["config"], to_dict(config)))
+    old, new = (dict(_flat(c)) for c in (_in_todays_form(known["config"], type(config)), to_dict(config)))
     differs = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     differs = [name for name in differs if name not in {f"train.{field}" for field in _INDIFFERENT}]
     if differs:
@@ -109,6 +109,14 @@ def compare_environment(run_dir: Path, config: Any) -> None:
             f"{run_dir}: its configuration changed since the run began ({listed}); it goes on with the new values",
             stacklevel=2,
         )
+
+
+def _in_todays_form(known: Any, cls: type) -> Any:
+    """A recorded configuration as this version would write it."""
+    try:
+        return to_dict(from_dict(cls, known))
+    except InputError:  # settings that are no more: told as they stand
+        return known
 
 
 def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -136,6 +136,8 @@ def _run_stage(
     system.stage = stage
     system.on_stage_start(stage)
     datasets = system.datasets()
+    if stage.gradient_free:  # there is no loss to validate
+        datasets = replace(datasets, val=None)
     if state is not None:
         check_data(run_dir, stage.name, datasets)
     batch_size = _batch_size(stage, train, datasets)
@@ -152,12 +154,11 @@ def _run_stage(
         if system.schedules["lr"].kind != "infinite":
             raise InputError("continue_from needs optim.schedule.kind=infinite: other schedules warm up again")
         system.schedules["lr"] = system.schedules["lr"].continued(total_steps)
-    metrics_csv = MetricsCsv(run_dir / METRICS, None if state is None else system.progress.total_step)
+    begun = state is not None or (run_dir / METRICS).is_file()  # of an earlier stage, else
+    metrics_csv = MetricsCsv(run_dir / METRICS, system.progress.total_step if begun else None)
     metrics_csv.stage = stage.name
     monitor = [CollapseMonitor(train.monitor_every)] if train.monitor_every else []
     keeper = RunKeeper(run_dir, sampler, total_steps, state, metrics_csv, last, continued, carried, per_epoch)
-    if stage.gradient_free:  # there is no loss to validate
-        datasets = replace(datasets, val=None)
     with _quiet_lightning():
         trainer = _trainer(
             system, run_dir, [*callbacks, *monitor, keeper], metrics_csv, datasets.val is not None, state
@@ -211,7 +212,6 @@ _HINTS = (
     "in eval mode at the start",  # frozen teachers and encoders
     "`isinstance.treespec",
     "LeafSpec",
-    "this fit will run with no optimizer",  # a gradient-free stage
     "have no `val_dataloader`",  # no validation split: the run says so by having no val/ figures
     "sync_dist=True",  # figures are reduced over processes before they are logged
     "GPU available but not used",  # train.accelerator=cpu was asked for

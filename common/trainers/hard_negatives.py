@@ -45,20 +45,21 @@ class HardNegatives(Plugin):
         return HardNegativeBatchSampler(nobody, batch_size, self.config.per_seed, samples.groups, seed)
 
     def after_epoch(self) -> None:
-        since = self.system.progress.epoch - self.config.start
-        if since >= 0 and since % self.config.every == 0:
+        progress = self.system.progress
+        since = progress.epoch - self.config.start
+        if since >= 0 and since % self.config.every == 0 and progress.step < self.system.total_steps:
             self.system.sampler.update(self.nearest())
 
     def nearest(self) -> Int[np.ndarray, "samples neighbours"]:
         """The most similar samples of other groups, nearest first; -1 where there is none."""
         config, n = self.config, len(self.samples)
         vectors, found = unit_embeddings(self.system, self.samples, config.modality)
-        groups = group_codes(found.groups)
+        vectors, groups = (x.to(self.system.device) for x in (vectors, group_codes(found.groups)))
         wanted = min(config.neighbours + config.skip, len(vectors))
-        _, near = topk_scores(vectors, vectors, wanted, exclude=SameLabel(groups))
+        near = topk_scores(vectors, vectors, wanted, exclude=SameLabel(groups))[1].cpu()[:, config.skip :]
         positions = torch.tensor([*found.positions, -1])  # -1, nobody, stays -1
-        table = torch.full((n, max(wanted - config.skip, 1)), -1)
-        table[found.positions, : wanted - config.skip] = positions[near[:, config.skip :]]
+        table = torch.full((n, max(near.shape[1], 1)), -1)
+        table[found.positions, : near.shape[1]] = positions[near]
         if dist.is_available() and dist.is_initialized():
             table = table.to(self.system.device)
             dist.broadcast(table, 0)

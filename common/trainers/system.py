@@ -59,7 +59,7 @@ class ContrastiveSystem(Training):
         self.scheduled: dict[str, float] = {}
         self.run_dir: Path | None = None
         self._frozen: set[str] | None = None
-        self._told: set[str] = set()
+        self._weighed: set[str] = set()
         self._validation: dict[str, Any] = {}
         self._records: dict[str, Any] = {}
         self._readings: dict[str, float] = {}
@@ -176,7 +176,7 @@ class ContrastiveSystem(Training):
         return {k: Schedule.from_config(c, base, total) for k, (c, base) in self.schedule_configs().items()}
 
     def after_update(self) -> None:
-        """Called after each training step: queues, clamps, per-sample state."""
+        """Called after each step that trains: queues, clamps, per-sample state."""
 
     def observe(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What a gradient-free stage takes from a batch (sums of clusters, a memory); returns figures to record.

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from counterpoint.common.data.batch import rows
+from counterpoint.common.data.batch import cut, rows
 from counterpoint.common.data.dataset import group_codes
 from counterpoint.common.data.samplers import BatchSampler
 from counterpoint.common.errors import InputError, NonFiniteLossError
@@ -45,7 +45,7 @@ class Training(Validation):
     total_steps: int
     epochs: int
     _frozen: set[str] | None
-    _told: set[str]
+    _weighed: set[str]
     _records: dict[str, Any]
     _readings: dict[str, float]
 
@@ -76,7 +76,7 @@ class Training(Validation):
 
     def configure_optimizers(self) -> Any:
         if self.stage.gradient_free:
-            return None
+            return []
         groups = parameter_groups(self.named_parameters(), self.optim_config)
         if not groups:
             raise ValueError(f"stage {self.stage.name!r} trains no parameter")
@@ -109,8 +109,6 @@ class Training(Validation):
     def reduced(self, terms: Mapping[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Terms as scalars. Rows (a loss per sample) are weighed by the plug-ins and averaged over the batch of all
         ranks: this rank's sum, times the ranks, over all samples, so that the ranks' mean is the batch's."""
-        if all(term.ndim == 0 for term in terms.values()):
-            self._nothing_to_weigh(terms)
         return {name: self._reduced(name, term, batch) for name, term in terms.items()}
 
     def _reduced(self, name: str, term: Tensor, batch: Mapping[str, Any]) -> Tensor:
@@ -121,15 +119,17 @@ class Training(Validation):
                 f"losses() returned {name!r} of shape {list(term.shape)} for {rows(batch)} samples: a term is a scalar "
                 "or one value per sample"
             )
+        self._weighed.add(self.stage.name)
         for plugin in self.plugins.values():
             term = plugin.weigh(name, term, batch)
         return scalar(term)
 
-    def _nothing_to_weigh(self, terms: Mapping[str, Tensor]) -> None:
+    def _check_weighed(self, terms: Mapping[str, Tensor]) -> None:
+        """Say once a stage that a plug-in has nothing to weigh there."""
         weighing = [name for name, plugin in self.plugins.items() if overrides(plugin, "weigh")]
-        if not weighing or self.stage.name in self._told:
+        if not weighing or self.stage.name in self._weighed:
             return
-        self._told.add(self.stage.name)
+        self._weighed.add(self.stage.name)
         sentence = (
             f"train.plugins: {' and '.join(weighing)} weighs samples, and {type(self).__name__} has no loss per sample "
             f"in stage {self.stage.name!r} ({', '.join(terms)})"
@@ -162,13 +162,14 @@ class Training(Validation):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         self.apply_schedules()
-        terms, embeddings = self._observed(batch) if self.stage.gradient_free else self.step(batch)
-        if not self.stage.gradient_free:
-            self.update_teachers()
+        if self.stage.gradient_free:
+            return {"embeddings": self._observed(batch)}
+        terms, embeddings = self.step(batch)
+        self._check_weighed(terms)
+        self.update_teachers()
         self.after_update()
         self._record_step(terms)
-        shown = {"embeddings": {k: v.detach() for k, v in embeddings.items()}}
-        return {"loss": self.total(terms).detach(), **shown} if terms else shown
+        return {"loss": self.total(terms).detach(), "embeddings": {k: v.detach() for k, v in embeddings.items()}}
 
     def step(self, batch: dict[str, Any]) -> Found:
         """One step on a batch, here gradients and an update; returns the loss terms and the embeddings for the records.
@@ -229,16 +230,19 @@ class Training(Validation):
             optimizer.step()
             optimizer.zero_grad()
 
-    def _observed(self, batch: dict[str, Any]) -> Found:
+    def _observed(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The step of a gradient-free stage: embeddings as in evaluation, shown to `observe`."""
         with torch.no_grad():
             with _evaluating(self):
-                embeddings = self.embed(batch)
+                size, n = self.config.train.micro_batch_size, rows(batch)
+                chunks = [batch] if size is None else [cut(batch, i, min(i + size, n)) for i in range(0, n, size)]
+                parts = [self.embed(chunk) for chunk in chunks]
+            embeddings = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
             figures = self.observe(batch, embeddings)
         for part in sharded_modules(self):
             part.reshard()
         self.record({f"train/{name}": value for name, value in figures.items()})
-        return {}, embeddings
+        return embeddings
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip: here, because float16's loss scale has been divided out by now."""
@@ -256,8 +260,6 @@ class Training(Validation):
     # Records ---------------------------------------------------------------------------------------------------------
 
     def _record_step(self, terms: Mapping[str, Tensor]) -> None:
-        if not terms:
-            return
         total = self.total(terms).detach()
         self.record(
             {"train/loss": total, **{f"train/{k}": v for k, v in terms.items()}, "train/lr": self.scheduled["lr"]}

@@ -7,18 +7,21 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from counterpoint.common.data.places import ALLOW, allowed
+from counterpoint.common.discover import GROUP as VERTICALS
 from counterpoint.common.discover import find_verticals
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
+from counterpoint.common.plugins import GROUP as PLUGINS
 
 
 def trusted_packages() -> tuple[str, ...]:
-    """`counterpoint` and the packages of the installed verticals.
+    """`counterpoint` and the packages of the installed verticals and plug-ins.
 
     >>> "counterpoint" in trusted_packages()
     True
     """
-    found = {entry.module.split(".")[0] for entry in entry_points(group="counterpoint.verticals")}
+    points = (point for group in (VERTICALS, PLUGINS) for point in entry_points(group=group))
+    found = {point.module.split(".")[0] for point in points}
     return tuple(sorted({"counterpoint", *found}))
 
 
@@ -32,9 +35,9 @@ def trusted_system(target: Any, where: str, allow: Sequence[str] = ()) -> type:
 def trusted_class(target: Any, base: type, where: str, allow: Sequence[str] = ()) -> type:
     """The class derived from `base` that a file names as `"module:Class"`.
 
-    Its module is `counterpoint`'s, an installed vertical's (or the class is a system that one lists), one named in
-    `allow` or in the environment variable COUNTERPOINT_ALLOW (or inside of a package named there), or one in which this
-    program has already defined such a class. Nothing else is imported.
+    Its module is `counterpoint`'s, that of an installed vertical or plug-in (or the class is a system that one lists),
+    one named in `allow` or in the environment variable COUNTERPOINT_ALLOW (or inside of a package named there), or one
+    in which this program has already defined such a class. Nothing else is imported.
 
     Raises:
         InputError: `where` names another module, something that is no system, or nothing that can be imported.

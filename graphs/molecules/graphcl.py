@@ -18,6 +18,7 @@ from counterpoint.common.kernels import Diagonal, Self
 from counterpoint.common.kernels.unit import unit
 from counterpoint.common.losses import NTXent
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
+from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
 from counterpoint.graphs.configs import GraphCLConfig
 from counterpoint.graphs.molecules.data import molecule_datasets
 from counterpoint.graphs.molecules.encoders import MoleculeGCN
@@ -38,8 +39,7 @@ class GraphCL(ContrastiveSystem):
         self.projector = nn.Sequential(
             nn.Linear(out, config.projector_hidden), nn.ReLU(), nn.Linear(config.projector_hidden, out)
         )
-        self.contrast = NTXent(config.temperature)
-
+        self.contrast = contrast_of(config, NTXent(config.temperature))
 
     def datasets(self) -> Datasets:
         return molecule_datasets(self.config.data)
@@ -50,10 +50,9 @@ class GraphCL(ContrastiveSystem):
         return {name: self.projector(self.gcn(view)) for name, view in zip(("view1", "view2"), views, strict=True)}
 
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        one, two = embeddings["view1"], embeddings["view2"]
-        if self.config.positive_in_denominator:
-            return {"nt_xent": self.contrast.row_losses(one, two)}
-        one, two = unit(one, dim=1), unit(two, dim=1)
+        if self.config.positive_in_denominator or self.config.objective:
+            return contrast_terms(self.contrast, "nt_xent", embeddings, batch)
+        one, two = unit(embeddings["view1"], dim=1), unit(embeddings["view2"], dim=1)
         stats = self.contrast.stats(one, two, scale=1 / self.config.temperature, positive=Diagonal(), exclude=Self())
         return {"graphcl": torch.where(stats.count > 0, stats.lse - stats.positive, torch.zeros_like(stats.lse))}
 

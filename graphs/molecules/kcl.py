@@ -29,6 +29,7 @@ from torch.nn.functional import normalize
 from counterpoint.common.data.samplers import BatchSampler
 from counterpoint.common.losses import NTXent
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
+from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
 from counterpoint.graphs.configs import KCLConfig
 from counterpoint.graphs.molecules.data import molecule_datasets
 from counterpoint.graphs.molecules.element_kg import ElementGraph, periodic_table_graph, read_triples
@@ -55,7 +56,7 @@ class KCL(ContrastiveSystem):
         self.projector = nn.Sequential(
             nn.Linear(out, config.projector_hidden), nn.ReLU(), nn.Linear(config.projector_hidden, out)
         )
-        self.contrast = NTXent(config.temperature)
+        self.contrast = contrast_of(config, NTXent(config.temperature))
         if config.freeze_readouts:
             for readout in (self.gcn.readout, self.kmpnn.readout):
                 readout.requires_grad_(False)
@@ -94,7 +95,7 @@ class KCL(ContrastiveSystem):
         }
 
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {"nt_xent": self.contrast.row_losses(embeddings["molecule"], embeddings["knowledge"])}
+        return contrast_terms(self.contrast, "nt_xent", embeddings, batch)
 
     def features(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
         """Graph vectors before the projector: what a property predictor uses. Their length carries the molecule's size

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from counterpoint.common.losses import NTXent
 from counterpoint.common.trainers import Assets
+from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
 from counterpoint.graphs.configs import GRACEConfig
 from counterpoint.graphs.nodes.base import NodeSystem
 from counterpoint.graphs.nodes.encoders import GCN
@@ -34,7 +35,7 @@ class GRACE(NodeSystem):
         self.projector = nn.Sequential(
             nn.Linear(config.dim, config.projector), nn.ELU(), nn.Linear(config.projector, config.dim)
         )
-        self.contrast = NTXent(config.temperature)
+        self.contrast = contrast_of(config, NTXent(config.temperature))
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         out = {}
@@ -46,4 +47,4 @@ class GRACE(NodeSystem):
         return out
 
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {"nt_xent": self.contrast(embeddings["view1"], embeddings["view2"])}
+        return contrast_terms(self.contrast, "nt_xent", embeddings, batch)

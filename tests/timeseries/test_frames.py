@@ -1,9 +1,12 @@
 """Frames keep energy between their bounds; the system contrasts, maps, and infers from time alone."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
 
+from counterpoint.common.cli.main import main
 from counterpoint.common.trainers import create_system, fit, load_run, override
 from counterpoint.timeseries.configs import FrameProjectionsConfig
 from counterpoint.timeseries.frame_projections import FrameProjections
@@ -91,3 +94,21 @@ def test_inference_runs_the_time_encoder_alone(trained):
         for p in system.encoders[name].parameters():
             p.data.fill_(torch.nan)
     assert torch.isfinite(system.embed_windows(windows)).all()
+
+
+def test_gradients_are_harmonised_from_the_command_line_in_the_stage_that_shares_them(tmp_path, capsys):
+    """The mapper stage has no embedding `time`: it trains as it is."""
+    words = {
+        "data.patients": 9, "data.length": 64, "width": 8, "dim": 8, "frequencies": 4, "mapper_epochs": 1,
+        "train.max_epochs": 1, "train.batch_size": 16, "train.log_every": 1, "train.tensorboard": "false",
+        "train.monitor_every": 0, "train.accelerator": "cpu", "train.out": tmp_path / "run",
+        "train.plugins": "harmonize", "harmonize.shared": "time", "harmonize.gamma_start": -1,
+    }  # fmt: skip
+    arguments = [str(word) for name, value in words.items() for word in (f"--{name}", value)]
+    assert main(["timeseries", "pretrain", "frame-projections", *arguments]) == 0
+    with (tmp_path / "run" / "metrics.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert {row["stage"] for row in rows} == {"frames", "mappers"}
+    assert {row["stage"] for row in rows if row["train/gradient_cosine"]} == {"frames"}
+    assert all(row["train/map_fourier"] for row in rows if row["stage"] == "mappers" and row["train/loss"])
+    assert "stage 'mappers' no two losses meet" in capsys.readouterr().err

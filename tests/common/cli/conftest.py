@@ -14,7 +14,9 @@ def toy(tmp_path, monkeypatch):
     metadata = tmp_path / "site" / "toy_vertical-1.0.dist-info"
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-vertical\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[counterpoint.verticals]\ntoy = toy_vertical:vertical\n")
+    points = "[counterpoint.verticals]\ntoy = toy_vertical:vertical\n"
+    points += "[counterpoint.plugins]\nfirst_half = toy_configs:half\n"
+    (metadata / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.setattr(sys, "argv", ["counterpoint"])

@@ -74,7 +74,12 @@ def test_what_is_missing_and_what_flatters_is_said(measured, tmp_path):
     twins[50] = twins[3]
     (warning,) = measured("--embeddings", write(tmp_path, z=twins))["warnings"]
     assert "1 of 20 vectors of embedding, split test, stand in another split too (first: 's50' and 's3')" in warning
+    twins = Z.copy()
+    twins[[44, 51]] = twins[50]
+    (warning,) = measured("--embeddings", write(tmp_path, z=twins))["warnings"]
+    assert "2 of 20 vectors of embedding, split test, are exact copies of others of them (first: 's50' of" in warning
     flat = measured("--embeddings", write(tmp_path, z=np.ones_like(Z)))
+    assert not any("exact copies" in said for said in flat["warnings"])
     assert "COLLAPSED" in json.dumps(flat["results"])
 
 
@@ -149,3 +154,36 @@ def test_the_help_of_both_ways(toy, cli, verb, capsys):
             cli("toy", verb, *words)
         assert stop.value.code == 0
         assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "search", "report"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("runs/nowhere", "--embeddings", "a.parquet"), "runs/nowhere: --embeddings takes vectors in place of a RUN"),
+        (("--embeddings", "a.parquet", "--seed", "1", "one"), "one: --embeddings takes vectors in place of a RUN"),
+        (("one", "--embeddings", "a.parquet"), "one: --embeddings takes vectors in place of a RUN"),
+        (("a.parquet",), "a.parquet: a file of vectors, not a run; give it as --embeddings a.parquet"),
+        (("--embeddings", "b.parquet", "--id", "s3"), "b.parquet: no such file; did you mean a.parquet?"),
+        (("nowhere", "--id", "s3"), "nowhere: not a run folder"),
+    ],
+)
+def test_a_mistyped_run_or_file_is_one_sentence(toy, cli, tmp_path, verb, words, said):
+    write(tmp_path)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "config.yaml").write_text("system: none\n")
+    words = [w for w in words if w not in ("--id", "s3")] if verb != "search" else words
+    code, _, err = cli("toy", verb, *words)
+    assert code == 2
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_what_a_protocol_lacks_is_said_in_options(toy, cli, tmp_path):
+    FACTS[["id"]].assign(vector=list(Z)).to_parquet(tmp_path / "bare.parquet")
+    _, out, _ = cli("toy", "evaluate", "--embeddings", "bare.parquet", "--bootstrap", 5)
+    assert "not run: knn: needs labels; --labels COLUMN, FILE or FILE:COLUMN that holds them" in out
+    assert "not run: retrieval: needs two modalities; --embeddings takes a file for each" in out
+    code, _, err = cli("toy", "evaluate", "--embeddings", "bare.parquet", "--protocols", "probe")
+    assert code == 2
+    assert "protocol 'probe' needs labels, which the data given lack; --labels COLUMN" in err

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from counterpoint.common.cli import ImportReport
+from counterpoint.common.plugins import PluginEntry
 from counterpoint.common.trainers.configs import OptimConfig, TrainConfig
 
 
@@ -32,6 +33,18 @@ class PairConfig:
     )
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=0.02))
     dim: int = 16
+    objective: str = ""
+
+
+@dataclass(frozen=True)
+class HalfConfig:
+    """Weights of the samples."""
+
+    other: float = 0.0
+    """Weight of the second half."""
+
+
+half = PluginEntry("first_half", "looks away from half of them", "-", "toy_system:Half", "toy_configs:HalfConfig")
 
 
 def simulate(out: Path, rows: int = 120, seed: int = 0) -> ImportReport:

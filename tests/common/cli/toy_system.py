@@ -6,14 +6,15 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from toy_configs import PairConfig
+from toy_configs import HalfConfig, PairConfig
 
 from counterpoint.common.data import Manifest, ManifestDataset
 from counterpoint.common.errors import InputError
 from counterpoint.common.losses import InfoNCE
 from counterpoint.common.metrics import Result
 from counterpoint.common.report import Media
-from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
+from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets, Plugin
+from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
 
 
 def views(seed: int, noise: float) -> dict:
@@ -33,7 +34,7 @@ class Pair(ContrastiveSystem):
     def __init__(self, config: PairConfig, assets: Assets | None = None) -> None:
         super().__init__(config, assets)
         self.towers = nn.ModuleDict({name: nn.Linear(12, config.dim) for name in self.modalities})
-        self.loss = InfoNCE(0.1)
+        self.loss = contrast_of(config, InfoNCE(0.1))
 
     def datasets(self) -> Datasets:
         table = Manifest.load(self.config.data.manifest)
@@ -47,7 +48,17 @@ class Pair(ContrastiveSystem):
         return {name: tower(batch[name]) for name, tower in self.towers.items() if name in batch}
 
     def losses(self, batch, embeddings):
-        return {"pair": self.loss(embeddings["left"], embeddings["right"])}
+        return contrast_terms(self.loss, "pair", embeddings, batch)
+
+
+class Half(Plugin):
+    """Rows of the second half of a batch count `other` times."""
+
+    Config = HalfConfig
+
+    def weigh(self, name, rows, batch):
+        self.system.record({"train/other": self.config.other})
+        return torch.cat([rows[: len(rows) // 2], self.config.other * rows[len(rows) // 2 :]])
 
 
 class One(Pair):

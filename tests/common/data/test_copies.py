@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from counterpoint.common.data import Manifest
-from counterpoint.common.data.copies import check_copies
+from counterpoint.common.data.copies import check_copies, copies_within
 from counterpoint.common.errors import LeakageError
 
 
@@ -34,3 +36,21 @@ def test_other_content_one_split_and_parts_of_one_file_are_no_copies(files):
     check_copies(table(files, [("a.bin", "train", {}), ("copy.bin", "train", {}), ("copy.bin", "", {})]))
     check_copies(table(files, [("a.bin", "train", {"start": 0}), ("a.bin", "test", {"start": 5})]))
     check_copies(table(files, [("no file", "train", {}), ("no file", "test", {})]))
+
+
+def test_copies_within_a_split_are_listed_together(files):
+    (files / "more.bin").write_bytes(b"abc")
+    rows = [("a.bin", "test", {}), ("b.bin", "test", {}), ("copy.bin", "test", {}), ("more.bin", "test", {})]
+    assert copies_within(table(files, rows), "test") == [["r0", "r2", "r3"]]
+    assert copies_within(table(files, rows), "train") == []
+    parts = [("a.bin", "test", {"start": 0}), ("copy.bin", "test", {"start": 5})]
+    assert copies_within(table(files, parts), "test") == []
+
+
+def test_a_file_that_changed_is_read_again(files):
+
+    rows = [("a.bin", "test", {}), ("b.bin", "test", {})]
+    assert copies_within(table(files, rows), "test") == []
+    (files / "b.bin").write_bytes(b"abc")
+    os.utime(files / "b.bin", (1, 1))  # a clock of coarse steps may show no change
+    assert copies_within(table(files, rows), "test") == [["r0", "r1"]]

@@ -52,7 +52,7 @@ def test_a_position_is_enough_to_go_on(name):
 def test_the_seed_decides_and_travels_with_the_position(name):
     one, other = SAMPLERS[name](), SAMPLERS[name]()
     if name == "hard":
-        other.update(one.neighbours)
+        other.load_state_dict(one.state_dict())
     other.seed = 5
     assert [list(b) for b in one.batches(0)] != [list(b) for b in other.batches(0)]
     one.load_state_dict({**other.state_dict(), "batch": 2})
@@ -140,6 +140,25 @@ def test_hard_negatives_share_batches_with_their_neighbours():
     assert nearest(batches) < 0.5 * nearest(ShuffleSampler(120, 12).batches(0))
     with pytest.raises(ValueError, match="table"):
         sampler.update([[500]])
+
+
+def test_new_neighbours_count_from_the_next_epoch_on():
+    old, new = RNG.permutation(60).reshape(60, 1), RNG.permutation(60).reshape(60, 1)
+    plain = [list(HardNegativeBatchSampler(table, 6, per_seed=1)) for table in (old, new)]
+    sampler, second = HardNegativeBatchSampler(old, 6, per_seed=1), HardNegativeBatchSampler(new, 6, per_seed=1)
+    second.epoch = 1
+    walk = iter(sampler)
+    taken = [next(walk) for _ in range(3)]
+    sampler.update(new)
+    # Stopped here and resumed, the epoch goes on as it was begun; the table waits for the next one.
+    resumed = HardNegativeBatchSampler(new[::-1], 6, per_seed=1)
+    resumed.load_state_dict(sampler.state_dict())
+    assert taken + list(walk) == plain[0]
+    assert list(resumed) == plain[0][3:]
+    assert plain[0] != plain[1]
+    assert list(sampler) == list(resumed) == list(second)
+    with pytest.raises(ValueError, match="neighbours of 59 samples, and there are 60"):
+        sampler.update(np.zeros((59, 1), int))
 
 
 def test_weights_are_frequencies():

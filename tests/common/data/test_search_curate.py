@@ -15,7 +15,7 @@ from counterpoint.common.data.curate import (
 )
 from counterpoint.common.data.embeddings import embed_to_parquet
 from counterpoint.common.data.samples import ListSamples
-from counterpoint.common.data.search import Index, search
+from counterpoint.common.data.search import NeighbourIndex, search
 from counterpoint.common.errors import InputError, LeakageError
 from counterpoint.common.metrics import auroc
 
@@ -47,36 +47,36 @@ def store(tmp_path):
 class TestIndex:
     def test_exact_equals_sorting_all_cosines(self):
         z, q = gaussian(200, 8), gaussian(5, 8, 1)
-        index = Index(z, [str(i) for i in range(200)])
+        index = NeighbourIndex(z, [str(i) for i in range(200)])
         expected = (unit(q) @ unit(z).T).sort(1, descending=True)
         for i, hits in enumerate(index.search(q, 7)):
             assert [h.row for h in hits] == expected.indices[i, :7].tolist()
             assert [h.score for h in hits] == pytest.approx(expected.values[i, :7].tolist(), abs=1e-6)
 
     def test_more_neighbours_than_vectors_gives_all(self):
-        assert len(Index(gaussian(3, 2), ["a", "b", "c"]).search(gaussian(1, 2), 10)[0]) == 3
+        assert len(NeighbourIndex(gaussian(3, 2), ["a", "b", "c"]).search(gaussian(1, 2), 10)[0]) == 3
 
     @pytest.mark.parametrize("kind", ["exact", "faiss"])
     def test_saving_and_loading_finds_the_same(self, tmp_path, kind):
         if kind == "faiss":
             pytest.importorskip("faiss", reason="the search extra (faiss) is not installed")
-        index = Index(gaussian(400, 8), [f"s{i}" for i in range(400)], kind=kind)
+        index = NeighbourIndex(gaussian(400, 8), [f"s{i}" for i in range(400)], kind=kind)
         index.save(tmp_path)
-        again = Index.load(tmp_path)
+        again = NeighbourIndex.load(tmp_path)
         assert again.kind == kind
         assert again.search(gaussian(4, 8, 2), 5) == index.search(gaussian(4, 8, 2), 5)
 
     def test_faiss_recall_is_measured_and_grows_with_the_cells_searched(self):
         pytest.importorskip("faiss", reason="the search extra (faiss) is not installed")
         z, ids = gaussian(3000, 16), [str(i) for i in range(3000)]
-        few, all_cells = (Index(z, ids, kind="faiss", nlist=40, nprobe=p) for p in (1, 40))
+        few, all_cells = (NeighbourIndex(z, ids, kind="faiss", nlist=40, nprobe=p) for p in (1, 40))
         assert few.recall() < 0.9
         assert all_cells.recall() == 1.0
 
     def test_faiss_hits_have_the_cosines_of_the_exact_index(self):
         pytest.importorskip("faiss", reason="the search extra (faiss) is not installed")
         z, q, ids = 3 * gaussian(500, 8), 7 * gaussian(6, 8, 1), [str(i) for i in range(500)]
-        exact, cells = (Index(z, ids, kind=kind, nprobe=99) for kind in ("exact", "faiss"))
+        exact, cells = (NeighbourIndex(z, ids, kind=kind, nprobe=99) for kind in ("exact", "faiss"))
         for options in ({}, {"leave_out": [3, None, 5, 6, 7, 8]}):
             for a, b in zip(exact.search(q, 5, **options), cells.search(q, 5, **options)):
                 assert [h.row for h in a] == [h.row for h in b]
@@ -85,7 +85,7 @@ class TestIndex:
 
     def test_leaving_out_a_row_that_is_far_away_gives_no_more_hits_than_asked_for(self):
         z = gaussian(20, 3)
-        index = Index(z, [str(i) for i in range(20)])
+        index = NeighbourIndex(z, [str(i) for i in range(20)])
         far = int((unit(z) @ unit(z[:1]).T).argmin())
         (whole,), (without,) = index.search(z[:1], 3), index.search(z[:1], 3, leave_out=[far])
         assert [h.row for h in without] == [h.row for h in whole]
@@ -94,8 +94,8 @@ class TestIndex:
         broken = gaussian(4, 3)
         broken[2, 0] = float("nan")
         with pytest.raises(ValueError, match="'c' holds NaN"):
-            Index(broken, list("abcd"))
-        index = Index(gaussian(4, 3), list("abcd"))
+            NeighbourIndex(broken, list("abcd"))
+        index = NeighbourIndex(gaussian(4, 3), list("abcd"))
         with pytest.raises(InputError, match="NaN"):
             index.search(broken[2:3])
         for k in (0, -1):
@@ -103,7 +103,7 @@ class TestIndex:
                 index.search(gaussian(1, 3), k)
 
     def test_wrong_dimension_and_unknown_id_are_clear(self):
-        index = Index(gaussian(5, 4), [f"piece-{i}" for i in range(5)])
+        index = NeighbourIndex(gaussian(5, 4), [f"piece-{i}" for i in range(5)])
         with pytest.raises(InputError, match="3 dimensions, the index 4"):
             index.search(gaussian(1, 3))
         with pytest.raises(InputError, match="did you mean 'piece-3'"):

@@ -9,7 +9,7 @@ from sklearn.metrics import r2_score
 
 from counterpoint.common import metrics as m
 from counterpoint.common.metrics.dense import score_dense
-from counterpoint.common.metrics.ranking import paired_ranks
+from counterpoint.common.metrics.ranking import Scoring, paired_ranks
 from counterpoint.common.metrics.result import features
 
 
@@ -200,7 +200,7 @@ class TestDiscreteFeatures:
         for seed in range(20):
             z = (torch.rand(300, dim, generator=torch.Generator().manual_seed(seed)) < 0.1).float() + 1e-3
             z = torch.nn.functional.normalize(z, dim=1)
-            rows, columns = paired_ranks(z, z, torch.arange(300), both=True)
+            rows, columns = paired_ranks(Scoring(z, z, metric="dot"), torch.arange(300), both=True)
             for places in (rows, columns):
                 assert int(places.above.max()) == 0
                 assert int(places.block.min()) >= 1

@@ -65,8 +65,10 @@ def test_coverage_holds_with_few_groups(groups):
 
 
 def test_one_group_and_no_replicates_claim_nothing():
-    alone = bootstrap_interval([0.1, 0.9], ["same", "same"])
-    assert (alone.low, alone.high) == (float("-inf"), float("inf"))
+    for alone in (bootstrap_interval([0.1, 0.9], ["same", "same"]), bootstrap_interval([0.5])):
+        assert not alone.known
+        assert (alone.as_dict()["low"], alone.as_dict()["high"], alone.span()) == (None, None, "")
+        assert alone.missing.endswith("nothing is known of others, so there is no interval")
     assert bootstrap_interval([0.1, 0.9, 0.5], n=0).as_dict()["low"] is None
 
 
@@ -94,6 +96,12 @@ def test_seed_fixes_everything_and_tensors_are_taken():
 
 def test_one_value_says_nothing_about_spread():
     assert t_interval([1.0]).as_dict()["low"] is None
+
+
+def test_a_t_interval_ends_where_the_figure_does():
+    open_ended, bounded = t_interval([0.7, 1.0, 1.0]), t_interval([0.7, 1.0, 1.0], bounds=(0.0, 1.0))
+    assert open_ended.high > 1
+    assert (bounded.low, bounded.value, bounded.high) == (open_ended.low, open_ended.value, 1.0)
 
 
 def test_wrong_group_length_is_named():

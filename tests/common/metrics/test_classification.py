@@ -61,8 +61,39 @@ def test_chance_of_a_constant_prediction():
     assert chance["accuracy"] == 0.7
     assert chance["balanced_accuracy"] == 0.5
     assert chance["auroc"] == 0.5
-    assert chance["auprc"] == pytest.approx(0.5)
+    assert chance["auprc"] == pytest.approx(0.3)  # the share of the positive class
     assert chance["kappa"] == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "positive"), [((0, 1), 1), ((False, True), 1), (("c0", "c1"), 1), (("afib", "normal"), 0)]
+)
+def test_of_two_classes_the_positive_one_is_ranked_and_stands_first(names, positive):
+    y = rng.random(120) < 0.2
+    p = np.clip(0.3 * y + 0.7 * rng.random(120), 0, 1)
+    labels = [names[positive] if one else names[1 - positive] for one in y]
+    table = np.stack([1 - p, p] if positive else [p, 1 - p], axis=1)
+    scores = score_classes(table, encode_labels(labels)[0], n_boot=20)
+    assert list(scores.metrics)[:2] == ["auroc", "auprc"]
+    assert scores.metrics["auroc"] == pytest.approx(sk.roc_auc_score(y, p))
+    assert scores.metrics["auprc"] == pytest.approx(sk.average_precision_score(y, p))
+    assert scores.chance["auprc"] == pytest.approx(y.mean())
+    said = [note for note in scores.notes if "AUPRC" in note]
+    assert said == ([] if names[1] in (1, True) else [f"AUPRC is that of the class {names[positive]}"])
+
+
+def test_of_many_classes_the_chance_of_auprc_is_the_mean_share():
+    scores = score_classes(P[:40], encode_labels([0] * 30 + [1] * 6 + [2] * 4, Y)[0], n_boot=5)
+    assert scores.chance["auprc"] == pytest.approx((0.75 + 0.15 + 0.1) / 3)
+    assert next(iter(scores.metrics)) == "accuracy"
+
+
+def test_kappa_is_not_defined_where_all_are_of_one_class_and_called_so():
+    """Resamples that lose a class say nothing of it, instead of drawing the interval of a perfect kappa down to 0."""
+    assert np.isnan(confusion_figures(np.array([[5.0, 0.0], [0.0, 0.0]]))["kappa"])
+    (labels,) = encode_labels([0, 0, 1, 1])
+    i = score_classes(np.eye(2)[[0, 0, 1, 1]], labels, groups=np.array([*"aabb"]), n_boot=100).intervals["kappa"]
+    assert (i.low, i.value, i.high) == (1.0, 1.0, 1.0)
 
 
 def test_grouped_intervals_are_wider_when_groups_agree():

@@ -87,7 +87,7 @@ def test_a_verdict_needs_both_the_interval_and_the_sign_flips():
 
 def test_average_precision_is_compared_where_it_is_not_the_reciprocal_rank():
     def metrics(result):
-        return [metric for metric, _, _ in sample_values(result)]
+        return [metric for metric, *_ in sample_values(result)]
 
     one = m.retrieval(X[:20], SIGNAL[:20], n_boot=2).a_to_b
     many = m.retrieval(X[:20], SIGNAL[:20], relevant=(Y[:20], Y[:20]), n_boot=2).a_to_b
@@ -211,3 +211,17 @@ def test_relative_drop_is_a_share_of_what_stood_above_chance():
         chance=0.5,
     )
     assert sweep.relative_drop["fog"] == pytest.approx((0.2 + 0.4) / 2 / 0.4)
+
+
+def test_what_is_measured_on_units_of_its_own_is_drawn_by_its_own_groups():
+    """Pairs of nets, 4 to a net, beside 3 samples: the samples' groups are none of theirs."""
+    rng = np.random.default_rng(0)
+    target, nets = rng.normal(size=40), np.repeat(np.arange(10), 4)
+    runs = [
+        m.Evaluation({"pairs": m.score_regression(target + e, target, train_mean=0.0, groups=nets, n_boot=9)}, {}, "",
+                     {"test": 3}, {}, {}, 0, 9, "")
+        for e in (np.ones(40), np.full(40, 0.5))
+    ]  # fmt: skip
+    (found,) = m.compare_evaluations(*runs, groups=["a", "b", "c"], n_boot=50)
+    assert (found.verdict, found.difference.groups) == ("better", 10)
+    assert found.difference.value == pytest.approx(-0.5)

@@ -62,7 +62,7 @@ def test_every_figure_stands_beside_its_own_chance():
 
 def test_a_protocol_asked_for_by_name_that_cannot_run_is_an_error_and_else_a_reason():
     few = m.Split(Z[:6], Y[:6])
-    with pytest.raises(ValueError, match="classes with at least 15 samples"):
+    with pytest.raises(ValueError, match="classes of at least 15 samples"):
         m.evaluate(few, protocols="fewshot")
     assert "at least 15 samples" in m.evaluate(few, n_boot=2).skipped["fewshot"]
 

@@ -343,7 +343,7 @@ class TestEvaluate:
             "retrieval left -> right (pool 400)",
             "alignment left ~ right",
         } <= set(report.results)
-        assert report.skipped == {"zeroshot": "needs descriptions"}
+        assert report.skipped == {"zeroshot": "needs descriptions of the classes"}
         assert report.groups["test"] == 200
         loaded = json.loads(report.write_json(tmp_path / "evaluation.json").read_text())
         assert loaded["data_hash"]["test"] == test.digest()
@@ -359,7 +359,7 @@ class TestEvaluate:
         assert "fewshot" in report.skipped
 
     def test_asking_for_the_impossible_says_what_is_missing(self):
-        with pytest.raises(ValueError, match="'probe' needs labels, train"):
+        with pytest.raises(ValueError, match="'probe' needs labels, which the data given lack"):
             m.evaluate(m.Split(gaussian(20, 3)), protocols=["probe"])
         with pytest.raises(ValueError, match="unknown protocol 'magic'"):
             m.evaluate(m.Split(gaussian(20, 3)), protocols="magic")

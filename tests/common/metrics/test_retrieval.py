@@ -16,7 +16,7 @@ from torchmetrics.functional.retrieval import (
 
 from counterpoint.common.metrics import rank_queries, retrieval
 from counterpoint.common.metrics.chance import chance_levels
-from counterpoint.common.metrics.ranking import paired_ranks
+from counterpoint.common.metrics.ranking import Scoring, paired_ranks
 
 
 def random(n, dim, seed=0):
@@ -53,7 +53,7 @@ def test_paired_ranks_equal_scipy_middle_ranks_in_both_directions(n):
     q, k = random(n, 8, 1), random(n, 8, 2)
     k[n // 2 :] = k[: n - n // 2].clone()  # exact duplicates: ties
     target = torch.randperm(n, generator=torch.Generator().manual_seed(3))
-    rows, columns = paired_ranks(q, k, target, both=True)
+    rows, columns = paired_ranks(Scoring(q, k, metric="dot"), target, both=True)
     scores = (q @ k.T).numpy()
     expected = rankdata(-np.round(scores, 9), method="average", axis=1)[np.arange(n), target]
     np.testing.assert_array_equal(rows.middle.numpy(), expected)
@@ -84,7 +84,7 @@ def test_index_truth_backwards_is_every_query_that_names_the_key():
 def test_many_to_many_matches_torchmetrics_without_ties():
     q, k = random(40, 5, 4), random(70, 5, 5)
     labels_q, labels_k = torch.arange(40) % 6, torch.arange(70) % 6
-    result = rank_queries(q, k, relevant=(labels_q, labels_k), ks=(5, 10), normalize=False)
+    result = rank_queries(q, k, relevant=(labels_q, labels_k), ks=(5, 10), metric="dot")
     scores = (q @ k.T).exp()  # torchmetrics never retrieves an item of negative score; order is what counts
     for i in range(40):
         target = labels_k == labels_q[i]
@@ -152,7 +152,7 @@ def test_length_counts_for_inner_products_only():
     lengths = torch.linspace(0.01, 9, 50).double()[:, None]
     plain, long = retrieval(q, k, n_boot=2), retrieval(q * lengths, k * lengths.flip(0), n_boot=2)
     assert long.a_to_b.metrics == pytest.approx(plain.a_to_b.metrics)
-    inner = retrieval(q, k * lengths, normalize=False, n_boot=2).a_to_b
+    inner = retrieval(q, k * lengths, metric="dot", n_boot=2).a_to_b
     ranks = rankdata(-(q @ (k * lengths).T).numpy(), axis=1)[np.arange(50), np.arange(50)]
     np.testing.assert_array_equal(inner.ranks.numpy(), ranks)
 
@@ -161,9 +161,9 @@ def test_length_counts_for_inner_products_only():
 def test_what_counts_as_a_tie_grows_with_the_scores(scale):
     base = torch.randn(1, 257, generator=torch.Generator().manual_seed(0)).repeat(1003, 1) * scale
     noise = 1e-7 * torch.randn(1003, 257, generator=torch.Generator().manual_seed(1)) * scale
-    result = retrieval(base, base + noise, normalize=False, n_boot=2).a_to_b
+    result = retrieval(base, base + noise, metric="dot", n_boot=2).a_to_b
     assert result.metrics["R@10"] == pytest.approx(10 / 1003)
-    apart = retrieval(scale * torch.eye(9), scale * torch.eye(9), normalize=False, n_boot=2).a_to_b
+    apart = retrieval(scale * torch.eye(9), scale * torch.eye(9), metric="dot", n_boot=2).a_to_b
     assert apart.metrics["R@1"] == 1.0
 
 
@@ -188,7 +188,7 @@ def test_every_figure_is_its_mean_over_all_orders_of_the_ties(pool, dim, exclude
     truth = torch.rand(pool, pool, generator=g) < 0.5
     truth[0, 1] = True
     ks = (1, 2, 4)
-    result = rank_queries(q, k, relevant=truth, ks=ks, normalize=False, n_boot=1, exclude_self=exclude_self)
+    result = rank_queries(q, k, relevant=truth, ks=ks, metric="dot", n_boot=1, exclude_self=exclude_self)
     scores = q @ k.T
     for row, i in enumerate(result.rows.tolist()):
         kept = [j for j in range(pool) if not (exclude_self and j == i)]
@@ -204,8 +204,8 @@ def test_every_figure_is_its_mean_over_all_orders_of_the_ties(pool, dim, exclude
 def test_the_counting_path_agrees_with_the_sorting_path_under_ties():
     g = torch.Generator().manual_seed(0)
     q, k = torch.randint(0, 2, (60, 4), generator=g).double(), torch.randint(0, 2, (60, 4), generator=g).double()
-    fast = retrieval(q, k, normalize=False).a_to_b
-    slow = rank_queries(q, k, relevant=(torch.arange(60), torch.arange(60)), normalize=False)
+    fast = retrieval(q, k, metric="dot").a_to_b
+    slow = rank_queries(q, k, relevant=(torch.arange(60), torch.arange(60)), metric="dot")
     for key, values in fast.per_query.items():
         torch.testing.assert_close(values, slow.per_query[key], rtol=0, atol=1e-12)
 

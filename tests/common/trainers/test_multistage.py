@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import yaml
 from sklearn.linear_model import LogisticRegression
 from tiny_system import Tiny, TinyConfig
 from torch import nn
@@ -64,6 +65,10 @@ def test_later_stages_contrast_within_the_cells_of_the_earlier_ones(tmp_path):
     drawn = len(Plain.drawn)
     again = multistage(create, tmp_path, stages=3, clusters=3)
     assert len(Plain.drawn) == drawn
+    # A stage's run says by itself how it draws its batches: `--resume` needs nothing else.
+    files = [f"../stage{s}/clusters.npy" for s in (0, 1)]
+    record = yaml.safe_load((tmp_path / "stage2" / "config.yaml").read_text())
+    assert record["config"]["train"]["plugins"] == {"within_clusters": {"files": files}}
     batch = {k: torch.randn(5, 10) for k in "ab"}
     parts = [load_run(tmp_path / f"stage{s}", "last").features(batch)["a"] for s in range(3)]
     with torch.no_grad():

@@ -1,0 +1,79 @@
+"""The contrastive term of a system whose method is encoders and such a term: as published, or another one by choice."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from counterpoint.common.data.batch import rows
+from counterpoint.common.data.dataset import group_codes
+from counterpoint.common.losses.choice import Chosen, chosen_objective
+
+
+def contrast_of(config: Any, published: nn.Module) -> nn.Module:
+    """The objective that `config.objective` names, or the published one where that is empty.
+
+    A choice that does not say its temperature has the system's own (`config.temperature`).
+    """
+    if not config.objective:
+        return published
+    known = {"temperature": config.temperature} if hasattr(config, "temperature") else {}
+    return chosen_objective(config.objective, **known)
+
+
+def contrast_terms(
+    objective: nn.Module, name: str, views: Mapping[str, Tensor], batch: Mapping[str, Any], **known: Tensor
+) -> dict[str, Tensor]:
+    """Loss terms of views of the same samples: the published objective on two of them under the name `name`, or the
+    chosen one under its own, on all of them.
+
+    `known` is what the published objective is told of the samples; a chosen one also hears their index and, where the
+    batch has one, their label. An objective that has a loss of every sample (`row_losses`) gives these.
+    """
+    inner, facts = objective, dict(known)
+    if isinstance(objective, Chosen):
+        inner, name, facts = objective.objective, objective.name, _facts(batch, known)
+    if not _has_rows(inner, views, batch):
+        return {name: objective(*views.values(), **facts)}
+    given = {k: v for k, v in facts.items() if k in inspect.signature(inner.row_losses).parameters}
+    rows_of = [inner.row_losses(a, b, **given) for a, b in combinations(views.values(), 2)]
+    return {name: torch.stack(rows_of).mean(0)}
+
+
+def _has_rows(objective: Any, views: Mapping[str, Tensor], batch: Mapping[str, Any]) -> bool:
+    """Whether two views make a loss of every sample of the batch, of which the objective's value is the mean."""
+    methods = ("forward", "row_losses")
+    owners = [next((c for c in type(objective).__mro__ if m in vars(c)), None) for m in methods]
+    if None in owners or owners[0] is not owners[1] or "za" not in inspect.signature(objective.row_losses).parameters:
+        return False
+    return "index" in batch and {len(v) for v in views.values()} == {rows(batch)}
+
+
+def _facts(batch: Mapping[str, Any], known: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    facts = dict(known)
+    if isinstance(batch.get("index"), Tensor):
+        facts.setdefault("index", batch["index"])
+    if "label" in batch:
+        facts.setdefault("label", label_codes(batch["label"], like=batch.get("index")))
+    return facts
+
+
+def label_codes(labels: Tensor | Sequence[Any], like: Tensor | None = None) -> Tensor:
+    """Labels as integers, equal for equal labels on every rank; a sample without a label is alone with its own.
+
+    >>> codes = label_codes(["a", "", "a", None])
+    >>> len(set(codes.tolist())), bool(codes[0] == codes[2])
+    (3, True)
+    """
+    if isinstance(labels, Tensor):
+        return labels
+    index = torch.arange(len(labels)) if like is None else like.cpu()
+    codes = group_codes([str(label or "") for label in labels])
+    missing = torch.tensor([label in (None, "") or label != label for label in labels])
+    codes = torch.where(missing, -1 - index, codes)
+    return codes if like is None else codes.to(like.device)

@@ -1,0 +1,106 @@
+"""An objective by name: what its signature asks for, and that choosing it is calling it."""
+
+import pytest
+import torch
+
+from counterpoint.common import losses
+from counterpoint.common.errors import InputError
+from counterpoint.common.losses.choice import chosen_objective, form_of, parse_choice
+from counterpoint.common.trainers.contrast import contrast_terms, label_codes
+
+OPTIONS = {
+    "FastCLIP": "n_samples=8",
+    "ISogCLR": "n_samples=8",
+    "SogCLR": "n_samples=8",
+    "SimLAP": "n_classes=4, dim=6",
+    "WMSE": "group_size=8",
+    "WhitenedCSE": "groups=1, dim=6",
+}
+NAMES = [entry.name for entry in losses.objectives()]
+
+
+def batch(n=16, dim=6, views=2):
+    g = torch.Generator().manual_seed(0)
+    z = [torch.randn(n, dim, generator=g, dtype=torch.float64) for _ in range(views)]
+    return z, {"index": torch.arange(n) % 8, "label": torch.arange(n) % 4}
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if form_of(n) is not None])
+def test_every_objective_that_encoders_can_serve_trains_by_its_name(name):
+    options = OPTIONS.get(name, "")
+    chosen = chosen_objective(f"{name}({options})").double()
+    z, facts = batch()
+    z = [v.requires_grad_() for v in z]
+    value = chosen(*z, **facts)
+    value.backward()
+    assert torch.isfinite(value)
+    assert all(v.grad is not None and v.grad.abs().sum() > 0 for v in z)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if form_of(n) is None])
+def test_the_others_say_what_they_need(name):
+    with pytest.raises(InputError, match=f"objective {name} needs "):
+        chosen_objective(name)
+
+
+def test_three_views_are_taken_together_or_two_by_two():
+    z, facts = batch(views=3)
+    together = chosen_objective("MultiViewNTXent(temperature=0.2)")
+    assert together.joint
+    torch.testing.assert_close(together(*z), losses.MultiViewNTXent(0.2)(*z))
+    pairs = chosen_objective("NTXent(temperature=0.2)")
+    expected = sum(losses.NTXent(0.2)(z[a], z[b]) for a, b in ((0, 1), (0, 2), (1, 2))) / 3
+    torch.testing.assert_close(pairs(*z, **facts), expected)
+
+
+def test_labels_reach_the_objectives_that_take_them_once_for_every_view():
+    z, facts = batch()
+    chosen = chosen_objective("SupCon(temperature=0.3)")
+    torch.testing.assert_close(chosen(*z, **facts), losses.SupCon(0.3)(*z, label=facts["label"]))
+    metrix = chosen_objective("Metrix")
+    assert metrix.form.kind == "labelled"
+
+
+def test_the_systems_temperature_is_the_default_and_the_choice_wins():
+    z, _ = batch()
+    value = chosen_objective("NTXent", temperature=0.7)(*z)
+    torch.testing.assert_close(value, losses.NTXent(0.7)(*z))
+    torch.testing.assert_close(chosen_objective("NTXent(temperature=0.1)", temperature=0.7)(*z), losses.NTXent(0.1)(*z))
+    assert torch.isfinite(chosen_objective("VICReg", temperature=0.7)(*z))
+
+
+def test_samples_without_a_label_are_alone_with_theirs():
+    codes = label_codes(["a", "", None, "a", "b"], like=torch.arange(5))
+    assert codes[0] == codes[3]
+    assert len(set(codes.tolist())) == 4
+
+
+class Hearing(torch.nn.Module):
+    """Keeps what it is told of the samples."""
+
+    def forward(self, *views, **known):
+        self.known = known
+        return torch.zeros(())
+
+
+def test_the_published_objective_hears_only_what_its_system_says():
+    z, facts = batch()
+    published = Hearing()
+    terms = contrast_terms(published, "nt_xent", {"a": z[0], "b": z[1]}, facts, group=facts["label"])
+    assert list(terms) == ["nt_xent"]
+    assert set(published.known) == {"group"}
+    chosen = chosen_objective("DCL")
+    assert list(contrast_terms(chosen, "nt_xent", {"a": z[0], "b": z[1]}, facts)) == ["dcl"]
+
+
+def test_a_width_that_does_not_fit_is_said_with_the_choice_that_does():
+    with pytest.raises(InputError, match=r"SimLAP was made for embeddings of width 256.* 'SimLAP\(dim=6\)'"):
+        chosen_objective("SimLAP(n_classes=4)")(*batch()[0], label=batch()[1]["label"])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "DCL(", "DCL(0.1)", "a.b", "DCL(**x)", "__import__('os')", "DCL(x=[i for i in 'a'])"]
+)
+def test_what_is_no_choice_is_refused_and_never_evaluated(text):
+    with pytest.raises(InputError, match="give a name with its options by name|unknown"):
+        parse_choice(text)
