@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from counterpoint.common.data.samplers import BatchSampler, SequentialSampler
 from counterpoint.common.data.samples import Samples
 from counterpoint.common.errors import InputError, LostProcessError
-from counterpoint.common.losses import engine_settings
+from counterpoint.common.losses import engine_settings, unshared
 from counterpoint.common.models import shared_batch_norm
 from counterpoint.common.progress import shown
 from counterpoint.common.rng import preserved_rng, seed_all
@@ -184,10 +184,8 @@ def _run_stage(
     )
     val = None
     if datasets.val is not None:
-        if len(datasets.val) < world:
-            raise InputError(f"{len(datasets.val)} validation samples cannot be shared by {world} processes")
         in_order = Requests(
-            SequentialSampler(len(datasets.val), batch_size, world), train.seed, stage_number, rank, world
+            SequentialSampler(len(datasets.val), batch_size), train.seed, stage_number, rank, world, repeat=True
         )
         val = Batches(datasets.val, in_order, train.workers, pin, lambda: (0, 0))
     system.train()
@@ -258,7 +256,8 @@ def _sharing(system: ContrastiveSystem, sampler: BatchSampler, world: int) -> It
     """How the processes share a batch: its negatives and its batch normalisation are everybody's, as on one process."""
     train = system.config.train
     if world == 1 or not sampler.shared_out:
-        yield
+        with unshared():
+            yield
         return
     # Micro-batches have statistics of their own, and ranks might see different numbers of them.
     synchronised = train.sync_batch_norm and train.micro_batch_size is None
