@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import ClusterGCNConv
 
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets, OptimConfig, ParamGroup
-from counterpoint.graphs.circuits.data import circuit_datasets
+from counterpoint.graphs.circuits.data import JoinedCircuits, circuit_datasets, whole_circuits
 from counterpoint.graphs.circuits.graph import CircuitGraph
 from counterpoint.graphs.circuits.scattering import aggregate, alignment_loss, scattering_loss
 from counterpoint.graphs.configs import CircuitGCLConfig
@@ -57,6 +57,7 @@ class CircuitGCL(ContrastiveSystem):
         super().__init__(config, assets)
         self.online = CircuitEncoder(config.dim, config.layers, config.dropout)
         self.target = copy.deepcopy(self.online)
+        self._kept: tuple[JoinedCircuits | None, tuple[int, ...], Tensor] = (None, (), torch.empty(0))
         self.predictor = nn.Sequential(nn.Linear(config.dim, config.dim), nn.PReLU(), nn.Linear(config.dim, config.dim))
 
     @property
@@ -82,8 +83,25 @@ class CircuitGCL(ContrastiveSystem):
         }
 
     def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
-        """The online encoder's representation of the seeds, not normalized: downstream models read its length too."""
-        return {"node": self.online(batch["kind"], batch["edge_index"])[: len(batch["index"])]}
+        """The online encoder's representation of the seeds, not normalized: downstream models read its length too.
+
+        In evaluation it is that of the whole circuit, the same in every batch; sampled neighbourhoods are for training,
+        and for seeds whose circuits are not at hand.
+        """
+        whole = None if self.training else whole_circuits(batch)
+        if whole is None:
+            return {"node": self.online(batch["kind"], batch["edge_index"])[: len(batch["index"])]}
+        return {"node": self._vectors_of(whole)[batch["index"]]}
+
+    def _vectors_of(self, whole: JoinedCircuits) -> Tensor:
+        """Representations of all nodes of joined circuits, kept until the weights change."""
+        weights = tuple(p._version for p in self.online.parameters())
+        known, version, vectors = self._kept
+        if known is not whole or version != weights:
+            device = next(self.online.parameters()).device
+            vectors = self.online(whole.kind.to(device), whole.edge_index.to(device))
+            self._kept = (whole, weights, vectors)
+        return vectors
 
     @torch.no_grad()
     def on_train_epoch_end(self) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -64,7 +67,10 @@ def load_circuits(manifest: Manifest, power: str = "") -> list[CircuitGraph]:
     return [load_circuit(row, manifest.folder, power) for row in frame.to_dict("records")]
 
 
-@dataclass
+_NUMBERS = itertools.count()
+
+
+@dataclass(eq=False)
 class JoinedCircuits:
     """Several circuits as one graph without edges between them; nodes keep the order of the circuits and are called as
     in `nodes`."""
@@ -88,12 +94,18 @@ class JoinedCircuits:
         return cls(torch.cat(kinds), torch.cat(edges, 1), torch.cat(owner), [g.name for g in graphs], nodes)
 
 
+#: Circuits by the key of their data set: batches name them, also those that worker processes made.
+_WHOLE: WeakValueDictionary[str, JoinedCircuits] = WeakValueDictionary()
+
+
 class NodeSeeds(Samples):
     """Every node once an epoch, as the seed of a sampled neighbourhood, with the id `circuit/net vout`. `collate` draws
     the neighbourhoods with the batch's own random numbers (PyTorch's generator, which the trainer seeds per batch)."""
 
     def __init__(self, joined: JoinedCircuits, fanout: Sequence[int], synthetic: str = ""):
         self.joined, self.synthetic, self.fanout = joined, synthetic, tuple(fanout)
+        self.key = f"{os.getpid()}/{next(_NUMBERS)}"
+        _WHOLE[self.key] = joined
         self.sampler = NeighborSampler(joined.edge_index, len(joined.kind), fanout)
 
     def __len__(self) -> int:
@@ -133,7 +145,13 @@ class NodeSeeds(Samples):
             "group": [s["group"] for s in samples],
             "kind": self.joined.kind[nodes],
             "edge_index": sub.edge_index["node", "to", "node"],
+            "whole": self.key,
         }
+
+
+def whole_circuits(batch: Mapping[str, Any]) -> JoinedCircuits | None:
+    """The circuits that a batch's seeds come from, where their data set lives in this process."""
+    return _WHOLE.get(batch.get("whole", ""))
 
 
 def circuit_datasets(config: CircuitDataConfig, fanout: Sequence[int]) -> Datasets:

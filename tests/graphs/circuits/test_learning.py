@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers import fit, load_run
@@ -81,6 +82,21 @@ def test_ids_of_one_circuit_are_no_ids_of_another(manifest):
     """Else every test circuit would be said to have been trained on."""
     datasets = CircuitGCL(CircuitGCLConfig(data=CircuitDataConfig(manifest=str(manifest)))).datasets()
     assert not set(datasets.train.ids) & set(datasets.test.ids)
+
+
+def test_embeddings_are_those_of_the_whole_circuit_in_batches_of_any_size(manifest, tmp_path):
+    """Sampled neighbourhoods of (2, 2) would give every batch other vectors."""
+    system = CircuitGCL(small(manifest, tmp_path)).eval()
+    seeds = NodeSeeds(JoinedCircuits.of(load_circuits(Manifest.load(manifest))), (2, 2))
+    one, other = (encode_rows(system, seeds, batch_size=size).vectors["node"] for size in (7, 512))
+    part = encode_rows(system, seeds, range(5, 50), workers=1).vectors["node"]
+    torch.testing.assert_close(one, other)
+    torch.testing.assert_close(part, one[5:50])
+    graphs = load_circuits(Manifest.load(manifest))
+    torch.testing.assert_close(one, torch.cat([system.vectors(graph) for graph in graphs]))
+    with torch.no_grad():
+        system.online.kinds.weight.mul_(2)
+    assert not torch.allclose(encode_rows(system, seeds).vectors["node"], one), "new weights have new vectors"
 
 
 def test_joined_circuits_share_no_edge(manifest):
