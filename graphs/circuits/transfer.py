@@ -107,6 +107,7 @@ def protocols(run: OpenRun) -> dict[str, Result]:
             if len(part.link_label):
                 predicted = predict_coupling(model, part, config).numpy()
                 found[f"coupling of {part.name}, {arm}"] = score_regression(
-                    predicted, part.link_label.numpy(), train_mean=mean, groups=part.links[0].numpy()
-                )
+                    predicted, part.link_label.numpy(), train_mean=mean, groups=part.links[0].numpy(),
+                    n_boot=run.n_boot, seed=run.seed,
+                )  # fmt: skip
     return found
