@@ -18,13 +18,11 @@ SYSTEMS = [
     for entry in vertical.systems
 ]
 TARGETS = [
-    pytest.param(target, id=target)
+    pytest.param(target, id=str(target))
     for vertical in VERTICALS.values()
     for target in (
-        *(
-            getattr(vertical, name)
-            for name in ("data_check", "simulate", "preview", "demo", "gallery", "query", "samples_from")
-        ),
+        *(getattr(vertical, name) for name in ("data_check", "simulate", "preview", "demo", "samples_from")),
+        *(target for m in vertical.modalities for target in (m.read, m.parse, m.picture, m.caption)),
         *(importer.run for importer in vertical.importers),
         *(target for e in vertical.systems for target in (e.config, e.system, e.protocols)),
     )
