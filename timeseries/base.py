@@ -38,7 +38,8 @@ class SignalSystem(ContrastiveSystem):
     @classmethod
     def read(cls, config: Any, assets: Assets | None = None) -> WindowSet:
         """The configured windows."""
-        return load_windows(config.data, None if assets is None else SignalForm.of(assets))
+        form = None if assets is None else SignalForm.of(assets)
+        return load_windows(config.data, form, config.train.on_error, config.train.max_bad)
 
     @classmethod
     def learn(cls, config: Any, data: WindowSet) -> Assets:
@@ -69,7 +70,8 @@ class SignalSystem(ContrastiveSystem):
         parts = {}
         for split in ("train", "val", "test"):
             part = self.windows.where(split=split)
-            parts[split] = WindowDataset(part, of=self.windows, views=self.draw_views) if len(part) else None
+            options = {"views": self.draw_views, "left_out": self.windows.left_out.get(split, ())}
+            parts[split] = WindowDataset(part, of=self.windows, **options) if len(part) else None
         if parts["train"] is None:
             raise InputError(
                 f"{self.config.data.manifest}: no window belongs to split train; run `data split` on it "

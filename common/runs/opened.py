@@ -101,7 +101,7 @@ class OpenRun:
                 raise InputError(f"{self.name}: no sample of {name} could be read; the first: {found.left_out[0][1]}")
             if found.left_out:
                 first, reason = found.left_out[0]
-                note(f"{len(found.left_out)} of {len(rows)} samples are left out; the first: {first}: {reason}")
+                note(f"{len(found.left_out)} unreadable samples are left out; the first: {first}: {reason}")
             self._encoded[name] = found
         return self._encoded[name]
 

@@ -91,7 +91,10 @@ def create_finetune(config: FinetuneConfig) -> FinetuneSystem:
     base = empty_system(run)
     load_weights(base, find_checkpoint(checkpoint_dir(run, config.checkpoint)))
     record = load_yaml(run / CONFIG)
-    record["config"] = to_dict(override(from_dict(type(base).Config, record["config"]), config.data))
+    changes = dict(config.data)
+    if config.train.on_error == "skip":
+        changes |= {"train.on_error": "skip", "train.max_bad": config.train.max_bad}
+    record["config"] = to_dict(override(from_dict(type(base).Config, record["config"]), changes))
     base.config = from_dict(type(base).Config, record["config"])
     base.stage = list(base.stages())[-1]
     datasets = base.datasets()
