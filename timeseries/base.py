@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -32,11 +32,12 @@ def train_quietly(cls: type[SignalSystem], config: Any, windows: WindowSet, seed
 
 SIGNAL = Input(
     "float32 signals: the leads `assets.leads` in this order and in the units `assets.units`, resampled to `assets.fs` "
-    "hertz, then filtered without phase shift (notch at `notch` hertz; Butterworth of order 4 from `low` to `high` hertz; "
-    "null: no such filter), then scaled per lead, (value - mean) / deviation of the finite values (a deviation below "
-    "1e-8 counts as 1), by `normalize`: train takes `assets.mean` and `assets.std`, record, trial and patient those of "
-    "the unit that the signal belongs to, window those of the window itself, none leaves it; then cut into windows of "
-    "`length` samples (0: whole). NaN where a value is missing and behind the end; a lead that is missing as a whole is 0.",
+    "hertz, then filtered without phase shift (notch at `notch` hertz; Butterworth of order 4 from `low` to `high` "
+    "hertz; null: no such filter), then scaled per lead, (value - mean) / deviation of the finite values (a "
+    "deviation below 1e-8 counts as 1), by `normalize`: train takes `assets.mean` and `assets.std`, record, trial and "
+    "patient those of the unit that the signal belongs to, window those of the window itself, none leaves it; then cut into "
+    "windows of `length` samples (0: whole). NaN where a value is missing and behind the end; a lead that is missing as "
+    "a whole is 0.",
     ("time", "channels"),
     ("time",),
 )
@@ -47,7 +48,7 @@ class SignalSystem(ContrastiveSystem):
     (`SignalForm`), to which every other recording is brought."""
 
     modalities = ("signal",)
-    inputs = {"x": SIGNAL}
+    inputs: ClassVar[dict[str, Input]] = {"x": SIGNAL}
 
     @classmethod
     def read(cls, config: Any, assets: Assets | None = None) -> WindowSet:

@@ -88,7 +88,7 @@ class SameConv(nn.Conv1d):
         if _plain(x) and not torch.is_autocast_enabled("cpu"):
             return _ShiftedProducts.apply(x, self.weight, self.bias, self.dilation[0])
         weight, padding = self.weight, self.padding[0]
-        # Side taps meet nothing but padding: an exported encoder has to know nothing of the length that it was traced at.
+        # Side taps meet nothing but padding; an exported encoder must not be bound to the length that it is traced at.
         if not torch.compiler.is_exporting() and self.dilation[0] >= x.shape[1]:
             middle = self.kernel_size[0] // 2
             weight, padding = weight[:, :, middle : middle + 1], 0
