@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from counterpoint.common.formats import Format
+
 #: `"module:attribute"`, resolved by `counterpoint.common.lazy.resolve`.
 Target = str
 
@@ -218,6 +220,8 @@ class Vertical:
             from no such data.
         checks: a mapping from the name of a check (`<system>-...`) to its `common.trainers.reproduce.Claim` and
             `(data: Path | None, arm: str, seed: int) -> float`, for `reproduce`.
+        export_formats: what `export` writes beside the suite's own formats (`common.formats`).
+        embedding_formats: what `embed` writes beside Parquet: rasters, volumes, item tables.
 
     >>> Vertical(name="graphs", package="counterpoint.graphs", summary="graphs").systems
     ()
@@ -236,6 +240,8 @@ class Vertical:
     modalities: tuple[Modality, ...] = ()
     samples_from: Target | None = None
     checks: Target | None = None
+    export_formats: tuple[Format, ...] = ()
+    embedding_formats: tuple[Format, ...] = ()
 
     def modality(self, name: str) -> Modality:
         """What is known of a modality by its name; nothing but the name where the vertical lists none."""

@@ -61,8 +61,6 @@ def load_windows(
         reading.take(row, on_error)
     leave_out([bad for _, bad in reading.bad], len(manifest), on_error, max_bad, config.manifest)
     rows, signals, notes = reading.rows, reading.signals, reading.notes
-    if not rows:
-        raise InputError(f"{config.manifest}: not one recording could be read; the first: {reading.bad[0][1].reason}")
     check_events(config.manifest, config.events, reading.labels)
     length = config.length or max(len(x) for x in signals)
     starts = labels = None

@@ -17,7 +17,7 @@ def leave_out(bad: Sequence[BadSample], of: int, on_error: str, max_bad: float, 
     Args:
         bad: the rows, `index` their number in the manifest, counted from 0.
         of: how many rows were to be read.
-        on_error: `raise`, or `skip` to leave them out unless they are more than a share `max_bad`.
+        on_error: `raise`, or `skip` to leave them out unless they are all, or more than a share `max_bad`.
         where: the manifest, as the user knows it.
 
     Raises:
@@ -26,9 +26,9 @@ def leave_out(bad: Sequence[BadSample], of: int, on_error: str, max_bad: float, 
     if not bad:
         return
     said = [f"row {b.index + 1} (id {b.id}): {b.reason}" for b in bad]
-    if on_error == "raise" or len(bad) > max_bad * of:
+    if on_error == "raise" or len(bad) > max_bad * of or len(bad) == of:
         more = f" ({len(bad)} of {of} rows fail; `data check` lists all)" if len(bad) > 1 else ""
-        share = f"they are more than a share of {max_bad:g}: raise `--train.max_bad`"
+        share = "raise `--train.max_bad`" if len(bad) < of else "give data that can be read"
         remedy = "train with `--train.on_error skip`" if on_error == "raise" else share
         raise InputError(f"{where}, {said[0]}{more}; repair or remove the row, or {remedy}")
     for text in said:

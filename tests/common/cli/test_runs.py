@@ -624,6 +624,27 @@ class TestExport:
         assert "ends as torch files do" in err
 
 
+class TestFormats:
+    def test_a_verticals_own_are_listed_and_written(self, run, cli, tmp_path):
+        told = {"export": "card (.card): the name of the class", "embed": "names (.txt): an id a line"}
+        for verb, listed in told.items():
+            code, out, _ = cli("toy", verb, "--help")
+            assert code == 0
+            assert listed in " ".join(out.split())
+        assert cli("toy", "export", run, "--out", tmp_path / "m.card", "--modality", "left")[0] == 0
+        assert (tmp_path / "m.card").read_text() == "Pair left\n"
+        code, out, _ = cli("toy", "embed", run, "--format", "names", "--json")
+        assert code == 0
+        written = run / "embeddings-test-names.txt"
+        assert len(written.read_text().splitlines()) == json.loads(out)["rows"] > 0
+
+    def test_an_unknown_one_is_told_the_nearest(self, run, cli, tmp_path):
+        code, _, err = cli("toy", "export", run, "--out", tmp_path / "m", "--format", "onxn")
+        assert (code, "did you mean 'onnx'" in err) == (2, True)
+        code, _, err = cli("toy", "embed", run, "--format", "parquett")
+        assert (code, "did you mean 'parquet'" in err) == (2, True)
+
+
 class TestFinetune:
     def test_labels_on_top(self, run, cli):
         options = ("--labels", "[side]", "--train.max_epochs", "2", "--train.out", "runs/head", "--train.overwrite")
