@@ -18,6 +18,15 @@ does not have.
 
 3. A CCA projection of both embeddings, fitted on training pairs, serves retrieval. The official code fits it once after
    training; here it is fitted before every validation, so that it belongs to the weights of every checkpoint.
+
+Where its terms stand:
+
+    NT-Xent of stage 1     common/losses/ntxent.py: NTXent
+    InfoNCE of stage 2     common/losses/infonce.py: InfoNCE
+    learnt temperature     common/losses/scale.py: LogitScale
+    CCA projection         audio_speech/models.py: CCAProjection
+    views                  audio_speech/augment.py: sheet_view, audio_view
+    towers                 audio_speech/models.py: VGGTower
 """
 
 from __future__ import annotations

@@ -62,7 +62,13 @@ class SystemEntry:
 
     def as_dict(self) -> dict[str, str]:
         """The row that `systems --json` prints."""
-        return {key: getattr(self, key) for key in ("name", "status", "paper", "summary", "needs")}
+        row = {key: getattr(self, key) for key in ("name", "status", "paper", "summary", "needs")}
+        return {**row, "module": self.module}
+
+    @property
+    def module(self) -> str:
+        """The module of the system's class, whose text names the file of each of the paper's terms."""
+        return self.system.partition(":")[0]
 
 
 @dataclass(frozen=True)

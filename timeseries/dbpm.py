@@ -5,6 +5,13 @@ Lan, Yan, Hong, Feng, "Towards Enhancing Time Series Contrastive Learning: A Dyn
 
 A weak and a strong augmentation of a window are told from the batch's other windows by NT-Xent; the mining of its pairs
 is written in `common.trainers.bad_pairs`, where any system takes it as the plug-in `bad_pairs`.
+
+Where its terms stand:
+
+    NT-Xent of each pair   common/losses/ntxent.py: NTXent
+    mining of bad pairs    common/trainers/bad_pairs.py: BadPairMiner
+    augmentations          timeseries/augment.py: scaled, permuted_jittered
+    averaged weights       timeseries/averaging.py: AveragedWeights
 """
 
 from __future__ import annotations

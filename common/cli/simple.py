@@ -32,8 +32,9 @@ def losses(command: Call) -> int:
 
 
 def list_systems(vertical: Vertical) -> Rows:
-    """List the systems with their status, paper and needs."""
-    return Rows((entry.as_dict() for entry in vertical.systems), ("name", "status", "paper", "summary"))
+    """List the systems with their status, paper and needs, and the module that holds each: its text gives the paper's
+    equations and the file of each of their terms."""
+    return Rows((entry.as_dict() for entry in vertical.systems), ("name", "status", "module", "paper", "summary"))
 
 
 def list_losses() -> Rows:

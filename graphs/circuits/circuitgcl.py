@@ -10,6 +10,15 @@ The topology term A_hat^k is SGRL's; CircuitGCL's released code returns before i
 
 Source: Shen et al., "Transferable Parasitic Estimation via Graph Contrastive Learning and Label Rebalancing in AMS
 Circuits", 2025 (arXiv 2507.06535); He et al. (SGRL), NeurIPS 2024.
+
+Where its terms stand:
+
+    L_t                    graphs/circuits/scattering.py: scattering_loss
+    L_o                    graphs/circuits/scattering.py: alignment_loss
+    A_hat^k                graphs/circuits/scattering.py: aggregate
+    update of f_t          graphs/circuits/circuitgcl.py: CircuitGCL.on_train_epoch_end
+    label rebalancing      graphs/circuits/downstream.py: balanced_loss
+    its losses             common/losses/rebalance.py: BMC, GAI, BNI, BalancedSoftmax, label_density_weights
 """
 
 from __future__ import annotations

@@ -93,6 +93,7 @@ class TestOutcomes:
         rows = json.loads(out)
         assert {row["name"]: row["status"] for row in rows} == {"toy-one": "ready", "toy-pair": "experimental"}
         assert all({"name", "status", "paper", "summary"} <= row.keys() for row in rows)
+        assert all(row["module"].endswith("toy_system") for row in rows), rows
 
     def test_a_fault_of_ours_keeps_its_traceback(self, cli):
         with pytest.raises(RuntimeError, match="a fault of ours"):

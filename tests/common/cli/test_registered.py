@@ -1,10 +1,15 @@
 """Facts that hold for every registered vertical and system."""
 
+import ast
 import dataclasses
+import re
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import yaml
 
+import counterpoint
 from counterpoint.common.cli.main import main
 from counterpoint.common.cli.options import parse
 from counterpoint.common.cli.pretrain import build_config, config_parser
@@ -55,6 +60,28 @@ def test_a_system_is_a_contrastive_system_with_its_config(vertical, entry):
     assert entry.status in ("ready", "experimental")
     assert entry.paper
     assert entry.summary
+
+
+def defined(tree):
+    """Names of a file's functions and classes, and of the classes' methods as `Class.method`."""
+    names = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+            names |= {f"{node.name}.{inner.name}" for inner in getattr(node, "body", ()) if hasattr(inner, "name")}
+    return names
+
+
+@pytest.mark.parametrize(("vertical", "entry"), SYSTEMS)
+def test_the_file_and_the_name_of_each_term_that_a_system_lists_exist(vertical, entry):
+    source = Path(find_spec(entry.module).origin).read_text(encoding="utf-8")
+    text = ast.get_docstring(ast.parse(source), clean=False).partition("Where its terms stand:\n")[2]
+    lines = [line for line in text.splitlines() if line.strip()]
+    assert len(lines) >= 3
+    for line in lines:
+        file, names = re.fullmatch(r"    \S.*?  +([\w/]+\.py): (.+)", line).groups()
+        known = defined(ast.parse((Path(counterpoint.__file__).parent / file).read_text(encoding="utf-8")))
+        assert not set(names.split(", ")) - known, f"{file} does not define these"
 
 
 @pytest.mark.parametrize(("vertical", "entry"), SYSTEMS)
