@@ -45,7 +45,9 @@ class SystemEntry:
         system: `"module:Class"` of its `ContrastiveSystem`.
         protocols: `(run: common.runs.opened.OpenRun) -> dict[str, Result]` of `common.metrics`: evaluations of this
             system beyond the common ones (piece identification, ...). `run.label` is the field or column asked for;
-            what cannot be scored by it is a `NotRun` with the reason.
+            what cannot be scored by it is a `NotRun` with the reason. A result is a frozen dataclass, written to the
+            JSON as it is; its fields `intervals` (metric -> `Interval`) with `chance` (metric -> number) stand in the
+            tables of `evaluate` and `report` too, its `notes` (sentences) below them.
 
     >>> SystemEntry("a", "ready", "A. Author, 2020", "a summary", "nothing", "m:C", "m:S").as_dict()["status"]
     'ready'

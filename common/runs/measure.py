@@ -21,6 +21,7 @@ from counterpoint.common.metrics import (
     Evaluation,
     Interval,
     LabelEfficiency,
+    LabelFree,
     MissingModality,
     NotRun,
     Split,
@@ -202,7 +203,7 @@ def lines_of(evaluation: Evaluation, untrained: Evaluation | None = None) -> lis
     free = [
         (name, str(m.n), str(m.dim), f"{m.rankme:.1f}", f"{m.uniformity:.2f}", f"{m.mean_cosine:.2f}")
         for name, m in evaluation.results.items()
-        if hasattr(m, "rankme")
+        if isinstance(m, LabelFree)
     ]
     if free:
         lines += ["", *table(("label-free", "samples", "dim", "RankMe", "uniformity", "mean cosine"), free)]
