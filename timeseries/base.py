@@ -33,11 +33,11 @@ def train_quietly(cls: type[SignalSystem], config: Any, windows: WindowSet, seed
 SIGNAL = Input(
     "float32 signals: the leads `assets.leads` in this order and in the units `assets.units`, resampled to `assets.fs` "
     "hertz, then filtered without phase shift (notch at `notch` hertz; Butterworth of order 4 from `low` to `high` "
-    "hertz; null: no such filter), then scaled per lead by `normalize`, (value - mean) / deviation of the finite values "
+    "hertz; null: no such filter), then scaled per lead by `normalize`, (value - mean) / deviation of finite values "
     "(one below 1e-8 counts as 1): train takes `assets.mean` and `assets.std`, record, trial and patient those of the "
     "unit that the signal belongs to, window those of the window itself, none leaves it; then cut into windows of "
-    "`length` samples (0: whole). NaN where a value is missing and behind the end; a lead that is missing as a whole is "
-    "0.",
+    "`length` samples (0: whole). NaN where a value is missing and behind the end; a lead that is missing altogether "
+    "is 0.",
     ("time", "channels"),
     ("time",),
 )
