@@ -236,7 +236,7 @@ def load_snippets(config: SheetDataConfig, on_error: str = "raise", max_bad: flo
     numbers = manifest.frame.index.tolist()
     failed = tuple(piece for piece in made if isinstance(piece, Failed))
     bad = [BadSample(n, piece.id, piece.reason) for n, piece in zip(numbers, made) if isinstance(piece, Failed)]
-    leave_out(bad, len(made), on_error, max_bad, config.manifest)
+    leave_out(bad, len(made), on_error, max_bad, config.manifest or "chorales")
     manifest = replace(manifest, frame=manifest.frame.drop(index=[b.index for b in bad]))
     rendered = [piece for piece in made if isinstance(piece, Piece)]
     left_out = {name: tuple(b for b in bad if rows[numbers.index(b.index)]["split"] == name) for name in FRACTIONS}

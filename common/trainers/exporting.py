@@ -184,7 +184,12 @@ def _export(
         checks.append((f"length {length}", part))
     worst = 0.0
     for said, part in checks:
-        for name, mine, theirs in zip(outputs, traced.encoder(*part), run(*part)):
+        try:
+            pairs = list(zip(outputs, traced.encoder(*part), run(*part)))
+        except Exception as error:  # of the program or its runtime
+            path.unlink(missing_ok=True)
+            raise InputError(f"the exported file fails at {said} ({' '.join(str(error).split())[:300]})") from error
+        for name, mine, theirs in pairs:
             worst = max(worst, float((mine - torch.as_tensor(theirs)).abs().max()))
             if not worst <= tolerance:
                 path.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from counterpoint.common.trainers.assets import Assets
 from counterpoint.common.trainers.config import from_dict, load_yaml, override, to_dict
 from counterpoint.common.trainers.finetune_config import IMBALANCE, MODES, FinetuneConfig
 from counterpoint.common.trainers.fitting import fit
+from counterpoint.common.trainers.inputs import Input
 from counterpoint.common.trainers.loader import Datasets
 from counterpoint.common.trainers.run import (
     CONFIG,
@@ -236,6 +237,15 @@ class FinetuneSystem(ContrastiveSystem):
             optim = replace(self.config.optim, groups=(*groups, *self.config.optim.groups))
             self.stage = replace(self.stage, optim=optim)
         return super().configure_optimizers()
+
+    @property
+    def inputs(self) -> Mapping[str, Input]:  # type: ignore[override]
+        """Those of the system underneath."""
+        return self.base.inputs
+
+    def preprocessing(self) -> dict[str, Any]:
+        """That of the system underneath: the head takes what it gives."""
+        return self.base.preprocessing()
 
     def update_teachers(self) -> None:
         """The pretraining's teachers stay as they are."""

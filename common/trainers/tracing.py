@@ -62,7 +62,7 @@ def trace(
         return _traced(system, batch, names, modality, {}), f"the encoder takes no other ({_first_words(error)})"
     try:
         found = _traced(system, batch, names, modality, wanted)
-        bound = _bound(found)
+        bound = _bound(found, min(other_lengths(batch, wanted)))
     except Exception as error:
         bound = _first_words(error)
     if bound:
@@ -97,8 +97,8 @@ def _program(
     return encoder, torch.export.export(encoder, tensors, dynamic_shapes=(shapes,), strict=False)
 
 
-def _bound(traced: Traced) -> str:
-    """What ties a free axis to a length or to a range of lengths; empty where nothing does."""
+def _bound(traced: Traced, shortest: int) -> str:
+    """What ties a free axis to a length or to a range of lengths; empty where any from the shortest on will do."""
     nodes = {node.name: node for node in traced.program.graph.nodes}
     for name, placed in zip(traced.names, traced.program.graph_signature.user_inputs):
         for axis, called in traced.free.get(name, {}).items():
@@ -106,7 +106,7 @@ def _bound(traced: Traced) -> str:
             if isinstance(size, int):
                 return f"to {called} = {size}"
             limits = traced.program.range_constraints.get(size.node.expr)
-            if limits is None or not limits.upper > _SYMBOLIC:
+            if limits is None or not limits.upper > _SYMBOLIC or limits.lower > shortest:
                 return f"to a range of {called}"
     return ""
 

@@ -60,15 +60,13 @@ def test_rows_after_one_left_out_keep_their_numbers(manifest):
 
 
 def test_what_a_bad_first_recording_says_binds_no_other(manifest):
-    """Its leads and units are forgotten with it: here it has a lead that the others lack."""
-    folder = manifest.parent
-    np.savez(folder / "r0.npz", x=np.zeros((100, 1)), fs=50.0, leads=["V9"])
-    frame = Manifest.load(manifest).frame.assign(fs="")
-    frame.loc[0, "fs"] = "-5"
-    Manifest.from_rows(frame.to_dict("records"), folder).save(manifest)
-    windows = load_windows(SignalConfig(manifest=str(manifest), length=50), on_error="skip", max_bad=0.2)
+    """It has a lead that the others lack, and a rate that the filter refuses: both are forgotten with it."""
+    np.savez(manifest.parent / "r0.npz", x=np.random.default_rng(1).normal(size=(100, 1)), fs=10.0, leads=["V9"])
+    config = SignalConfig(manifest=str(manifest), length=50, high=20.0)
+    windows = load_windows(config, on_error="skip", max_bad=0.2)
     assert windows.leads == ("I", "II")
-    assert "fs is -5" in windows.left_out["train"][0].reason
+    assert windows.fs == 50.0
+    assert "band-pass limit" in windows.left_out["train"][0].reason
 
 
 def test_a_run_lists_them_and_embed_and_evaluate_name_them(cli, manifest, tmp_path):
