@@ -155,8 +155,8 @@ class Chosen(nn.Module):
 
 
 def chosen_objective(text: str, **defaults: Any) -> Chosen:
-    """The objective that a configuration names, with `defaults` (a system's temperature) where it takes them and the
-    choice does not say otherwise.
+    """The objective that a configuration names, with `defaults` (a system's temperature, whether lengths count) where
+    it takes them and the choice does not say otherwise.
 
     Raises `InputError` for an unknown name or option, a value that the objective refuses, one that needs more than
     encoders, and one that keeps a state whose size it must be told.
@@ -180,7 +180,8 @@ def chosen_objective(text: str, **defaults: Any) -> Chosen:
         said = {"n_samples": "the number of training samples", "dim": "the width of the embeddings"}
         asked = ", ".join(f"{p} ({said.get(p, 'see its documentation')})" for p in missing)
         raise InputError(f"objective {name} must be told {asked}, as in '{name}({missing[0]}=1000)'")
-    given = {name: value for name, value in defaults.items() if name in takes} | options
+    raw = getattr(cls, "normalizes", True) is None  # it is told nothing of lengths
+    given = {k: v for k, v in defaults.items() if k in takes and not (raw and k == "normalize")} | options
     width = given.get("dim", takes["dim"]) if "dim" in takes else None
     try:
         objective = cls(**given)
