@@ -181,7 +181,8 @@ class Modality:
         read: `(file: Path, modality, system) -> dict | Samples`, a user's file in the form that the loaded system
             takes, for `search --file` and the class descriptions of `evaluate --prompts`; runs in a process of its own,
             with the system's `config` and `assets`. A file that is longer than one window gives all of its windows
-            (samples, or a list under `windows`), and these vote in `search`.
+            (samples, or a list under `windows`), and these vote in `search`. Dictionaries become a batch as
+            `Samples.collate` does it; what needs another way is returned as `ListSamples(found, collate)`.
         parse: `(text: str, modality, system) -> dict | Samples`, a user's text (a SMILES string, a sentence), for
             `search --text` and `evaluate --prompts`.
         picture: `(sample: dict, modality, system) -> common.report.Media`, one sample in the field's own picture

@@ -154,8 +154,8 @@ class Chosen(nn.Module):
 
 
 def chosen_objective(text: str, **defaults: Any) -> Chosen:
-    """The objective that a configuration names, with `defaults` (a system's temperature) where it takes them and the
-    choice does not say otherwise.
+    """The objective that a configuration names, with `defaults` (a system's temperature, whether lengths count) where
+    it takes them and the choice does not say otherwise.
 
     Raises `InputError` for an unknown name or option, a value that the objective refuses, one that needs more than
     encoders, and one that keeps a state whose size it must be told.

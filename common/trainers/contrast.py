@@ -18,11 +18,14 @@ from counterpoint.common.losses.choice import Chosen, chosen_objective
 def contrast_of(config: Any, published: nn.Module) -> nn.Module:
     """The objective that `config.objective` names, or the published one where that is empty.
 
-    A choice that does not say its temperature has the system's own (`config.temperature`).
+    A choice that does not say its temperature has the system's own (`config.temperature`); where the published one
+    takes embeddings with their lengths (`normalize=False`), so does the choice.
     """
     if not config.objective:
         return published
     known = {"temperature": config.temperature} if hasattr(config, "temperature") else {}
+    if getattr(published, "normalizes", None) and not published.normalize:
+        known["normalize"] = False
     return chosen_objective(config.objective, **known)
 
 

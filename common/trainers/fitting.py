@@ -97,9 +97,10 @@ def _fit(system: ContrastiveSystem, resume: str | Path | None, callbacks: Sequen
 
 
 def _train(system: ContrastiveSystem, run_dir: Path, state: Any, callbacks: Sequence[Callback]) -> RunResult:
-    carried = None
+    carried = state.get("carried") if state else None
     if state is None and system.continued is not None:
-        carried = read_state(find_checkpoint(checkpoint_dir(system.continued, CONSTANT)))["optimizers"]
+        before = read_state(find_checkpoint(checkpoint_dir(system.continued, CONSTANT)))
+        carried = {"stage": before["progress"]["stage"], "optimizers": before["optimizers"]}
     elif state is None:
         with preserved_rng():
             system.initialize()
@@ -116,7 +117,7 @@ def _train(system: ContrastiveSystem, run_dir: Path, state: Any, callbacks: Sequ
             stage = stages[system.progress.stage]
             final = system.progress.stage + 1 == len(stages)
             keeper = _run_stage(system, stage, run_dir, state, list(callbacks), final, continued, carried)
-            carried = None
+            carried = keeper.carried
             metrics = keeper.metrics
             state = None
             progress = system.progress

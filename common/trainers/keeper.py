@@ -27,6 +27,7 @@ from counterpoint.common.trainers.state import write_checkpoint
 class RunKeeper(Callback):
     """The run's bookkeeping of one stage; stands last among the callbacks, so that their state is complete.
 
+    `carried` is the optimisers' state of the run that this one goes on from, kept until the stage that they belong to.
     A checkpoint holds everything the next step depends on. At the end of an epoch it is written after the validation,
     so that a resumed run does not miss it.
     """
@@ -67,8 +68,10 @@ class RunKeeper(Callback):
                 self.handlers[number] = signal.signal(number, self._asked_to_stop)
             except ValueError:  # not in the main thread: whoever owns the thread stops it
                 break
-        for optimizer, saved in zip(trainer.optimizers, self.carried or []):
-            load_optimizer(optimizer, saved)
+        if self.carried is not None and self.carried["stage"] == progress.stage:
+            for optimizer, saved in zip(trainer.optimizers, self.carried["optimizers"]):
+                load_optimizer(optimizer, saved)
+            self.carried = None
         if self.state is None:
             return
         for optimizer, saved in zip(trainer.optimizers, self.state["optimizers"]):
@@ -106,7 +109,8 @@ class RunKeeper(Callback):
         if system.progress.step >= self.total_steps:
             return -1
         schedule = system.schedules["lr"]
-        if schedule.kind == "infinite" and schedule.anneal_from == system.progress.step:
+        trains = not system.stage.gradient_free
+        if trains and schedule.kind == "infinite" and schedule.anneal_from == system.progress.step:
             self.save(trainer, system, CONSTANT)
         # Here and not at the end of the last batch, so that other callbacks' work on that batch is in the checkpoint.
         if self.due or self.stopping:
@@ -226,6 +230,7 @@ class RunKeeper(Callback):
             "bad_bytes": _size(self.run_dir / BAD_SAMPLES),
             "total_steps": self.total_steps,
             "continued": self.continued,
+            "carried": self.carried,
         }
 
     def _stateful(self, trainer: Trainer) -> list[Any]:

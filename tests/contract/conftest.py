@@ -96,7 +96,7 @@ def forked():
         for process in children:
             process.start()
         for process in children:
-            process.join(60)
+            process.join(200)
         for process in children:
             if process.is_alive():
                 process.kill()

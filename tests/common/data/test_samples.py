@@ -167,3 +167,17 @@ def test_the_row_of_a_splits_sample_is_the_manifests():
     held = ManifestDataset(table.select("test"), lambda row: {"x": torch.zeros(1)})
     assert [held.row_of(i) for i in range(len(held))] == [1, 3, 5]
     assert Part(held, [2, 0]).row_of(0) == 5
+
+
+def test_a_modality_with_a_pool_is_not_embedded_from_the_samples_beside_it():
+    """Training samples hold a caption each; the captions of the pool are more, and a row of them is no sample."""
+
+    class Both(torch.nn.Module):
+        def encode(self, batch, modality=None):
+            found = {name: batch[name] for name in ("scene", "caption") if name in batch}
+            return found if modality is None else {modality: found[modality]}
+
+    data = ListSamples([{"scene": torch.ones(2), "caption": torch.zeros(2)}] * 2)
+    assert list(encode_rows(Both(), data).vectors) == ["scene", "caption"]
+    data.pools = {"caption": ListSamples([{"caption": torch.zeros(2)}] * 3)}
+    assert list(encode_rows(Both(), data).vectors) == ["scene"]

@@ -1,12 +1,14 @@
 """An objective by name: what its signature asks for, and that choosing it is calling it."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from counterpoint.common import losses
 from counterpoint.common.errors import InputError
 from counterpoint.common.losses.choice import chosen_objective, form_of, parse_choice
-from counterpoint.common.trainers.contrast import contrast_terms, label_codes
+from counterpoint.common.trainers.contrast import contrast_of, contrast_terms, label_codes
 
 OPTIONS = {
     "FastCLIP": "n_samples=8",
@@ -104,3 +106,14 @@ def test_a_width_that_does_not_fit_is_said_with_the_choice_that_does():
 def test_what_is_no_choice_is_refused_and_never_evaluated(text):
     with pytest.raises(InputError, match="give a name with its options by name|unknown"):
         parse_choice(text)
+
+
+@pytest.mark.parametrize("name", ["DCL", "NTXent"])
+def test_a_choice_counts_lengths_where_the_published_term_does(name):
+    """A system that is ranked by inner products trains lengths, under whatever objective."""
+    config = SimpleNamespace(objective=name)
+    usual = chosen_objective(name).objective.normalize
+    assert contrast_of(config, losses.InfoNCE(0.1)).objective.normalize == usual
+    assert not contrast_of(config, losses.InfoNCE(0.1, normalize=False)).objective.normalize
+    said = SimpleNamespace(objective=f"{name}(normalize=True)")
+    assert contrast_of(said, losses.InfoNCE(0.1, normalize=False)).objective.normalize

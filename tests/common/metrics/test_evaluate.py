@@ -1,5 +1,7 @@
 """`evaluate`: what is measured on what, and what its record says of it."""
 
+from dataclasses import dataclass, field, replace
+
 import numpy as np
 import pytest
 import torch
@@ -122,3 +124,24 @@ def test_a_modality_that_the_training_split_lacks_is_named():
     for protocol in ("knn", "probe", "simpleshot"):
         with pytest.raises(ValueError, match="modality 'report', the split learnt from only ct"):
             m.evaluate(test, train, protocols=protocol, n_boot=2)
+
+
+def test_a_verticals_own_result_may_call_its_fields_as_it_likes():
+    """Only intervals stand in the tables; a field of another kind under one of our names is not read as ours."""
+
+    @dataclass(frozen=True)
+    class Own(m.Result):
+        notes: int = 3
+        accuracy: float = 0.5
+        metrics: dict = field(default_factory=lambda: {"a": 1.0})
+
+    @dataclass(frozen=True)
+    class Measured(m.Result):
+        intervals: dict
+        notes: tuple = ("few samples",)
+
+    found = m.evaluate(m.Split(torch.randn(30, 4)), protocols="labelfree", n_boot=5)
+    interval = m.Interval(0.5, 0.4, 0.6, 9, 3)
+    found = replace(found, results={"own": Own(), "measured": Measured({"b": interval, "c": 2.0})})
+    assert found.figures() == [("measured", "b", interval, None)]
+    assert found.notes() == [("measured", "few samples")]
