@@ -189,7 +189,7 @@ def _full_batch(lr: float, epochs: int, weight_decay: float = 1e-5) -> dict[str,
 
 @dataclass(frozen=True)
 class GCoolConfig:
-    """gCooL, cosine branch. Defaults are the published ones for WikiCS."""
+    """gCooL. Defaults are the published ones for WikiCS."""
 
     data: NodeDataConfig = field(default_factory=NodeDataConfig)
     hidden: int = 1368
@@ -198,6 +198,10 @@ class GCoolConfig:
     projector: int = 384
     communities: int = 10
     temperature: float = 0.4
+    similarity: str = "cosine"
+    """How nodes and communities are compared: `cosine`, or `rbf` with communities re-weighted by their distance."""
+    gamma: float = 8e-5
+    """`rbf`: how fast a community's weight falls with its squared distance from one's own."""
     lam: float = 1.0
     """Weight of the edges between communities in the community loss."""
     edge_drop: tuple[float, float] = (0.2, 0.2)
@@ -212,7 +216,7 @@ class GCoolConfig:
         require(
             self, hidden="1 or more", dim="1 or more", projector="1 or more", communities="1 or more",
             temperature="above 0", lam="0 or more", edge_drop="from 0 to below 1", feature_mask="from 0 to below 1",
-            activation=("relu", "prelu"),
+            activation=("relu", "prelu"), similarity=("cosine", "rbf"), gamma="0 or more",
             centrality=("degree", "pagerank"), stride="1 or more",
         )  # fmt: skip
 

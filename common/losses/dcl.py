@@ -97,8 +97,8 @@ class DCLW(DCL):
         paper="DCL 2021",
         needs="two views; optional group",
         engine="contrast_stats(Self, columns) x 3, merge",
-        status="equation",
-        checked="written-out equation; equal positives give DCL",
+        status="official numbers",
+        checked="official numbers (raminnakhli/Decoupled-Contrastive-Learning 0b9b76d), one direction",
     )
 
     def __init__(

@@ -14,10 +14,24 @@ from counterpoint.common.kernels.unit import unit
 
 
 def community_assignment(
-    h: Float[Tensor, "nodes dim"], centres: Float[Tensor, "communities dim"], temperature: float
+    h: Float[Tensor, "nodes dim"], centres: Float[Tensor, "communities dim"], temperature: float, rbf: bool = False
 ) -> Float[Tensor, "nodes communities"]:
-    """R = softmax(sg(h) c^T / T): the gradient reaches the centres only. Both are normalized here."""
-    return (unit(h.detach(), dim=1) @ unit(centres, dim=1).T / temperature).softmax(1)
+    """R = softmax(sg(h) c^T / T), or with `rbf` softmax(-|sg(h) - c|^2 / T^2).
+
+    The gradient reaches the centres only. Both are normalized here.
+    """
+    h, centres = unit(h.detach(), dim=1), unit(centres, dim=1)
+    return (_rbf_logits(h, centres, temperature) if rbf else h @ centres.T / temperature).softmax(1)
+
+
+def _squared_distances(a: Float[Tensor, "rows dim"], b: Float[Tensor, "columns dim"]) -> Float[Tensor, "rows columns"]:
+    return a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T
+
+
+def _rbf_logits(
+    h: Float[Tensor, "nodes dim"], centroids: Float[Tensor, "communities dim"], temperature: float
+) -> Float[Tensor, "nodes communities"]:
+    return -_squared_distances(h, centroids) / temperature**2
 
 
 def deca_loss(
@@ -56,13 +70,17 @@ def community_centroids(
 
 def community_loss(
     h1: Float[Tensor, "nodes dim"], h2: Float[Tensor, "nodes dim"], r1: Float[Tensor, "nodes communities"],
-    r2: Float[Tensor, "nodes communities"], temperature: float,
+    r2: Float[Tensor, "nodes communities"], temperature: float, rbf: bool = False, gamma: float = 8e-5,
 ) -> Float[Tensor, ""]:  # fmt: skip
-    """ReSC's community term, cosine branch, mean of both views.
+    """ReSC's community term, mean of both views.
 
-        l_i = -log( exp(h1_i . C2_{c(i)} / T) / sum_k exp(h1_i . C2_k / T) ),   c(i) = argmax R2_i
+        l_i = -log( s(i, c(i)) / sum_k w(c(i), k) s(i, k) ),   c(i) = argmax R2_i
+        cosine:  s(i, k) = exp(h1_i . C2_k / T),          w = 1
+        `rbf`:   s(i, k) = exp(-|h1_i - C2_k|^2 / T^2),   w(c, k) = exp(-gamma |C2_c - C2_k|^2)
 
-    C2_k is the detached mean of view 2's members of community k. Empty communities are left out.
+    C2_k is the detached mean of view 2's members of community k. The weights of the RBF form, which spare communities
+    far from one's own, give ReSC (re-weighted) its name. Empty communities are left out; the official code counts
+    each as a centroid at 0.
     """
     h1, h2 = unit(h1, dim=1), unit(h2, dim=1)
 
@@ -70,6 +88,11 @@ def community_loss(
         label = assignment.argmax(1)
         centroids = community_centroids(other.detach(), label, assignment.shape[1])
         used = torch.bincount(label, minlength=assignment.shape[1]) > 0
+        if rbf:
+            score = _rbf_logits(query, centroids, temperature)
+            weighted = score - gamma * _squared_distances(centroids, centroids)[label]
+            own = score.gather(1, label[:, None])[:, 0]
+            return (weighted.masked_fill(~used, -torch.inf).logsumexp(1) - own).mean()
         stats = contrast_stats(query, centroids, scale=1 / temperature, positive=Index(label), valid_cols=used)
         return (stats.lse - stats.positive).mean()
 

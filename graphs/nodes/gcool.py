@@ -1,11 +1,12 @@
 r"""gCooL: node contrast, with communities that are learnt along and fade out.
 
-    R   = softmax(sg(h) c^T / T)                                       (trainable unit centres c)
+    R   = softmax(sg(h) c^T / T)  or  softmax(-|sg(h) - c|^2 / T^2)    (trainable unit centres c)
     L   = L_node + a(t) [ b(t) L_DeCA + (1 - b(t)) L_community ]
     a   = max(0, 1 - t / (0.2 stride)),  b = exp(-t / stride),  t the epoch
 
-Views drop edges and mask features by centrality. The RBF branch of the released code, which needs
-memory quadratic in the nodes, is not part of this system.
+Views drop edges and mask features by centrality. Terms: `communities.py`. `similarity: rbf` measures communities by
+distances and re-weights them (ReSC); the released settings use `cosine`, whose weights are all 1. Graphs of several
+layers (multiplex), for which nothing is released, are not part of this system.
 
 Source: Li, Jing, Tong, "Graph Communal Contrastive Learning", WWW 2022.
 
@@ -82,10 +83,13 @@ class GCool(NodeSystem):
         terms = {"node": node_loss(h1, h2, c.temperature)}
         share, balance = self.community_schedule(self.progress.epoch)
         if share > 0:
-            r1, r2 = (community_assignment(h, self.centres, c.temperature) for h in (h1, h2))
+            rbf = c.similarity == "rbf"
+            r1, r2 = (community_assignment(h, self.centres, c.temperature, rbf) for h in (h1, h2))
             deca = sum(deca_loss(r, self._view_edges[v], c.lam) for r, v in ((r1, "view1"), (r2, "view2"))) / 2
             terms["deca"] = share * balance * deca
-            terms["community"] = share * (1 - balance) * community_loss(h1, h2, r1, r2, c.temperature)
+            terms["community"] = share * (1 - balance) * community_loss(
+                h1, h2, r1, r2, c.temperature, rbf, c.gamma
+            )
         return terms
 
     def community_schedule(self, epoch: int) -> tuple[float, float]:

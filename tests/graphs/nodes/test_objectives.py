@@ -99,6 +99,21 @@ def test_gcool_terms_equal_the_official_code():
     close(community_loss(h1, h2, r1, r2, 0.4), ORACLES["gcool community"])
 
 
+def test_gcool_reweighted_communities_equal_the_official_code():
+    held = json.loads((Path(__file__).parents[1] / "oracles" / "gcool_rbf.json").read_text())
+    z1, z2, centres, r1, grad1, grad2 = (
+        torch.tensor(held[k], dtype=torch.float64) for k in ("z1", "z2", "center", "R1", "grad_z1", "grad_z2")
+    )
+    tau, gamma = held["params"]["tau"], held["params"]["gamma"]
+    z1.requires_grad_(), z2.requires_grad_()
+    found = [community_assignment(z, centres, tau, rbf=True) for z in (z1, z2)]
+    torch.testing.assert_close(found[0], r1, rtol=0, atol=1e-8)
+    loss = community_loss(z1, z2, *found, tau, rbf=True, gamma=gamma)
+    assert loss.item() == pytest.approx(held["value"], rel=0, abs=1e-8)
+    for grad, wanted in zip(torch.autograd.grad(loss, (z1, z2)), (grad1, grad2), strict=True):
+        torch.testing.assert_close(grad, wanted, rtol=0, atol=1e-8)
+
+
 def test_deca_equals_the_dense_matrix_form():
     r = torch.rand(8, 3, dtype=torch.float64).softmax(1)
     a = INPUT["A"].double()
