@@ -15,7 +15,8 @@ NAMES = {entry.name for entry in objectives()}
 # Objectives that are compared inside of another one, whose official call computes them.
 PARTS = {"LocalMI": "TCL"}
 FIXTURES = set(json.loads((FOLDER / "oracles" / "common_losses.json").read_text())["fixtures"])
-FIXTURES |= set(json.loads((FOLDER / "oracles" / "structured_losses.json").read_text()))
+for more in ("structured_losses.json", "view_losses.json"):
+    FIXTURES |= set(json.loads((FOLDER / "oracles" / more).read_text()))
 
 
 def words(node):
@@ -33,7 +34,7 @@ def compared(file):
     for name, found in functions.items():
         for helper in set(functions) & found:
             found |= functions[helper]
-        frozen = found & FIXTURES or "rebalancing.json" in found or any(f.startswith(("dexml_", "hcl_")) for f in found)
+        frozen = found & FIXTURES or "rebalancing.json" in found or any(f.startswith(("dexml_", "hcl_", "gram")) for f in found)
         if name.startswith("test_") and frozen:
             yield from found & NAMES
 
