@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from counterpoint.common.formats import Format
+
 #: `"module:attribute"`, resolved by `counterpoint.common.lazy.resolve`.
 Target = str
 
@@ -62,7 +64,13 @@ class SystemEntry:
 
     def as_dict(self) -> dict[str, str]:
         """The row that `systems --json` prints."""
-        return {key: getattr(self, key) for key in ("name", "status", "paper", "summary", "needs")}
+        row = {key: getattr(self, key) for key in ("name", "status", "paper", "summary", "needs")}
+        return {**row, "module": self.module}
+
+    @property
+    def module(self) -> str:
+        """The module of the system's class, whose text names the file of each of the paper's terms."""
+        return self.system.partition(":")[0]
 
 
 @dataclass(frozen=True)
@@ -221,6 +229,8 @@ class Vertical:
             from no such data.
         checks: a mapping from the name of a check (`<system>-...`) to its `common.trainers.reproduce.Claim` and
             `(data: Path | None, arm: str, seed: int) -> float`, for `reproduce`.
+        export_formats: what `export` writes beside the suite's own formats (`common.formats`).
+        embedding_formats: what `embed` writes beside Parquet: rasters, volumes, item tables.
 
     >>> Vertical(name="graphs", package="counterpoint.graphs", summary="graphs").systems
     ()
@@ -239,6 +249,8 @@ class Vertical:
     modalities: tuple[Modality, ...] = ()
     samples_from: Target | None = None
     checks: Target | None = None
+    export_formats: tuple[Format, ...] = ()
+    embedding_formats: tuple[Format, ...] = ()
 
     def modality(self, name: str) -> Modality:
         """What is known of a modality by its name; nothing but the name where the vertical lists none."""

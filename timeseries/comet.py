@@ -13,6 +13,15 @@ each averaged over max-pooled scales. A level with weight 0 costs nothing.
 Shared work: the encoder's only dropout stands behind its blocks, so the unmasked passes of the patient and trial
 levels agree up to that dropout. They are computed once and dropped out four times: 5 passes through the blocks instead
 of 8, with the same values and gradients as eight separate ones.
+
+Where its terms stand:
+
+    L_patient, L_trial     timeseries/objectives.py: id_loss
+    L_sample               timeseries/objectives.py: hierarchical, instance_loss
+    L_observation          timeseries/objectives.py: hierarchical, temporal_loss
+    hidden stretches       timeseries/encoders.py: timestamp_mask
+    batches of trials      timeseries/comet.py: TrialSampler
+    averaged weights       timeseries/averaging.py: AveragedWeights
 """
 
 from __future__ import annotations

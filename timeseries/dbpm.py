@@ -5,6 +5,13 @@ Lan, Yan, Hong, Feng, "Towards Enhancing Time Series Contrastive Learning: A Dyn
 
 A weak and a strong augmentation of a window are told from the batch's other windows by NT-Xent; the mining of its pairs
 is written in `common.trainers.bad_pairs`, where any system takes it as the plug-in `bad_pairs`.
+
+Where its terms stand:
+
+    NT-Xent of each pair   common/losses/ntxent.py: NTXent
+    mining of bad pairs    common/trainers/bad_pairs.py: BadPairMiner
+    augmentations          timeseries/augment.py: scaled, permuted_jittered
+    averaged weights       timeseries/averaging.py: AveragedWeights
 """
 
 from __future__ import annotations
@@ -64,8 +71,12 @@ class DBPM(SignalSystem):
         """A batch with a weak and a strong view of every window."""
         x = batch["x"]  # gaps and padding stay NaN in both views: noise on them would be data
         second = batch.get("second", x)
-        return {**batch, "weak": scaled(x, self.config.scaling), "strong": permuted_jittered(
-            second, self.config.segments, self.config.jitter)}  # fmt: skip
+        config = self.config
+        return {
+            **batch,
+            "weak": scaled(x, config.scaling, config.scaling_per),
+            "strong": permuted_jittered(second, config.segments, config.jitter),
+        }
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Projections of the two views."""

@@ -11,6 +11,14 @@ In a second stage the encoders are frozen and two mappers learn the frozen Fouri
 embedding (L1). Evaluation joins [mapped Fourier, time, mapped Gabor]: only the time encoder runs.
 
 Our reading of sizes: a residual 1-D network for time and Fourier, a small 2-D one for Gabor; two-layer predictors.
+
+Where its terms stand:
+
+    NT-Xent(e_a, e_b; T)   common/losses/ntxent.py: NTXent
+    |P(e_1) - e_v|_1       timeseries/frame_projections.py: FrameProjections.losses
+    mappers (L1)           timeseries/frame_projections.py: FrameProjections.losses
+    Fourier projection     timeseries/frames.py: fourier
+    Gabor projection       timeseries/frames.py: GaborFrame
 """
 
 from __future__ import annotations

@@ -10,6 +10,15 @@ steps of the same series (temporal):
 
 The last scale has one step and the instance term alone. Evaluation uses the average of the weights over all steps; a
 series is represented by the maximum over time.
+
+Where its terms stand:
+
+    L_instance^(s)         timeseries/objectives.py: instance_loss
+    L_temporal^(s)         timeseries/objectives.py: temporal_loss
+    sum over scales        timeseries/objectives.py: hierarchical, ts2vec_loss
+    overlapping crops      timeseries/ts2vec.py: draw_crops
+    timestamp masking      timeseries/encoders.py: timestamp_mask
+    averaged weights       timeseries/averaging.py: AveragedWeights
 """
 
 from __future__ import annotations

@@ -109,7 +109,9 @@ def check(vertical: Vertical, manifest: Path, workers: int = 2) -> Outcome:
 
 def _apart(table: Any) -> str:
     """What the leakage check has found, in words."""
-    kind = (table.meta.get("split") or {}).get("kind", "group")
+    from counterpoint.common.data.split_rules import split_kind
+
+    kind = split_kind(table)
     return "no group stands in two splits" if kind == "group" else f"the splits are apart by {kind}"
 
 

@@ -83,8 +83,17 @@ def preset_defaults(entry: SystemEntry, config_class: type, parser: Any, argv: l
         parser.set_defaults(dict(flatten(start, known={action.dest for action in parser._actions})))
     argv = _from_file(entry, config_class, parser, argv)
     steps = any(action.dest == "train.max_steps" for action in parser._actions)
-    if steps and _given("train.max_epochs", argv) and not _given("train.max_steps", argv):
-        parser.set_defaults({"train.max_steps": None})  # a number of steps that nobody typed would win over the epochs
+    return _epochs_over_steps(parser, argv) if steps else argv
+
+
+def _epochs_over_steps(parser: Any, argv: list[str]) -> list[str]:
+    """A number of steps wins over epochs, so one that nobody asked for goes: typed epochs beat the steps of a preset or
+    a file, the epochs of a file those of a preset."""
+    typed = {word.partition("=")[0] for word in argv}
+    if "--train.max_epochs" in typed and "--train.max_steps" not in typed:
+        return [*argv, "--train.max_steps=null"]
+    if _given("train.max_epochs", argv) and not _given("train.max_steps", argv):
+        parser.set_defaults({"train.max_steps": None})
     return argv
 
 

@@ -10,6 +10,7 @@ from counterpoint.common import runs
 from counterpoint.common.cli.options import call, wants_help
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.errors import InputError
+from counterpoint.common.formats import embedding_formats, export_formats, in_words
 from counterpoint.common.lazy import resolve
 from counterpoint.common.output import Rows
 from counterpoint.common.vertical import Vertical
@@ -31,8 +32,9 @@ def losses(command: Call) -> int:
 
 
 def list_systems(vertical: Vertical) -> Rows:
-    """List the systems with their status, paper and needs."""
-    return Rows((entry.as_dict() for entry in vertical.systems), ("name", "status", "paper", "summary"))
+    """List the systems with their status, paper and needs, and the module that holds each: its text gives the paper's
+    equations and the file of each of their terms."""
+    return Rows((entry.as_dict() for entry in vertical.systems), ("name", "status", "module", "paper", "summary"))
 
 
 def list_losses() -> Rows:
@@ -91,7 +93,8 @@ def evaluate(command: Call) -> int:
 
 def embed(command: Call) -> int:
     """Embeddings of a split as Parquet."""
-    return call(command.program, runs.embed, own_runs(command).argv)
+    words = in_words(embedding_formats(command.vertical.embedding_formats))
+    return call(command.program, runs.embed, own_runs(command).argv, epilog=words, vertical=command.vertical)
 
 
 def search(command: Call) -> int:
@@ -110,4 +113,5 @@ def report(command: Call) -> int:
 
 def export(command: Call) -> int:
     """The encoder for others."""
-    return call(command.program, runs.export, own_runs(command).argv)
+    words = in_words(export_formats(command.vertical.export_formats))
+    return call(command.program, runs.export, own_runs(command).argv, epilog=words, vertical=command.vertical)

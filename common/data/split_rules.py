@@ -86,20 +86,27 @@ def rule_named(kind: str) -> SplitRule:
 
 def keeps_groups_apart(manifest: Manifest | None) -> bool:
     """Whether a group in two splits of this manifest would be a leak: so unless it was split by time or place."""
-    return manifest is None or (manifest.meta.get("split") or {}).get("kind", "group") == "group"
+    return manifest is None or split_kind(manifest) == "group"
+
+
+def split_kind(manifest: Manifest) -> str:
+    """The rule that a manifest was split by; an importer may have recorded words of its own (`scaffold`), which keep
+    groups apart."""
+    said = manifest.meta.get("split")
+    return str(said.get("kind", "group")) if isinstance(said, Mapping) else "group"
 
 
 def leak_of(manifest: Manifest) -> str | None:
     """What leaks under the rule that the manifest was split by; None where groups decide (see `check_leakage`)."""
-    said = manifest.meta.get("split") or {}
-    kind = said.get("kind", "group")
+    kind = split_kind(manifest)
     if kind == "group":
         return None
+    said = manifest.meta["split"]
     columns = [str(name) for name in said.get("by", ())]
     for name in columns:
         if name not in manifest.frame:
             raise InputError(f"the manifest was split by {kind} along the column {name!r}, which it no longer has")
-    return rule_named(str(kind)).leak(manifest, columns, said)
+    return rule_named(kind).leak(manifest, columns, said)
 
 
 def times(manifest: Manifest, column: str) -> np.ndarray:

@@ -125,5 +125,5 @@ def in_python(found: Found) -> Iterator[None]:
         names = {name: name.replace(".", "__") for name in option_names(found.config_class) if "." in name}
         names["train.out"] = "run_folder"
         listed = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-        error.args = (re.sub(rf"(?<![\w./])(?:{listed})(?!\w)", lambda match: names[match[0]], str(error)),)
+        error.args = (re.sub(rf"(?<![\w./-])(?:--)?({listed})(?!\w)", lambda match: names[match[1]], str(error)),)
         raise

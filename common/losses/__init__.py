@@ -32,7 +32,7 @@ from counterpoint.common.losses.queue import FeatureQueue
 from counterpoint.common.losses.rebalance import BMC, BNI, GAI, BalancedSoftmax, label_density_weights
 from counterpoint.common.losses.scale import LogitScale
 from counterpoint.common.losses.sepclr import SepCLR, joint_entropy
-from counterpoint.common.losses.sharing import EngineSettings, Shared, engine_settings
+from counterpoint.common.losses.sharing import EngineSettings, Shared, engine_settings, unshared
 from counterpoint.common.losses.siglip import SigLIP
 from counterpoint.common.losses.simlap import SimLAP
 from counterpoint.common.losses.slotcon import SlotCon, overlap
@@ -133,4 +133,5 @@ __all__ = [
     "overlap",
     "pool_patches",
     "token_similarity",
+    "unshared",
 ]

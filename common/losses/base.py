@@ -1,5 +1,6 @@
 """What all objectives share: normalisation, precision, the engine's settings, means over rows."""
 
+import inspect
 from typing import Any, ClassVar, Unpack
 
 import torch
@@ -57,6 +58,20 @@ class Objective(Shared, nn.Module):
             raise TypeError(f"{type(self).__name__} takes no argument {', '.join(sorted(unknown))}")
         self.normalize = bool(engine.get("normalize", self.normalizes))
         self.monitors: dict[str, Tensor] = {}
+
+    @classmethod
+    def options(cls) -> dict[str, inspect.Parameter]:
+        """What the constructor takes, the engine's settings by their names.
+
+        >>> from counterpoint.common.losses import NTXent
+        >>> list(NTXent.options())
+        ['temperature', 'normalize', 'distributed', 'backend']
+        """
+        kind = inspect.Parameter.KEYWORD_ONLY
+        left_out = set() if cls.normalizes is not None else {"normalize"}
+        engine = [name for name in EngineSettings.__annotations__ if name not in left_out]
+        own = {n: p for n, p in inspect.signature(cls).parameters.items() if p.kind is not p.VAR_KEYWORD}
+        return {**own, **{name: inspect.Parameter(name, kind, default=None) for name in engine}}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.compiler.is_compiling():

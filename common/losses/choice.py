@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.losses.cards import ObjectiveEntry, objectives
-from counterpoint.common.losses.sharing import EngineSettings
 from counterpoint.common.suggest import no_such
 
 __all__ = ["Chosen", "chosen_objective", "form_of", "parse_choice"]
@@ -169,20 +168,17 @@ def chosen_objective(text: str, **defaults: Any) -> Chosen:
             f"objective {name} needs {_entries()[name].needs}: more than this system's encoders give; `counterpoint "
             "losses` lists the others"
         )
-    parameters = list(inspect.signature(cls).parameters.values())
-    takes = {p.name: p.default for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-    takes |= dict.fromkeys(EngineSettings.__annotations__) if any(p.kind is p.VAR_KEYWORD for p in parameters) else {}
+    takes = cls.options()
     for option in options:
         if option not in takes:
             raise no_such(f"option of {name}", option, takes)
-    missing = [name for name, default in takes.items() if default is inspect.Parameter.empty and name not in options]
+    missing = [option for option, p in takes.items() if p.default is p.empty and option not in options]
     if missing:
         said = {"n_samples": "the number of training samples", "dim": "the width of the embeddings"}
         asked = ", ".join(f"{p} ({said.get(p, 'see its documentation')})" for p in missing)
         raise InputError(f"objective {name} must be told {asked}, as in '{name}({missing[0]}=1000)'")
-    raw = getattr(cls, "normalizes", True) is None  # it is told nothing of lengths
-    given = {k: v for k, v in defaults.items() if k in takes and not (raw and k == "normalize")} | options
-    width = given.get("dim", takes["dim"]) if "dim" in takes else None
+    given = {option: value for option, value in defaults.items() if option in takes} | options
+    width = given.get("dim", takes["dim"].default) if "dim" in takes else None
     try:
         objective = cls(**given)
     except (TypeError, ValueError) as error:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from counterpoint.common.kernels import gather_rows, own_rows
 
-__all__ = ["DISTRIBUTED", "EngineSettings", "Shared", "engine_settings"]
+__all__ = ["DISTRIBUTED", "EngineSettings", "Shared", "engine_settings", "unshared"]
 
 DISTRIBUTED = ("none", "gather", "ring", "auto")
 
@@ -55,6 +55,21 @@ def engine_settings(*, distributed: str | None = None, backend: str | None = Non
         _settings.reset(token)
 
 
+@contextlib.contextmanager
+def unshared() -> Iterator[None]:
+    """Inside, ranks share no batch (each holds all of it): nothing is exchanged, whatever an objective was given.
+
+    >>> with unshared():
+    ...     Shared("gather").distributed
+    'none'
+    """
+    token = _settings.set({**_settings.get(), "unshared": "yes"})
+    try:
+        yield
+    finally:
+        _settings.reset(token)
+
+
 def _known(distributed: str) -> str:
     if distributed not in DISTRIBUTED:
         raise ValueError(f'distributed must be "none", "gather", "ring" or "auto", got {distributed!r}')
@@ -82,7 +97,10 @@ class Shared:
     @property
     def distributed(self) -> str:
         """How columns of other ranks are met."""
-        return self.given["distributed"] or _settings.get().get("distributed", "none")
+        around = _settings.get()
+        if "unshared" in around:
+            return "none"
+        return self.given["distributed"] or around.get("distributed", "none")
 
     @property
     def backend(self) -> str:

@@ -227,9 +227,9 @@ def paired_difference(
     return PairedDifference(**fields, p_value=(1 + hits) / (1 + n))
 
 
-@accepts(arrays=["groups"])
+@accepts(matrices=["differences"], arrays=["groups"])
 def seeds_and_groups(
-    differences: np.ndarray, groups: object | None = None, *, n: int = 1000, seed: int = 0, level: float = 0.95
+    differences: Tensor | np.ndarray, groups: object | None = None, *, n: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Interval:
     """Mean of differences [seeds, rows] of two methods on the same test rows, with a hierarchical bootstrap: seeds are
     drawn, and groups of rows, for a method may be better by its seed or by these patients.
@@ -241,6 +241,7 @@ def seeds_and_groups(
     >>> round(i.value, 3), i.low > 0.08, i.high < 0.12
     (0.1, True, True)
     """
+    differences = np.asarray(differences, dtype=np.float64)
     if differences.ndim != 2 or not differences.size:
         raise ValueError(f"differences must be [seeds, rows], got {differences.shape}")
     codes, count = group_codes(groups, differences.shape[1])

@@ -46,7 +46,7 @@ class Arm:
         protocol, _, metric = figure.rpartition(": ")
         found = []
         for evaluation in self.evaluations:
-            known = {m: (r, v) for m, r, v in sample_values(evaluation.results[protocol])}
+            known = {m: (r, v) for m, r, _, v in sample_values(evaluation.results[protocol])}
             if metric not in known:
                 return None
             found.append(known[metric])
@@ -155,7 +155,7 @@ def figures_of(evaluation: Evaluation) -> dict[str, float]:
     """Every figure by `protocol: metric`, those measured sample by sample among them."""
     found = {f"{name}: {metric}": i.value for name, metric, i, _ in evaluation.figures()}
     for name, result in evaluation.results.items():
-        found |= {f"{name}: {metric}": float(values.mean()) for metric, _, values in sample_values(result)}
+        found |= {f"{name}: {metric}": float(values.mean()) for metric, _, _, values in sample_values(result)}
     return found
 
 

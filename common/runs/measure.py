@@ -141,7 +141,7 @@ def measure(
     entry = entry_of(vertical, run.system)
     if entry is None or entry.protocols is None or protocols:
         return evaluation
-    own = resolve(entry.protocols)(run)
+    own = resolve(entry.protocols)(run.drawing(n_boot, seed))
     why = {name: result.reason for name, result in own.items() if isinstance(result, NotRun)}
     scored = {name: result for name, result in own.items() if name not in why}
     return replace(evaluation, results={**evaluation.results, **scored}, skipped={**evaluation.skipped, **why})

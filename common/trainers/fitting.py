@@ -16,10 +16,11 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from counterpoint.common.data.left_out import list_left_out
 from counterpoint.common.data.samplers import BatchSampler, SequentialSampler
 from counterpoint.common.data.samples import Samples
 from counterpoint.common.errors import InputError, LostProcessError
-from counterpoint.common.losses import engine_settings
+from counterpoint.common.losses import engine_settings, unshared
 from counterpoint.common.models import shared_batch_norm
 from counterpoint.common.progress import shown
 from counterpoint.common.rng import preserved_rng, seed_all
@@ -31,6 +32,7 @@ from counterpoint.common.trainers.logger import MetricsCsv
 from counterpoint.common.trainers.monitors import CollapseMonitor
 from counterpoint.common.trainers.plugins import create_plugins
 from counterpoint.common.trainers.run import (
+    BAD_SAMPLES,
     CONFIG,
     CONSTANT,
     METRICS,
@@ -146,6 +148,8 @@ def _run_stage(
         datasets = replace(datasets, val=None)
     if state is not None:
         check_data(run_dir, stage.name, datasets)
+    elif main_process():
+        list_left_out((datasets.train, datasets.val, datasets.test), run_dir / BAD_SAMPLES)
     batch_size = _batch_size(stage, train, datasets)
     sampler = _sampler(system, datasets.train, batch_size, state)
     per_epoch = _steps_per_epoch(sampler, state)
@@ -185,10 +189,8 @@ def _run_stage(
     )
     val = None
     if datasets.val is not None:
-        if len(datasets.val) < world:
-            raise InputError(f"{len(datasets.val)} validation samples cannot be shared by {world} processes")
         in_order = Requests(
-            SequentialSampler(len(datasets.val), batch_size, world), train.seed, stage_number, rank, world
+            SequentialSampler(len(datasets.val), batch_size), train.seed, stage_number, rank, world, repeat=True
         )
         val = Batches(datasets.val, in_order, train.workers, pin, lambda: (0, 0))
     system.train()
@@ -259,7 +261,8 @@ def _sharing(system: ContrastiveSystem, sampler: BatchSampler, world: int) -> It
     """How the processes share a batch: its negatives and its batch normalisation are everybody's, as on one process."""
     train = system.config.train
     if world == 1 or not sampler.shared_out:
-        yield
+        with unshared():
+            yield
         return
     # Micro-batches have statistics of their own, and ranks might see different numbers of them.
     synchronised = train.sync_batch_norm and train.micro_batch_size is None

@@ -19,7 +19,7 @@ from counterpoint.common.data.samples import BadSample, Samples, checked
 from counterpoint.common.errors import InputError
 from counterpoint.common.rng import drawing_together, preserved_rng, seed_all
 
-BAD = "_bad"
+BAD, REPEATED = "_bad", "_repeated"
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class SeededBatches(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, request: tuple[list[int], list[int], int]) -> dict[str, Any]:
-        positions, seeds, common = request
+    def __getitem__(self, request: tuple[list[int], list[int], int, bool]) -> dict[str, Any]:
+        positions, seeds, common, repeated = request
         with preserved_rng(devices=False):
             samples, bad = [], []
             for position, seed in zip(positions, seeds):
@@ -63,7 +63,8 @@ class SeededBatches(Dataset):
             seed_all(seeds[0] + 1, devices=False)
             with drawing_together(common + 2):
                 batch = self.dataset.collate(samples)
-        return {**batch, BAD: [(b.index, b.id, b.reason) for b in bad]} if bad else batch
+        marks = {BAD: [(b.index, b.id, b.reason) for b in bad]} if bad else {}
+        return {**batch, **marks, REPEATED: True} if repeated else {**batch, **marks}
 
     def _sample(self, position: int, seed: int, positions: list[int], bad: list[BadSample]) -> dict[str, Any]:
         seed_all(seed, devices=False)
@@ -87,23 +88,30 @@ class SeededBatches(Dataset):
 
 
 class Requests:
-    """Yields (positions, seeds, the whole batch's seed) of this rank's share of every batch of the current epoch, in
-    rank order; all of it where the sampler says that batches are not shared out."""
+    """Yields (positions, seeds, the whole batch's seed, whether it is repeated) of this rank's share of every batch of
+    the current epoch, in rank order; all of it where the sampler says that batches are not shared out.
 
-    def __init__(self, sampler: BatchSampler, seed: int, stage: int, rank: int, world: int) -> None:
+    With `repeat` a batch that does not divide is given to every rank as a whole, and says so (`REPEATED`): figures of a
+    validation are then those of one process, whatever its losses average over.
+    """
+
+    def __init__(
+        self, sampler: BatchSampler, seed: int, stage: int, rank: int, world: int, repeat: bool = False
+    ) -> None:
         self.sampler, self.seed, self.stage = sampler, seed, stage
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.repeat = rank, world, repeat
 
-    def __iter__(self) -> Iterator[tuple[list[int], list[int], int]]:
+    def __iter__(self) -> Iterator[tuple[list[int], list[int], int, bool]]:
         epoch, number = self.sampler.epoch, self.sampler.batch
         for batch in self.sampler:
             seeds = np.random.SeedSequence([self.seed, self.stage, epoch, number]).generate_state(len(batch), np.uint64)
             mine = slice(self.rank * len(batch) // self.world, (self.rank + 1) * len(batch) // self.world)
-            if not self.sampler.shared_out:
+            repeated = self.repeat and len(batch) % self.world > 0
+            if repeated or not self.sampler.shared_out:
                 mine = slice(None)
             # 62 bits: torch takes a signed seed, and one is added for the collate function.
             seeds = [int(s >> np.uint64(2)) for s in seeds]
-            yield list(batch[mine]), seeds[mine], seeds[0]
+            yield list(batch[mine]), seeds[mine], seeds[0], repeated
             number += 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -11,11 +12,12 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from counterpoint.common.data.batch import rows
-from counterpoint.common.losses import Shared
+from counterpoint.common.losses import unshared
 from counterpoint.common.metrics import retrieval
 from counterpoint.common.metrics.label_free import rankme
 from counterpoint.common.metrics.scores import score_named
 from counterpoint.common.rng import rng_state, set_rng_state
+from counterpoint.common.trainers.loader import REPEATED
 from counterpoint.common.trainers.sharding import align_statistics
 from counterpoint.common.trainers.steps import scalar
 
@@ -36,16 +38,19 @@ class Validation(LightningModule):
         self._validation = {"terms": {}, "rows": 0, "embeddings": {}, "rng": rng_state()}
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        embeddings = self.embed(batch)
-        # Averaged over ranks, a term is that of the whole batch: it counts with the batch's rows, shared evenly.
-        over = Shared()
-        n = int(over.summed(torch.tensor(rows(batch), device=self.device))) / over.world
-        kept = self._validation
+        kept, repeated = self._validation, REPEATED in batch
+        batch = {name: value for name, value in batch.items() if name != REPEATED}
+        # Averaged over ranks, terms and rows are those of the whole batch, which each has a share of, or all.
+        n = rows(batch) / self.trainer.world_size if repeated else rows(batch)
+        with unshared() if repeated else contextlib.nullcontext():
+            embeddings = self.embed(batch)
+            terms = {name: float(scalar(term)) for name, term in self.losses(batch, embeddings).items()}
         kept["rows"] += n
-        for name, term in self.losses(batch, embeddings).items():
-            kept["terms"][name] = kept["terms"].get(name, 0.0) + float(scalar(term)) * n
+        for name, term in terms.items():
+            kept["terms"][name] = kept["terms"].get(name, 0.0) + term * n
+        first = not repeated or self.trainer.is_global_zero
         for name, value in self.validation_rows(batch, embeddings).items():
-            kept["embeddings"].setdefault(name, []).append(value.detach().cpu())
+            kept["embeddings"].setdefault(name, []).append((value if first else value[:0]).detach().cpu())
 
     def validation_rows(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What `validation_metrics` needs of a batch, one row per sample; here the embeddings that are vectors."""

@@ -10,6 +10,15 @@ The topology term A_hat^k is SGRL's; CircuitGCL's released code returns before i
 
 Source: Shen et al., "Transferable Parasitic Estimation via Graph Contrastive Learning and Label Rebalancing in AMS
 Circuits", 2025 (arXiv 2507.06535); He et al. (SGRL), NeurIPS 2024.
+
+Where its terms stand:
+
+    L_t                    graphs/circuits/scattering.py: scattering_loss
+    L_o                    graphs/circuits/scattering.py: alignment_loss
+    A_hat^k                graphs/circuits/scattering.py: aggregate
+    update of f_t          graphs/circuits/circuitgcl.py: CircuitGCL.on_train_epoch_end
+    label rebalancing      graphs/circuits/downstream.py: balanced_loss
+    its losses             common/losses/rebalance.py: BMC, GAI, BNI, BalancedSoftmax, label_density_weights
 """
 
 from __future__ import annotations
@@ -24,7 +33,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import ClusterGCNConv
 
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets, OptimConfig, ParamGroup
-from counterpoint.graphs.circuits.data import circuit_datasets
+from counterpoint.graphs.circuits.data import JoinedCircuits, circuit_datasets, whole_circuits
 from counterpoint.graphs.circuits.graph import CircuitGraph
 from counterpoint.graphs.circuits.scattering import aggregate, alignment_loss, scattering_loss
 from counterpoint.graphs.configs import CircuitGCLConfig
@@ -57,6 +66,7 @@ class CircuitGCL(ContrastiveSystem):
         super().__init__(config, assets)
         self.online = CircuitEncoder(config.dim, config.layers, config.dropout)
         self.target = copy.deepcopy(self.online)
+        self._kept: tuple[JoinedCircuits | None, tuple[int, ...], Tensor] = (None, (), torch.empty(0))
         self.predictor = nn.Sequential(nn.Linear(config.dim, config.dim), nn.PReLU(), nn.Linear(config.dim, config.dim))
 
     @property
@@ -65,7 +75,8 @@ class CircuitGCL(ContrastiveSystem):
         return replace(super().optim_config, groups=(*super().optim_config.groups, own))
 
     def datasets(self) -> Datasets:
-        return circuit_datasets(self.config.data, self.config.fanout)
+        train = self.config.train
+        return circuit_datasets(self.config.data, self.config.fanout, train.on_error, train.max_bad)
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         seeds = len(batch["index"])
@@ -82,8 +93,25 @@ class CircuitGCL(ContrastiveSystem):
         }
 
     def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
-        """The online encoder's representation of the seeds, not normalized: downstream models read its length too."""
-        return {"node": self.online(batch["kind"], batch["edge_index"])[: len(batch["index"])]}
+        """The online encoder's representation of the seeds, not normalized: downstream models read its length too.
+
+        In evaluation it is that of the whole circuit, the same in every batch; sampled neighbourhoods are for training,
+        and for seeds whose circuits are not at hand.
+        """
+        whole = None if self.training else whole_circuits(batch)
+        if whole is None:
+            return {"node": self.online(batch["kind"], batch["edge_index"])[: len(batch["index"])]}
+        return {"node": self._vectors_of(whole)[batch["index"]]}
+
+    def _vectors_of(self, whole: JoinedCircuits) -> Tensor:
+        """Representations of all nodes of joined circuits, kept until the weights change."""
+        weights = tuple(p._version for p in self.online.parameters())
+        known, version, vectors = self._kept
+        if known is not whole or version != weights:
+            device = next(self.online.parameters()).device
+            vectors = self.online(whole.kind.to(device), whole.edge_index.to(device))
+            self._kept = (whole, weights, vectors)
+        return vectors
 
     @torch.no_grad()
     def on_train_epoch_end(self) -> None:

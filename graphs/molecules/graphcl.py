@@ -4,6 +4,13 @@ r"""GraphCL on molecules: two augmented copies of each molecule against all othe
     l_i = -log( exp(cos(z_i, z'_i) / T) / sum_{j != i} exp(cos(z_i, z'_j) / T) )      (denominator: our reading)
 
 Source: You et al., "Graph Contrastive Learning with Augmentations", NeurIPS 2020.
+
+Where its terms stand:
+
+    l_i                    graphs/molecules/graphcl.py: GraphCL.losses
+    l_i with j = i too     common/losses/ntxent.py: NTXent
+    views                  graphs/molecules/views.py: augment
+    GCN, readout           graphs/molecules/encoders.py: MoleculeGCN, WeightedSumAndMax
 """
 
 from __future__ import annotations

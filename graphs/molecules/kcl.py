@@ -15,6 +15,15 @@ without a bond stay in the graph; dative bonds have a type of their own. The pub
 no effect in the released code, whose logits are multiplied by 20: that is the default here.
 
 Source: Fang et al., "Molecular Contrastive Learning with Chemical Element Knowledge Graph", AAAI 2022.
+
+Where its terms stand:
+
+    NT-Xent                common/losses/ntxent.py: NTXent
+    hard negatives         graphs/molecules/similar.py: butina_order, OrderedBatchSampler
+    knowledge graph        graphs/molecules/element_kg.py: periodic_table_graph, read_triples
+    augmented twin G'      graphs/molecules/featurize.py: with_element_knowledge
+    GCN, KMPNN, readouts   graphs/molecules/encoders.py: MoleculeGCN, KMPNN, WeightedSumAndMax
+    initial vectors        graphs/molecules/rotate.py: train_rotate
 """
 
 from __future__ import annotations

@@ -3,6 +3,13 @@ r"""BGRL: bootstrapped graph latents, contrast without negatives.
     L = - mean_i [ cos(q(f(G_1))_i, sg g(G_2)_i) + cos(q(f(G_2))_i, sg g(G_1)_i) ] / 2,    g <- m g + (1 - m) f
 
 Source: Thakoor et al., "Large-Scale Representation Learning on Graphs via Bootstrapping", ICLR 2022.
+
+Where its terms stand:
+
+    L                      graphs/nodes/bgrl.py: BGRL.losses
+    momentum target g      common/models/ema.py: EMATeacher
+    views                  graphs/nodes/views.py: drop_edges, mask_features
+    f                      graphs/nodes/encoders.py: GCN
 """
 
 from __future__ import annotations

@@ -4,10 +4,19 @@ r"""gCooL: node contrast, with communities that are learnt along and fade out.
     L   = L_node + a(t) [ b(t) L_DeCA + (1 - b(t)) L_community ]
     a   = max(0, 1 - t / (0.2 stride)),  b = exp(-t / stride),  t the epoch
 
-Views drop edges and mask features by centrality. Terms: `communities.py`. The RBF branch of the released code, which
-needs memory quadratic in the nodes, is not part of this system.
+Views drop edges and mask features by centrality. The RBF branch of the released code, which needs
+memory quadratic in the nodes, is not part of this system.
 
 Source: Li, Jing, Tong, "Graph Communal Contrastive Learning", WWW 2022.
+
+Where its terms stand:
+
+    R                      graphs/nodes/communities.py: community_assignment
+    L_node                 graphs/nodes/communities.py: node_loss
+    L_DeCA                 graphs/nodes/communities.py: deca_loss
+    L_community            graphs/nodes/communities.py: community_loss, community_centroids
+    a(t), b(t)             graphs/nodes/gcool.py: GCool.community_schedule
+    views                  graphs/nodes/views.py: drop_edges, mask_features, edge_weights, feature_weights
 """
 
 from __future__ import annotations

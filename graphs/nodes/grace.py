@@ -5,6 +5,12 @@ r"""GRACE: each node's other view among all nodes of both views.
 averaged over nodes and both directions: NT-Xent over the 2 N views, in memory linear in the nodes.
 
 Source: Zhu et al., "Deep Graph Contrastive Representation Learning", 2020 (arXiv 2006.04131).
+
+Where its terms stand:
+
+    l_i                    common/losses/ntxent.py: NTXent
+    views                  graphs/nodes/views.py: drop_edges, mask_features
+    f                      graphs/nodes/encoders.py: GCN
 """
 
 from __future__ import annotations

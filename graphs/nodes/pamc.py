@@ -3,13 +3,21 @@ r"""PamC: clusters an attributed graph; positives are graph neighbours, negative
     z = f(x)                                             (an MLP: the graph enters through the loss alone)
     L = alpha L_contrast + beta KL(P || Q)
 
-L_contrast: `metanodes.py`; Q: Student-t assignment to trainable centres, P its sharpened target, fixed per epoch.
+Q: Student-t assignment to trainable centres, P its sharpened target, fixed per epoch.
 First an autoencoder is trained on the features, then the centres start from k-means of its codes. The released code
 loads autoencoder weights that SDCN's authors published; SDCN makes them with Adam over shuffled mini-batches of 256 for
 30 epochs, and so does the first stage here. Its steps count: after as many full-batch steps, a tenth of them, the codes
 hold next to nothing and the meta-node loss empties its clusters (README).
 
 Source: Kulatilleke, Portmann, Chandra, 2022 (arXiv 2209.14067); Bo et al. (SDCN), WWW 2020.
+
+Where its terms stand:
+
+    L_contrast             graphs/nodes/metanodes.py: metanode_loss
+    its full form          graphs/nodes/metanodes.py: full_loss
+    weights of positives   graphs/nodes/metanodes.py: influence
+    P, Q, KL(P || Q)       graphs/nodes/metanodes.py: target_distribution, student_assignment, dec_loss
+    reconstruction         graphs/nodes/pamc.py: PamC.losses
 """
 
 from __future__ import annotations

@@ -2,19 +2,24 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
+import soundfile
 import torch
 
 from counterpoint.audio_speech.audio_sheet import AudioSheet, ShortEpochs
 from counterpoint.audio_speech.cli import vertical
-from counterpoint.audio_speech.configs import AudioSheetConfig
+from counterpoint.audio_speech.configs import AudioSheetConfig, Rendition
 from counterpoint.audio_speech.demo import judge, summary
+from counterpoint.audio_speech.gallery import caption
 from counterpoint.audio_speech.identify import protocols
+from counterpoint.audio_speech.synth import synthesise
 from counterpoint.common.data import collate
 from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.lazy import resolve
+from counterpoint.common.runs.neighbours import Question
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers import create_system, fit, load_run, override
 
@@ -141,6 +146,24 @@ def test_an_untrained_network_stands_beside_the_piece_identification_and_collaps
     for parameter in flat.parameters():
         parameter.data.zero_()
     assert "COLLAPSED: the embeddings of all 24 samples are" in told(flat)[2]
+
+
+def test_a_recording_is_answered_with_bars_and_its_windows_vote_alike_however_many_show(system, snippets, tmp_path):
+    run = fit(system).run_dir
+    piece = snippets.test.pieces[snippets.test.moments[0].piece]
+    wave = synthesise(piece.engraving.notes, Rendition("piano"), 22050, 1)[: 13 * 22050]
+    soundfile.write(tmp_path / "take.wav", wave, 22050)
+    question = Question(vertical, run, "last", "test", None, None)
+    asked = {"id": None, "file": tmp_path / "take.wav", "text": None, "source": None, "to": None, "kind": "exact"}
+    few, more = (question.ask(top=top, **asked) for top in (1, 6))
+    assert (few.source, few.to, few.windows) == ("audio", "sheet", 5)
+    assert (few.ids, few.votes, few.elected) == (more.ids[:1], more.votes[:1], more.elected)
+    assert sum(share for _, share in more.elected) <= 1.0 + 1e-9
+    for place, words, moment in zip(more.places, more.captions, more.moments):
+        assert words == caption(question.dataset[int(question.store.frame["sample"].iat[place])], "sheet")
+        assert re.search(r", bars? \d+", words)
+        assert re.fullmatch(r"take\.wav, 0:\d\d-0:\d\d", moment)
+    assert caption(few.sample, "audio") == few.moments[0], "the page shows the window that found the first answer"
 
 
 def test_one_modality_alone_can_be_encoded(system, snippets):

@@ -40,6 +40,7 @@ def test_every_encoding_is_read_alike_also_packed(tmp_path, encoding, declared, 
         ("a.mei", '<mei><note xml:id="n"/><note xml:id="n"/></mei>', "two elements"),
         ("a.mei", "<mei>" + "<a>" * 300 + "</a>" * 300 + "</mei>", "inside each other"),
         ("a.mxl", "PK\x03\x04 cut", "damaged archive"),
+        ("a.musicxml.gz", "any", "a.musicxml.gz: is compressed, unpack it first"),
     ],
 )
 def test_what_is_refused_and_why(tmp_path, name, content, message):

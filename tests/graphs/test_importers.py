@@ -38,7 +38,7 @@ def test_unusable_molecules_are_listed(tmp_path):
     keys = Manifest.load(report.manifest).frame["inchikey"].tolist()
     assert keys[0] == "LFQSCWFLJHTTHZ-UHFFFAOYSA-N"
     assert len(set(keys)) == 3
-    with pytest.raises(InputError, match="3 scaffold group.s. cannot be cut that way; .*choose a random split or none"):
+    with pytest.raises(InputError, match="3 scaffold group.s. cannot be cut that way; .*choose --split random or none"):
         molecules_to_manifest(tmp_path / "m.csv", tmp_path / "out2")
 
 

@@ -6,9 +6,9 @@ import torch
 
 from counterpoint.common.errors import InputError
 from counterpoint.common.runs.embedding import embed
-from counterpoint.common.runs.encode import encode_rows
 from counterpoint.common.runs.evaluation import evaluate
 from counterpoint.common.runs.measure import lines_of, measure
+from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers import create_system, fit, load_run, override
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
 from counterpoint.graphs.cli import vertical
@@ -111,7 +111,6 @@ def test_an_untrained_network_stands_beside_every_row_and_collapse_is_named(any_
     system = load_run(any_run, "last")
     for parameter in system.parameters():
         parameter.data.zero_()
-    dataset = system.datasets().test
-    encoded = encode_rows(system, dataset, range(len(dataset)))
-    said = "\n".join(lines_of(measure(vertical, encoded, protocols=("labelfree",), n_boot=5)))
-    assert f"COLLAPSED: the embeddings of all {len(encoded)} samples are" in said
+    run = OpenRun.of(system)
+    said = "\n".join(lines_of(measure(vertical, run, protocols=("labelfree",), n_boot=5)))
+    assert f"COLLAPSED: the embeddings of all {len(run.encoded())} samples are" in said

@@ -61,7 +61,7 @@ def test_steps_take_the_class_of_their_annotation():
     assert classes.tolist() == [0, 0, 2, 2, 1, 1] + [0] * 10  # b comes later and wins; c was not asked for
     assert (step_classes(Record("r", ()), ("a",), 8, 4.0) == -1).all()  # nobody has looked
     points = Annotations.of([1.0], ["N"])
-    with pytest.raises(InputError, match=r"r: annotation 'N' at 1\.000 s has no duration; set data\.event_width"):
+    with pytest.raises(InputError, match=r"r: annotation 'N' at 1\.000 s has no duration; set --data\.event_width"):
         step_classes(Record("r", (), points), ("N",), 8, 4.0)
     assert step_classes(Record("r", (), points), ("N",), 8, 4.0, width=1.0).tolist() == [0, 0, 1, 1, 1, 1, 0, 0]
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from counterpoint.common.cli.main import main
-from counterpoint.common.runs.encode import encode_rows, encode_run
 from counterpoint.common.runs.measure import lines_of, measure
+from counterpoint.common.runs.opened import OpenRun
 from counterpoint.timeseries.cli import vertical
 
 N = 16
@@ -171,11 +171,11 @@ def test_one_patient_to_score_has_no_interval(evaluated, folder):
 
 
 def test_an_encoder_whose_weights_are_zero_is_called_collapsed_and_a_healthy_one_is_not(run):
-    encoded = encode_run(run)
-    assert "COLLAPSED" not in "\n".join(lines_of(measure(vertical, encoded, protocols=("labelfree",), n_boot=5)))
-    flat = encoded.system
+    opened = OpenRun.load(run)
+    assert "COLLAPSED" not in "\n".join(lines_of(measure(vertical, opened, protocols=("labelfree",), n_boot=5)))
+    flat = opened.system
     for parameter in flat.parameters():
         parameter.data.zero_()
-    zero = encode_rows(flat, encoded.dataset, range(len(encoded)))
+    zero = opened.with_system(flat)
     said = "\n".join(lines_of(measure(vertical, zero, protocols=("labelfree",), n_boot=5)))
     assert "COLLAPSED: the embeddings of all 30 samples are zero; no figure can be but chance" in said

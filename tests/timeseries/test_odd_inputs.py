@@ -91,7 +91,7 @@ def test_a_record_without_any_of_the_leads_names_the_remedy(tmp_path):
 def test_recordings_of_several_rates_need_one(tmp_path):
     write(tmp_path / "db", "a")
     write(tmp_path / "db", "b", fs=250, samples=1000)
-    with pytest.raises(InputError, match=r"b\.hea: 250 Hz where earlier recordings have 100 Hz; set data\.fs"):
+    with pytest.raises(InputError, match=r"b\.hea: 250 Hz where earlier recordings have 100 Hz; set --data\.fs"):
         windows_of(tmp_path)
     assert [len(x) for x in windows_of(tmp_path, fs=50.0).signals] == [200, 200]
 

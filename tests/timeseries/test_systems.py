@@ -157,7 +157,7 @@ def test_a_level_with_weight_zero_is_not_computed(windows, level):
 def test_comet_configuration_errors(windows):
     with pytest.raises(InputError, match="one above 0"):
         comet(windows, **dict.fromkeys(LEVELS, 0.0))
-    with pytest.raises(InputError, match="choose separate or shared"):
+    with pytest.raises(InputError, match="must be one of separate, shared"):
         comet(windows, views="four")
 
 

@@ -208,7 +208,7 @@ def test_arrays_are_refused_before_they_are_expanded_or_unpickled(tmp_path):
         np.savez(tmp_path / "fs.npz", x=X, fs=fs)
         refuses("fs.npz", "its array fs is .*one positive number of hertz is expected", None)
     np.savez(tmp_path / "fs.npz", x=X, fs=25.0)
-    refuses("fs.npz", r"its array fs says 25 Hz where 10 Hz were given \\(--fs")
+    refuses("fs.npz", r"its array fs says 25 Hz where 10 Hz were given \(--fs")
 
 
 def damaged(data: bytes, generator: np.random.Generator):

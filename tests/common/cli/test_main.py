@@ -93,6 +93,7 @@ class TestOutcomes:
         rows = json.loads(out)
         assert {row["name"]: row["status"] for row in rows} == {"toy-one": "ready", "toy-pair": "experimental"}
         assert all({"name", "status", "paper", "summary"} <= row.keys() for row in rows)
+        assert all(row["module"].endswith("toy_system") for row in rows), rows
 
     def test_a_fault_of_ours_keeps_its_traceback(self, cli):
         with pytest.raises(RuntimeError, match="a fault of ours"):
@@ -279,11 +280,11 @@ class TestPretrainConfiguration:
     @pytest.mark.parametrize(
         ("text", "advice"),
         [
-            ("train:\n  max_epoch: 3\n", "unknown setting 'train.max_epoch'; did you mean 'train.max_epochs'"),
-            ("widht: 3\n", "did you mean 'width'"),
-            ("width: wide\n", "expected int, got wide"),
-            ("train: [\n", "see counterpoint toy pretrain toy-one --help"),
-            ("- 1\n", "unexpected config"),
+            ("train:\n  max_epoch: 3\n", "c.yaml: train.max_epoch is not an option; did you mean train.max_epochs?"),
+            ("widht: 3\n", "did you mean width?"),
+            ("width: wide\n", "c.yaml: width: expected int, got 'wide'"),
+            ("train: [\n", "c.yaml: not valid YAML"),
+            ("- 1\n", "c.yaml: holds list; a configuration is a mapping of names to values"),
         ],
     )
     def test_mistakes_in_the_file(self, cli, tmp_path, text, advice):

@@ -1,10 +1,15 @@
 """Facts that hold for every registered vertical and system."""
 
+import ast
 import dataclasses
+import re
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import yaml
 
+import counterpoint
 from counterpoint.common.cli.main import main
 from counterpoint.common.cli.options import parse
 from counterpoint.common.cli.pretrain import build_config, config_parser
@@ -18,13 +23,11 @@ SYSTEMS = [
     for entry in vertical.systems
 ]
 TARGETS = [
-    pytest.param(target, id=target)
+    pytest.param(target, id=str(target))
     for vertical in VERTICALS.values()
     for target in (
-        *(
-            getattr(vertical, name)
-            for name in ("data_check", "simulate", "preview", "demo", "gallery", "query", "samples_from")
-        ),
+        *(getattr(vertical, name) for name in ("data_check", "simulate", "preview", "demo", "samples_from")),
+        *(target for m in vertical.modalities for target in (m.read, m.parse, m.picture, m.caption)),
         *(importer.run for importer in vertical.importers),
         *(target for e in vertical.systems for target in (e.config, e.system, e.protocols)),
     )
@@ -59,6 +62,28 @@ def test_a_system_is_a_contrastive_system_with_its_config(vertical, entry):
     assert entry.summary
 
 
+def defined(tree):
+    """Names of a file's functions and classes, and of the classes' methods as `Class.method`."""
+    names = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+            names |= {f"{node.name}.{inner.name}" for inner in getattr(node, "body", ()) if hasattr(inner, "name")}
+    return names
+
+
+@pytest.mark.parametrize(("vertical", "entry"), SYSTEMS)
+def test_the_file_and_the_name_of_each_term_that_a_system_lists_exist(vertical, entry):
+    source = Path(find_spec(entry.module).origin).read_text(encoding="utf-8")
+    text = ast.get_docstring(ast.parse(source), clean=False).partition("Where its terms stand:\n")[2]
+    lines = [line for line in text.splitlines() if line.strip()]
+    assert len(lines) >= 3
+    for line in lines:
+        file, names = re.fullmatch(r"    \S.*?  +([\w/]+\.py): (.+)", line).groups()
+        known = defined(ast.parse((Path(counterpoint.__file__).parent / file).read_text(encoding="utf-8")))
+        assert not set(names.split(", ")) - known, f"{file} does not define these"
+
+
 @pytest.mark.parametrize(("vertical", "entry"), SYSTEMS)
 def test_printed_configuration_feeds_back_for_every_preset(vertical, entry, tmp_path, capsys):
     config = resolve(entry.config)
@@ -87,3 +112,22 @@ def test_epochs_that_a_person_gives_beat_the_steps_of_a_preset(typed, steps, cap
     command[5:5] = ["--train.max_steps", "7"]
     assert main(command) == 0
     assert yaml.safe_load(capsys.readouterr().out)["train"]["max_steps"] == 7
+
+
+@pytest.mark.parametrize(
+    ("file", "typed", "steps"),
+    [
+        ("train: {max_epochs: 3}", (), None),
+        ("train: {max_epochs: 3, max_steps: 9}", (), 9),
+        ("train: {batch_size: 4}", (), 200),
+        ("train: {max_epochs: 3, max_steps: 9}", ("--train.max_epochs", "5"), None),
+        ("train: {max_epochs: 3}", ("--train.max_epochs", "5", "--train.max_steps", "7"), 7),
+    ],
+)
+def test_epochs_of_a_file_beat_the_steps_of_a_preset_and_typed_ones_those_of_a_file(
+    file, typed, steps, tmp_path, capsys
+):
+    (tmp_path / "my.yaml").write_text(file)
+    command = ["timeseries", "pretrain", "ts2vec", "--preset", "small", "--config", str(tmp_path / "my.yaml"), *typed]
+    assert main([*command, "--print_config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["train"]["max_steps"] == steps

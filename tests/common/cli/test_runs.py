@@ -529,7 +529,11 @@ class TestSearch:
         code, out, _ = cli("toy", "search", run, "--id", "s12", "--top", "3", "--html", tmp_path / "found.html")
         assert code == 0
         assert "rank  cosine" in out
-        assert (tmp_path / "found.html").read_text().count("data:image/png;base64") == 4
+        page = (tmp_path / "found.html").read_text()
+        assert page.count("data:image/png;base64") == 4
+        # In the caption and in the words that stand for the picture.
+        assert page.count("cosine 0.") + page.count("cosine 1.") == 2 * 3
+        assert "<h1>Nearest to s12</h1>" in page
 
     @pytest.mark.parametrize(
         ("argv", "advice"),
@@ -618,6 +622,27 @@ class TestExport:
         code, _, err = cli("toy", "export", run, "--out", tmp_path / "m.pt2", "--format", "onnx")
         assert code == 2
         assert "ends as torch files do" in err
+
+
+class TestFormats:
+    def test_a_verticals_own_are_listed_and_written(self, run, cli, tmp_path):
+        told = {"export": "card (.card): the name of the class", "embed": "names (.txt): an id a line"}
+        for verb, listed in told.items():
+            code, out, _ = cli("toy", verb, "--help")
+            assert code == 0
+            assert listed in " ".join(out.split())
+        assert cli("toy", "export", run, "--out", tmp_path / "m.card", "--modality", "left")[0] == 0
+        assert (tmp_path / "m.card").read_text() == "Pair left\n"
+        code, out, _ = cli("toy", "embed", run, "--format", "names", "--json")
+        assert code == 0
+        written = run / "embeddings-test-names.txt"
+        assert len(written.read_text().splitlines()) == json.loads(out)["rows"] > 0
+
+    def test_an_unknown_one_is_told_the_nearest(self, run, cli, tmp_path):
+        code, _, err = cli("toy", "export", run, "--out", tmp_path / "m", "--format", "onxn")
+        assert (code, "did you mean 'onnx'" in err) == (2, True)
+        code, _, err = cli("toy", "embed", run, "--format", "parquett")
+        assert (code, "did you mean 'parquet'" in err) == (2, True)
 
 
 class TestFinetune:

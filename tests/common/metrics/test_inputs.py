@@ -132,6 +132,7 @@ CALLS = {
     "singular_values": lambda M, C: m.singular_values(M(X)),
     "stable_rank": lambda M, C: m.stable_rank(M(X)),
     "std_of_normalized": lambda M, C: m.std_of_normalized(M(X)),
+    "seeds_and_groups": lambda M, C: m.seeds_and_groups(M(X.T), C(GROUPS), n=9),
     "t_interval": lambda M, C: m.t_interval(C(TARGET)),
     "task_of": lambda M, C: (m.task_of(C(LABELS)), m.task_of(C(TARGET))),
     "tolerance": lambda M, C: m.tolerance(M(X), C(LABELS)),

@@ -6,12 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.errors import InputError
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers import fit, load_run
 from counterpoint.common.trainers.config import override
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
-from counterpoint.graphs.circuits.data import JoinedCircuits, NodeSeeds, load_circuits
+from counterpoint.graphs.circuits.data import JoinedCircuits, NodeSeeds, circuit_datasets, load_circuits
 from counterpoint.graphs.circuits.downstream import (
     LOSSES,
     DensityWeighted,
@@ -57,6 +59,27 @@ def manifest(tmp_path_factory):
     return folder / "manifest.csv"
 
 
+def test_a_circuit_that_cannot_be_read_is_left_out_and_the_others_keep_their_rows(manifest, tmp_path, capsys):
+    rows = Manifest.load(manifest).frame.to_dict("records")
+    for row in rows:
+        (tmp_path / row["netlist"]).write_bytes((manifest.parent / row["netlist"]).read_bytes())
+    (tmp_path / "broken.spice").write_text(".subckt broken a b\nX1 a b nowhere_defined(\n")
+    broken = {"id": "broken", "netlist": "broken.spice", "split": "train"}
+    Manifest.from_rows([broken, *rows], tmp_path).save(tmp_path / "m.csv")
+    config = CircuitDataConfig(manifest=str(tmp_path / "m.csv"))
+    with pytest.raises(InputError, match="broken.spice"):
+        circuit_datasets(config, (2, 2))
+    with pytest.raises(InputError, match=r"row 1 \(id broken\).*raise `--train.max_bad`"):
+        circuit_datasets(config, (2, 2), "skip", 0.01)
+    found = circuit_datasets(config, (2, 2), "skip", 0.5)
+    assert [(bad.index, bad.id) for bad in found.train.left_out] == [(0, "broken")]
+    assert found.test.left_out == ()
+    assert "left out" in capsys.readouterr().err
+    ids = ["broken", *(row["id"] for row in rows)]
+    for part in (found.train, found.test):
+        assert {(ids[part.row_of(i)], group) for i, group in enumerate(part.groups)} == {(g, g) for g in part.groups}
+
+
 def test_a_node_is_called_by_its_net_and_circuit_and_drawn_with_what_it_touches(manifest):
     """Net n1 of the chain drives two transistors and is driven by two: four devices around it."""
     seeds = NodeSeeds(JoinedCircuits.of(load_circuits(Manifest.load(manifest))), (2, 2))
@@ -81,6 +104,21 @@ def test_ids_of_one_circuit_are_no_ids_of_another(manifest):
     """Else every test circuit would be said to have been trained on."""
     datasets = CircuitGCL(CircuitGCLConfig(data=CircuitDataConfig(manifest=str(manifest)))).datasets()
     assert not set(datasets.train.ids) & set(datasets.test.ids)
+
+
+def test_embeddings_are_those_of_the_whole_circuit_in_batches_of_any_size(manifest, tmp_path):
+    """Sampled neighbourhoods of (2, 2) would give every batch other vectors."""
+    system = CircuitGCL(small(manifest, tmp_path)).eval()
+    seeds = NodeSeeds(JoinedCircuits.of(load_circuits(Manifest.load(manifest))), (2, 2))
+    one, other = (encode_rows(system, seeds, batch_size=size).vectors["node"] for size in (7, 512))
+    part = encode_rows(system, seeds, range(5, 50), workers=1).vectors["node"]
+    torch.testing.assert_close(one, other)
+    torch.testing.assert_close(part, one[5:50])
+    graphs = load_circuits(Manifest.load(manifest))
+    torch.testing.assert_close(one, torch.cat([system.vectors(graph) for graph in graphs]))
+    with torch.no_grad():
+        system.online.kinds.weight.mul_(2)
+    assert not torch.allclose(encode_rows(system, seeds).vectors["node"], one), "new weights have new vectors"
 
 
 def test_joined_circuits_share_no_edge(manifest):

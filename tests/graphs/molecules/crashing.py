@@ -9,7 +9,7 @@ from counterpoint.graphs.molecules import reader
 
 def read(watch, source, deadly, **options):
     """The importer's reader, under an RDKit that some molecules end."""
-    parse, inchikeys = reader._parse, reader.inchikeys
+    parse, inchikeys = reader.parsed, reader.inchikeys
 
     def parsed(smiles, log):
         return os.abort() if smiles in deadly else parse(smiles, log)
@@ -17,11 +17,11 @@ def read(watch, source, deadly, **options):
     def keys(smiles):
         return os.abort() if set(smiles) & set(deadly) else inchikeys(smiles)
 
-    reader._parse, reader.inchikeys = parsed if options.pop("when", "parse") == "parse" else parse, keys
+    reader.parsed, reader.inchikeys = parsed if options.pop("when", "parse") == "parse" else parse, keys
     try:
         return importers._read_molecules(watch, source, **options)
     finally:
-        reader._parse, reader.inchikeys = parse, inchikeys
+        reader.parsed, reader.inchikeys = parse, inchikeys
 
 
 def arrays(smiles, watch):

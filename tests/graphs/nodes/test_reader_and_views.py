@@ -80,7 +80,7 @@ def test_npz_errors_name_the_file(tmp_path):
     with pytest.raises(InputError, match="g.npz: lacks the array 'adj_indices'"):
         read_npz(path)
     path.write_bytes(b"not a zip")
-    with pytest.raises(InputError, match="g.npz: cannot be read"):
+    with pytest.raises(InputError, match="g.npz: is no whole archive"):
         read_npz(path)
     with pytest.raises(InputError, match="give a .npz file, a .pt file, or folder/ind.NAME"):
         read_graph(tmp_path / "cora")
