@@ -141,6 +141,7 @@ class Labelled(Part):
     def __init__(self, samples: Samples, positions: Sequence[int], targets: np.ndarray | None, task: Task) -> None:
         super().__init__(samples, positions)
         self.targets, self.target = targets, task.target
+        self.pools = {}  # a head stands on one modality of the samples themselves
 
     def __getitem__(self, i: int) -> Any:
         sample = super().__getitem__(i)
