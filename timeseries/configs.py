@@ -162,7 +162,7 @@ class FrameProjectionsConfig:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(batch_size=512, max_epochs=256))
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(
-            name="adam", lr=1e-3, weight_decay=1e-4, clip=None, schedule=ScheduleConfig(kind="constant", warmup=0)
+            name="adam", lr=1e-3, weight_decay=1e-6, clip=None, schedule=ScheduleConfig(kind="cosine", warmup=0)
         )
     )
     temperature: float = 0.15
@@ -178,9 +178,10 @@ class FrameProjectionsConfig:
     cycles: float = 6.0
     """Length of a Gabor atom in periods of its frequency (standard deviation times 2 pi)."""
     consistency: float = 1.0
-    """Weight of the L1 terms between predicted and actual spectral projections."""
-    mapper_epochs: int = 50
-    """Epochs of the second stage, in which two mappers learn the frozen spectral encoders' outputs."""
+    """Weight of the L1 terms between predicted and actual spectral projections, means divided by the batch's rows."""
+    mapper_epochs: int = 256
+    """Epochs of the second stage, in which two mappers learn the frozen spectral encoders' outputs at a constant
+    learning rate."""
 
     def __post_init__(self) -> None:
         require(
