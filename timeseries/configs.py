@@ -182,11 +182,14 @@ class FrameProjectionsConfig:
     mapper_epochs: int = 256
     """Epochs of the second stage, in which two mappers learn the frozen spectral encoders' outputs at a constant
     learning rate."""
+    mapper_channels: int = 1
+    """Hidden channels of a mapper. The official code has one, whose ReLU may fall silent: then the mapper gives a
+    constant, and more channels help."""
 
     def __post_init__(self) -> None:
         require(
             self, temperature="above 0", dim="1 or more", width="1 or more", frequencies="2 or more", cycles="above 0",
-            consistency="0 or more", mapper_epochs="0 or more",
+            consistency="0 or more", mapper_epochs="0 or more", mapper_channels="1 or more",
         )  # fmt: skip
 
 

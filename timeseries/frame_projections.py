@@ -103,6 +103,7 @@ class FrameProjections(SignalSystem):
             "frequencies": 16,
             "train": {"batch_size": 64, "max_epochs": 15},
             "mapper_epochs": 10,
+            "mapper_channels": 16,
             "data": {"patients": 20},
         }
     }
@@ -120,7 +121,7 @@ class FrameProjections(SignalSystem):
         )
         self.projectors = nn.ModuleDict({v: _two_layers(self.encoders[v].dim, dim) for v in VIEWS})
         self.predictors = nn.ModuleDict({v: LatentMapping(64) for v in VIEWS[1:]})
-        self.mappers = nn.ModuleDict({v: LatentMapping(1) for v in VIEWS[1:]})
+        self.mappers = nn.ModuleDict({v: LatentMapping(config.mapper_channels) for v in VIEWS[1:]})
         self.objective = contrast_of(config, NTXent(config.temperature))
         consistency = config.consistency
         self.loss_weights = {f"predict_{v}": consistency for v in VIEWS[1:]}

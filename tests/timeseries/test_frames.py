@@ -63,7 +63,7 @@ def trained(tmp_path_factory):
     config = override(
         FrameProjectionsConfig(),
         {
-            "width": 8, "dim": 8, "frequencies": 6, "mapper_epochs": 2,
+            "width": 8, "dim": 8, "frequencies": 6, "mapper_epochs": 2, "mapper_channels": 8,
             "train": {"batch_size": 8, "max_epochs": 2, "tensorboard": False, "accelerator": "cpu", "monitor_every": 0,
                       "out": str(out)},
         },
