@@ -162,7 +162,7 @@ class FrameProjectionsConfig:
     train: TrainConfig = field(default_factory=lambda: TrainConfig(batch_size=512, max_epochs=256))
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(
-            name="adam", lr=1e-3, weight_decay=1e-4, clip=None, schedule=ScheduleConfig(kind="constant", warmup=0)
+            name="adam", lr=1e-3, weight_decay=1e-6, clip=None, schedule=ScheduleConfig(kind="cosine", warmup=0)
         )
     )
     temperature: float = 0.15
@@ -178,14 +178,18 @@ class FrameProjectionsConfig:
     cycles: float = 6.0
     """Length of a Gabor atom in periods of its frequency (standard deviation times 2 pi)."""
     consistency: float = 1.0
-    """Weight of the L1 terms between predicted and actual spectral projections."""
-    mapper_epochs: int = 50
-    """Epochs of the second stage, in which two mappers learn the frozen spectral encoders' outputs."""
+    """Weight of the L1 terms between predicted and actual spectral projections, means divided by the batch's rows."""
+    mapper_epochs: int = 256
+    """Epochs of the second stage, in which two mappers learn the frozen spectral encoders' outputs at a constant
+    learning rate."""
+    mapper_channels: int = 1
+    """Hidden channels of a mapper. The official code has one, whose ReLU may fall silent: then the mapper gives a
+    constant, and more channels help."""
 
     def __post_init__(self) -> None:
         require(
             self, temperature="above 0", dim="1 or more", width="1 or more", frequencies="2 or more", cycles="above 0",
-            consistency="0 or more", mapper_epochs="0 or more",
+            consistency="0 or more", mapper_epochs="0 or more", mapper_channels="1 or more",
         )  # fmt: skip
 
 

@@ -5,12 +5,16 @@ r"""Frame projections: contrast a window with its own projections on frames, wit
 Three views of one window: time (the signal), Fourier (its coefficients on the orthonormal basis) and Gabor (magnitudes
 on an overcomplete frame), each with its encoder and projector, e_1, e_2, e_3 of unit length:
 
-    L = sum over the three pairs NT-Xent(e_a, e_b; T) + 1/B sum_i [ |P_f(e_1) - e_2|_1 + |P_g(e_1) - e_3|_1 ]
+    L = sum over the three pairs NT-Xent(e_a, e_b; T) + 1/B mean_{i, d} [ |P_f(e_1) - e_2| + |P_g(e_1) - e_3| ]
 
-In a second stage the encoders are frozen and two mappers learn the frozen Fourier and Gabor embeddings from the time
-embedding (L1). Evaluation joins [mapped Fourier, time, mapped Gabor]: only the time encoder runs.
+B counts the batch's rows (of all ranks): as in the official code the L1 terms are means over all entries and divided
+by B once more, so that at large batches the contrast alone decides. In a second stage the encoders are frozen and two
+mappers learn the frozen Fourier and Gabor embeddings from the time embedding (L1, constant learning rate). Evaluation
+joins [mapped Fourier, time, mapped Gabor]: only the time encoder runs.
 
-Our reading of sizes: a residual 1-D network for time and Fourier, a small 2-D one for Gabor; two-layer predictors.
+Loss, predictors, mappers, projectors and training follow the official code (eth-siplab/Learning-with-FrameProjections
+4461e91). Encoders and frame do not: residual networks of one or two dimensions where it has a 1-D ResNet of eight
+blocks, a 2-D U-Net and a Fourier encoder, and a Gabor frame with known bounds where it has complex Morlet wavelets.
 
 Where its terms stand:
 
@@ -24,15 +28,19 @@ Where its terms stand:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from counterpoint.common.kernels import gather_rows
 from counterpoint.common.kernels.unit import unit
 from counterpoint.common.losses import NTXent
 from counterpoint.common.trainers import Assets, Stage
+from counterpoint.common.trainers.configs import ScheduleConfig
 from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
 from counterpoint.timeseries.base import SignalSystem
 from counterpoint.timeseries.configs import FrameProjectionsConfig
@@ -73,6 +81,18 @@ class FrameEncoder(nn.Module):
         return self.body(x).flatten(2).mean(2)
 
 
+class LatentMapping(nn.Module):
+    """An embedding to one of the same width: convolution along its entries at stride 2, ReLU, and its transpose."""
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.down = nn.Conv1d(1, hidden, 3, stride=2, padding=1)
+        self.up = nn.ConvTranspose1d(hidden, 1, 3, stride=2, padding=1, output_padding=1)
+
+    def forward(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        return self.up(self.down(z[:, None]).relu())[:, 0, : z.shape[1]]
+
+
 def _two_layers(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, inputs), nn.ReLU(), nn.Linear(inputs, outputs))
 
@@ -91,6 +111,7 @@ class FrameProjections(SignalSystem):
             "frequencies": 16,
             "train": {"batch_size": 64, "max_epochs": 15},
             "mapper_epochs": 10,
+            "mapper_channels": 16,
             "data": {"patients": 20},
         }
     }
@@ -107,9 +128,8 @@ class FrameProjections(SignalSystem):
             }
         )
         self.projectors = nn.ModuleDict({v: _two_layers(self.encoders[v].dim, dim) for v in VIEWS})
-        self.predictors = nn.ModuleDict({v: _two_layers(dim, dim) for v in VIEWS[1:]})
-        hidden = self.encoders["time"].dim
-        self.mappers = nn.ModuleDict({v: _two_layers(hidden, self.encoders[v].dim) for v in VIEWS[1:]})
+        self.predictors = nn.ModuleDict({v: LatentMapping(64) for v in VIEWS[1:]})
+        self.mappers = nn.ModuleDict({v: LatentMapping(config.mapper_channels) for v in VIEWS[1:]})
         self.objective = contrast_of(config, NTXent(config.temperature))
         consistency = config.consistency
         self.loss_weights = {f"predict_{v}": consistency for v in VIEWS[1:]}
@@ -119,7 +139,8 @@ class FrameProjections(SignalSystem):
         contrast = Stage("frames", trains=("encoders", "projectors", "predictors"))
         if not self.config.mapper_epochs:
             return (contrast,)
-        return contrast, Stage("mappers", trains=("mappers",), max_epochs=self.config.mapper_epochs)
+        constant = replace(self.config.optim, schedule=ScheduleConfig(kind="constant", warmup=0))
+        return contrast, Stage("mappers", trains=("mappers",), optim=constant, max_epochs=self.config.mapper_epochs)
 
     def views(self, x: Float[Tensor, "batch time channels"]) -> dict[str, Tensor]:
         """The three views, channels first; gaps count as 0."""
@@ -155,9 +176,10 @@ class FrameProjections(SignalSystem):
                 f"{a}_{b}": self.objective.row_losses(embeddings[a], embeddings[b])
                 for a, b in (("time", "fourier"), ("time", "gabor"), ("fourier", "gabor"))
             }
+        time = embeddings["time"]
+        rows = len(gather_rows(time.detach()) if dist.is_available() and dist.is_initialized() else time)
         for view in VIEWS[1:]:
-            guess = self.predictors[view](embeddings["time"])
-            terms[f"predict_{view}"] = (guess - embeddings[view]).abs().sum(1)
+            terms[f"predict_{view}"] = (self.predictors[view](time) - embeddings[view]).abs().mean(1) / rows
         return terms
 
     def represent(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch dim"]:

@@ -1,15 +1,18 @@
 """Frames keep energy between their bounds; the system contrasts, maps, and infers from time alone."""
 
 import csv
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from counterpoint.common.cli.main import main
 from counterpoint.common.trainers import create_system, fit, load_run, override
 from counterpoint.timeseries.configs import FrameProjectionsConfig
-from counterpoint.timeseries.frame_projections import FrameProjections
+from counterpoint.timeseries.frame_projections import FrameProjections, LatentMapping
 from counterpoint.timeseries.frames import GaborFrame, fourier
 from counterpoint.timeseries.simulate import ecg
 from counterpoint.timeseries.splits import split_patients
@@ -60,7 +63,7 @@ def trained(tmp_path_factory):
     config = override(
         FrameProjectionsConfig(),
         {
-            "width": 8, "dim": 8, "frequencies": 6, "mapper_epochs": 2,
+            "width": 8, "dim": 8, "frequencies": 6, "mapper_epochs": 2, "mapper_channels": 8,
             "train": {"batch_size": 8, "max_epochs": 2, "tensorboard": False, "accelerator": "cpu", "monitor_every": 0,
                       "out": str(out)},
         },
@@ -112,3 +115,44 @@ def test_gradients_are_harmonised_from_the_command_line_in_the_stage_that_shares
     assert {row["stage"] for row in rows if row["train/gradient_cosine"]} == {"frames"}
     assert all(row["train/map_fourier"] for row in rows if row["stage"] == "mappers" and row["train/loss"])
     assert "stage 'mappers' no two losses meet" in capsys.readouterr().err
+
+
+def test_loss_and_gradients_equal_the_official_code(trained):
+    held = json.loads((Path(__file__).parent / "oracles" / "timeseries.json").read_text())["frame_projections"]
+
+    def tensor(value):
+        return torch.tensor(value, dtype=torch.float64)
+
+    system, windows, *_ = trained
+    system = create_system(FrameProjections, system.config, windows).double()
+    system.begin_stage(system.stages()[0], 10)
+    names = {"conv1": "down", "deconv": "up"}
+    for view, weights in held["predictors"].items():
+        system.predictors[view] = LatentMapping(held["params"]["hidden"]).double()
+        state = {names[k.split(".")[0]] + "." + k.split(".")[1]: tensor(w) for k, w in weights.items()}
+        system.predictors[view].load_state_dict(state)
+    z = {view: tensor(rows).requires_grad_() for view, rows in held["inputs"].items()}
+    terms = system.losses({}, {view: normalize(rows, dim=1) for view, rows in z.items()})
+    loss = sum(system.loss_weights.get(name, 1.0) * rows.mean() for name, rows in terms.items())
+    assert loss.item() == pytest.approx(held["value"], rel=0, abs=1e-8)
+    loss.backward()
+    for view, rows in z.items():
+        torch.testing.assert_close(rows.grad, tensor(held["gradients"][view]), rtol=0, atol=1e-8)
+    for view, weights in held["predictor_gradients"].items():
+        for name, wanted in weights.items():
+            layer, kind = name.split(".")
+            found = getattr(getattr(system.predictors[view], names[layer]), kind).grad
+            torch.testing.assert_close(found, tensor(wanted), rtol=0, atol=1e-8)
+
+
+def test_training_follows_the_official_schedule(trained):
+    optim = FrameProjectionsConfig().optim
+    assert (optim.name, optim.weight_decay, optim.schedule.kind, optim.schedule.warmup) == ("adam", 1e-6, "cosine", 0)
+    contrast, mappers = trained[0].stages()
+    assert contrast.optim is None
+    assert mappers.optim.schedule.kind == "constant"
+
+
+@pytest.mark.parametrize("width", [7, 8])
+def test_mapping_keeps_the_width(width):
+    assert LatentMapping(3)(torch.randn(2, width)).shape == (2, width)

@@ -7,7 +7,18 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from counterpoint.common.losses import DCLW, GRAM, WMSE, BarlowTwins, SupCon, SwAV, VICReg
+from counterpoint.common.losses import (
+    DCLW,
+    GRAM,
+    WMSE,
+    BarlowTwins,
+    ModX,
+    MVInfoNCE,
+    SoftContrastive,
+    SupCon,
+    SwAV,
+    VICReg,
+)
 
 HELD = json.loads((Path(__file__).parent / "oracles" / "view_losses.json").read_text())
 
@@ -79,3 +90,22 @@ def test_swav(name):
     for place in range(2 if size else 0):
         found, kept = loss.queues[place].keys, tensor(held["queue_after"])[place]
         torch.testing.assert_close(found[found[:, 0].argsort()], kept[kept[:, 0].argsort()], rtol=0, atol=1e-8)
+
+
+def test_mv_infonce():
+    check("mv_infonce", MVInfoNCE(0.2))
+
+
+@pytest.mark.parametrize(("name", "key"), [("d2f_soft", "label_embedding"), ("d2f_hard", "label")])
+def test_dialog2flow(name, key):
+    check(name, SoftContrastive(0.05, label_temperature=0.35), **{key: tensor(HELD[name]["inputs"][key])})
+
+
+def test_modx():
+    old = {k: tensor(HELD["modx"]["inputs"][k]) for k in ("old_a", "old_b")}
+    check("modx", ModX(0.07, alpha=20.0), **old)
+
+
+def test_every_held_call_is_checked():
+    text = Path(__file__).read_text().replace('f"gram{modalities}"', '"gram3" "gram4"')
+    assert [name for name in HELD if f'"{name}"' not in text] == []
