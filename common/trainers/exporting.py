@@ -17,7 +17,7 @@ from counterpoint.common.data.batch import rows
 from counterpoint.common.errors import InputError
 from counterpoint.common.rng import preserved_rng
 from counterpoint.common.trainers.loader import Datasets
-from counterpoint.common.trainers.run import system_name
+from counterpoint.common.trainers.run_folder import system_name
 
 FORMATS = {"onnx": ".onnx", "torch": ".pt2"}  # with the endings that say so
 

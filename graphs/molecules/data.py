@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from counterpoint.common.data.dataset import ManifestDataset
-from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.data.manifest import SPLITS, Manifest
 from counterpoint.common.data.samples import collate as collate_fields
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
@@ -89,6 +89,6 @@ def datasets_of(manifest: Manifest, dataset: Callable[[Manifest], MoleculeDatase
     split = manifest.frame["split"]
     parts = {
         name: dataset(manifest.select(split=name)) if (split == name).any() else None
-        for name in ("train", "val", "test")
+        for name in SPLITS
     }
     return Datasets(parts["train"], parts["val"], parts["test"])

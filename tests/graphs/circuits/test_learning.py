@@ -10,7 +10,7 @@ from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers import fit, load_run
-from counterpoint.common.trainers.config import override
+from counterpoint.common.trainers.config_files import override
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
 from counterpoint.graphs.circuits.data import JoinedCircuits, NodeSeeds, load_circuits
 from counterpoint.graphs.circuits.downstream import (
