@@ -40,5 +40,5 @@ vertical = Vertical(
                  caption=f"{_AUDIO}.gallery:caption")
         for name, endings in (("audio", AUDIO_SUFFIXES), ("sheet", (*SCORE_SUFFIXES, *IMAGE_SUFFIXES)))
     ),
-    checks="counterpoint.audio_speech.fidelity:CHECKS",
+    checks="counterpoint.audio_speech.checks:CHECKS",
 )

@@ -24,7 +24,7 @@ import torch
 from counterpoint.common.metrics.bootstrap import t_interval
 from counterpoint.common.trainers.reproduce import reproduce, write_table
 from counterpoint.graphs.checks import CHECKS
-from counterpoint.graphs.molecules.study import ARMS, SETS, SPLITS, figure
+from counterpoint.graphs.molecules.study import ARMS, SETS, SPLIT_KINDS, figure
 
 torch.set_num_threads(1)
 BEGIN, END = "<!-- properties:begin -->", "<!-- properties:end -->"
@@ -60,7 +60,7 @@ def table(figures: dict[int, Figures]) -> str:
     """A Markdown table: a row for each set and split, a column for each arm."""
     lines = [f"| set | split | {' | '.join(ARMS)} |", "|---|---|" + "---|" * len(ARMS)]
     for name in SETS:
-        for how in SPLITS:
+        for how in SPLIT_KINDS:
             cells = []
             for arm in ARMS:
                 values = [v for v in (f(name, how, arm) for f in figures.values()) if math.isfinite(v)]
@@ -95,7 +95,7 @@ def main() -> None:
     figures = {seed: Figures(options.out, Path(options.data), seed) for seed in options.seeds}
     by_cost = sorted(ARMS, key=lambda arm: arm in ("from scratch", "KCL, fine-tuned"))
     for found in figures.values():  # seed by seed: a pretrained encoder serves all sets and splits
-        for arm, name, how in itertools.product(by_cost, SETS, SPLITS):
+        for arm, name, how in itertools.product(by_cost, SETS, SPLIT_KINDS):
             found(name, how, arm)
     text = table(figures)
     print(text)

@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 
 GROUP = "counterpoint.plugins"
 _TRAINERS = "counterpoint.common.trainers"
-_CONFIGS = f"{_TRAINERS}.plugin_configs"
+_CONFIGS = f"{_TRAINERS}.configs"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ BUILT_IN = (
         "within_clusters",
         "takes every batch from one combination of the clusters of earlier stages",
         "Learning the Unlearned: Mitigating Feature Suppression in Contrastive Learning, ECCV 2024",
-        f"{_TRAINERS}.staging:WithinClusters",
+        f"{_TRAINERS}.multistage_learning:WithinClusters",
         f"{_CONFIGS}:WithinClustersConfig",
     ),
 )

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import normalized_mutual_info_score
 from torch.nn.functional import normalize
 
-from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.data.manifest import SPLITS, Manifest
 from counterpoint.common.trainers import create_system, fit, override
 from counterpoint.common.trainers.reproduce import Claim, sample_data
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
@@ -29,7 +29,7 @@ from counterpoint.graphs.circuits.downstream import DownstreamConfig
 from counterpoint.graphs.circuits.graph import CircuitGraph
 from counterpoint.graphs.circuits.transfer import Transfer
 from counterpoint.graphs.configs import CircuitGCLConfig, GCoolConfig, GRACEConfig, PamCConfig
-from counterpoint.graphs.molecules.study import DATA, SPLITS, figure
+from counterpoint.graphs.molecules.study import DATA, SPLIT_KINDS, figure
 from counterpoint.graphs.nodes.gcool import GCool
 from counterpoint.graphs.nodes.grace import GRACE
 from counterpoint.graphs.nodes.pamc import PamC
@@ -144,7 +144,7 @@ def node_accuracy(name: str) -> Callable[[Path | None, str, int], float]:
         if cls is GCool:
             changes["communities"] = graph.n_classes
         z = _train(cls, config, changes, seed, graph).node_vectors().numpy()
-        rows = {part: graph.split == part for part in ("train", "val", "test")}
+        rows = {part: graph.split == part for part in SPLITS}
         y = graph.y.numpy()
         models = [LogisticRegression(C=c, max_iter=1000).fit(z[rows["train"]], y[rows["train"]]) for c in _STRENGTHS]
         # Of equal validation scores the first, whatever its test score: the choice never sees a test label.
@@ -189,7 +189,7 @@ CHECKS: dict[str, tuple[Claim, Callable[[Path | None, str, int], float]]] = {
                 molecule_check(name, how),
             )
             for name, metric, margin, by in _PROPERTIES
-            for how in SPLITS
+            for how in SPLIT_KINDS
         ),
         *(
             (
@@ -203,7 +203,7 @@ CHECKS: dict[str, tuple[Claim, Callable[[Path | None, str, int], float]]] = {
                  "no paper claims it: the baseline chemists ask for"),
             )
             for name in ("bbbp", "bace")
-            for how in SPLITS
+            for how in SPLIT_KINDS
         ),
         (
             Claim("circuitgcl-gai", "GAI lowers the error on the rarest fifth of labels", "MSE", "GAI",

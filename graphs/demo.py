@@ -29,7 +29,7 @@ from counterpoint.graphs.configs import KCLConfig
 from counterpoint.graphs.gallery import circuit_drawing, picture
 from counterpoint.graphs.importers import circuits_to_manifest, molecules_to_manifest, simulate_to_manifest
 from counterpoint.graphs.molecules.kcl import KCL
-from counterpoint.graphs.molecules.properties import Task, ecfp_forest, from_scratch, probe_arm, property_table
+from counterpoint.graphs.molecules.properties import PropertyTask, ecfp_forest, from_scratch, probe_arm, property_table
 from counterpoint.graphs.molecules.vectors import encoder_of, features_of
 
 SEEDS = (0, 1, 2)
@@ -78,7 +78,7 @@ def _molecules(out: Path, data: Path | None, seed: int, epochs: int, page: Repor
     trained = load_run(run.run_dir, "last")
     note("probing properties on random and scaffold splits")
     frame = manifest.frame
-    task = Task.of(task_name, frame["smiles"].tolist(), frame[task_name].to_numpy(float))
+    task = PropertyTask.of(task_name, frame["smiles"].tolist(), frame[task_name].to_numpy(float))
     arms = {
         "KCL, linear probe": probe_arm(features_of(trained)),
         "same encoder, untrained": probe_arm(features_of(untrained)),

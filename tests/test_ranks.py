@@ -29,7 +29,7 @@ from counterpoint.common.data.batch import cut
 from counterpoint.common.losses import engine_settings
 from counterpoint.common.models import shared_batch_norm
 from counterpoint.common.trainers import create_system, fit, override
-from counterpoint.common.trainers.steps import average_gradients
+from counterpoint.common.trainers.gradients import average_gradients
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
 from counterpoint.graphs.configs import (
     BGRLConfig,

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.data.encoding import encode_rows
+from counterpoint.common.data.manifest import SPLITS
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets, create_system, fit, override
 from counterpoint.common.trainers.inputs import Input
@@ -83,7 +84,7 @@ class SignalSystem(ContrastiveSystem):
     def datasets(self) -> Datasets:
         """Windows of the three splits; a split without windows is None."""
         parts = {}
-        for split in ("train", "val", "test"):
+        for split in SPLITS:
             part = self.windows.where(split=split)
             options = {"views": self.draw_views, "left_out": self.windows.left_out.get(split, ())}
             parts[split] = WindowDataset(part, of=self.windows, **options) if len(part) else None

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from counterpoint.common.data.manifest import SPLITS
 from counterpoint.common.metrics import ridge_probe
 from counterpoint.common.trainers import Datasets, Stage, override
 from counterpoint.common.trainers.reproduce import Claim, sample_data
@@ -202,7 +203,7 @@ def frames_rate(data: Path | None, arm: str, seed: int) -> float:
     """Mean absolute error (beats per minute) of a ridge probe for heart rate on held-out patients."""
     system, windows = _frames(arm, seed)
     z, rate = system.embed_windows(windows), windows.extra["heart_rate"]
-    part = {name: (windows.frame["split"] == name).to_numpy() for name in ("train", "val", "test")}
+    part = {name: (windows.frame["split"] == name).to_numpy() for name in SPLITS}
     probe = ridge_probe(
         z[part["train"]], rate[part["train"]], z[part["test"]], rate[part["test"]],
         val=z[part["val"]], val_targets=rate[part["val"]], n_boot=0,

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers.assets import Assets
-from counterpoint.common.trainers.config import override
+from counterpoint.common.trainers.config_files import override
 from counterpoint.common.vertical import Given
 from counterpoint.timeseries.configs import SignalConfig
 from counterpoint.timeseries.form import SignalForm

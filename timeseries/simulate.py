@@ -6,8 +6,6 @@ do, so that a split by windows looks far better than a split by patients. Seeded
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
@@ -288,10 +286,3 @@ def simulated(kind: str, seed: int = 0, **sizes: int) -> WindowSet:
     if kind not in KINDS:
         raise InputError(f"generator {kind!r} is unknown; choose one of {', '.join(KINDS)}")
     return KINDS[kind](seed=seed, **sizes)
-
-
-def write(out: Path, kind: str = "ecg", seed: int = 0, **sizes: int) -> Path:
-    """Write a generated set as NumPy recordings and a manifest; every row carries `synthetic` true."""
-    from counterpoint.timeseries.manifest import write_signals
-
-    return write_signals(Path(out), simulated(kind, seed, **sizes))

@@ -10,7 +10,7 @@ from counterpoint.common.cli.plugins import add_options, take_names, with_option
 from counterpoint.common.cli.pretrain import build_config, outcome, without_own
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.errors import InputError
-from counterpoint.common.trainers.finetune_config import FinetuneConfig
+from counterpoint.common.trainers.configs import FinetuneConfig
 from counterpoint.common.vertical import Outcome
 
 # Recorded by `finetune` itself, so that its run stands on its own.

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, get_type_hints
 
-from counterpoint.common.cli.words import Several, arrange
+from counterpoint.common.cli.argv import Several, arrange
 from counterpoint.common.errors import InputError
 from counterpoint.common.output import jsonable
 from counterpoint.common.suggest import nearest, no_such

@@ -13,7 +13,7 @@ from counterpoint.common.lazy import resolve
 from counterpoint.common.output import Rows
 from counterpoint.common.plugins import PluginEntry, find_plugins
 from counterpoint.common.suggest import no_such
-from counterpoint.common.trainers.config import from_dict, to_dict
+from counterpoint.common.trainers.config_files import from_dict, to_dict
 
 OPTION = "--train.plugins"
 

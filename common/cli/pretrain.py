@@ -9,13 +9,13 @@ from typing import Any
 
 from counterpoint.common.cli.options import listing, new_parser, parse, run, wants_help, write
 from counterpoint.common.cli.plugins import add_options, take_names, with_options
+from counterpoint.common.cli.run_verbs import check_own
 from counterpoint.common.cli.settings import about_file, named_by, other_system
-from counterpoint.common.cli.simple import check_own
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.suggest import no_such
-from counterpoint.common.trainers.config import load_yaml, override, preset_values, to_dict
+from counterpoint.common.trainers.config_files import load_yaml, override, preset_values, to_dict
 from counterpoint.common.vertical import Outcome, SystemEntry
 
 _OWN = ("config", "preset", "resume", "continue_from", "print_config", "json", "run")

@@ -8,7 +8,7 @@ from counterpoint.common.data.importing import unreadable
 from counterpoint.common.discover import find_verticals
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
-from counterpoint.common.trainers.config import load_yaml, override
+from counterpoint.common.trainers.config_files import load_yaml, override
 from counterpoint.common.vertical import SystemEntry
 
 

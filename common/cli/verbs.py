@@ -40,10 +40,10 @@ VERBS = {
         Verb(
             "demo",
             "the whole path on sample data in minutes: train, evaluate, search, report",
-            f"{_MODULE}.simple:demo",
+            f"{_MODULE}.run_verbs:demo",
             lambda vertical: vertical.demo is not None,
         ),
-        Verb("systems", "list the systems with their status, paper and needs", f"{_MODULE}.simple:systems"),
+        Verb("systems", "list the systems with their status, paper and needs", f"{_MODULE}.listings:systems"),
         Verb(
             "data",
             "bring data in: import, check, split, simulate, preview, curate",
@@ -57,24 +57,24 @@ VERBS = {
             f"{_MODULE}.compare:compare",
         ),
         Verb("finetune", "labels on top of a checkpoint", f"{_MODULE}.finetune:finetune"),
-        Verb("evaluate", "the figures of a checkpoint, with intervals and chance", f"{_MODULE}.simple:evaluate"),
-        Verb("embed", "embeddings of a split as Parquet", f"{_MODULE}.simple:embed"),
-        Verb("search", "nearest neighbours of a sample or of a file, across modalities", f"{_MODULE}.simple:search"),
-        Verb("report", "one HTML file that shows a run", f"{_MODULE}.simple:report"),
+        Verb("evaluate", "the figures of a checkpoint, with intervals and chance", f"{_MODULE}.run_verbs:evaluate"),
+        Verb("embed", "embeddings of a split as Parquet", f"{_MODULE}.run_verbs:embed"),
+        Verb("search", "nearest neighbours of a sample or of a file, across modalities", f"{_MODULE}.run_verbs:search"),
+        Verb("report", "one HTML file that shows a run", f"{_MODULE}.run_verbs:report"),
         Verb(
             "reproduce",
             "check the papers' claims against their baselines, with seeds and intervals",
             f"{_MODULE}.reproduce:reproduce",
             lambda vertical: vertical.checks is not None,
         ),
-        Verb("export", "the encoder as ONNX, torch.export or safetensors", f"{_MODULE}.simple:export"),
+        Verb("export", "the encoder as ONNX, torch.export or safetensors", f"{_MODULE}.run_verbs:export"),
     )
 }
 
 UMBRELLA = {
     verb.name: verb
     for verb in (
-        Verb("losses", "list the contrastive objectives", f"{_MODULE}.simple:losses"),
+        Verb("losses", "list the contrastive objectives", f"{_MODULE}.listings:losses"),
         Verb("plugins", "list what --train.plugins puts around any training", f"{_MODULE}.plugins:plugins"),
     )
 }

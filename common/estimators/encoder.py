@@ -22,10 +22,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from counterpoint.common.errors import InputError, NonFiniteLossError
-from counterpoint.common.estimators import inputs, state
+from counterpoint.common.estimators import inputs, pickling
 from counterpoint.common.estimators.lookup import Found, check_options, find_system, in_python, settings
 from counterpoint.common.progress import silent
-from counterpoint.common.trainers.config import override
+from counterpoint.common.trainers.config_files import override
 from counterpoint.common.vertical import Given
 
 WHAT = ("encode", "features")
@@ -247,12 +247,12 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         known = dict(super().__getstate__())
-        return {**known, "system_": state.plain(known["system_"])} if "system_" in known else known
+        return {**known, "system_": pickling.plain(known["system_"])} if "system_" in known else known
 
     def __setstate__(self, known: dict[str, Any]) -> None:
         super().__setstate__(known)
         if "system_" in known:
-            self.system_ = state.system(known["system_"])
+            self.system_ = pickling.system(known["system_"])
 
 
 def _train(system: Any) -> dict[str, float]:

@@ -14,7 +14,7 @@ from counterpoint.common.discover import find_verticals
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.suggest import nearest, no_such
-from counterpoint.common.trainers.config import option_names, override, preset_values
+from counterpoint.common.trainers.config_files import option_names, override, preset_values
 from counterpoint.common.vertical import Given, Vertical
 
 
@@ -66,7 +66,7 @@ def find_system(system: Any) -> Found:
 
 
 def _of_class(cls: type) -> Found:
-    from counterpoint.common.trainers.run import check_importable
+    from counterpoint.common.trainers.run_folder import check_importable
     from counterpoint.common.trainers.system import ContrastiveSystem
 
     if not issubclass(cls, ContrastiveSystem):

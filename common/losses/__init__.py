@@ -30,6 +30,7 @@ from counterpoint.common.losses.ntxent import MultiViewNTXent, NTXent
 from counterpoint.common.losses.pixpro import PixelPropagation, PixPro, crop_cells
 from counterpoint.common.losses.queue import FeatureQueue
 from counterpoint.common.losses.rebalance import BMC, BNI, GAI, BalancedSoftmax, label_density_weights
+from counterpoint.common.losses.sample_state import SampleState
 from counterpoint.common.losses.scale import LogitScale
 from counterpoint.common.losses.sepclr import SepCLR, joint_entropy
 from counterpoint.common.losses.sharing import EngineSettings, Shared, engine_settings, unshared
@@ -37,7 +38,6 @@ from counterpoint.common.losses.siglip import SigLIP
 from counterpoint.common.losses.simlap import SimLAP
 from counterpoint.common.losses.slotcon import SlotCon, overlap
 from counterpoint.common.losses.sogclr import ISogCLR, SogCLR
-from counterpoint.common.losses.state import SampleState
 from counterpoint.common.losses.supcon import SupCon
 from counterpoint.common.losses.supremix import SupReMix
 from counterpoint.common.losses.swav import SwAV

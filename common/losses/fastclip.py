@@ -10,10 +10,10 @@ from torch import Tensor
 from counterpoint.common.kernels import Diagonal, SameLabel, Self
 from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.sample_state import SampleState
 from counterpoint.common.losses.scale import LogitScale
 from counterpoint.common.losses.sharing import EngineSettings
 from counterpoint.common.losses.sogclr import SogCLR
-from counterpoint.common.losses.state import SampleState
 
 __all__ = ["FastCLIP"]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from counterpoint.common.kernels import SameLabel, Self
 from counterpoint.common.losses.base import Objective, dots
 from counterpoint.common.losses.cards import ObjectiveCard
+from counterpoint.common.losses.sample_state import SampleState
 from counterpoint.common.losses.sharing import EngineSettings
-from counterpoint.common.losses.state import SampleState
 
 __all__ = ["ISogCLR", "SogCLR"]
 

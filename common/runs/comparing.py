@@ -23,7 +23,7 @@ from counterpoint.common.progress import note
 from counterpoint.common.runs.measure import examine
 from counterpoint.common.suggest import no_such
 from counterpoint.common.trainers import create_system, empty_system, fit, override, to_dict
-from counterpoint.common.trainers.config import load_yaml
+from counterpoint.common.trainers.config_files import load_yaml
 from counterpoint.common.vertical import Outcome, SystemEntry, Vertical
 
 PUBLISHED = "published"

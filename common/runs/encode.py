@@ -14,9 +14,9 @@ from torch import Tensor
 
 from counterpoint.common.data import Manifest, Samples
 from counterpoint.common.data.copies import check_copies, copies_within
-from counterpoint.common.data.encoding import EncodedRows
-from counterpoint.common.data.encoding import encode_rows as encode_samples
+from counterpoint.common.data.encoding import EncodedRows, encode_rows
 from counterpoint.common.data.links import Links
+from counterpoint.common.data.manifest import SPLITS
 from counterpoint.common.data.samples import answers
 from counterpoint.common.data.split_rules import keeps_groups_apart
 from counterpoint.common.discover import vertical_of
@@ -25,8 +25,6 @@ from counterpoint.common.suggest import no_such
 from counterpoint.common.trainers import Datasets, load_run, load_yaml, override
 from counterpoint.common.trainers.environment import TRAINING, hashed
 from counterpoint.common.vertical import SystemEntry, Vertical
-
-SPLITS = ("train", "val", "test")
 
 
 class NoSplit(InputError):
@@ -173,7 +171,7 @@ def trained_on(run: Path, encoded: Encoded) -> str:
     )
 
 
-def encode_rows(
+def encode_part(
     system: Any,
     dataset: Samples,
     rows: Sequence[int],
@@ -186,11 +184,11 @@ def encode_rows(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     system = system.to(device).eval()
     options = {"batch_size": batch_size, "change": change, "progress": "encoding"}
-    found = encode_samples(system, dataset, rows, facts=() if label is None else (label,), **options)
+    found = encode_rows(system, dataset, rows, facts=() if label is None else (label,), **options)
     pools = {}
     for modality, pool in dataset.pools.items():
         alone = partial(system.encode, modality=modality)
-        pools[modality] = _encoded(system, pool, encode_samples(system, pool, what=alone, **options))
+        pools[modality] = _encoded(system, pool, encode_rows(system, pool, what=alone, **options))
     return replace(_encoded(system, dataset, found, label), pools=pools)
 
 

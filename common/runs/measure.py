@@ -33,7 +33,7 @@ from counterpoint.common.runs.encode import Encoded, entry_of, modality_pairs
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.runs.queries import encode_prompts
 from counterpoint.common.suggest import no_such
-from counterpoint.common.trainers.run import build_system
+from counterpoint.common.trainers.run_folder import build_system
 from counterpoint.common.vertical import Vertical
 
 

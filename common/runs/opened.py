@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from counterpoint.common.data import Samples
-from counterpoint.common.data.encoding import EncodedRows, encoded_batches
-from counterpoint.common.data.encoding import encode_rows as encode_samples
+from counterpoint.common.data.encoding import EncodedRows, encode_rows, encoded_batches
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
-from counterpoint.common.runs.encode import Encoded, NoSplit, check_files, encode_rows, open_data, present
+from counterpoint.common.runs.encode import Encoded, NoSplit, check_files, encode_part, open_data, present
 from counterpoint.common.suggest import no_such
 
 
@@ -96,7 +95,7 @@ class OpenRun:
             rows = self._rows(samples)
             if not rows:
                 raise InputError(f"{self.name}: the {name} split is empty")
-            found = encode_rows(self.system, samples, rows, self.batch_size, self.label)
+            found = encode_part(self.system, samples, rows, self.batch_size, self.label)
             if not found.ids:
                 raise InputError(f"{self.name}: no sample of {name} could be read; the first: {found.left_out[0][1]}")
             if found.left_out:
@@ -111,7 +110,7 @@ class OpenRun:
         if name not in self._features:
             samples = self.samples(name)
             options = {"what": "features", "batch_size": self.batch_size, "progress": "encoding"}
-            self._features[name] = encode_samples(self.system, samples, self._rows(samples), **options)
+            self._features[name] = encode_rows(self.system, samples, self._rows(samples), **options)
         return self._features[name]
 
     def dense(self, split: str | None = None) -> Iterator[EncodedRows]:

@@ -19,7 +19,7 @@ from counterpoint.common.metrics import (
     knn,
     retrieval,
 )
-from counterpoint.common.runs.encode import encode_rows, modality_pairs
+from counterpoint.common.runs.encode import encode_part, modality_pairs
 from counterpoint.common.runs.measure import Examined
 from counterpoint.common.suggest import no_such
 
@@ -54,7 +54,7 @@ def corrupted(
     system, dataset, positions = encoded.system, encoded.dataset, encoded.positions
 
     def encode(change: Callable[[dict, list[int]], dict] | None) -> Vectors:
-        return encode_rows(system, dataset, positions, batch_size, change=change).vectors
+        return encode_part(system, dataset, positions, batch_size, change=change).vectors
 
     found = {}
     for field in _inputs(encoded):

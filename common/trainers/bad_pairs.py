@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from counterpoint.common.kernels import gather_rows
-from counterpoint.common.trainers.plugin_configs import BadPairsConfig
+from counterpoint.common.trainers.configs import BadPairsConfig
 from counterpoint.common.trainers.plugins import Plugin
 
 

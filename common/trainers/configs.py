@@ -1,10 +1,13 @@
-"""Configuration of training, shared by every system. Light on purpose: the command line reads it without torch."""
+"""Configuration of training, shared by every system, of finetuning and of the suite's plug-ins. Light on purpose: the
+command line reads it without torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from counterpoint.common.trainers.limits import require
 
 
 @dataclass(frozen=True)
@@ -162,3 +165,138 @@ class TrainConfig:
         if harmonize is not None:
             values["plugins"] = {**(plugins or {}), "harmonize": harmonize}
         return values
+
+
+TASKS = ("classification", "multilabel", "regression", "dense")
+MODES = ("frozen", "full", "layerwise", "lora")
+IMBALANCE = ("auto", "none", "weights", "balanced-softmax", "balanced-mse")
+RARE = 0.1
+"""Share of the training samples below which a class is rare."""
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Labels on top of a pretrained encoder.
+
+    >>> FinetuneConfig(run="runs/audio-sheet", labels=("composer",)).mode
+    'frozen'
+    """
+
+    run: str = ""
+    """Run folder of the pretrained system."""
+    checkpoint: str = "best"
+    """Which of its checkpoints: `best` or `last`."""
+    labels: tuple[str, ...] = ()
+    """Label column of the manifest (or key of the sample); several columns of 0 and 1 for `multilabel`; for `dense` the
+    key of an integer tensor, one class per time step, token, pixel or voxel, -1 where unknown."""
+    task: str = "classification"
+    """`classification`, `multilabel`, `regression`, `dense`, or `module:Class` of your own `Task`."""
+    mode: str = "frozen"
+    """What is trained below the head: nothing (`frozen`), `full`, `layerwise` (rates fall with depth) or `lora`."""
+    modality: str = ""
+    """Which representation of the system the head stands on; empty means its first modality."""
+    layer_decay: float = 0.65
+    """`layerwise`: factor of the learning rate from each layer to the one below."""
+    lora_rank: int = 8
+    """`lora`: rank of the adapters in the linear layers."""
+    lora_alpha: float = 16.0
+    """`lora`: the adapters' output is multiplied by alpha / rank."""
+    hidden_dim: int = 0
+    """Width of a hidden layer in the head; 0 means a linear head."""
+    dropout: float = 0.0
+    """Dropout before the head."""
+    imbalance: str = "auto"
+    """`auto` (balanced softmax, or weights for several labels, where a class has less than a tenth of the training
+    samples; else none), `none`, `weights` (inverse frequency), `balanced-softmax` (classes), `balanced-mse`."""
+    fraction: float = 1.0
+    """Share of the labelled training groups that is used; smaller shares are subsets of larger ones."""
+    calibrate: bool = True
+    """Fit a temperature on the validation split afterwards (classification)."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Changes to the pretrained system's configuration, dotted (`data.manifest: labelled.csv`)."""
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(max_epochs=30, batch_size=64, monitor_every=0, patience=5)
+    )
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    base: dict[str, Any] = field(default_factory=dict)
+    """The pretrained system and its configuration; filled in, so that the run stands on its own."""
+    classes: tuple[str, ...] = ()
+    """Class names; filled in from the training labels (`dense` reads every training sample unless they are given)."""
+    width: int = 0
+    """Width of the representation; filled in."""
+
+
+@dataclass(frozen=True)
+class HarmonizeConfig:
+    """Cross-modality gradient harmonisation of several losses at the embeddings they share.
+
+    >>> HarmonizeConfig(shared="video").gamma_start is None
+    True
+    """
+
+    shared: str = ""
+    """Embedding where the gradients meet; empty means each one that two losses or more reach."""
+    gamma_start: float | None = None
+    """Curriculum: samples whose gradients' cosine is below gamma are left out; null keeps all."""
+    gamma_end: float = 0.0
+    """Gamma grows linearly to this value."""
+
+
+@dataclass(frozen=True)
+class BadPairsConfig:
+    """Dynamic bad pair mining (DBPM): a pair whose remembered loss is far from the others' is weighted down.
+
+    >>> BadPairsConfig(warmup=10).faulty
+    3.0
+    """
+
+    warmup: int = 50
+    """Epochs before pairs are weighted; their losses are recorded from the first one."""
+    noisy: float = 2.0
+    """A pair is noisy when its mean loss lies this many deviations below the mean of all."""
+    faulty: float = 3.0
+    """A pair is faulty when its mean loss lies this many deviations above it."""
+    normalized: bool = True
+    """Weights are divided by the density's peak (at most 1); off: the density itself, as in the official code."""
+    remember_weighted: bool = False
+    """Remember the weighted losses: a pair once weighted down then looks harmless in the next epoch and comes back.
+    Off, as in the official code: remember the losses themselves."""
+
+    def __post_init__(self) -> None:
+        require(self, warmup="0 or more", noisy="0 or more", faulty="0 or more")
+
+
+@dataclass(frozen=True)
+class HardNegativesConfig:
+    """Batches of near neighbours by the embeddings of the last refresh; before the first one they are random.
+
+    >>> HardNegativesConfig(every=5).per_seed
+    3
+    """
+
+    modality: str = ""
+    """The embedding whose neighbours are looked up; empty means the system's first modality."""
+    start: int = 1
+    """Epochs before the first refresh."""
+    every: int = 1
+    """Epochs from one refresh to the next."""
+    neighbours: int = 16
+    """Neighbours kept of every sample."""
+    per_seed: int = 3
+    """Neighbours that join every sample drawn for a batch."""
+    skip: int = 0
+    """Nearest neighbours that are passed over: the likeliest false negatives."""
+
+
+@dataclass(frozen=True)
+class WithinClustersConfig:
+    """Batches from one combination of all clusters so far (Multistage Contrastive Learning).
+
+    >>> WithinClustersConfig(files=("../stage0/clusters.npy",)).fallback
+    True
+    """
+
+    files: tuple[str, ...] = ()
+    """One `.npy` per earlier stage with the cluster of every training sample; paths start at the run folder."""
+    fallback: bool = True
+    """What is left of a combination joins that of one stage less; off: it waits for another epoch."""

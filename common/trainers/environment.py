@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from counterpoint.common.data.dataset import synthetic_part
+from counterpoint.common.data.manifest import SPLITS
 from counterpoint.common.errors import InputError
-from counterpoint.common.trainers.config import from_dict, to_dict
+from counterpoint.common.trainers.config_files import from_dict, to_dict
 
 ENVIRONMENT, TRAINING = "environment.json", "training.json"
 # Settings that say where and how fast a run is made; its figures do not depend on them.
@@ -130,7 +131,7 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def describe_data(datasets: Any) -> dict[str, Any]:
     """Sizes and content hashes of the splits."""
     record = {}
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         dataset = getattr(datasets, split)
         if dataset is not None:
             record[split] = {"samples": len(dataset), "hash": dataset.hash}

@@ -21,7 +21,7 @@ from counterpoint.common.rng import preserved_rng
 from counterpoint.common.suggest import no_such
 from counterpoint.common.trainers.loader import Datasets
 from counterpoint.common.trainers.pretrained import save_pretrained
-from counterpoint.common.trainers.run import system_name
+from counterpoint.common.trainers.run_folder import system_name
 from counterpoint.common.trainers.tracing import Traced, described, other_lengths, resized, trace
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from counterpoint.common.data.encoding import encode_rows
+from counterpoint.common.data.manifest import SPLITS
 from counterpoint.common.data.samples import BadSample, Part, Samples, options_hash, values_hash
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
@@ -21,12 +22,13 @@ from counterpoint.common.progress import note
 from counterpoint.common.rng import preserved_rng, seed_all
 from counterpoint.common.trainers.adapt import freeze, inject_lora, layerwise_groups
 from counterpoint.common.trainers.assets import Assets
-from counterpoint.common.trainers.config import from_dict, load_yaml, override, to_dict
-from counterpoint.common.trainers.finetune_config import IMBALANCE, MODES, FinetuneConfig
+from counterpoint.common.trainers.checkpoints import find_checkpoint, read_state, write_checkpoint
+from counterpoint.common.trainers.config_files import from_dict, load_yaml, override, to_dict
+from counterpoint.common.trainers.configs import IMBALANCE, MODES, FinetuneConfig
 from counterpoint.common.trainers.fitting import fit
 from counterpoint.common.trainers.inputs import Input
 from counterpoint.common.trainers.loader import Datasets
-from counterpoint.common.trainers.run import (
+from counterpoint.common.trainers.run_folder import (
     CONFIG,
     RunResult,
     checkpoint_dir,
@@ -34,7 +36,6 @@ from counterpoint.common.trainers.run import (
     load_run,
     load_weights,
 )
-from counterpoint.common.trainers.state import find_checkpoint, read_state, write_checkpoint
 from counterpoint.common.trainers.system import ContrastiveSystem
 from counterpoint.common.trainers.tasks import Digest, Task, task_class
 
@@ -200,7 +201,7 @@ class FinetuneSystem(ContrastiveSystem):
     def datasets(self) -> Datasets:
         self.base.stage = list(self.base.stages())[-1]
         found = self.base.datasets()
-        parts = {s: self._labelled(getattr(found, s), s) for s in ("train", "val", "test")}
+        parts = {s: self._labelled(getattr(found, s), s) for s in SPLITS}
         return Datasets(**parts)
 
     def _labelled(self, dataset: Any, split: str) -> Labelled | None:

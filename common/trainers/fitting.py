@@ -24,14 +24,15 @@ from counterpoint.common.losses import engine_settings, unshared
 from counterpoint.common.models import shared_batch_norm
 from counterpoint.common.progress import shown
 from counterpoint.common.rng import preserved_rng, seed_all
+from counterpoint.common.trainers.bookkeeping import RunKeeper
+from counterpoint.common.trainers.checkpoints import copy_checkpoint, find_checkpoint, read_state
 from counterpoint.common.trainers.environment import check_data, record_data
-from counterpoint.common.trainers.keeper import RunKeeper
 from counterpoint.common.trainers.loader import Batches, Datasets, Requests
 from counterpoint.common.trainers.lock import locked_run
 from counterpoint.common.trainers.logger import MetricsCsv
 from counterpoint.common.trainers.monitors import CollapseMonitor
 from counterpoint.common.trainers.plugins import create_plugins
-from counterpoint.common.trainers.run import (
+from counterpoint.common.trainers.run_folder import (
     BAD_SAMPLES,
     CONFIG,
     CONSTANT,
@@ -46,7 +47,6 @@ from counterpoint.common.trainers.run import (
 )
 from counterpoint.common.trainers.sharding import ShardedStrategy
 from counterpoint.common.trainers.stages import Progress, Stage
-from counterpoint.common.trainers.state import copy_checkpoint, find_checkpoint, read_state
 from counterpoint.common.trainers.system import ContrastiveSystem
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from counterpoint.common.data.manifest import SPLITS
 from counterpoint.common.data.samplers import BatchSampler
 from counterpoint.common.data.samples import BadSample, Samples, checked
 from counterpoint.common.errors import InputError
@@ -31,7 +32,7 @@ class Datasets:
     test: Samples | None = None
 
     def __post_init__(self) -> None:
-        for name in ("train", "val", "test"):
+        for name in SPLITS:
             if getattr(self, name) is not None or name == "train":
                 checked(getattr(self, name), f"the {name} split")
 

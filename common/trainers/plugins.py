@@ -13,7 +13,7 @@ from counterpoint.common.data.samples import Samples
 from counterpoint.common.lazy import resolve
 from counterpoint.common.plugins import find_plugins
 from counterpoint.common.suggest import no_such
-from counterpoint.common.trainers.config import from_dict
+from counterpoint.common.trainers.config_files import from_dict
 from counterpoint.common.trainers.trusted import trusted_class
 
 Rows = Tensor  # one loss per sample of this rank's batch

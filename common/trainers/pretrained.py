@@ -11,9 +11,10 @@ from typing import Any
 from safetensors import SafetensorError
 
 from counterpoint.common.errors import InputError
-from counterpoint.common.trainers.config import to_dict
+from counterpoint.common.trainers.checkpoints import MODEL, write_model
+from counterpoint.common.trainers.config_files import to_dict
 from counterpoint.common.trainers.environment import environment, read_environment
-from counterpoint.common.trainers.run import (
+from counterpoint.common.trainers.run_folder import (
     ASSETS,
     GIVEN,
     load_weights,
@@ -21,7 +22,6 @@ from counterpoint.common.trainers.run import (
     system_name,
     system_of,
 )
-from counterpoint.common.trainers.state import MODEL, write_model
 
 CONFIG, PREPROCESSING, CARD = "config.json", "preprocessing.json", "README.md"
 

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from counterpoint.common.trainers.steps import average_gradients
+from counterpoint.common.trainers.gradients import average_gradients
 
 FORWARDS = ("embed", "losses", "encode", "features")
 

@@ -13,7 +13,7 @@ from counterpoint.common.data.samplers import BatchSampler, ShuffleSampler
 from counterpoint.common.errors import InputError
 from counterpoint.common.metrics.scores import score_named
 from counterpoint.common.trainers.assets import Assets
-from counterpoint.common.trainers.config import to_dict
+from counterpoint.common.trainers.config_files import to_dict
 from counterpoint.common.trainers.configs import ScheduleConfig
 from counterpoint.common.trainers.inputs import Input
 from counterpoint.common.trainers.loader import Datasets

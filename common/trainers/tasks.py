@@ -17,9 +17,9 @@ from counterpoint.common.lazy import resolve
 from counterpoint.common.losses import BMC, BalancedSoftmax
 from counterpoint.common.metrics.calibration import calibration, fit_temperature
 from counterpoint.common.metrics.classification import score_classes, score_multilabel, score_regression
-from counterpoint.common.metrics.dense import mean_iou, score_dense
 from counterpoint.common.metrics.labels import LabelSet
-from counterpoint.common.trainers.finetune_config import RARE, TASKS, FinetuneConfig
+from counterpoint.common.metrics.segmentation import mean_iou, score_dense
+from counterpoint.common.trainers.configs import RARE, TASKS, FinetuneConfig
 
 Digest = dict[str, Tensor]
 

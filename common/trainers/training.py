@@ -20,12 +20,12 @@ from counterpoint.common.errors import InputError, NonFiniteLossError
 from counterpoint.common.models.ema import EMATeacher
 from counterpoint.common.progress import note
 from counterpoint.common.trainers.configs import OptimConfig
+from counterpoint.common.trainers.gradients import Losses, average_gradients, cached_gradients, scalar, total_loss
 from counterpoint.common.trainers.optim import build_optimizer, parameter_groups, share_out
 from counterpoint.common.trainers.plugins import Plugin, overrides
 from counterpoint.common.trainers.schedules import Schedule
 from counterpoint.common.trainers.sharding import clip_gradients, settle_gradients, sharded_modules
 from counterpoint.common.trainers.stages import Progress, Stage
-from counterpoint.common.trainers.steps import Losses, average_gradients, cached_gradients, scalar, total_loss
 from counterpoint.common.trainers.validation import Validation
 
 Found = tuple[dict[str, Tensor], dict[str, Tensor]]

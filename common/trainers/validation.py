@@ -17,9 +17,9 @@ from counterpoint.common.metrics import retrieval
 from counterpoint.common.metrics.label_free import rankme
 from counterpoint.common.metrics.scores import score_named
 from counterpoint.common.rng import rng_state, set_rng_state
+from counterpoint.common.trainers.gradients import scalar
 from counterpoint.common.trainers.loader import REPEATED
 from counterpoint.common.trainers.sharding import align_statistics
-from counterpoint.common.trainers.steps import scalar
 
 
 class Validation(LightningModule):

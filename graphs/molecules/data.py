@@ -9,7 +9,7 @@ from typing import Any
 
 from counterpoint.common.data.dataset import ManifestDataset
 from counterpoint.common.data.left_out import leave_out
-from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.data.manifest import SPLITS, Manifest
 from counterpoint.common.data.samples import BadSample
 from counterpoint.common.data.samples import collate as collate_fields
 from counterpoint.common.errors import InputError
@@ -80,6 +80,6 @@ def datasets_of(manifest: Manifest, dataset: Callable[[Manifest], MoleculeDatase
     split = manifest.frame["split"]
     parts = {
         name: dataset(manifest.select(split=name)) if (split == name).any() else None
-        for name in ("train", "val", "test")
+        for name in SPLITS
     }
     return Datasets(parts["train"], parts["val"], parts["test"])

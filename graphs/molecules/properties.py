@@ -28,7 +28,7 @@ FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
 @dataclass(frozen=True)
-class Task:
+class PropertyTask:
     """One property of one set of molecules. `kind` is `classification` (labels 0/1, nan missing) or `regression`."""
 
     name: str
@@ -42,7 +42,7 @@ class Task:
         return "AUROC" if self.kind == "classification" else "RMSE"
 
     @classmethod
-    def of(cls, name: str, smiles: Sequence[str], labels: np.ndarray) -> Task:
+    def of(cls, name: str, smiles: Sequence[str], labels: np.ndarray) -> PropertyTask:
         """Drop molecules without the label; two values make a classification."""
         known = np.isfinite(labels)
         values = np.unique(labels[known])
@@ -50,7 +50,7 @@ class Task:
         return cls(name, tuple(np.asarray(smiles, dtype=object)[known]), labels[known], kind)
 
 
-def split_task(task: Task, how: str, seed: int) -> dict[str, np.ndarray]:
+def split_task(task: PropertyTask, how: str, seed: int) -> dict[str, np.ndarray]:
     """Positions of train, val and test: `random`, or `scaffold` (balanced: no scaffold in two parts)."""
     if how == "random":
         order = np.random.default_rng(seed).permutation(len(task.labels))
@@ -63,7 +63,7 @@ def split_task(task: Task, how: str, seed: int) -> dict[str, np.ndarray]:
     return {name: np.flatnonzero(names == name) for name in FRACTIONS}
 
 
-def score(task: Task, predicted: np.ndarray, rows: np.ndarray, metric: str = "") -> float:
+def score(task: PropertyTask, predicted: np.ndarray, rows: np.ndarray, metric: str = "") -> float:
     """AUROC or RMSE of predictions for `rows`, or `metric="AUPRC"`; nan when only one class is left."""
     y = task.labels[rows]
     if task.kind == "classification":
@@ -73,14 +73,14 @@ def score(task: Task, predicted: np.ndarray, rows: np.ndarray, metric: str = "")
     return float(np.sqrt(np.mean((predicted - y) ** 2)))
 
 
-Arm = Callable[[Task, dict[str, np.ndarray], int], np.ndarray]
+Arm = Callable[[PropertyTask, dict[str, np.ndarray], int], np.ndarray]
 """Takes a task, a split and a seed; returns predictions for the split's test molecules."""
 
 
 def probe_arm(encode: Callable[[Sequence[str]], Float[Tensor, "n dim"]]) -> Arm:
     """A linear probe on frozen vectors; its penalty is chosen on the validation molecules."""
 
-    def predict(task: Task, split: dict[str, np.ndarray], seed: int) -> np.ndarray:
+    def predict(task: PropertyTask, split: dict[str, np.ndarray], seed: int) -> np.ndarray:
         vectors = encode(task.smiles)
         parts = {name: vectors[torch.from_numpy(rows)] for name, rows in split.items()}
         labels = {name: task.labels[rows] for name, rows in split.items()}
@@ -101,7 +101,7 @@ def _fingerprints(smiles: tuple[str, ...]) -> np.ndarray:
     return fingerprint_matrix(smiles)
 
 
-def ecfp_forest(task: Task, split: dict[str, np.ndarray], seed: int) -> np.ndarray:
+def ecfp_forest(task: PropertyTask, split: dict[str, np.ndarray], seed: int) -> np.ndarray:
     """ECFP4 (2048 bits) with a random forest of 300 trees: the baseline that is hard to beat."""
     x = _fingerprints(task.smiles)
     fit_rows = np.concatenate([split["train"], split["val"]])
@@ -117,7 +117,7 @@ def from_scratch(
 ) -> Arm:
     """The same encoder trained on the labels alone, stopped on the validation molecules."""
 
-    def predict(task: Task, split: dict[str, np.ndarray], seed: int) -> np.ndarray:
+    def predict(task: PropertyTask, split: dict[str, np.ndarray], seed: int) -> np.ndarray:
         graphs = featurize(task.smiles)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -129,7 +129,7 @@ def from_scratch(
 
 
 def _train(
-    model: nn.ModuleList, graphs: list[MoleculeGraph], task: Task, split, epochs, batch_size, lr, patience, seed
+    model: nn.ModuleList, graphs: list[MoleculeGraph], task: PropertyTask, split, epochs, batch_size, lr, patience, seed
 ) -> np.ndarray:
     y = torch.from_numpy(task.labels).float()
     centre, spread = y[split["train"]].mean(), y[split["train"]].std().clamp_min(1e-6)
@@ -203,7 +203,7 @@ def _row(task: str, how: str, arm: str, metric: str, values: Sequence[float]) ->
 
 
 def property_table(
-    tasks: Sequence[Task],
+    tasks: Sequence[PropertyTask],
     arms: dict[str, Arm],
     *,
     seeds: Sequence[int],

@@ -27,22 +27,30 @@ from counterpoint.common.trainers.reproduce import sample_data
 from counterpoint.graphs.configs import GraphCLConfig, KCLConfig
 from counterpoint.graphs.molecules.graphcl import GraphCL
 from counterpoint.graphs.molecules.kcl import KCL
-from counterpoint.graphs.molecules.properties import Arm, Task, ecfp_forest, from_scratch, probe_arm, score, split_task
+from counterpoint.graphs.molecules.properties import (
+    Arm,
+    PropertyTask,
+    ecfp_forest,
+    from_scratch,
+    probe_arm,
+    score,
+    split_task,
+)
 from counterpoint.graphs.molecules.reader import read_molecules
 from counterpoint.graphs.molecules.vectors import features_of
 
 SETS = ("bbbp", "bace", "esol", "freesolv", "lipo")
-SPLITS = ("random", "scaffold")
+SPLIT_KINDS = ("random", "scaffold")
 EPOCHS = 5
 ARMS = ("untrained", "from scratch", "GraphCL", "KCL", "KCL, knowledge view", "KCL, fine-tuned", "ECFP + forest")
 DATA = f"MoleculeNet; pretrained {EPOCHS} epochs on the union of 5 sets, test molecules included without labels"
 
 
 @cache
-def load_task(data: Path | None, name: str) -> Task:
+def load_task(data: Path | None, name: str) -> PropertyTask:
     """The first label column of a set; unparsable rows and duplicates are left out as `read_molecules` does."""
     table = read_molecules(sample_data(data) / "graphs" / "molecules" / f"{name}.csv")
-    return Task.of(name, table.frame["smiles"].tolist(), table.frame[table.tasks[0]].to_numpy(float))
+    return PropertyTask.of(name, table.frame["smiles"].tolist(), table.frame[table.tasks[0]].to_numpy(float))
 
 
 @lru_cache(maxsize=3)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from counterpoint.common.data.manifest import SPLITS
 from counterpoint.common.data.samplers import BatchSampler
 from counterpoint.common.data.samples import Samples, values_hash
 from counterpoint.common.errors import InputError
@@ -87,7 +88,7 @@ def node_split(graph: NodeGraph, seed: int = 0) -> np.ndarray:
     known = np.flatnonzero(graph.y.numpy() >= 0)
     split = np.full(graph.n_nodes, "" if len(known) else "train", dtype=object)
     order = np.random.default_rng(seed).permutation(known)
-    for name, rows in zip(("train", "val", "test"), np.split(order, [len(known) // 10, len(known) // 5]), strict=True):
+    for name, rows in zip(SPLITS, np.split(order, [len(known) // 10, len(known) // 5]), strict=True):
         split[rows] = name
     return split
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from counterpoint.common.data.archives import packed
 from counterpoint.common.data.importing import unreadable
+from counterpoint.common.data.manifest import SPLITS
 from counterpoint.common.data.npy import BROKEN, check_npy, unreadable_numpy
 from counterpoint.common.errors import InputError
 
@@ -195,7 +196,7 @@ def _from_parts(parts: dict[str, Any], path: Path) -> NodeGraph:
     if y is not None and (y.numel() != len(x) or (y.is_floating_point() and not torch.equal(y, y.round()))):
         raise InputError(f"{path}: y must hold one class number for each of {len(x)} nodes, got {tuple(y.shape)}")
     split = np.full(len(x), "", dtype=object)
-    for part, mask in zip(("train", "val", "test"), _MASKS, strict=True):
+    for part, mask in zip(SPLITS, _MASKS, strict=True):
         if mask not in known:
             continue
         rows = known[mask] if known[mask].dim() == 1 else known[mask][:, 0]  # several splits: the first

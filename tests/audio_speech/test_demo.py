@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
+from counterpoint.audio_speech.checks import AUDIO_SHEET, audio_sheet_arm
 from counterpoint.audio_speech.commands import demo
-from counterpoint.audio_speech.fidelity import AUDIO_SHEET, audio_sheet_arm
 from counterpoint.common.trainers.reproduce import reproduce
 
 

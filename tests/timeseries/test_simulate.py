@@ -10,7 +10,7 @@ from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.timeseries.configs import SignalConfig
 from counterpoint.timeseries.manifest import load_windows, write_signals
-from counterpoint.timeseries.simulate import DEVICES, corrupt_pairs, ecg, eeg, har, simulated, write
+from counterpoint.timeseries.simulate import DEVICES, corrupt_pairs, ecg, eeg, har, simulated
 from counterpoint.timeseries.splits import split_patients, split_windows_at_random
 
 
@@ -95,7 +95,7 @@ def test_bad_pairs_are_what_their_flags_say():
 
 
 def test_written_signals_come_back_and_stay_labelled_synthetic(tmp_path):
-    path = write(tmp_path, "ecg", seed=3, patients=4, trials=2, windows=2)
+    path = write_signals(tmp_path, simulated("ecg", seed=3, patients=4, trials=2, windows=2))
     windows = load_windows(SignalConfig(manifest=str(path), length=256, step=256, normalize="none"))
     assert windows.synthetic
     np.testing.assert_array_equal(windows.stack(), simulated("ecg", 3, patients=4, trials=2, windows=2).stack())

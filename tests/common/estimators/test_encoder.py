@@ -11,7 +11,7 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.estimators import Encoder
 from counterpoint.common.estimators.inputs import rows_of, split_of
 from counterpoint.common.lazy import resolve
-from counterpoint.common.trainers.config import option_names
+from counterpoint.common.trainers.config_files import option_names
 
 X = np.random.default_rng(0).normal(size=(8, 12))
 SYSTEMS = [entry for load in find_verticals().values() for entry in load().systems]

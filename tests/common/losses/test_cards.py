@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from counterpoint.common import losses
-from counterpoint.common.cli.simple import list_losses
+from counterpoint.common.cli.listings import list_losses
 from counterpoint.common.losses import objectives
 
 FOLDER = Path(__file__).parent

@@ -8,9 +8,9 @@ import torch
 from sklearn.metrics import r2_score
 
 from counterpoint.common import metrics as m
-from counterpoint.common.metrics.dense import score_dense
 from counterpoint.common.metrics.ranking import Scoring, paired_ranks
 from counterpoint.common.metrics.result import features
+from counterpoint.common.metrics.segmentation import score_dense
 
 
 def gaussian(n, dim, seed=0):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from counterpoint.common import metrics as m
 from counterpoint.common.metrics.bounds import metric_bounds
-from counterpoint.common.metrics.dense import score_dense
+from counterpoint.common.metrics.segmentation import score_dense
 
 KINDS = ("classes", "binary", "multilabel", "numbers", "none")
 

@@ -10,7 +10,7 @@ import pytest
 
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import OptimConfig, ParamGroup, TrainConfig, from_dict, load_yaml, override, save_yaml
-from counterpoint.common.trainers.finetune_config import FinetuneConfig
+from counterpoint.common.trainers.configs import FinetuneConfig
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def test_unreadable_yaml_is_one_sentence(tmp_path):
 def test_configs_are_light():
     """The command line reads them: no torch, pandas or lightning behind them."""
     code = (
-        "import sys, counterpoint.common.trainers.configs, counterpoint.common.trainers.config;"
+        "import sys, counterpoint.common.trainers.configs, counterpoint.common.trainers.config_files;"
         "from counterpoint.common.trainers import FinetuneConfig;"
         "assert not {'torch', 'pandas', 'lightning', 'numpy'} & set(sys.modules)"
     )

@@ -10,7 +10,7 @@ from tiny_system import Pairs, Tiny, TinyConfig
 
 from counterpoint.common.data.samples import Samples, values_hash
 from counterpoint.common.errors import InputError
-from counterpoint.common.metrics.dense import score_dense
+from counterpoint.common.metrics.segmentation import score_dense
 from counterpoint.common.trainers import (
     Datasets,
     FinetuneConfig,

@@ -258,19 +258,19 @@ def test_a_finished_run_resumes_to_itself(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
-    from counterpoint.common.trainers import state
+    from counterpoint.common.trainers import checkpoints
 
     system = tiny(tmp_path / "run", **{"train.max_epochs": 3})
-    original, calls = state.write_model, []
+    original, calls = checkpoints.write_model, []
 
     def full(folder, weights):
         calls.append(folder)
         if len([c for c in calls if ".last" in str(c)]) > 1:
-            (folder / state.MODEL).write_bytes(b"half")
+            (folder / checkpoints.MODEL).write_bytes(b"half")
             raise OSError(28, "No space left on device")
         original(folder, weights)
 
-    monkeypatch.setattr(state, "write_model", full)
+    monkeypatch.setattr(checkpoints, "write_model", full)
     with pytest.raises(InputError, match=r"last: the checkpoint cannot be written \(No space left.*is intact"):
         fit(system)
     monkeypatch.undo()

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from counterpoint.common.losses import InfoNCE, LogitScale
+from counterpoint.common.trainers.gradients import cached_gradients
 from counterpoint.common.trainers.harmonize import Harmonizer, agreement, realign
-from counterpoint.common.trainers.steps import cached_gradients
 
 
 class Towers(nn.Module):

@@ -7,7 +7,7 @@ import pytest
 from counterpoint.common.discover import find_verticals
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
-from counterpoint.common.trainers.config import override
+from counterpoint.common.trainers.config_files import override
 from counterpoint.common.trainers.limits import require
 from counterpoint.graphs.configs import CircuitGCLConfig, GRACEConfig, GraphCLConfig, KCLConfig
 from counterpoint.timeseries.configs import CometConfig, TS2VecConfig

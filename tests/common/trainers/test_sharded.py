@@ -11,7 +11,7 @@ from torch import nn
 
 from counterpoint.common.data import ShuffleSampler
 from counterpoint.common.trainers import create_system, fit, load_run, override
-from counterpoint.common.trainers.run import system_name
+from counterpoint.common.trainers.run_folder import system_name
 from counterpoint.common.trainers.sharding import sharded_modules
 
 COMMON = {"dropout": 0.0, "train.max_epochs": 2, "train.monitor_every": 4, "train.precision": "64-true"}

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from counterpoint.common.errors import InputError
-from counterpoint.common.trainers.run import load_run
+from counterpoint.common.trainers.run_folder import load_run
 from counterpoint.common.trainers.trusted import trusted_system
 
 

@@ -11,7 +11,7 @@ from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers import fit, load_run
-from counterpoint.common.trainers.config import override
+from counterpoint.common.trainers.config_files import override
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
 from counterpoint.graphs.circuits.data import JoinedCircuits, NodeSeeds, circuit_datasets, load_circuits
 from counterpoint.graphs.circuits.downstream import (

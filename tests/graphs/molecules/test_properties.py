@@ -7,7 +7,7 @@ import torch
 from counterpoint.graphs.molecules.encoders import MoleculeGCN
 from counterpoint.graphs.molecules.fingerprints import fingerprint_matrix
 from counterpoint.graphs.molecules.properties import (
-    Task,
+    PropertyTask,
     ecfp_forest,
     from_scratch,
     probe_arm,
@@ -31,14 +31,14 @@ OXYGEN = np.array([float("O" in s or "o" in s) for s in SMILES])
 def test_two_values_make_a_classification_and_missing_labels_leave():
     labels = OXYGEN.copy()
     labels[3] = np.nan
-    task = Task.of("oxygen", SMILES, labels)
+    task = PropertyTask.of("oxygen", SMILES, labels)
     assert (task.kind, task.metric, len(task.smiles)) == ("classification", "AUROC", len(SMILES) - 1)
-    assert Task.of("size", SMILES, np.array([float(len(s)) for s in SMILES])).metric == "RMSE"
+    assert PropertyTask.of("size", SMILES, np.array([float(len(s)) for s in SMILES])).metric == "RMSE"
 
 
 @pytest.mark.parametrize("how", ["random", "scaffold"])
 def test_splits_cover_everything_once(how):
-    task = Task.of("oxygen", SMILES, OXYGEN)
+    task = PropertyTask.of("oxygen", SMILES, OXYGEN)
     split = split_task(task, how, seed=1)
     assert sorted(np.concatenate(list(split.values()))) == list(range(len(task.smiles)))
     if how == "scaffold":
@@ -49,7 +49,7 @@ def test_splits_cover_everything_once(how):
 
 
 def test_constant_predictions_are_at_chance():
-    task = Task.of("oxygen", SMILES, OXYGEN)
+    task = PropertyTask.of("oxygen", SMILES, OXYGEN)
     everything = np.arange(len(SMILES))
     assert score(task, np.zeros(len(SMILES)), everything) == 0.5
     assert score(task, np.zeros(len(SMILES)), everything, "AUPRC") == pytest.approx(OXYGEN.mean())
@@ -58,7 +58,7 @@ def test_constant_predictions_are_at_chance():
 
 def test_all_arms_learn_an_easy_property():
     """Oxygen can be read off the formula: forest, probe on bits and a trained GCN all see it on random splits."""
-    task = Task.of("oxygen", SMILES, OXYGEN)
+    task = PropertyTask.of("oxygen", SMILES, OXYGEN)
     arms = {
         "ecfp + forest": ecfp_forest,
         "probe on bits": probe_arm(lambda s: torch.from_numpy(fingerprint_matrix(s, bits=256)).float()),
@@ -74,7 +74,7 @@ def test_all_arms_learn_an_easy_property():
 
 def test_regression_arms_beat_the_mean():
     size = np.array([float(s.count("C") + s.count("c")) for s in SMILES])
-    task = Task.of("carbons", SMILES, size)
+    task = PropertyTask.of("carbons", SMILES, size)
     split = split_task(task, "random", 0)
     constant = score(task, np.full(len(split["test"]), size[split["train"]].mean()), split["test"])
     for arm in (ecfp_forest, from_scratch(lambda: MoleculeGCN(16, 16), epochs=40, lr=1e-2)):
@@ -86,7 +86,7 @@ def test_shuffled_labels_are_at_chance():
     rng = np.random.default_rng(0)
     values = []
     for seed in range(6):
-        task = Task.of("noise", SMILES, rng.permutation(OXYGEN))
+        task = PropertyTask.of("noise", SMILES, rng.permutation(OXYGEN))
         split = split_task(task, "random", seed)
         values.append(score(task, ecfp_forest(task, split, seed), split["test"]))
     assert abs(np.nanmean(values) - 0.5) < 0.25

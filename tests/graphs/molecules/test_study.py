@@ -7,13 +7,13 @@ import pytest
 
 from counterpoint.graphs.checks import CHECKS
 from counterpoint.graphs.molecules import study
-from counterpoint.graphs.molecules.properties import Task
+from counterpoint.graphs.molecules.properties import PropertyTask
 
 CLAIMS = {name: claim for name, (claim, _) in CHECKS.items() if name.startswith("kcl-")}
 
 
 def test_every_set_and_split_is_compared_with_the_untrained_encoder():
-    assert {f"kcl-{name}-{how}" for name in study.SETS for how in study.SPLITS} <= set(CLAIMS)
+    assert {f"kcl-{name}-{how}" for name in study.SETS for how in study.SPLIT_KINDS} <= set(CLAIMS)
 
 
 @pytest.mark.parametrize("name", list(CLAIMS))
@@ -21,7 +21,7 @@ def test_claims_name_arms_of_the_study_and_say_which_way_is_better(name):
     claim, (task, how) = CLAIMS[name], name.split("-")[-2:]
     assert {claim.baseline, claim.method} <= set(study.ARMS)
     assert task in study.SETS
-    assert how in study.SPLITS
+    assert how in study.SPLIT_KINDS
     assert claim.metric == ("AUROC" if task in ("bbbp", "bace") else "RMSE")
     assert claim.higher_is_better == (claim.metric == "AUROC")
     assert claim.margin == (0.03 if claim.baseline == "untrained" and claim.higher_is_better else 0)
@@ -29,7 +29,7 @@ def test_claims_name_arms_of_the_study_and_say_which_way_is_better(name):
 
 
 def test_arms_of_a_seed_share_the_split_and_seeds_differ(monkeypatch):
-    task = Task.of("size", [f"{'C' * n}O" for n in range(1, 41)], np.arange(40.0))
+    task = PropertyTask.of("size", [f"{'C' * n}O" for n in range(1, 41)], np.arange(40.0))
     seen = {}
 
     def arm_of(data, name, seed):

@@ -12,9 +12,9 @@ from rdkit import Chem, RDLogger
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import create_system, fit, load_run
-from counterpoint.common.trainers.config import override
+from counterpoint.common.trainers.config_files import override
+from counterpoint.common.trainers.configs import FinetuneConfig
 from counterpoint.common.trainers.exporting import export
-from counterpoint.common.trainers.finetune_config import FinetuneConfig
 from counterpoint.common.trainers.finetuning import create_finetune
 from counterpoint.graphs.configs import GraphCLConfig, KCLConfig, MoleculeDataConfig
 from counterpoint.graphs.molecules.data import MoleculeDataset, collate_molecules

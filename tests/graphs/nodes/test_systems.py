@@ -9,7 +9,7 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from counterpoint.common.losses import NTXent
 from counterpoint.common.trainers import create_system, fit, load_run
-from counterpoint.common.trainers.config import override
+from counterpoint.common.trainers.config_files import override
 from counterpoint.graphs.configs import BGRLConfig, GCoolConfig, GRACEConfig, PamCConfig
 from counterpoint.graphs.nodes.bgrl import BGRL
 from counterpoint.graphs.nodes.communities import community_assignment, deca_loss

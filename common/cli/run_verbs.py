@@ -1,9 +1,8 @@
-"""Verbs whose command line is the signature of one function: lists, the demo, and what is done with a finished run."""
+"""Verbs whose command line is the signature of one function: the demo, and what is done with a finished run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 from counterpoint.common import runs
@@ -12,37 +11,12 @@ from counterpoint.common.cli.verbs import Call
 from counterpoint.common.errors import InputError
 from counterpoint.common.formats import embedding_formats, export_formats, in_words
 from counterpoint.common.lazy import resolve
-from counterpoint.common.output import Rows
 from counterpoint.common.vertical import Vertical
 
 
 def demo(command: Call) -> int:
     """Run the vertical's demo; its options are the demo function's parameters."""
     return call(command.program, resolve(command.vertical.demo), command.argv)
-
-
-def systems(command: Call) -> int:
-    """List the vertical's systems."""
-    return call(command.program, list_systems, command.argv, vertical=command.vertical)
-
-
-def losses(command: Call) -> int:
-    """List the objectives."""
-    return call(command.program, list_losses, command.argv)
-
-
-def list_systems(vertical: Vertical) -> Rows:
-    """List the systems with their status, paper and needs, and the module that holds each: its text gives the paper's
-    equations and the file of each of their terms."""
-    return Rows((entry.as_dict() for entry in vertical.systems), ("name", "status", "module", "paper", "summary"))
-
-
-def list_losses() -> Rows:
-    """List the contrastive objectives with their papers, what they need and what they rest on: the official code's
-    numbers, the paper's equation, or our reading of it."""
-    from counterpoint.common.losses import objectives
-
-    return Rows(map(asdict, objectives()), ("name", "status", "paper", "needs"))
 
 
 def without_run(command: Call) -> bool:

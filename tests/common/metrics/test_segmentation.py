@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from counterpoint.common.metrics.dense import mean_iou, score_dense
+from counterpoint.common.metrics.segmentation import mean_iou, score_dense
 
 RNG = np.random.default_rng(0)
 TRUTH, SAID = RNG.integers(0, 3, (8, 50)), RNG.integers(0, 4, (8, 50))

@@ -10,8 +10,8 @@ def plain(system: Any) -> dict[str, Any]:
     """What `system` builds an equal system from."""
     from safetensors.torch import save
 
-    from counterpoint.common.trainers.config import to_dict
-    from counterpoint.common.trainers.run import system_name
+    from counterpoint.common.trainers.config_files import to_dict
+    from counterpoint.common.trainers.run_folder import system_name
 
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in system.state_dict().items()}
     return {
@@ -27,8 +27,8 @@ def system(known: Mapping[str, Any]) -> Any:
     from safetensors.torch import load
 
     from counterpoint.common.trainers.assets import Assets
-    from counterpoint.common.trainers.config import from_dict
-    from counterpoint.common.trainers.run import build_system
+    from counterpoint.common.trainers.config_files import from_dict
+    from counterpoint.common.trainers.run_folder import build_system
     from counterpoint.common.trainers.trusted import trusted_system
 
     cls: Any = trusted_system(known["system"], "the pickled Encoder")

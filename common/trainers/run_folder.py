@@ -14,15 +14,15 @@ from torch.distributed.fsdp import FSDPModule
 from counterpoint.common.errors import InputError
 from counterpoint.common.rng import preserved_rng, seed_all
 from counterpoint.common.trainers.assets import Assets
-from counterpoint.common.trainers.config import from_dict, load_yaml, save_yaml, to_dict
-from counterpoint.common.trainers.environment import TRAINING, compare_environment, environment, write_environment
-from counterpoint.common.trainers.state import (
+from counterpoint.common.trainers.checkpoints import (
     find_checkpoint,
     known_assets,
     read_model,
     read_state,
     tidy_checkpoints,
 )
+from counterpoint.common.trainers.config_files import from_dict, load_yaml, save_yaml, to_dict
+from counterpoint.common.trainers.environment import TRAINING, compare_environment, environment, write_environment
 from counterpoint.common.trainers.system import ContrastiveSystem
 from counterpoint.common.trainers.trusted import trusted_class, trusted_system
 

@@ -17,11 +17,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from counterpoint.common.data.samplers import BatchSampler
 from counterpoint.common.errors import InputError
 from counterpoint.common.rng import rng_state, set_rng_state
+from counterpoint.common.trainers.checkpoints import write_checkpoint
 from counterpoint.common.trainers.loader import BAD
 from counterpoint.common.trainers.logger import MetricsCsv
-from counterpoint.common.trainers.run import BAD_SAMPLES, CONSTANT, checkpoint_dir
+from counterpoint.common.trainers.run_folder import BAD_SAMPLES, CONSTANT, checkpoint_dir
 from counterpoint.common.trainers.sharding import load_optimizer
-from counterpoint.common.trainers.state import write_checkpoint
 
 
 class RunKeeper(Callback):
