@@ -34,7 +34,8 @@ def compared(file):
     for name, found in functions.items():
         for helper in set(functions) & found:
             found |= functions[helper]
-        frozen = found & FIXTURES or "rebalancing.json" in found or any(f.startswith(("dexml_", "hcl_", "gram")) for f in found)
+        families = any(f.startswith(("dexml_", "hcl_", "gram")) for f in found)
+        frozen = found & FIXTURES or "rebalancing.json" in found or families
         if name.startswith("test_") and frozen:
             yield from found & NAMES
 
