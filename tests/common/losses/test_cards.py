@@ -16,6 +16,7 @@ NAMES = {entry.name for entry in objectives()}
 PARTS = {"LocalMI": "TCL"}
 FIXTURES = set(json.loads((FOLDER / "oracles" / "common_losses.json").read_text())["fixtures"])
 FIXTURES |= set(json.loads((FOLDER / "oracles" / "structured_losses.json").read_text()))
+FIXTURES |= set(json.loads((FOLDER / "oracles" / "view_losses.json").read_text()))
 
 
 def words(node):
