@@ -41,6 +41,7 @@ from torch.nn.functional import normalize
 
 from counterpoint.audio_speech.augment import audio_view, sheet_view
 from counterpoint.audio_speech.configs import AudioSheetConfig, UnimodalStageConfig
+from counterpoint.audio_speech.features import LEVEL
 from counterpoint.audio_speech.models import CCAProjection, VGGTower
 from counterpoint.audio_speech.snippets import SnippetData, load_snippets
 from counterpoint.common.data.encoding import encode_rows
@@ -49,6 +50,21 @@ from counterpoint.common.losses import InfoNCE, LogitScale, NTXent
 from counterpoint.common.models import Projector
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets, Stage
 from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
+from counterpoint.common.trainers.inputs import Input
+
+SHEET = Input(
+    "uint8 grey of a strip of printed music, 255 is paper and 0 ink: one system engraved as `engraving` says, "
+    "`engraving.height` pixels high, `sheet_width` columns about the place; paper beyond the ends.",
+    ("height", "width"),
+)
+AUDIO = Input(
+    "float32 spectrogram: one channel at `spectrogram.sample_rate` hertz, scaled so that the root mean square of its "
+    f"loud parts (95th percentile over blocks of 1102 samples) is {LEVEL:g}; Hann windows of `spectrogram.fft_size` "
+    "samples centred every int(sample_rate / frame_rate) + 1 samples; magnitudes of the lower fft_size / 2 bins "
+    "through triangular filters of unit sum, `spectrogram.bands_per_octave` an octave on 440 Hz times powers of two "
+    "from `fmin` to `fmax`, at the nearest bins; log10(1 + value). `frames` rows about the place; 0 beyond the ends.",
+    ("frames", "bands"),
+)
 
 
 class AudioSheet(ContrastiveSystem):
@@ -61,6 +77,7 @@ class AudioSheet(ContrastiveSystem):
     Config = AudioSheetConfig
     presets = AudioSheetConfig.presets
     modalities: ClassVar[tuple[str, ...]] = ("sheet", "audio")
+    inputs: ClassVar[dict[str, Input]] = {"sheet": SHEET, "audio": AUDIO}
 
     def __init__(self, config: AudioSheetConfig, assets: Assets | None = None) -> None:
         super().__init__(config, assets)

@@ -57,6 +57,7 @@ def identify(
     votes: int = VOTES,
     groups: Mapping[str, str] | None = None,
     n_boot: int = 1000,
+    seed: int = 0,
 ) -> Identification:
     """Rank the pieces of the keys for each piece of the queries.
 
@@ -86,7 +87,7 @@ def identify(
     rank = torch.tensor(ranks, dtype=torch.float64)
     columns = {"R@1": (rank <= 1).double(), "R@5": (rank <= 5).double(), "MRR": 1 / rank, "median_rank": rank}
     by = None if groups is None else [groups[piece] for piece in wanted]
-    intervals = bootstrap_columns(columns, by, n=n_boot, medians=("median_rank",))
+    intervals = bootstrap_columns(columns, by, n=n_boot, seed=seed, medians=("median_rank",))
     n = len(names)
     chance = {
         "R@1": 1 / n,
@@ -105,7 +106,14 @@ def protocols(run: OpenRun) -> dict[str, Result]:
     ways = (("audio", "sheet"), ("sheet", "audio"))
     return {
         f"piece identification {a} -> {b}": identify(
-            encoded.vectors[a], pieces, encoded.vectors[b], pieces, name=f"{a} -> {b}", groups=groups
+            encoded.vectors[a],
+            pieces,
+            encoded.vectors[b],
+            pieces,
+            name=f"{a} -> {b}",
+            groups=groups,
+            n_boot=run.n_boot,
+            seed=run.seed,
         )
         for a, b in ways
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,8 +13,9 @@ from counterpoint.audio_speech.configs import Rendition, SheetDataConfig
 from counterpoint.audio_speech.pieces import chorale_files, chorale_folder, melody, same_tune
 from counterpoint.audio_speech.render import Failed, Job, Piece, Sound, choose_renditions, render
 from counterpoint.common.data.cache import Cache
+from counterpoint.common.data.left_out import leave_out
 from counterpoint.common.data.manifest import Manifest
-from counterpoint.common.data.samples import Samples, options_hash, values_hash
+from counterpoint.common.data.samples import BadSample, Samples, options_hash, values_hash
 from counterpoint.common.data.splits import check_leakage, split_by_group
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
@@ -39,7 +41,8 @@ class SnippetDataset(Samples):
     float32, `index`, `id` (piece, rendition and onset), `group` (the tune) and `moment`, a number that performances of
     one printed place share; without margins also `sound`, which plays the audio window, and what musicians call the
     place: `title`, `key`, `bars printed`, `bars heard`, `time` and `played` (the rendition). Beyond the ends there is
-    paper and silence. Margins are 0 unless `margins` is set, for training with augmentation.
+    paper and silence. Margins are 0 unless `margins` is set, for training with augmentation. `rows` are the pieces'
+    rows in the manifest, `left_out` the scores of it that could not be rendered.
     """
 
     synthetic = "sound rendered from real scores"
@@ -52,9 +55,11 @@ class SnippetDataset(Samples):
         config: SheetDataConfig,
         margins: bool = False,
         modalities: tuple[str, ...] = ("sheet", "audio"),
+        rows: Sequence[int] = (),
+        left_out: Sequence[BadSample] = (),
     ) -> None:
         self.pieces, self.tunes, self.moments, self.config = pieces, tunes, moments, config
-        self.modalities = modalities
+        self.modalities, self.rows, self.left_out = modalities, tuple(rows), tuple(left_out)
         self.sheet_margin = SHEET_MARGIN if margins else 0
         self.audio_margin = round(AUDIO_MARGIN * config.frames) if margins else 0
 
@@ -114,8 +119,9 @@ class SnippetDataset(Samples):
         return self.piece_ids if name == "piece" else super().column(name)
 
     def row_of(self, position: int) -> int:
-        """The piece of a snippet."""
-        return self.moments[position].piece
+        """The manifest row of a snippet's piece; the piece's number where no rows are known."""
+        piece = self.moments[position].piece
+        return self.rows[piece] if self.rows else piece
 
     @cached_property
     def hash(self) -> str:
@@ -142,7 +148,8 @@ class SnippetDataset(Samples):
 
     def only(self, *modalities: str) -> SnippetDataset:
         """The same moments with some of the modalities."""
-        return SnippetDataset(self.pieces, self.tunes, self.moments, self.config, self.sheet_margin > 0, modalities)
+        given = (self.pieces, self.tunes, self.moments, self.config, self.sheet_margin > 0)
+        return SnippetDataset(*given, modalities, self.rows, self.left_out)
 
 
 def clock(begin: float, end: float) -> str:
@@ -226,17 +233,14 @@ def load_snippets(config: SheetDataConfig, on_error: str = "raise", max_bad: flo
         for row in rows
     ]
     made = render(jobs, config.engraving, config.spectrogram, _cache(config), config.workers)
+    numbers = manifest.frame.index.tolist()
     failed = tuple(piece for piece in made if isinstance(piece, Failed))
-    if failed and (on_error == "raise" or len(failed) > max_bad * len(made)):
-        first = failed[0]
-        more = f" ({len(failed)} of {len(made)} scores fail; `data check` lists all)" if len(failed) > 1 else ""
-        raise InputError(f"{first.id}: {first.reason}{more}")
-    for piece in failed:
-        note(f"left out: {piece.id}: {piece.reason}")
-    lost = {piece.id for piece in failed}
-    manifest = replace(manifest, frame=manifest.frame[~manifest.frame["id"].isin(lost)])
+    bad = [BadSample(n, piece.id, piece.reason) for n, piece in zip(numbers, made) if isinstance(piece, Failed)]
+    leave_out(bad, len(made), on_error, max_bad, config.manifest or "chorales")
+    manifest = replace(manifest, frame=manifest.frame.drop(index=[b.index for b in bad]))
     rendered = [piece for piece in made if isinstance(piece, Piece)]
-    return _cut(manifest, rendered, config, failed)
+    left_out = {name: tuple(b for b in bad if rows[numbers.index(b.index)]["split"] == name) for name in FRACTIONS}
+    return _cut(manifest, rendered, config, failed, left_out)
 
 
 def chorale_manifest(config: SheetDataConfig) -> Manifest:
@@ -268,7 +272,13 @@ def renditions_of(name: str, split: str, config: SheetDataConfig) -> tuple[Rendi
     return (*known, Rendition.parse(config.unseen_rendition)) if split == "test" else known
 
 
-def _cut(manifest: Manifest, pieces: list[Piece], config: SheetDataConfig, failed: tuple[Failed, ...]) -> SnippetData:
+def _cut(
+    manifest: Manifest,
+    pieces: list[Piece],
+    config: SheetDataConfig,
+    failed: tuple[Failed, ...],
+    left_out: Mapping[str, Sequence[BadSample]],
+) -> SnippetData:
     split = manifest.frame["split"].tolist()
     groups = manifest.frame["group"].tolist()
     members = {name: [i for i, s in enumerate(split) if s == name] for name in FRACTIONS}
@@ -286,11 +296,19 @@ def _cut(manifest: Manifest, pieces: list[Piece], config: SheetDataConfig, faile
     test = spread(pieces, members["test"], known, config.test_snippets, reach(config, known, other))
     unseen = [replace(moment, rendition=other) for moment in test]
     _tell_left_out(pieces, reach(config, known))
+    rows = manifest.frame.index.tolist()
+
+    def snippets(name: str, moments: list[Moment]) -> SnippetDataset:
+        lost = left_out.get(name, ())
+        return SnippetDataset(pieces, groups, moments, config, name == "train", rows=rows, left_out=lost)
+
     return SnippetData(
         manifest,
-        SnippetDataset(pieces, groups, train, config, margins=True),
-        SnippetDataset(pieces, groups, _fraction(train, config), config, margins=True),
-        *(SnippetDataset(pieces, groups, moments, config) for moments in (val, test, unseen)),
+        snippets("train", train),
+        snippets("train", _fraction(train, config)),
+        snippets("val", val),
+        snippets("test", test),
+        snippets("test", unseen),
         failed,
     )
 

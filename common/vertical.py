@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from counterpoint.common.formats import Format
+
 #: `"module:attribute"`, resolved by `counterpoint.common.lazy.resolve`.
 Target = str
 
@@ -43,7 +45,9 @@ class SystemEntry:
         system: `"module:Class"` of its `ContrastiveSystem`.
         protocols: `(run: common.runs.opened.OpenRun) -> dict[str, Result]` of `common.metrics`: evaluations of this
             system beyond the common ones (piece identification, ...). `run.label` is the field or column asked for;
-            what cannot be scored by it is a `NotRun` with the reason.
+            what cannot be scored by it is a `NotRun` with the reason. A result is a frozen dataclass, written to the
+            JSON as it is; its fields `intervals` (metric -> `Interval`) with `chance` (metric -> number) stand in the
+            tables of `evaluate` and `report` too, its `notes` (sentences) below them.
 
     >>> SystemEntry("a", "ready", "A. Author, 2020", "a summary", "nothing", "m:C", "m:S").as_dict()["status"]
     'ready'
@@ -224,6 +228,8 @@ class Vertical:
             from no such data.
         checks: a mapping from the name of a check (`<system>-...`) to its `common.trainers.reproduce.Claim` and
             `(data: Path | None, arm: str, seed: int) -> float`, for `reproduce`.
+        export_formats: what `export` writes beside the suite's own formats (`common.formats`).
+        embedding_formats: what `embed` writes beside Parquet: rasters, volumes, item tables.
 
     >>> Vertical(name="graphs", package="counterpoint.graphs", summary="graphs").systems
     ()
@@ -242,6 +248,8 @@ class Vertical:
     modalities: tuple[Modality, ...] = ()
     samples_from: Target | None = None
     checks: Target | None = None
+    export_formats: tuple[Format, ...] = ()
+    embedding_formats: tuple[Format, ...] = ()
 
     def modality(self, name: str) -> Modality:
         """What is known of a modality by its name; nothing but the name where the vertical lists none."""

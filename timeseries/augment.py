@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
-def scaled(x: Float[Tensor, "batch time channels"], deviation: float = 1.1) -> Float[Tensor, "batch time channels"]:
-    """Multiply every channel of every window by its own number from N(1, deviation^2).
+def scaled(
+    x: Float[Tensor, "batch time channels"], deviation: float = 1.1, per: Literal["channel", "step"] = "channel"
+) -> Float[Tensor, "batch time channels"]:
+    """Multiply every channel of every window by its own number from N(1, deviation^2), or every time step.
 
-    At 1.1, the value of the official DBPM code, signs flip often.
+    DBPM's official code draws a number per time step, shared by the channels. At 1.1, its value, signs flip often.
     """
-    return x * (1 + deviation * torch.randn(x.shape[0], 1, x.shape[2], dtype=x.dtype, device=x.device))
+    batch, time, channels = x.shape
+    shape = (batch, 1, channels) if per == "channel" else (batch, time, 1)
+    return x * (1 + deviation * torch.randn(shape, dtype=x.dtype, device=x.device))
 
 
 def jittered(x: Float[Tensor, "batch time channels"], deviation: float = 0.8) -> Float[Tensor, "batch time channels"]:
@@ -21,11 +27,11 @@ def jittered(x: Float[Tensor, "batch time channels"], deviation: float = 0.8) ->
 
 
 def permuted(x: Float[Tensor, "batch time channels"], segments: int = 8) -> Float[Tensor, "batch time channels"]:
-    """Cut every window at random places into 1 to `segments` pieces and shuffle them; all channels move together."""
+    """Cut every window at random places into 2 to `segments` pieces and shuffle them; all channels move together."""
     batch, time, _ = x.shape
     rows = []
     for _ in range(batch):
-        count = int(torch.randint(1, segments + 1, ()))
+        count = int(torch.randint(min(2, segments), segments + 1, ()))
         cuts = torch.sort(torch.randperm(time - 1)[: count - 1] + 1).values.tolist()
         pieces = torch.tensor_split(torch.arange(time), cuts)
         rows.append(torch.cat([pieces[i] for i in torch.randperm(len(pieces)).tolist()]))

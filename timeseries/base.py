@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +14,7 @@ from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.data.manifest import SPLITS
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets, create_system, fit, override
+from counterpoint.common.trainers.inputs import Input
 from counterpoint.timeseries.form import SignalForm
 from counterpoint.timeseries.manifest import WindowDataset, load_windows
 from counterpoint.timeseries.windows import WindowSet
@@ -30,16 +31,31 @@ def train_quietly(cls: type[SignalSystem], config: Any, windows: WindowSet, seed
     return system.eval()
 
 
+SIGNAL = Input(
+    "float32 signals: the leads `assets.leads` in this order and in the units `assets.units`, resampled to "
+    "`assets.fs` hertz, then filtered without phase shift (notch at `notch` hertz; Butterworth of order 4 from "
+    "`low` to `high` hertz; null: no such filter), then scaled per lead by `normalize`, (value - mean) / deviation "
+    "of the finite values (one below 1e-8 counts as 1): train takes `assets.mean` and `assets.std`, record, trial "
+    "and patient those of the unit that the signal belongs to, window those of the window itself, none leaves it; "
+    "then cut into windows of `length` samples (0: whole). NaN where a value is missing and behind the end; a lead "
+    "that is missing as a whole is 0.",
+    ("time", "channels"),
+    ("time",),
+)
+
+
 class SignalSystem(ContrastiveSystem):
     """A system over a `WindowSet`, whose signals `config.data` names. Its assets are the form of the training signals
     (`SignalForm`), to which every other recording is brought."""
 
     modalities = ("signal",)
+    inputs: ClassVar[dict[str, Input]] = {"x": SIGNAL}
 
     @classmethod
     def read(cls, config: Any, assets: Assets | None = None) -> WindowSet:
         """The configured windows."""
-        return load_windows(config.data, None if assets is None else SignalForm.of(assets))
+        form = None if assets is None else SignalForm.of(assets)
+        return load_windows(config.data, form, config.train.on_error, config.train.max_bad)
 
     @classmethod
     def learn(cls, config: Any, data: WindowSet) -> Assets:
@@ -70,7 +86,8 @@ class SignalSystem(ContrastiveSystem):
         parts = {}
         for split in SPLITS:
             part = self.windows.where(split=split)
-            parts[split] = WindowDataset(part, of=self.windows, views=self.draw_views) if len(part) else None
+            options = {"views": self.draw_views, "left_out": self.windows.left_out.get(split, ())}
+            parts[split] = WindowDataset(part, of=self.windows, **options) if len(part) else None
         if parts["train"] is None:
             raise InputError(
                 f"{self.config.data.manifest}: no window belongs to split train; run `data split` on it "

@@ -209,7 +209,9 @@ class DBPMSystemConfig:
     projection: int = 128
     """Width of the projections."""
     scaling: float = 1.1
-    """Weak view: deviation of the channels' random factors around 1."""
+    """Weak view: deviation of the random factors around 1."""
+    scaling_per: str = "step"
+    """Weak view: one factor per time `step`, as in the official code, or one per `channel`."""
     segments: int = 8
     """Strong view: most pieces of the permutation."""
     jitter: float = 0.8
@@ -218,5 +220,5 @@ class DBPMSystemConfig:
     def __post_init__(self) -> None:
         require(
             self, pairs="0 or more", temperature="above 0", projection="1 or more", scaling="0 or more",
-            segments="1 or more", jitter="0 or more",
+            scaling_per=("step", "channel"), segments="1 or more", jitter="0 or more",
         )  # fmt: skip

@@ -71,8 +71,12 @@ class DBPM(SignalSystem):
         """A batch with a weak and a strong view of every window."""
         x = batch["x"]  # gaps and padding stay NaN in both views: noise on them would be data
         second = batch.get("second", x)
-        return {**batch, "weak": scaled(x, self.config.scaling), "strong": permuted_jittered(
-            second, self.config.segments, self.config.jitter)}  # fmt: skip
+        config = self.config
+        return {
+            **batch,
+            "weak": scaled(x, config.scaling, config.scaling_per),
+            "strong": permuted_jittered(second, config.segments, config.jitter),
+        }
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Projections of the two views."""

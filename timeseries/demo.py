@@ -17,8 +17,8 @@ from counterpoint.timeseries.base import SignalSystem
 from counterpoint.timeseries.comet import Comet
 from counterpoint.timeseries.configs import CometConfig, SignalConfig, TS2VecConfig
 from counterpoint.timeseries.gallery import draw
-from counterpoint.timeseries.manifest import conditioned
 from counterpoint.timeseries.readers.wfdb import read_wfdb
+from counterpoint.timeseries.reading import conditioned
 from counterpoint.timeseries.simulate import ecg
 from counterpoint.timeseries.splits import split_patients
 from counterpoint.timeseries.tasks import probe_patients, similar_beats

@@ -15,9 +15,10 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.report import Media, Report
 from counterpoint.common.vertical import Outcome
 from counterpoint.timeseries.form import SignalForm
-from counterpoint.timeseries.manifest import WindowDataset, beat_windows, conditioned, read_row
+from counterpoint.timeseries.manifest import WindowDataset
 from counterpoint.timeseries.place import Place, clock
 from counterpoint.timeseries.readers.dispatch import read_record
+from counterpoint.timeseries.reading import beat_windows, conditioned, read_row
 from counterpoint.timeseries.windows import WindowSet
 
 MAX_LEADS = 12

@@ -16,8 +16,8 @@ from counterpoint.common.trainers.config_files import override
 from counterpoint.common.vertical import Given
 from counterpoint.timeseries.configs import SignalConfig
 from counterpoint.timeseries.form import SignalForm
-from counterpoint.timeseries.manifest import filtered
 from counterpoint.timeseries.preprocess import missing_as_nan, usable_channels
+from counterpoint.timeseries.reading import filtered
 from counterpoint.timeseries.windows import WindowSet
 
 _UNUSABLE = "is flat or more than half missing in every channel"

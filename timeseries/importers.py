@@ -173,8 +173,8 @@ def import_archive(source: Path, out: Path, fs: float = 1.0) -> ImportReport:
 
 def check_row(row: dict, root: Path | Folder) -> list[str]:
     """Read a manifest row's recording; raise what is wrong with it, return what is to be known (`data check`)."""
-    from counterpoint.timeseries.manifest import cells
     from counterpoint.timeseries.preprocess import missing_notes, usable_channels
+    from counterpoint.timeseries.reading import cells
 
     file, rate, number = cells(row)
     record = read_record(root / file, rate, number)

@@ -88,7 +88,8 @@ class SameConv(nn.Conv1d):
         if _plain(x) and not torch.is_autocast_enabled("cpu"):
             return _ShiftedProducts.apply(x, self.weight, self.bias, self.dilation[0])
         weight, padding = self.weight, self.padding[0]
-        if self.dilation[0] >= x.shape[1]:  # side taps meet nothing but padding
+        # Side taps meet nothing but padding; an exported encoder must not be bound to the length that it is traced at.
+        if not torch.compiler.is_exporting() and self.dilation[0] >= x.shape[1]:
             middle = self.kernel_size[0] // 2
             weight, padding = weight[:, :, middle : middle + 1], 0
         dilation = self.dilation[0] if padding else 1

@@ -40,12 +40,13 @@ def protocols(run: OpenRun) -> dict[str, Result]:
     windows, z = _windows(run)
     encoded = run.encoded()
     seen = run.samples().windows.subset(encoded.positions)
-    results = _labelled(z, windows, seen, encoded.vectors["signal"], split, run.label or "label")
+    draws = {"n_boot": run.n_boot, "seed": run.seed}
+    results = _labelled(z, windows, seen, encoded.vectors["signal"], split, run.label or "label", draws)
     if windows.steps is not None:
-        results["events, probe on windows"] = _try(lambda: window_events(z, windows, split))
+        results["events, probe on windows"] = _try(lambda: window_events(z, windows, split, **draws))
         steps = getattr(system.config, "anomaly_steps", 0)
         if steps:
-            options = {"context": system.config.anomaly_context, "delay": system.config.anomaly_delay}
+            options = {"context": system.config.anomaly_context, "delay": system.config.anomaly_delay, **draws}
             name = f"anomaly scores, {system.config.anomaly_delay} steps of delay credited"
             results[name] = _try(lambda: anomalies(system, windows, split, steps, **options))
     return results
@@ -62,7 +63,7 @@ def _windows(run: OpenRun) -> tuple[WindowSet, Tensor]:
 
 
 def _labelled(
-    z: Tensor, windows: WindowSet, seen: WindowSet, signal: Tensor, split: str, label: str
+    z: Tensor, windows: WindowSet, seen: WindowSet, signal: Tensor, split: str, label: str, draws: dict[str, int]
 ) -> dict[str, Result]:
     """The rows that need the class of a window."""
     by = "patient" if names_patients(windows) else "recording"
@@ -78,7 +79,7 @@ def _labelled(
     windows = _relabelled(windows, values)
     seen = _relabelled(seen, facts(WindowDataset(seen), label))
     results: dict[str, Result] = {}
-    found = _try(lambda: probe_patients(z, windows, FRACTIONS, split=split))
+    found = _try(lambda: probe_patients(z, windows, FRACTIONS, split=split, **draws))
     if isinstance(found, NotRun):
         results[probe] = found
     else:
@@ -88,7 +89,7 @@ def _labelled(
             if fraction not in {r.fraction for r in found}:
                 reason = f"comes to the same {by}s as {fewest:g} %, for every class keeps one"
                 results[f"probe, {100 * fraction:g} % of labels by {by}"] = NotRun(reason)
-    results[similar] = _try(lambda: _similar(signal, seen, label))
+    results[similar] = _try(lambda: _similar(signal, seen, label, draws))
     return results
 
 
@@ -96,14 +97,14 @@ def _relabelled(windows: WindowSet, values: list[Any]) -> WindowSet:
     return replace(windows, frame=windows.frame.assign(label=class_names(values)))
 
 
-def _similar(z: Tensor, windows: WindowSet, label: str) -> Result:
+def _similar(z: Tensor, windows: WindowSet, label: str, draws: dict[str, int]) -> Result:
     """Of many windows a part is drawn: all others are searched for each."""
     rows = np.flatnonzero((windows.frame["label"] != "").to_numpy()[: len(z)])
     if len(set(windows.frame["label"].to_numpy()[rows])) < 2:
         raise InputError(f"needs labels of two classes in the split (column {label})")
     if len(rows) > MOST_QUERIES:
-        rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST_QUERIES])
-    found = similar_beats(z[rows], windows.subset(rows), name="window -> windows of its class")
+        rows = np.sort(np.random.default_rng(draws["seed"]).permutation(rows)[:MOST_QUERIES])
+    found = similar_beats(z[rows], windows.subset(rows), name="window -> windows of its class", **draws)
     return replace(found, rows=torch.from_numpy(rows)[found.rows])
 
 

@@ -6,7 +6,7 @@ that overlapping windows cost no memory and 24 hours of ECG stay one array.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float32, Int
 
-from counterpoint.common.data.samples import values_hash
+from counterpoint.common.data.samples import BadSample, values_hash
 from counterpoint.common.errors import InputError
 from counterpoint.common.metrics.labels import class_names
 from counterpoint.timeseries.place import Place
@@ -76,6 +76,7 @@ class WindowSet:
     nothing was recorded and, as padding, behind the end of a signal shorter than they are. `steps` holds the class of
     every time step of each signal (`events.step_classes`), where annotations were asked for. `apart`: a patient in two
     splits would be a leak; not so where the manifest was split by time or place, and checked for that when it was read.
+    `rows`: the manifest row of each signal, where some were left out; `left_out`: these, by their split.
 
     >>> x = np.arange(20, dtype=np.float32).reshape(10, 2)
     >>> windows = WindowSet.build([x], length=4, step=2, rows=[{"id": "r1", "group": "p1"}], fs=4.0)
@@ -98,6 +99,8 @@ class WindowSet:
     units: tuple[str, ...] = ()
     steps: tuple[np.ndarray, ...] | None = None
     apart: bool = True
+    rows: tuple[int, ...] = ()
+    left_out: Mapping[str, tuple[BadSample, ...]] = field(default_factory=dict)
 
     @classmethod
     def build(

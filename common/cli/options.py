@@ -79,7 +79,7 @@ def listing(usage: str, about: str, sections: Mapping[str, Mapping[str, str]], m
     return "\n\n".join([*blocks, f"More: {more}"])
 
 
-def new_parser(program: str, about: str, usage: str | None = None):
+def new_parser(program: str, about: str, usage: str | None = None, epilog: str | None = None):
     """A jsonargparse parser without abbreviations; parse with `parse`, which raises `InputError`."""
     from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
@@ -97,6 +97,7 @@ def new_parser(program: str, about: str, usage: str | None = None):
         prog=program,
         usage=usage,
         description=about,
+        epilog=epilog,
         formatter_class=Plain,
         exit_on_error=False,
         print_config=None,
@@ -157,14 +158,16 @@ def _sentence(message: str, parser, help_command: str, typed: Mapping[str, str])
     return f"{message.rstrip('.')}; see {help_command}"
 
 
-def call(program: str, function: Callable[..., Any], argv: Sequence[str], **bound: Any) -> int:
+def call(
+    program: str, function: Callable[..., Any], argv: Sequence[str], *, epilog: str | None = None, **bound: Any
+) -> int:
     """Run `function` as a command: its annotated parameters are the options, its docstring the help.
 
     Parameters without a default are positional, except `out`, which is always `--out`; `*names` takes any number of
-    further positionals. Parameters given in `bound` are no options. `--json` prints the result's `as_dict()`;
-    otherwise its `lines` are printed.
+    further positionals. Parameters given in `bound` are no options; `epilog` ends the help. `--json` prints the
+    result's `as_dict()`; otherwise its `lines` are printed.
     """
-    parser = new_parser(program, summary_of(function))
+    parser = new_parser(program, summary_of(function), epilog=epilog)
     parameters = [p for p in inspect.signature(function).parameters.values() if p.name not in bound]
     given = set(bound)
     plain = [

@@ -9,6 +9,7 @@ from counterpoint.common import runs
 from counterpoint.common.cli.options import call, wants_help
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.errors import InputError
+from counterpoint.common.formats import embedding_formats, export_formats, in_words
 from counterpoint.common.lazy import resolve
 from counterpoint.common.vertical import Vertical
 
@@ -66,7 +67,8 @@ def evaluate(command: Call) -> int:
 
 def embed(command: Call) -> int:
     """Embeddings of a split as Parquet."""
-    return call(command.program, runs.embed, own_runs(command).argv)
+    words = in_words(embedding_formats(command.vertical.embedding_formats))
+    return call(command.program, runs.embed, own_runs(command).argv, epilog=words, vertical=command.vertical)
 
 
 def search(command: Call) -> int:
@@ -85,4 +87,5 @@ def report(command: Call) -> int:
 
 def export(command: Call) -> int:
     """The encoder for others."""
-    return call(command.program, runs.export, own_runs(command).argv)
+    words = in_words(export_formats(command.vertical.export_formats))
+    return call(command.program, runs.export, own_runs(command).argv, epilog=words, vertical=command.vertical)

@@ -42,7 +42,10 @@ def inner_suffix(path: str | Path) -> str:
 
 
 def packed_inside(path: str | Path) -> str:
-    """That a file is compressed although its name does not say so; empty for all other files. Opens it."""
+    """That a file is compressed although its name does not say so; empty for all other files. Opens it, if it is a
+    regular one: a named pipe would wait for its writer."""
+    if not Path(path).is_file():
+        return ""
     try:
         with open(path, "rb") as file:
             head = file.read(6)

@@ -158,7 +158,9 @@ def _table(
             )
         flat = pa.array(z.numpy().reshape(-1), pa.float32())
         table = table.append_column(f"vector.{name}", pa.FixedSizeListArray.from_arrays(flat, z.shape[1]))
-    facts = {"model_hash": info.model_hash, "data_hash": info.data_hash, "left_out": json.dumps(found.left_out)}
+    never = [(bad.id, bad.reason) for bad in dataset.left_out] if rows.start == 0 else []
+    left_out = json.dumps([*never, *found.left_out])
+    facts = {"model_hash": info.model_hash, "data_hash": info.data_hash, "left_out": left_out}
     return table.replace_schema_metadata(facts)
 
 

@@ -102,6 +102,7 @@ def encoded_batches(
 ) -> Iterator[EncodedRows]:
     """Encode samples batch by batch, in evaluation mode and without gradients; one batch is in memory at a time.
 
+    A modality that has a pool of its own is embedded from there, not from the samples beside it (`encode`).
     Unreadable samples (`BadSample`) are left out and listed; more than the data set's `max_bad` of them stop the loop.
     Data sets that draw views draw the same ones every time, with any number of workers: the generators are seeded per
     batch from `seed` and put back afterwards.
@@ -143,6 +144,8 @@ def encoded_batches(
                 encoded = function(batch)
             vectors = {}
             for name, value in encoded.items():
+                if what == "encode" and name in samples.pools:
+                    continue
                 if len(value) != len(part.positions):
                     raise ValueError(f"the system made {len(value)} {name} embeddings of {len(part.positions)} samples")
                 vectors[name] = (value.float() if value.is_floating_point() else value).cpu()

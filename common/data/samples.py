@@ -46,6 +46,7 @@ class Samples(Dataset, ABC):
         synthetic: what of the data a generator made, in words; empty where all of it was measured.
         columns: names for `column`, known of every sample without reading one.
         manifest: the manifest whose rows the samples came from; None where there is none.
+        left_out: what is no sample because it could not be read when the data set was made (`on_error` is `skip`).
         pools: modality -> the samples that it is embedded from, where it has rows of its own: more or fewer captions
             than pictures, all items of a catalogue. The other modalities are embedded from these samples.
     """
@@ -55,6 +56,7 @@ class Samples(Dataset, ABC):
     synthetic: str = ""
     columns: tuple[str, ...] = ()
     manifest: Any = None
+    left_out: Sequence[BadSample] = ()
     pools: Mapping[str, Samples] = MappingProxyType({})
 
     @abstractmethod
@@ -154,6 +156,7 @@ class Part(Samples):
         self.whole, self.positions = whole, np.asarray(positions, dtype=np.int64)
         self.on_error, self.max_bad = whole.on_error, whole.max_bad
         self.synthetic, self.columns, self.pools = whole.synthetic, whole.columns, whole.pools
+        self.left_out = whole.left_out
 
     def __len__(self) -> int:
         return len(self.positions)

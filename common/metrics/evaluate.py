@@ -59,7 +59,7 @@ class Evaluation(Result):
 
     def notes(self) -> list[tuple[str, str]]:
         """(protocol, what to distrust about its figures)."""
-        found = [(name, note) for name, r in self.results.items() for note in getattr(_scores(r), "notes", None) or ()]
+        found = [(name, note) for name, r in self.results.items() for note in _sentences(_scores(r))]
         for name, _, interval, _ in self.figures():  # classification and regression say so themselves
             silent = interval.missing and not isinstance(_scores(self.results[name]), Scores)
             if silent and (name, interval.missing) not in found:
@@ -76,12 +76,20 @@ class Evaluation(Result):
                 shares = zip(result.fractions, result.intervals)
                 rows += [(name, f"{result.metric}, {100 * f:g} % of labels", i, result.chance) for f, i in shares]
             elif isinstance(intervals, dict):
-                rows += [(name, m, i, scores.chance.get(m)) for m, i in intervals.items()]
+                chance = getattr(scores, "chance", None)
+                levels = chance if isinstance(chance, Mapping) else {}
+                rows += [(name, m, i, levels.get(m)) for m, i in intervals.items() if isinstance(i, Interval)]
             elif isinstance(metrics := getattr(result, "metrics", None), dict):
-                rows += [(name, m, i, None) for m, i in metrics.items()]
-            elif (accuracy := getattr(result, "accuracy", None)) is not None:
-                rows.append((name, "accuracy", accuracy, result.chance))  # type: ignore[attr-defined]
+                rows += [(name, m, i, None) for m, i in metrics.items() if isinstance(i, Interval)]
+            elif isinstance(accuracy := getattr(result, "accuracy", None), Interval):
+                rows.append((name, "accuracy", accuracy, getattr(result, "chance", None)))
         return rows
+
+
+def _sentences(result: Any) -> Sequence[str]:
+    """The notes of a result; a field of that name in a vertical's own may hold anything."""
+    notes = getattr(result, "notes", None)
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list | tuple) else []
 
 
 def _scores(result: Result) -> Any:

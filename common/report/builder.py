@@ -45,7 +45,7 @@ class Report:
         synthetic: whether the data come from a simulator, or in words what of them does; the page says so at its top.
 
     >>> page = Report("Audio to sheet music").headline("R@10", 0.42, interval=(0.38, 0.46), baseline=0.02, percent=True)
-    >>> "42.0 %" in page.html()
+    >>> "42.0\\u00a0%" in page.html()
     True
     """
 

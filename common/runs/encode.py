@@ -179,7 +179,8 @@ def encode_part(
     label: str | None = None,
     change: Callable[[dict, list[int]], dict] | None = None,
 ) -> Encoded:
-    """Encode some rows of a dataset; unreadable ones are left out and listed. `change` is applied to every batch."""
+    """Encode some rows of a dataset; unreadable ones are left out and listed, as are those it was made without.
+    `change` is applied to every batch."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     system = system.to(device).eval()
     options = {"batch_size": batch_size, "change": change, "progress": "encoding"}
@@ -193,7 +194,8 @@ def encode_part(
 
 def _encoded(system: Any, dataset: Samples, found: EncodedRows, label: str | None = None) -> Encoded:
     labels = _stack(found.facts.get(label, []))
-    rows = (found.positions, found.vectors, found.ids, found.groups, labels, found.left_out)
+    left_out = [*((bad.id, bad.reason) for bad in dataset.left_out), *found.left_out]
+    rows = (found.positions, found.vectors, found.ids, found.groups, labels, left_out)
     return Encoded(system, dataset, *rows, label)
 
 

@@ -21,6 +21,7 @@ from counterpoint.common.metrics import (
     Evaluation,
     Interval,
     LabelEfficiency,
+    LabelFree,
     MissingModality,
     NotRun,
     Split,
@@ -140,7 +141,7 @@ def measure(
     entry = entry_of(vertical, run.system)
     if entry is None or entry.protocols is None or protocols:
         return evaluation
-    own = resolve(entry.protocols)(run)
+    own = resolve(entry.protocols)(run.drawing(n_boot, seed))
     why = {name: result.reason for name, result in own.items() if isinstance(result, NotRun)}
     scored = {name: result for name, result in own.items() if name not in why}
     return replace(evaluation, results={**evaluation.results, **scored}, skipped={**evaluation.skipped, **why})
@@ -202,7 +203,7 @@ def lines_of(evaluation: Evaluation, untrained: Evaluation | None = None) -> lis
     free = [
         (name, str(m.n), str(m.dim), f"{m.rankme:.1f}", f"{m.uniformity:.2f}", f"{m.mean_cosine:.2f}")
         for name, m in evaluation.results.items()
-        if hasattr(m, "rankme")
+        if isinstance(m, LabelFree)
     ]
     if free:
         lines += ["", *table(("label-free", "samples", "dim", "RankMe", "uniformity", "mean cosine"), free)]

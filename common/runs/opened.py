@@ -6,6 +6,7 @@ features and for dense features, and never encoding anything by itself.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,11 @@ class OpenRun:
         split: the split under evaluation, which is meant where none is named.
         label: the field or column of the labels, where one was asked for.
         limit: the first so many samples of each split are used; None for all.
+        n_boot, seed: resamples of the intervals, and the seed of everything that a protocol draws.
     """
+
+    n_boot: int = 1000
+    seed: int = 0
 
     def __init__(
         self,
@@ -64,6 +69,12 @@ class OpenRun:
         options = {"label": self.label, "limit": self.limit, "batch_size": self.batch_size}
         return OpenRun(system, self.data, self.split, name=self.name, **options)
 
+    def drawing(self, n_boot: int, seed: int) -> OpenRun:
+        """The same run, with what is encoded already, for protocols that draw so."""
+        other = copy.copy(self)
+        other.n_boot, other.seed = n_boot, seed
+        return other
+
     @property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that there are."""
@@ -89,7 +100,7 @@ class OpenRun:
                 raise InputError(f"{self.name}: no sample of {name} could be read; the first: {found.left_out[0][1]}")
             if found.left_out:
                 first, reason = found.left_out[0]
-                note(f"{len(found.left_out)} of {len(rows)} samples are left out; the first: {first}: {reason}")
+                note(f"{len(found.left_out)} unreadable samples are left out; the first: {first}: {reason}")
             self._encoded[name] = found
         return self._encoded[name]
 

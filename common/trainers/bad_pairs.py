@@ -10,8 +10,9 @@ noisy (both views are alike because both are noise), far above it is faulty (the
     noisy: m_i <= mu - c_np sigma          faulty: m_i >= mu + c_fp sigma
     L = mean_i w_i l_i,   w_i = N(l_i; mu, sigma) / N(mu; mu, sigma) for flagged pairs, else 1
 
-after E_w warm-up epochs. The official code takes the density itself as the weight, which exceeds 1, and so amplifies a
-bad pair, once sigma is small (a pair at 2 sigma: sigma < 0.054); `normalized=False` reproduces it.
+after E_w warm-up epochs. The official code (lanxiang1017/DynamicBadPairMining_ICLR24 e9355a0) takes the density itself
+as the weight, which exceeds 1, and so amplifies a bad pair, once sigma is small (a pair at 2 sigma: sigma < 0.054);
+with `normalized=False` flags, statistics and weighted losses equal that code's. It remembers the losses themselves.
 """
 
 from __future__ import annotations

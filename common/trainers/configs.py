@@ -259,8 +259,8 @@ class BadPairsConfig:
     normalized: bool = True
     """Weights are divided by the density's peak (at most 1); off: the density itself, as in the official code."""
     remember_weighted: bool = False
-    """Remember the weighted losses, as the official code does: a pair once weighted down then looks harmless in the
-    next epoch and comes back. Off: remember the losses themselves."""
+    """Remember the weighted losses: a pair once weighted down then looks harmless in the next epoch and comes back.
+    Off, as in the official code: remember the losses themselves."""
 
     def __post_init__(self) -> None:
         require(self, warmup="0 or more", noisy="0 or more", faulty="0 or more")

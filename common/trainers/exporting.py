@@ -5,51 +5,47 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from counterpoint.common.data.batch import rows
 from counterpoint.common.errors import InputError
+from counterpoint.common.formats import Format, export_formats
+from counterpoint.common.lazy import resolve
 from counterpoint.common.rng import preserved_rng
+from counterpoint.common.suggest import no_such
 from counterpoint.common.trainers.loader import Datasets
+from counterpoint.common.trainers.pretrained import save_pretrained
 from counterpoint.common.trainers.run_folder import system_name
-
-FORMATS = {"onnx": ".onnx", "torch": ".pt2"}  # with the endings that say so
+from counterpoint.common.trainers.tracing import Traced, described, other_lengths, resized, trace
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, its inputs and outputs, and the largest difference from the source model."""
+    """What was written and, of a format that runs, how it compares with the source model.
 
-    path: Path
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    largest_difference: float
-    checked_batches: tuple[int, ...]
-
-
-class Encoder(nn.Module):
-    """`system.encode` for one modality as a module of tensors: inputs by position, one embedding per output.
-
-    `idle` are entries that `encode` reads but whose values reach none of the outputs: constants stand in for them.
+    Attributes:
+        inputs, outputs: their names.
+        largest_difference: from the source's embeddings, over all checks.
+        checked_batches: sizes of the batches that were compared.
+        shapes: of every input, in words: free axes by their names, the others with their sizes.
+        checked_lengths: other lengths of the free axes that were compared.
+        notes: sentences that the user must see.
     """
 
-    def __init__(
-        self, system: Any, inputs: Sequence[str], modality: str | None, idle: Mapping[str, Tensor] | None = None
-    ) -> None:
-        super().__init__()
-        self.system, self.inputs, self.modality = system, tuple(inputs), modality
-        self.idle = {name: value[:1] for name, value in (idle or {}).items()}
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        batch, rows = dict(zip(self.inputs, tensors)), tensors[0].shape[0]  # `len` would fix the size
-        batch |= {name: value.expand(rows, *value.shape[1:]) for name, value in self.idle.items()}
-        return tuple(self.system.encode(batch, self.modality).values())
+    path: Path
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    largest_difference: float = 0.0
+    checked_batches: tuple[int, ...] = ()
+    shapes: Mapping[str, str] = field(default_factory=dict)
+    checked_lengths: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def export(
@@ -59,47 +55,72 @@ def export(
     modality: str | None = None,
     batch: Mapping[str, Any] | None = None,
     tolerance: float = 1e-4,
+    formats: Mapping[str, Format] | None = None,
 ) -> ExportReport:
     """Write the encoder (in evaluation mode, on the CPU, batch size free) and compare it with the source.
+
+    Axes that the system declares free (`System.inputs`, the time of a signal) stay free, as far as the encoder takes
+    other lengths, and are compared at two of them.
 
     Args:
         system: a trained system.
         path: the file; its ending says the format unless `format` does.
-        format: `onnx` (`.onnx`) or `torch` (a torch.export program, `.pt2`).
+        format: `onnx` (`.onnx`), `torch` (a torch.export program, `.pt2`), or another one of `formats`.
         modality: which embedding; None exports all of them, with all their inputs.
         batch: example inputs (at least two samples); else the first samples of the system's data.
-        tolerance: largest allowed difference of an embedding's entry, on the example and on a smaller batch.
+        tolerance: largest allowed difference of an embedding's entry, on the example, a smaller batch, other lengths.
+        formats: what there is by name; the suite's and other packages' unless given (`common.formats`).
 
     Raises:
         InputError: the format is unknown, a package is missing, the model cannot be traced, or the numbers differ.
     """
     path = Path(path)
-    format = _format(path, format)
+    known = export_formats() if formats is None else formats
+    write = resolve(known[format_of(path, format, known)].write)
     device, training = next(system.parameters()).device, system.training
     system.cpu().eval()
     try:
         with preserved_rng(), torch.no_grad():
-            return _export(system, path, format, modality, batch or example_batch(system), tolerance)
+            return write(system, path, modality=modality, batch=batch, tolerance=tolerance)
     finally:
         system.to(device).train(training)
 
 
-def _format(path: Path, given: str | None) -> str:
+def format_of(path: Path, given: str | None, known: Mapping[str, Format]) -> str:
     """The format meant by an ending and a name, which may not contradict each other.
 
-    >>> _format(Path("encoder.pt2"), None)
+    >>> format_of(Path("encoder.pt2"), None, export_formats())
     'torch'
     """
-    if given is not None and given not in FORMATS:
-        raise InputError(f"format {given!r} is not one of {', '.join(FORMATS)}")
-    meant = next((name for name, ending in FORMATS.items() if path.suffix == ending), given)
+    if given is not None and given not in known:
+        raise no_such("format", given, known)
+    endings = {name: f.suffix for name, f in known.items() if f.suffix}
+    fitting = [name for name, ending in endings.items() if path.name.endswith(ending)]
+    if given in fitting:
+        return given
+    meant = max(fitting, key=lambda name: len(endings[name]), default=given)
     if meant is None:
-        raise InputError(f"{path}: end the name in {' or '.join(FORMATS.values())}, or name the format")
+        raise InputError(f"{path}: end the name in {' or '.join(endings.values())}, or name the format")
     if given is not None and given != meant:
         raise InputError(
-            f"{path}: ends as {meant} files do, but format is {given}; {given} files end in {FORMATS[given]}"
+            f"{path}: ends as {meant} files do, but format is {given}; {given} is {known[given].ending}"
         )
     return meant
+
+
+def write_folder(system: Any, path: Path, **_: Any) -> ExportReport:
+    """The format `folder`: see `save_pretrained`."""
+    return ExportReport(save_pretrained(system, path))
+
+
+def write_onnx(system: Any, path: Path, **options: Any) -> ExportReport:
+    """The format `onnx`."""
+    return _export(system, path, "onnx", **options)
+
+
+def write_torch(system: Any, path: Path, **options: Any) -> ExportReport:
+    """The format `torch`."""
+    return _export(system, path, "torch", **options)
 
 
 def example_batch(system: Any, size: int = 4) -> dict[str, Any]:
@@ -127,8 +148,9 @@ class _Watched(dict):
 
 
 def _export(
-    system: Any, path: Path, format: str, modality: str | None, batch: Mapping[str, Any], tolerance: float
+    system: Any, path: Path, format: str, *, modality: str | None, batch: Mapping[str, Any] | None, tolerance: float
 ) -> ExportReport:
+    batch = batch or example_batch(system)
     watched = _Watched(batch)
     expected = system.encode(watched, modality)
     if modality is not None and modality not in expected:
@@ -143,59 +165,50 @@ def _export(
     if rows(batch) < 2:
         raise InputError("export needs an example batch of at least two samples")
     path.parent.mkdir(parents=True, exist_ok=True)
+    wanted = {n: system.inputs[n].free_axes() for n in names if n in system.inputs and system.inputs[n].free_axes()}
     try:
-        encoder, program = _program(system, batch, names, modality, {})
-        needed = _reaching(program, names)
-        if needed and needed != names:
-            idle = {n: batch[n] for n in names if n not in needed}
-            encoder, program = _program(system, batch, needed, modality, idle)
-            names = needed
-        if format == "torch":
-            torch.export.save(program, path)
-            run = torch.export.load(path).module()
-        else:
-            run = _onnx(program, path, names, outputs, _metadata(system, modality))
+        traced, why = trace(system, batch, names, modality, wanted)
+        run = _written(traced, path, format, outputs, system, modality)
     except InputError:
         raise
     except Exception as error:  # the tracers raise dozens of types; the user needs the sentence
         raise InputError(
             f"{type(system).__name__} cannot be exported ({' '.join(str(error).split())[:300]})"
         ) from error
-    tensors = tuple(batch[n] for n in names)
-    worst, sizes = 0.0, (rows(batch), rows(batch) - 1)
-    for size in sizes:
-        part = tuple(t[:size] for t in tensors)
-        for name, mine, theirs in zip(outputs, encoder(*part), run(*part)):
+    tensors = tuple(batch[n] for n in traced.names)
+    sizes = (rows(batch), rows(batch) - 1)
+    checks = [(f"{size} samples", tuple(t[:size] for t in tensors)) for size in sizes]
+    lengths = other_lengths(batch, traced.free)
+    for length in lengths:
+        part = tuple(resized(batch[n], traced.free.get(n, {}), length) for n in traced.names)
+        checks.append((f"length {length}", part))
+    worst = 0.0
+    for said, part in checks:
+        try:
+            pairs = list(zip(outputs, traced.encoder(*part), run(*part)))
+        except Exception as error:  # of the program or its runtime
+            path.unlink(missing_ok=True)
+            raise InputError(f"the exported file fails at {said} ({' '.join(str(error).split())[:300]})") from error
+        for name, mine, theirs in pairs:
             worst = max(worst, float((mine - torch.as_tensor(theirs)).abs().max()))
             if not worst <= tolerance:
                 path.unlink(missing_ok=True)
                 raise InputError(
-                    f"the exported {name} differs from the source by {worst:.2g} (tolerance {tolerance:g})"
+                    f"the exported {name} differs from the source by {worst:.2g} at {said} (tolerance {tolerance:g})"
                 )
-    return ExportReport(path, names, outputs, worst, sizes)
+    shapes = {n: described(batch[n], traced.free.get(n, {}), system.inputs.get(n)) for n in traced.names}
+    notes = tuple(f"{n}: {axis} is fixed: {why}" for n in traced.names for axis in wanted.get(n, {}).values() if why)
+    return ExportReport(path, traced.names, outputs, worst, sizes, shapes, lengths, notes)
 
 
-def _program(
-    system: Any, batch: Mapping[str, Any], names: Sequence[str], modality: str | None, idle: Mapping[str, Tensor]
-) -> tuple[Encoder, Any]:
-    encoder = Encoder(system, names, modality, idle)
-    shapes = tuple({0: torch.export.Dim("batch")} for _ in names)
-    tensors = tuple(batch[n] for n in names)
-    return encoder, torch.export.export(encoder, tensors, dynamic_shapes=(shapes,), strict=False)
-
-
-def _reaching(program: Any, names: Sequence[str]) -> tuple[str, ...]:
-    """The inputs whose values reach an output: a system may embed every modality and hand out one."""
-    nodes = {node.name: node for node in program.graph.nodes}
-    seen: set[Any] = set()
-    waiting = [node for node in program.graph.nodes if node.op == "output"]
-    while waiting:
-        node = waiting.pop()
-        if node not in seen:
-            seen.add(node)
-            waiting += node.all_input_nodes
-    inputs = program.graph_signature.user_inputs
-    return tuple(name for name, placed in zip(names, inputs) if nodes.get(placed) in seen)
+def _written(
+    traced: Traced, path: Path, format: str, outputs: Sequence[str], system: Any, modality: str | None
+) -> Callable[..., Any]:
+    """Write the program; returns the function that runs what was written."""
+    if format == "torch":
+        torch.export.save(traced.program, path)
+        return torch.export.load(path).module()
+    return _onnx(traced, path, outputs, _metadata(system, modality))
 
 
 def _metadata(system: Any, modality: str | None) -> dict[str, str]:
@@ -207,9 +220,7 @@ def _metadata(system: Any, modality: str | None) -> dict[str, str]:
     }
 
 
-def _onnx(
-    program: Any, path: Path, names: Sequence[str], outputs: Sequence[str], metadata: Mapping[str, str]
-) -> Any:
+def _onnx(traced: Traced, path: Path, outputs: Sequence[str], metadata: Mapping[str, str]) -> Callable[..., Any]:
     try:
         import onnx
         import onnxruntime
@@ -217,9 +228,10 @@ def _onnx(
     except ImportError as error:
         raise InputError(f"ONNX export needs the package {error.name}: pip install 'counterpoint[export]'") from error
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it would list the packages that it can do without
-    written = torch.onnx.export(program, input_names=list(names), output_names=list(outputs), verbose=False)
+    names = list(traced.names)
+    written = torch.onnx.export(traced.program, input_names=names, output_names=list(outputs), verbose=False)
     written.model.metadata_props.update(metadata)
-    _name_axes(written.model.graph)
+    _name_axes(written.model.graph, {names.index(n): axes for n, axes in traced.free.items()})
     written.save(str(path))
     onnx.checker.check_model(str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -227,10 +239,13 @@ def _onnx(
     return lambda *tensors: session.run(None, {n: t.numpy() for n, t in zip(inputs, tensors)})
 
 
-def _name_axes(graph: Any) -> None:
-    """The free axis is called `batch`, not by the tracer's number."""
-    symbol = str(graph.inputs[0].shape[0].value)
+def _name_axes(graph: Any, free: Mapping[int, Mapping[int, str]]) -> None:
+    """The free axes are called `batch` and as the system calls them, not by the tracer's numbers."""
+    meant = {str(graph.inputs[0].shape[0].value): "batch"}
+    for number, axes in free.items():
+        meant |= {str(graph.inputs[number].shape[axis].value): name for axis, name in axes.items()}
+    symbols = re.compile("|".join(rf"\b{re.escape(symbol)}\b" for symbol in meant))
     for value in [*graph.inputs, *(out for node in graph.all_nodes() for out in node.outputs)]:
         for axis, size in enumerate(value.shape or ()):
             if not isinstance(size, int):
-                value.shape[axis] = re.sub(rf"\b{re.escape(symbol)}\b", "batch", str(size.value))
+                value.shape[axis] = symbols.sub(lambda found: meant[found[0]], str(size.value))

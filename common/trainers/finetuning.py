@@ -26,6 +26,7 @@ from counterpoint.common.trainers.checkpoints import find_checkpoint, read_state
 from counterpoint.common.trainers.config_files import from_dict, load_yaml, override, to_dict
 from counterpoint.common.trainers.configs import IMBALANCE, MODES, FinetuneConfig
 from counterpoint.common.trainers.fitting import fit
+from counterpoint.common.trainers.inputs import Input
 from counterpoint.common.trainers.loader import Datasets
 from counterpoint.common.trainers.run_folder import (
     CONFIG,
@@ -92,7 +93,10 @@ def create_finetune(config: FinetuneConfig) -> FinetuneSystem:
     base = empty_system(run)
     load_weights(base, find_checkpoint(checkpoint_dir(run, config.checkpoint)))
     record = load_yaml(run / CONFIG)
-    record["config"] = to_dict(override(from_dict(type(base).Config, record["config"]), config.data))
+    changes = dict(config.data)
+    if config.train.on_error == "skip":
+        changes |= {"train.on_error": "skip", "train.max_bad": config.train.max_bad}
+    record["config"] = to_dict(override(from_dict(type(base).Config, record["config"]), changes))
     base.config = from_dict(type(base).Config, record["config"])
     base.stage = list(base.stages())[-1]
     datasets = base.datasets()
@@ -234,6 +238,15 @@ class FinetuneSystem(ContrastiveSystem):
             optim = replace(self.config.optim, groups=(*groups, *self.config.optim.groups))
             self.stage = replace(self.stage, optim=optim)
         return super().configure_optimizers()
+
+    @property
+    def inputs(self) -> Mapping[str, Input]:  # type: ignore[override]
+        """Those of the system underneath."""
+        return self.base.inputs
+
+    def preprocessing(self) -> dict[str, Any]:
+        """That of the system underneath: the head takes what it gives."""
+        return self.base.preprocessing()
 
     def update_teachers(self) -> None:
         """The pretraining's teachers stay as they are."""

@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from counterpoint.common.data.left_out import list_left_out
 from counterpoint.common.data.samplers import BatchSampler, SequentialSampler
 from counterpoint.common.data.samples import Samples
 from counterpoint.common.errors import InputError, LostProcessError
@@ -32,6 +33,7 @@ from counterpoint.common.trainers.logger import MetricsCsv
 from counterpoint.common.trainers.monitors import CollapseMonitor
 from counterpoint.common.trainers.plugins import create_plugins
 from counterpoint.common.trainers.run_folder import (
+    BAD_SAMPLES,
     CONFIG,
     CONSTANT,
     METRICS,
@@ -145,6 +147,8 @@ def _run_stage(
         datasets = replace(datasets, val=None)
     if state is not None:
         check_data(run_dir, stage.name, datasets)
+    elif main_process():
+        list_left_out((datasets.train, datasets.val, datasets.test), run_dir / BAD_SAMPLES)
     batch_size = _batch_size(stage, train, datasets)
     sampler = _sampler(system, datasets.train, batch_size, state)
     per_epoch = _steps_per_epoch(sampler, state)

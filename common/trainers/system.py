@@ -15,6 +15,7 @@ from counterpoint.common.metrics.scores import score_named
 from counterpoint.common.trainers.assets import Assets
 from counterpoint.common.trainers.config_files import to_dict
 from counterpoint.common.trainers.configs import ScheduleConfig
+from counterpoint.common.trainers.inputs import Input
 from counterpoint.common.trainers.loader import Datasets
 from counterpoint.common.trainers.plugins import Plugin
 from counterpoint.common.trainers.schedules import Schedule
@@ -30,6 +31,7 @@ class ContrastiveSystem(Training):
     - `losses(batch, embeddings)` returns terms, weighted by `loss_weights` and summed: a scalar each, or rows (a vector
       with one loss per sample), which plug-ins may weigh and of which the mean over the whole batch counts.
 
+    `inputs` says of the entries of a batch that `encode` reads what they are, for those who use an exported encoder.
     `metric` names the score by which embeddings answer one another in evaluation and search (see `metrics.SCORES`).
 
     The base gives optimisers with parameter groups, schedules, EMA teachers, cached gradients
@@ -46,6 +48,7 @@ class ContrastiveSystem(Training):
     modalities: ClassVar[tuple[str, ...]] = ()
     loss_weights: ClassVar[dict[str, float]] = {}
     metric: ClassVar[str] = "cosine"
+    inputs: ClassVar[Mapping[str, Input]] = {}
 
     def __init__(self, config: Any, assets: Assets | None = None) -> None:
         super().__init__()
@@ -157,7 +160,8 @@ class ContrastiveSystem(Training):
     def preprocessing(self) -> dict[str, Any]:
         """How raw data become this system's inputs, as plain data; travels with `save_pretrained`."""
         recipe = to_dict(getattr(self.config, "data", {}))
-        return {**recipe, "assets": self.assets.recipe()} if self.assets else recipe
+        recipe |= {"assets": self.assets.recipe()} if self.assets else {}
+        return recipe | ({"inputs": {k: v.recipe() for k, v in self.inputs.items()}} if self.inputs else {})
 
     def stages(self) -> Sequence[Stage]:
         """The training's stages, in order; `self.stage` is the current one."""

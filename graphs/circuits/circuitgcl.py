@@ -75,7 +75,8 @@ class CircuitGCL(ContrastiveSystem):
         return replace(super().optim_config, groups=(*super().optim_config.groups, own))
 
     def datasets(self) -> Datasets:
-        return circuit_datasets(self.config.data, self.config.fanout)
+        train = self.config.train
+        return circuit_datasets(self.config.data, self.config.fanout, train.on_error, train.max_bad)
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         seeds = len(batch["index"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,10 @@ from torch import Tensor
 from counterpoint.common.data.archives import packed
 from counterpoint.common.data.dataset import synthetic_part
 from counterpoint.common.data.importing import require_file
+from counterpoint.common.data.left_out import leave_out
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.data.places import Folder
-from counterpoint.common.data.samples import Samples, options_hash, values_hash
+from counterpoint.common.data.samples import BadSample, Samples, options_hash, values_hash
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers.loader import Datasets
 from counterpoint.graphs.circuits.flatten import flatten
@@ -59,12 +60,25 @@ def load_circuit(
 
 def load_circuits(manifest: Manifest, power: str = "") -> list[CircuitGraph]:
     """All circuits of a manifest, in its order."""
+    return [graph for _, graph in read_circuits(manifest, power, [])]
+
+
+def read_circuits(
+    manifest: Manifest, power: str, bad: list[BadSample], on_error: str = "raise"
+) -> Iterator[tuple[int, CircuitGraph]]:
+    """(number of its row, circuit); with `on_error="skip"` what cannot be read goes to `bad` with its reason."""
     if "netlist" not in manifest.frame:
         columns = ", ".join(manifest.frame.columns)
         raise InputError(f"{manifest.path or 'manifest'}: has no column netlist (its columns: {columns}); make it "
             "with `data import circuits`")
     frame = manifest.frame.astype(object).where(manifest.frame.notna(), None)
-    return [load_circuit(row, manifest.folder, power) for row in frame.to_dict("records")]
+    for number, row in zip(frame.index.tolist(), frame.to_dict("records")):
+        try:
+            yield number, load_circuit(row, manifest.folder, power)
+        except (InputError, OSError, ValueError, RecursionError) as error:
+            if on_error == "raise":
+                raise
+            bad.append(BadSample(number, str(row["id"]), " ".join(str(error).split()) or type(error).__name__))
 
 
 _NUMBERS = itertools.count()
@@ -100,9 +114,20 @@ _WHOLE: WeakValueDictionary[str, JoinedCircuits] = WeakValueDictionary()
 
 class NodeSeeds(Samples):
     """Every node once an epoch, as the seed of a sampled neighbourhood, with the id `circuit/net vout`. `collate` draws
-    the neighbourhoods with the batch's own random numbers (PyTorch's generator, which the trainer seeds per batch)."""
+    the neighbourhoods with the batch's own random numbers (PyTorch's generator, which the trainer seeds per batch).
 
-    def __init__(self, joined: JoinedCircuits, fanout: Sequence[int], synthetic: str = ""):
+    `rows` are the circuits' rows in the manifest, `left_out` those of it that could not be read.
+    """
+
+    def __init__(
+        self,
+        joined: JoinedCircuits,
+        fanout: Sequence[int],
+        synthetic: str = "",
+        rows: Sequence[int] = (),
+        left_out: Sequence[BadSample] = (),
+    ):
+        self.rows, self.left_out = tuple(rows), tuple(left_out)
         self.joined, self.synthetic, self.fanout = joined, synthetic, tuple(fanout)
         self.key = f"{os.getpid()}/{next(_NUMBERS)}"
         _WHOLE[self.key] = joined
@@ -130,8 +155,9 @@ class NodeSeeds(Samples):
         return options_hash(values_hash(learnt_from), fanout=self.fanout)
 
     def row_of(self, position: int) -> int:
-        """The circuit of a node."""
-        return int(self.joined.circuit[position])
+        """The manifest row of a node's circuit; the circuit's number where no rows are known."""
+        circuit = int(self.joined.circuit[position])
+        return self.rows[circuit] if self.rows else circuit
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The samples' neighbourhoods in the circuits they come from."""
@@ -154,19 +180,27 @@ def whole_circuits(batch: Mapping[str, Any]) -> JoinedCircuits | None:
     return _WHOLE.get(batch.get("whole", ""))
 
 
-def circuit_datasets(config: CircuitDataConfig, fanout: Sequence[int]) -> Datasets:
-    """Training circuits (split `train`, or all without a split) as node seeds, and the test circuits likewise."""
+def circuit_datasets(
+    config: CircuitDataConfig, fanout: Sequence[int], on_error: str = "raise", max_bad: float = 0.01
+) -> Datasets:
+    """Training circuits (split `train`, or all without a split) as node seeds, and the test circuits likewise.
+
+    A circuit that cannot be read raises `InputError`; with `on_error="skip"` it is left out with its reason, unless
+    more than a share `max_bad` of a split cannot.
+    """
     if not config.manifest:
         raise InputError("--data.manifest is not set; make one with `counterpoint graphs data import circuits`")
     manifest = Manifest.load(config.manifest)
     split = manifest.frame.get("split")
 
-    def seeds(part: str) -> NodeSeeds:
-        joined = JoinedCircuits.of(load_circuits(manifest.select(split=part), config.power))
-        return NodeSeeds(joined, fanout, synthetic_part(manifest))
+    def seeds(part: Manifest) -> NodeSeeds:
+        bad: list[BadSample] = []
+        read = list(read_circuits(part, config.power, bad, on_error))
+        leave_out(bad, len(part), on_error, max_bad, str(manifest.path or "manifest"))
+        joined = JoinedCircuits.of([graph for _, graph in read])
+        return NodeSeeds(joined, fanout, synthetic_part(manifest), [number for number, _ in read], bad)
 
     if split is None or not (split == "train").any():
-        everything = JoinedCircuits.of(load_circuits(manifest, config.power))
-        return Datasets(NodeSeeds(everything, fanout, synthetic_part(manifest)))
-    test = seeds("test") if (split == "test").any() else None
-    return Datasets(seeds("train"), test=test)
+        return Datasets(seeds(manifest))
+    test = seeds(manifest.select(split="test")) if (split == "test").any() else None
+    return Datasets(seeds(manifest.select(split="train")), test=test)

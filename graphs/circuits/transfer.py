@@ -15,7 +15,7 @@ from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.metrics import Result, score_regression
 from counterpoint.common.progress import note
 from counterpoint.common.runs.opened import OpenRun
-from counterpoint.graphs.circuits.data import load_circuits
+from counterpoint.graphs.circuits.data import read_circuits
 from counterpoint.graphs.circuits.downstream import (
     CapacitanceModel,
     DownstreamConfig,
@@ -92,8 +92,8 @@ def protocols(run: OpenRun) -> dict[str, Result]:
     split = manifest.frame.get("split")
     if split is None:
         return {}
-    graphs = dict(zip(manifest.frame["id"], load_circuits(manifest, system.config.data.power), strict=True))
-    train, test = ([graphs[i] for i in manifest.frame["id"][split == part]] for part in ("train", "test"))
+    graphs = dict(read_circuits(manifest, system.config.data.power, [], system.config.train.on_error))
+    train, test = ([g for row, g in graphs.items() if split[row] == part] for part in ("train", "test"))
     if not any(len(g.coupling_farad) for g in train) or not any(len(g.coupling_farad) for g in test):
         return {}
     note(f"coupling capacitances: training on {', '.join(g.name for g in train)}, with and without the run's vectors")
@@ -107,6 +107,7 @@ def protocols(run: OpenRun) -> dict[str, Result]:
             if len(part.link_label):
                 predicted = predict_coupling(model, part, config).numpy()
                 found[f"coupling of {part.name}, {arm}"] = score_regression(
-                    predicted, part.link_label.numpy(), train_mean=mean, groups=part.links[0].numpy()
-                )
+                    predicted, part.link_label.numpy(), train_mean=mean, groups=part.links[0].numpy(),
+                    n_boot=run.n_boot, seed=run.seed,
+                )  # fmt: skip
     return found

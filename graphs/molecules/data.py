@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any
 
 from counterpoint.common.data.dataset import ManifestDataset
+from counterpoint.common.data.left_out import leave_out
 from counterpoint.common.data.manifest import SPLITS, Manifest
+from counterpoint.common.data.samples import BadSample
 from counterpoint.common.data.samples import collate as collate_fields
 from counterpoint.common.errors import InputError
-from counterpoint.common.progress import note
 from counterpoint.common.trainers.configs import TrainConfig
 from counterpoint.common.trainers.loader import Datasets
 from counterpoint.graphs.configs import MoleculeDataConfig
@@ -33,11 +34,13 @@ class MoleculeDataset(ManifestDataset):
                 "make it with `data import molecules`")
         smiles = [str(s) if s and s == s else "" for s in manifest.frame["smiles"].tolist()]
         graphs, problems = featurize_apart(smiles, workers)
-        if problems:
-            _tell(manifest, problems, on_error, max_bad)
-            lost = manifest.frame.index[list(problems)]
-            manifest = replace(manifest, frame=manifest.frame.drop(index=lost))
+        frame = manifest.frame
+        bad = [BadSample(int(frame.index[i]), str(frame["id"].iloc[i]), why) for i, why in problems.items()]
+        leave_out(bad, len(frame), on_error, max_bad, str(manifest.path or "manifest"))
+        if bad:
+            manifest = replace(manifest, frame=frame.drop(index=[b.index for b in bad]))
         super().__init__(manifest, featurize, on_error, max_bad)
+        self.left_out = tuple(bad)
         self.smiles = [s for i, s in enumerate(smiles) if i not in problems]
         self.graphs = [g for i, g in enumerate(graphs) if i not in problems]
 
@@ -52,18 +55,6 @@ class MoleculeDataset(ManifestDataset):
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return collate_molecules(samples)
-
-
-def _tell(manifest: Manifest, problems: dict[int, str], on_error: str, max_bad: float) -> None:
-    """Refuse unusable molecules, or say which are left out."""
-    frame, name = manifest.frame, manifest.path or "manifest"
-    said = [f"row {frame.index[i] + 1} (id {frame['id'].iloc[i]}): {reason}" for i, reason in problems.items()]
-    if on_error == "raise" or len(said) > max_bad * len(frame):
-        more = f" ({len(said)} of {len(frame)} rows fail; `data check` lists all)" if len(said) > 1 else ""
-        remedy = "train with `--train.on_error skip`" if on_error == "raise" else "raise `--train.max_bad`"
-        raise InputError(f"{name}, {said[0]}{more}; repair or remove the row, or {remedy}")
-    for text in said:
-        note(f"left out: {name}, {text}")
 
 
 def collate_molecules(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -159,6 +159,13 @@ def test_an_unreadable_score_is_named_or_left_out(tmp_path, small_data):
     data = load_snippets(config, on_error="skip", max_bad=0.5)
     assert [f.id for f in data.failed] == ["broken"]
     assert len(data.manifest) == 6
+    lost = next(i for i, row in enumerate(rows) if row["id"] == "broken")
+    parts = {"train": data.train, "val": data.val, "test": data.test}
+    assert {n: [(b.id, b.index) for b in p.left_out] for n, p in parts.items() if p.left_out} == {
+        rows[lost]["split"]: [("broken", lost)]
+    }
+    for part in parts.values():
+        assert [rows[part.row_of(i)]["id"] for i in range(len(part))] == part.piece_ids
     assert isinstance(data.failed[0], Failed)
     for row in rows:
         row["group"] = "one tune"

@@ -1,6 +1,8 @@
 """Bad pair mining: official per-pair losses, the written statistics, and flags on planted bad pairs."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,6 +39,24 @@ def run_epochs(miner, table, batch=4):
         ]
         out.append(torch.cat(parts))
     return torch.stack(out)
+
+
+def test_flags_statistics_and_weighted_losses_equal_the_official_training():
+    """A noisy pair stays flagged, a faulty one heals; its code remembers losses, not weighted losses."""
+    held = json.loads((Path(__file__).parent / "oracles" / "timeseries.json").read_text())["dbpm"]
+    table, wanted = (torch.tensor(held[k], dtype=torch.float64) for k in ("losses", "weighted"))
+    p = held["params"]
+    config = BadPairsConfig(warmup=p["warm_epochs"], noisy=p["cut_np"], faulty=p["cut_fp"], normalized=False)
+    miner = BadPairMiner(table.shape[1], config, p["epochs"])
+    for epoch, losses in enumerate(table):
+        weighted = miner(losses, torch.arange(len(losses)), epoch)
+        torch.testing.assert_close(weighted, wanted[epoch], rtol=0, atol=1e-8)
+        if epoch >= p["warm_epochs"]:
+            found = [x.item() for x in miner.statistics()[1:]]
+            assert found == pytest.approx(held["statistics"][epoch - p["warm_epochs"]], rel=0, abs=1e-8)
+            noisy, faulty = (flags.nonzero().flatten().tolist() for flags in miner.flags())
+            assert noisy == [4]
+            assert faulty == ([11] if epoch == 3 else [])
 
 
 def planted(epochs=5, pairs=200):
@@ -124,6 +144,9 @@ def test_augmentations_do_what_their_names_say():
     x = torch.randn(6, 50, 3)
     ratio = scaled(x) / x
     torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio), rtol=1e-3, atol=1e-3)
+    ratio = scaled(x, per="step") / x
+    torch.testing.assert_close(ratio, ratio[..., :1].expand_as(ratio), rtol=1e-3, atol=1e-3)
+    assert ratio[:, :, 0].std(1).min() > 0.5
     shuffled = permuted(x, 8)
     torch.testing.assert_close(shuffled.sort(1).values, x.sort(1).values)
     steps = torch.arange(50.0)[None, :, None].expand(6, 50, 3)

@@ -23,7 +23,7 @@ SYSTEMS = [
     for entry in vertical.systems
 ]
 TARGETS = [
-    pytest.param(target, id=target)
+    pytest.param(target, id=str(target))
     for vertical in VERTICALS.values()
     for target in (
         *(getattr(vertical, name) for name in ("data_check", "simulate", "preview", "demo", "samples_from")),

@@ -513,18 +513,6 @@ class TestSearch:
         assert by_file["query"] == "mine.json"
         assert [h["id"] for h in by_file["neighbours"]] == [h["id"] for h in by_id["neighbours"]]
 
-    def test_a_file_of_several_windows_asks_with_all_of_them(self):
-        """What most windows find stands first, whatever a single window found nearer; its best cosine is kept."""
-        from counterpoint.common.data.search import Hit
-        from counterpoint.common.runs.neighbours import Neighbours, by_votes
-
-        answers = [[Hit(0, "a", 0.5), Hit(1, "b", 0.4)], [Hit(2, "c", 0.99), Hit(0, "a", 0.7)], [Hit(0, "a", 0.6)]]
-        found = by_votes(answers)
-        assert [(hit.id, hit.score, votes) for hit, votes in found] == [("a", 0.7, 3), ("c", 0.99, 1), ("b", 0.4, 1)]
-        said = Neighbours("q", "m", "m", [0], ["a"], ["g"], [0.7], 9, windows=3, votes=(3,))
-        assert said.lines[0].endswith("asked by its 3 windows")
-        assert said.as_dict()["neighbours"][0]["windows"] == 3
-
     def test_by_text(self, run, cli):
         from toy_system import views
 
@@ -543,7 +531,8 @@ class TestSearch:
         assert "rank  cosine" in out
         page = (tmp_path / "found.html").read_text()
         assert page.count("data:image/png;base64") == 4
-        assert page.count("cosine 0.") + page.count("cosine 1.") == 3
+        # In the caption and in the words that stand for the picture.
+        assert page.count("cosine 0.") + page.count("cosine 1.") == 2 * 3
         assert "<h1>Nearest to s12</h1>" in page
 
     @pytest.mark.parametrize(
@@ -633,6 +622,27 @@ class TestExport:
         code, _, err = cli("toy", "export", run, "--out", tmp_path / "m.pt2", "--format", "onnx")
         assert code == 2
         assert "ends as torch files do" in err
+
+
+class TestFormats:
+    def test_a_verticals_own_are_listed_and_written(self, run, cli, tmp_path):
+        told = {"export": "card (.card): the name of the class", "embed": "names (.txt): an id a line"}
+        for verb, listed in told.items():
+            code, out, _ = cli("toy", verb, "--help")
+            assert code == 0
+            assert listed in " ".join(out.split())
+        assert cli("toy", "export", run, "--out", tmp_path / "m.card", "--modality", "left")[0] == 0
+        assert (tmp_path / "m.card").read_text() == "Pair left\n"
+        code, out, _ = cli("toy", "embed", run, "--format", "names", "--json")
+        assert code == 0
+        written = run / "embeddings-test-names.txt"
+        assert len(written.read_text().splitlines()) == json.loads(out)["rows"] > 0
+
+    def test_an_unknown_one_is_told_the_nearest(self, run, cli, tmp_path):
+        code, _, err = cli("toy", "export", run, "--out", tmp_path / "m", "--format", "onxn")
+        assert (code, "did you mean 'onnx'" in err) == (2, True)
+        code, _, err = cli("toy", "embed", run, "--format", "parquett")
+        assert (code, "did you mean 'parquet'" in err) == (2, True)
 
 
 class TestFinetune:

@@ -15,6 +15,8 @@ from counterpoint.common.metrics import Result
 from counterpoint.common.report import Media
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets, Plugin
 from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
+from counterpoint.common.trainers.exporting import ExportReport
+from counterpoint.common.vertical import Outcome
 
 
 def views(seed: int, noise: float) -> dict:
@@ -88,3 +90,13 @@ def query_text(text: str, modality: str, system: Pair) -> dict:
     if len(numbers) != 12:
         raise InputError(f"a text holds 12 numbers, this one {len(numbers)}")
     return {modality: numbers}
+
+
+def write_card(system, path, *, modality, **_):
+    path.write_text(f"{type(system).__name__} {modality or 'all'}\n")
+    return ExportReport(path)
+
+
+def write_names(system, samples, out, *, columns, **_):
+    out.write_text("".join(f"{name}\n" for name in samples.ids))
+    return Outcome({"rows": len(samples)}, (f"wrote {out}",), {"embeddings": out})

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from counterpoint.common.cli import Importer, ImportReport, Modality, Outcome, Rejected, SystemEntry, Vertical
 from counterpoint.common.errors import InputError
+from counterpoint.common.formats import Format
 
 
 @dataclass(frozen=True)
@@ -107,4 +108,6 @@ vertical = Vertical(
     importers=(Importer("folder", "a folder of text files", "toy_vertical:read_folder"),),
     data_check="toy_vertical:check_row",
     demo="toy_vertical:demo",
+    export_formats=(Format("card", ".card", "the name of the class", "toy_system:write_card"),),
+    embedding_formats=(Format("names", ".txt", "an id a line", "toy_system:write_names"),),
 )

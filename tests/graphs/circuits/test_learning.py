@@ -8,11 +8,12 @@ import torch
 
 from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.data.manifest import Manifest
+from counterpoint.common.errors import InputError
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers import fit, load_run
 from counterpoint.common.trainers.config_files import override
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
-from counterpoint.graphs.circuits.data import JoinedCircuits, NodeSeeds, load_circuits
+from counterpoint.graphs.circuits.data import JoinedCircuits, NodeSeeds, circuit_datasets, load_circuits
 from counterpoint.graphs.circuits.downstream import (
     LOSSES,
     DensityWeighted,
@@ -56,6 +57,27 @@ def manifest(tmp_path_factory):
         rows.append({"id": f"chain{seed}", "netlist": f"chain{seed}.spice", "split": split})
     Manifest.from_rows(rows, folder).save(folder / "manifest.csv")
     return folder / "manifest.csv"
+
+
+def test_a_circuit_that_cannot_be_read_is_left_out_and_the_others_keep_their_rows(manifest, tmp_path, capsys):
+    rows = Manifest.load(manifest).frame.to_dict("records")
+    for row in rows:
+        (tmp_path / row["netlist"]).write_bytes((manifest.parent / row["netlist"]).read_bytes())
+    (tmp_path / "broken.spice").write_text(".subckt broken a b\nX1 a b nowhere_defined(\n")
+    broken = {"id": "broken", "netlist": "broken.spice", "split": "train"}
+    Manifest.from_rows([broken, *rows], tmp_path).save(tmp_path / "m.csv")
+    config = CircuitDataConfig(manifest=str(tmp_path / "m.csv"))
+    with pytest.raises(InputError, match="broken.spice"):
+        circuit_datasets(config, (2, 2))
+    with pytest.raises(InputError, match=r"row 1 \(id broken\).*raise `--train.max_bad`"):
+        circuit_datasets(config, (2, 2), "skip", 0.01)
+    found = circuit_datasets(config, (2, 2), "skip", 0.5)
+    assert [(bad.index, bad.id) for bad in found.train.left_out] == [(0, "broken")]
+    assert found.test.left_out == ()
+    assert "left out" in capsys.readouterr().err
+    ids = ["broken", *(row["id"] for row in rows)]
+    for part in (found.train, found.test):
+        assert {(ids[part.row_of(i)], group) for i, group in enumerate(part.groups)} == {(g, g) for g in part.groups}
 
 
 def test_a_node_is_called_by_its_net_and_circuit_and_drawn_with_what_it_touches(manifest):

@@ -57,6 +57,7 @@ def test_a_molecule_that_ends_rdkit_costs_its_row_of_the_training_data(tmp_path,
     kept = MoleculeDataset(manifest, on_error="skip", max_bad=0.5)
     assert [(s["id"], s["index"], len(s["molecule"].atoms)) for s in kept] == [("m0", 0, 3), ("m2", 2, 6), ("m4", 4, 2)]
     assert kept.smiles == ["CCO", "c1ccccc1", "CC"]
+    assert [(bad.index, bad.id) for bad in kept.left_out] == [(1, "m1"), (3, "m3")]
     said = capsys.readouterr().err
     assert "row 2 (id m1): ends the program" in said
     assert "row 4 (id m3): ends the program" in said
