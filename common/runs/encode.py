@@ -210,6 +210,8 @@ def modality_pairs(encoded: Encoded) -> Iterator[tuple[str, str]]:
 
 def vertical_of_run(run: Path) -> Vertical:
     """The installed vertical that a run's system belongs to."""
+    if not (run / "config.yaml").is_file():
+        raise InputError(f"{run}: not a run folder (no config.yaml in it)")
     record = load_yaml(run / "config.yaml")
     base = (record.get("config") or {}).get("base") or {}  # a finetuned run names what it stands on
     return vertical_of(str(record.get("system")), *([str(base["system"])] if "system" in base else []))

@@ -13,7 +13,7 @@ from counterpoint.common.cli.main import main
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ballads(tmp_path_factory):
     """The package with its entry points; the command line runs in the folder that is returned."""
     site = tmp_path_factory.mktemp("site")
@@ -60,7 +60,7 @@ def done(cli):
 SMALL = ("--preset", "small", "--train.tensorboard", "false", "--train.accelerator", "cpu")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def songs(ballads):
     """Synthetic songs, and newer ones with new words."""
     simulate = ("ballads", "data", "simulate", "--songs", "32", "--out")
@@ -69,7 +69,7 @@ def songs(ballads):
     return ballads / "songs" / "manifest.parquet"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def run(songs):
     """A run through both stages, encoded three samples at a time, with rows weighed by a plug-in."""
     words = ("--train.micro_batch_size", "3", "--train.plugins", "short_captions", "--short_captions.power", "0.5")
@@ -77,7 +77,7 @@ def run(songs):
     return songs.parents[1] / "runs" / "one"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def forked():
     """Call `body(rank)` in each of `world` forked processes, joined by gloo where there are two."""
 

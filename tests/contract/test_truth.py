@@ -15,7 +15,7 @@ from counterpoint.common.data.embeddings import EmbeddingStore
 WAYS = (("tune", "caption"), ("caption", "tune"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def store(run, ballads):
     from counterpoint.common.cli.main import main
 
@@ -23,7 +23,7 @@ def store(run, ballads):
     return EmbeddingStore(run / "embeddings-test")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def truth(songs):
     """Captions, verses, and what is right and left out between them, read off the manifest's texts."""
     table = pd.read_parquet(songs)
@@ -49,7 +49,7 @@ def within(scores: np.ndarray, right: np.ndarray, out: np.ndarray, k: int) -> fl
     return 0.0 if left <= 0 else 1.0 - (comb(tied - good, left) / comb(tied, left) if left <= tied else 0.0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def figures(store, run, ballads):
     from counterpoint.common.cli.main import main
 
