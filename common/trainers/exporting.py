@@ -247,5 +247,5 @@ def _name_axes(graph: Any, free: Mapping[int, Mapping[int, str]]) -> None:
     symbols = re.compile("|".join(rf"\b{re.escape(symbol)}\b" for symbol in meant))
     for value in [*graph.inputs, *(out for node in graph.all_nodes() for out in node.outputs)]:
         for axis, size in enumerate(value.shape or ()):
-            if not isinstance(size, int):
+            if not isinstance(size, int) and size.value is not None:  # unknown sizes are not all the same one
                 value.shape[axis] = symbols.sub(lambda found: meant[found[0]], str(size.value))

@@ -8,8 +8,10 @@ import torch
 from scipy.signal import resample_poly
 
 from counterpoint.common.data import Manifest
+from counterpoint.common.lazy import resolve
 from counterpoint.common.trainers import create_system, override
 from counterpoint.common.trainers.exporting import export
+from counterpoint.timeseries.cli import vertical
 from counterpoint.timeseries.configs import TS2VecConfig
 from counterpoint.timeseries.ts2vec import TS2Vec
 
@@ -53,6 +55,21 @@ def test_time_is_free_beyond_every_dilation(exported):
         (found,) = session.run(None, {"x": x.numpy()})
         with torch.no_grad():
             np.testing.assert_allclose(found, system.encode({"x": x})["signal"], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["comet", "dbpm", "frame-projections"])
+def test_every_system_takes_other_lengths_and_shares_no_memory_between_sizes(cohort, tmp_path, capfd, name):
+    """The runtime says so when sizes that it was told to be equal are not."""
+    entry = next(entry for entry in vertical.systems if entry.name == name)
+    data = {"data.manifest": str(cohort), "data.length": 40, "data.leads": ("II", "I")}
+    small = {"width": 8, "dim": 8, "frequencies": 4} if name == "frame-projections" else TINY
+    system = create_system(resolve(entry.system), override(resolve(entry.config)(), small | data)).eval()
+    report = export(system, tmp_path / "m.onnx")
+    assert report.shapes == {"x": "[batch, time, channels = 2] float32"}
+    assert report.checked_lengths == (27, 61)
+    assert "Shape mismatch" not in capfd.readouterr().err
+    sizes = [d for v in onnx.load(tmp_path / "m.onnx").graph.value_info for d in v.type.tensor_type.shape.dim]
+    assert "None" not in {d.dim_param for d in sizes}
 
 
 def test_the_metadata_suffice_to_make_the_inputs(exported, cohort):
