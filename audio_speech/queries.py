@@ -14,7 +14,7 @@ from counterpoint.audio_speech.configs import SheetDataConfig
 from counterpoint.audio_speech.engrave import engrave
 from counterpoint.audio_speech.features import analyse, read_audio
 from counterpoint.audio_speech.kinds import IMAGE_SUFFIXES, SCORE_SUFFIXES
-from counterpoint.audio_speech.snippets import audio_window, clock, sheet_window
+from counterpoint.audio_speech.snippets import audio_window, sheet_window, stretch
 from counterpoint.common.data.archives import packed
 from counterpoint.common.errors import InputError
 
@@ -75,7 +75,7 @@ def _recording(file: Path, data: SheetDataConfig) -> _Whole:
         raise InputError(f"{file.name}: only {sounding / rate:.1f} s of the recording are not silent; {least}")
 
     def place(centre: float) -> dict[str, str]:
-        return {"time": clock(max(centre - wide / 2, 0) / rate, min(centre + wide / 2, long) / rate)}
+        return {"time": stretch(max(centre - wide / 2, 0) / rate, min(centre + wide / 2, long) / rate)}
 
     return _Whole(long, wide, lambda c: audio_window(spectrum, c, wide), place, lambda window: window.max() < PAUSE)
 

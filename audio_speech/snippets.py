@@ -18,6 +18,7 @@ from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.data.samples import BadSample, Samples, options_hash, values_hash
 from counterpoint.common.data.splits import check_leakage, split_by_group
 from counterpoint.common.errors import InputError
+from counterpoint.common.output import clock
 from counterpoint.common.progress import note
 
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -97,7 +98,7 @@ class SnippetDataset(Samples):
             "key": bars.key(printed),
             "bars printed": bars.words(printed),
             "bars heard": bars.words(bars.heard(time - beside, time + beside)),
-            "time": clock(max(time - beside, 0.0) / tempo, min(time + beside, piece.engraving.seconds) / tempo),
+            "time": stretch(max(time - beside, 0.0) / tempo, min(time + beside, piece.engraving.seconds) / tempo),
             "played": str(moment.rendition),
         }
 
@@ -152,19 +153,13 @@ class SnippetDataset(Samples):
         return SnippetDataset(*given, modalities, self.rows, self.left_out)
 
 
-def clock(begin: float, end: float) -> str:
+def stretch(begin: float, end: float) -> str:
     """A stretch of time as players show it.
 
-    >>> clock(12.4, 18.0), clock(59.6, 3723.0)
+    >>> stretch(12.4, 18.0), stretch(59.6, 3723.0)
     ('0:12-0:18', '1:00-1:02:03')
     """
-    return "-".join(_minutes(round(seconds)) for seconds in (begin, end))
-
-
-def _minutes(seconds: int) -> str:
-    minutes, second = divmod(seconds, 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+    return f"{clock(begin)}-{clock(end)}"
 
 
 def sheet_window(strip: np.ndarray, column: float, width: int) -> np.ndarray:

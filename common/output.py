@@ -31,6 +31,19 @@ class Rows(list):
         return table(self.columns, [[str(row[column]) for column in self.columns] for row in self])
 
 
+def clock(seconds: float, digits: int = 0) -> str:
+    """A time as players show it.
+
+    >>> clock(72), clock(3661.24, 1), clock(0.256, 2), clock(59.97, 1)
+    ('1:12', '1:01:01.2', '0:00.26', '1:00.0')
+    """
+    seconds = round(seconds, digits)
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    said = f"{rest:0{3 + digits if digits else 2}.{digits}f}"
+    return f"{hours}:{minutes:02d}:{said}" if hours else f"{minutes}:{said}"
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Align `rows` under `columns`; the last column runs free.
 

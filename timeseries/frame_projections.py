@@ -7,10 +7,10 @@ on an overcomplete frame), each with its encoder and projector, e_1, e_2, e_3 of
 
     L = sum over the three pairs NT-Xent(e_a, e_b; T) + 1/B mean_{i, d} [ |P_f(e_1) - e_2| + |P_g(e_1) - e_3| ]
 
-B counts the batch's rows (of all ranks): as in the official code the L1 terms are means over all entries and divided
-by B once more, so that at large batches the contrast alone decides. In a second stage the encoders are frozen and two
-mappers learn the frozen Fourier and Gabor embeddings from the time embedding (L1, constant learning rate). Evaluation
-joins [mapped Fourier, time, mapped Gabor]: only the time encoder runs.
+B counts the batch's rows (of all ranks that share it): as in the official code the L1 terms are means over all entries
+and divided by B once more, so that at large batches the contrast alone decides. In a second stage the encoders are
+frozen and two mappers learn the frozen Fourier and Gabor embeddings from the time embedding (L1, constant learning
+rate). Evaluation joins [mapped Fourier, time, mapped Gabor]: only the time encoder runs.
 
 Loss, predictors, mappers, projectors and training follow the official code (eth-siplab/Learning-with-FrameProjections
 4461e91). Encoders and frame do not: residual networks of one or two dimensions where it has a 1-D ResNet of eight
@@ -32,13 +32,11 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from counterpoint.common.kernels import gather_rows
 from counterpoint.common.kernels.unit import unit
-from counterpoint.common.losses import NTXent
+from counterpoint.common.losses import NTXent, Shared
 from counterpoint.common.trainers import Assets, Stage
 from counterpoint.common.trainers.configs import ScheduleConfig
 from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
@@ -177,7 +175,7 @@ class FrameProjections(SignalSystem):
                 for a, b in (("time", "fourier"), ("time", "gabor"), ("fourier", "gabor"))
             }
         time = embeddings["time"]
-        rows = len(gather_rows(time.detach()) if dist.is_available() and dist.is_initialized() else time)
+        rows = max(Shared().count(time), 1)
         for view in VIEWS[1:]:
             terms[f"predict_{view}"] = (self.predictors[view](time) - embeddings[view]).abs().mean(1) / rows
         return terms

@@ -12,11 +12,12 @@ from jaxtyping import Float
 from counterpoint.common.data import Manifest
 from counterpoint.common.data.dataset import synthetic_part
 from counterpoint.common.errors import InputError
+from counterpoint.common.output import clock
 from counterpoint.common.report import Media, Report
 from counterpoint.common.vertical import Outcome
 from counterpoint.timeseries.form import SignalForm
 from counterpoint.timeseries.manifest import WindowDataset
-from counterpoint.timeseries.place import Place, clock
+from counterpoint.timeseries.place import Place
 from counterpoint.timeseries.readers.dispatch import read_record
 from counterpoint.timeseries.reading import beat_windows, conditioned, read_row
 from counterpoint.timeseries.windows import WindowSet

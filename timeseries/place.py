@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from counterpoint.common.output import clock
+
 
 class Place(NamedTuple):
     """A window's place: seconds from the beginning of its recording, which lasts `whole` seconds.
@@ -38,15 +40,3 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.record}, {self.time}, {self.channels}"
-
-
-def clock(seconds: float, digits: int = 0) -> str:
-    """
-    >>> clock(72), clock(3661.24, 1), clock(0.256, 2), clock(59.97, 1)
-    ('1:12', '1:01:01.2', '0:00.26', '1:00.0')
-    """
-    seconds = round(seconds, digits)
-    minutes, rest = divmod(seconds, 60)
-    hours, minutes = divmod(int(minutes), 60)
-    said = f"{rest:0{3 + digits if digits else 2}.{digits}f}"
-    return f"{hours}:{minutes:02d}:{said}" if hours else f"{minutes}:{said}"

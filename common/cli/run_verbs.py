@@ -33,9 +33,11 @@ def without_run(command: Call) -> bool:
     return True
 
 
-def _of_vectors(command: Call, function: Callable) -> int:
-    """Run a verb on vectors; `--embeddings --help` asks for its help."""
-    return call(command.program, function, ["--help"] if wants_help(command.argv) else command.argv)
+def _of_run(command: Call, function: Callable, of_vectors: Callable) -> int:
+    """Run a verb on a run, or on vectors given in its place; `--embeddings --help` asks for help on these."""
+    if without_run(command):
+        return call(command.program, of_vectors, ["--help"] if wants_help(command.argv) else command.argv)
+    return call(command.program, function, own_runs(command).argv, vertical=command.vertical)
 
 
 def own_runs(command: Call) -> Call:
@@ -60,9 +62,7 @@ def check_own(run: Path, vertical: Vertical) -> None:
 
 def evaluate(command: Call) -> int:
     """The figures of a checkpoint."""
-    if without_run(command):
-        return _of_vectors(command, runs.evaluate_embeddings)
-    return call(command.program, runs.evaluate, own_runs(command).argv, vertical=command.vertical)
+    return _of_run(command, runs.evaluate, runs.evaluate_embeddings)
 
 
 def embed(command: Call) -> int:
@@ -73,16 +73,12 @@ def embed(command: Call) -> int:
 
 def search(command: Call) -> int:
     """Nearest neighbours of a sample, a file or a text."""
-    if without_run(command):
-        return _of_vectors(command, runs.search_embeddings)
-    return call(command.program, runs.search, own_runs(command).argv, vertical=command.vertical)
+    return _of_run(command, runs.search, runs.search_embeddings)
 
 
 def report(command: Call) -> int:
     """One HTML file that shows a run."""
-    if without_run(command):
-        return _of_vectors(command, runs.report_embeddings)
-    return call(command.program, runs.report, own_runs(command).argv, vertical=command.vertical)
+    return _of_run(command, runs.report, runs.report_embeddings)
 
 
 def export(command: Call) -> int:

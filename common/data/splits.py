@@ -146,12 +146,12 @@ def check_leakage(manifest: Manifest) -> SplitSummary:
     frame = manifest.frame[manifest.frame["split"] != ""]
     pairs = _distinct_pairs(frame)
     sides = pc.value_counts(pairs["group"].combine_chunks())
-    both = pc.sort_indices(sides.field("values").filter(pc.greater(sides.field("counts"), 1)))
+    both = sides.field("values").filter(pc.greater(sides.field("counts"), 1))
     leak = leak_of(manifest)
     if leak is not None:
         refuse_leak(leak, manifest.meta["split"]["kind"])
     elif len(both):
-        group = sides.field("values").filter(pc.greater(sides.field("counts"), 1))[both[0].as_py()].as_py()
+        group = pc.min(both).as_py()
         rows = frame[frame["group"] == group].groupby("split").head(1).sort_values("split")[:2]
         numbers = [int(i) + 1 for i in rows.index]
         more = f" and {len(both) - 1} more groups do the same" if len(both) > 1 else ""

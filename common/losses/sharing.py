@@ -15,10 +15,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from counterpoint.common.kernels import gather_rows, own_rows
+from counterpoint.common.kernels.ranks import checked_mode
 
-__all__ = ["DISTRIBUTED", "EngineSettings", "Shared", "engine_settings", "unshared"]
-
-DISTRIBUTED = ("none", "gather", "ring", "auto")
+__all__ = ["EngineSettings", "Shared", "engine_settings", "unshared"]
 
 _settings: ContextVar[dict[str, str]] = ContextVar("engine_settings", default={})  # noqa: B039 - never changed in place
 
@@ -71,9 +70,7 @@ def unshared() -> Iterator[None]:
 
 
 def _known(distributed: str) -> str:
-    if distributed not in DISTRIBUTED:
-        raise ValueError(f'distributed must be "none", "gather", "ring" or "auto", got {distributed!r}')
-    return distributed
+    return distributed if distributed == "none" else checked_mode(distributed)
 
 
 class Shared:

@@ -235,7 +235,7 @@ def seeds_and_groups(
     drawn, and groups of rows, for a method may be better by its seed or by these patients.
 
     The percentiles are expanded as a t interval of the smaller of the two counts would be. One seed, or one group, has
-    an infinite interval.
+    no interval (NaN).
 
     >>> i = seeds_and_groups(np.full((5, 40), 0.1) + np.linspace(-0.01, 0.01, 5)[:, None])
     >>> round(i.value, 3), i.low > 0.08, i.high < 0.12

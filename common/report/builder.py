@@ -125,7 +125,7 @@ class Report:
 
     def figures(self, title: str, rows: Sequence[tuple[str, Interval, float | None]]) -> Report:
         """A table of figures as (metric, interval, chance), beside its neighbours where there is room."""
-        spread = [f"{number(i.low)} – {number(i.high)}" if math.isfinite(i.low + i.high) else "" for _, i, _ in rows]
+        spread = [f"{number(i.low)} – {number(i.high)}" if i.known else "" for _, i, _ in rows]
         cells = [[metric_name(m), i.value, Spread(said), chance] for (m, i, chance), said in zip(rows, spread)]
         body = table(title, cells, ["metric", "value", "95\u00a0%", "chance"])
         return self._add(f'<div class="card">{body}</div>', grid="grid wide")

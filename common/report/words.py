@@ -20,7 +20,8 @@ SHARES = ("accuracy", "balanced_accuracy", "exact")
 
 
 def metric_name(metric: str) -> str:
-    """
+    """A figure's name as it is printed.
+
     >>> metric_name("balanced_accuracy"), metric_name("auroc"), metric_name("macro_f1"), metric_name("R@10")
     ('balanced accuracy', 'AUROC', 'macro F1', 'R@10')
     """

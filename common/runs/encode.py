@@ -22,7 +22,7 @@ from counterpoint.common.data.split_rules import keeps_groups_apart
 from counterpoint.common.discover import vertical_of
 from counterpoint.common.errors import InputError
 from counterpoint.common.suggest import no_such
-from counterpoint.common.trainers import Datasets, load_run, load_yaml, override
+from counterpoint.common.trainers import Datasets, FinetuneSystem, load_run, load_yaml, override
 from counterpoint.common.trainers.environment import TRAINING, hashed
 from counterpoint.common.vertical import SystemEntry, Vertical
 
@@ -145,7 +145,7 @@ def copied(system: Any, split: str) -> str:
 
 def manifest_of(system: Any) -> Manifest | None:
     """The manifest that a system's data come from, where they come from one."""
-    config = getattr(system, "base", system).config
+    config = (system.base if isinstance(system, FinetuneSystem) else system).config
     named = getattr(getattr(config, "data", None), "manifest", None)
     return Manifest.load(named) if named and Path(named).is_file() else None
 

@@ -33,6 +33,7 @@ from counterpoint.common.runs.encode import Encoded, entry_of, modality_pairs
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.runs.queries import encode_prompts
 from counterpoint.common.suggest import no_such
+from counterpoint.common.trainers import FinetuneSystem
 from counterpoint.common.trainers.run_folder import build_system
 from counterpoint.common.vertical import Vertical
 
@@ -108,7 +109,7 @@ def measure_untrained(vertical: Vertical, run: OpenRun, protocols: tuple[str, ..
     """The figures of the same samples under initial weights, the system's own among them; None where the system cannot
     be built anew."""
     system = run.system
-    if hasattr(system, "base"):  # a finetuned run has no shape of its own: its baseline is the run it stands on
+    if isinstance(system, FinetuneSystem):  # has no shape of its own: its baseline is the run it stands on
         return None
     fresh = build_system(type(system), system.config, system.assets)
     fresh.stage = system.stage
@@ -117,11 +118,16 @@ def measure_untrained(vertical: Vertical, run: OpenRun, protocols: tuple[str, ..
 
 def not_paired(first: Examined, second: Examined) -> str:
     """Why two runs cannot be compared sample by sample; empty when they can."""
-    a, b = first.encoded, second.encoded
-    if a.ids == b.ids:
-        return ""
-    shared = len(set(a.ids) & set(b.ids))
-    return f"it was evaluated on other samples ({len(b)}, of which {shared} are among the first run's {len(a)})"
+    one, other = first.encoded, second.encoded
+    if one.pools.keys() != other.pools.keys():
+        return "its modalities have other samples of their own"
+    for name in ("", *one.pools):
+        a, b = (one.pools[name], other.pools[name]) if name else (one, other)
+        if a.ids != b.ids:
+            shared = len(set(a.ids) & set(b.ids))
+            what = f"samples of {name}" if name else "samples"
+            return f"it was evaluated on other {what} ({len(b)}, of which {shared} are among the first run's {len(a)})"
+    return ""
 
 
 def measure(

@@ -66,7 +66,7 @@ class CircuitGCL(ContrastiveSystem):
         super().__init__(config, assets)
         self.online = CircuitEncoder(config.dim, config.layers, config.dropout)
         self.target = copy.deepcopy(self.online)
-        self._kept: tuple[JoinedCircuits | None, tuple[int, ...], Tensor] = (None, (), torch.empty(0))
+        self._kept: tuple[JoinedCircuits | None, tuple[Any, ...], Tensor] = (None, (), torch.empty(0))
         self.predictor = nn.Sequential(nn.Linear(config.dim, config.dim), nn.PReLU(), nn.Linear(config.dim, config.dim))
 
     @property
@@ -104,11 +104,11 @@ class CircuitGCL(ContrastiveSystem):
         return {"node": self._vectors_of(whole)[batch["index"]]}
 
     def _vectors_of(self, whole: JoinedCircuits) -> Tensor:
-        """Representations of all nodes of joined circuits, kept until the weights change."""
-        weights = tuple(p._version for p in self.online.parameters())
+        """Representations of all nodes of joined circuits, kept until the weights change or move."""
+        device = next(self.online.parameters()).device
+        weights = (device, *(p._version for p in self.online.parameters()))
         known, version, vectors = self._kept
         if known is not whole or version != weights:
-            device = next(self.online.parameters()).device
             vectors = self.online(whole.kind.to(device), whole.edge_index.to(device))
             self._kept = (whole, weights, vectors)
         return vectors

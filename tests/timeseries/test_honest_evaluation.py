@@ -77,7 +77,7 @@ def test_every_row_is_scored_by_the_label_asked_for_and_stands_beside_the_untrai
     beside = figures["untrained"]["values"]
     for own in ("probe, 100 % of labels by patient", "similar windows"):
         assert own in rows
-        assert beside[f"{own}: {'auroc' if own.startswith('probe') else 'R@1'}"] is not None
+        assert 0 < beside[f"{own}: {'auroc' if own.startswith('probe') else 'R@1'}"] <= 1  # NaN would be null
     assert {name.partition(": ")[0] for name in beside} == rows
     shown = line(text, "probe, 100 % of labels by patient  auroc").split()
     assert shown[-3] == f"{beside['probe, 100 % of labels by patient: auroc']:.3g}"

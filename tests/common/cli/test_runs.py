@@ -352,6 +352,11 @@ class TestTwoRuns:
         assert (
             not_paired(one, other) == "it was evaluated on other samples (30, of which 29 are among the first run's 30)"
         )
+        queries = Examined(replace(encoded, pools={"text": encoded}), {}, None)
+        others = Examined(replace(encoded, pools={"text": other.encoded}), {}, None)
+        assert not_paired(queries, queries) == ""
+        assert "other samples of text (30, of which 29" in not_paired(queries, others)
+        assert "samples of their own" in not_paired(one, queries)
 
     def test_one_page_compares_them(self, run, another, cli, tmp_path):
         out = tmp_path / "both.html"
