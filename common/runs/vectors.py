@@ -216,7 +216,7 @@ def _load(path: Path) -> Any:
 
 
 def _checked(path: Path, name: str, z: np.ndarray, ids: list | None) -> np.ndarray:
-    """A matrix of finite numbers, in single precision at least."""
+    """A matrix of finite numbers, in single precision at least, that norms and variances can be taken of."""
     if z.ndim != 2 or not len(z) or not z.shape[1]:
         raise InputError(f"{path}: {name} must be a non-empty matrix [samples, dim], got shape {z.shape}")
     if z.dtype.kind not in "biuf":
@@ -227,6 +227,12 @@ def _checked(path: Path, name: str, z: np.ndarray, ids: list | None) -> np.ndarr
         raise InputError(
             f"{path}: {name} holds NaN or infinity in {bad.size} of {len(z)} rows (first: row {bad[0]}{what}); "
             "mend the encoder or leave these rows out"
+        )
+    largest = float(np.sqrt(np.finfo(z.dtype).max / z.size))  # up to here the sum of all squares is a number
+    if (bad := np.flatnonzero((np.abs(z) > largest).any(1))).size:
+        raise InputError(
+            f"{path}: {name} holds numbers too large to be squared, such as {float(np.abs(z[bad[0]]).max()):g} in row "
+            f"{bad[0]}; write the file again if it is damaged, or divide all vectors by one number"
         )
     return z
 

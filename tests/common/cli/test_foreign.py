@@ -98,6 +98,7 @@ def test_search_and_report(toy, cli, tmp_path):
 
 ODD = {
     "nan": (lambda z: np.where(np.arange(z.size).reshape(z.shape) == 13, np.nan, z), "1 of 60 rows (first: row 3)"),
+    "huge": (lambda z: np.where(np.arange(z.size).reshape(z.shape) == 13, 1e30, z), "such as 1e+30 in row 3"),
     "flat": (lambda z: z[:, 0], "must be a non-empty matrix [samples, dim], got shape (60,)"),
     "cube": (lambda z: z[None], "got shape (1, 60, 4)"),
     "empty": (lambda z: z[:0], "non-empty matrix"),
