@@ -115,13 +115,24 @@ def parse(parser, argv: Sequence[str], help_command: str = ""):
     """Parse, or raise an `InputError` of one sentence that names the option, the value and the nearest valid name."""
     words, typed = arrange(parser, argv)
     try:
-        return parser.parse_args(words)
+        return _filled(parser, parser.parse_args(words))
     except UnicodeDecodeError as error:
         raise InputError(_no_settings(parser, words)) from error
     except ArgumentError as error:
         if "Unable to load config" in str(error):
             raise InputError(_no_settings(parser, words)) from error
         raise InputError(_sentence(str(error), parser, help_command or f"{parser.prog} --help", typed)) from error
+
+
+def _filled(parser, options):
+    """The options, none of whose groups is empty, as `train:` in a file of settings that was cut leaves it."""
+    groups = {name.removeprefix("--").rpartition(".")[0] for name in option_names(parser)} - {""}
+    if empty := sorted(group for group in groups if options.get(group, options) is None):
+        usual = parser.get_defaults()
+        for group in empty:
+            if usual.get(group) is not None:
+                raise InputError(f"{group}: expected its settings, got none; give them or leave the line out")
+    return options
 
 
 def _no_settings(parser, words: Sequence[str]) -> str:

@@ -62,6 +62,7 @@ def test_the_settings_of_a_run_are_a_configuration(data, cli):
         ("temperature: warm\n", "c.yaml: temperature: expected float, got 'warm'"),
         ("train:\n", "c.yaml: train: expected a mapping of options, got None"),
         ("", "c.yaml: holds no settings; --print_config shows those there are"),
+        ("temperature: 0.2\noptim:\n", "c.yaml: optim: expected a mapping of options, got None"),
         ("a: [1\n", "c.yaml: not valid YAML"),
         ("ä".encode("latin-1"), "c.yaml: not valid YAML"),
         (None, "--config c.yaml: no such file"),
