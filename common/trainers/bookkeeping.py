@@ -207,7 +207,9 @@ class RunKeeper(Callback):
         if name != "best":
             state |= self._full_state(trainer, system)
         if trainer.is_global_zero:
-            write_checkpoint(checkpoint_dir(self.run_dir, name), weights, state, system.assets.hash)
+            write_checkpoint(
+                checkpoint_dir(self.run_dir, name), weights, state, system.assets.hash, system.frozen_weights()
+            )
         trainer.strategy.barrier()
 
     def _full_state(self, trainer: Trainer, system: Any) -> dict[str, Any]:

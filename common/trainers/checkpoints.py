@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from counterpoint.common.errors import InputError
+from counterpoint.common.trainers import frozen
 
 MODEL, STATE, STATE_TENSORS = "model.safetensors", "state.json", "state.safetensors"
 HASHES, FORMAT = "checkpoint.json", 1  # the checkpoint's files with their SHA-256, written last
@@ -76,20 +77,31 @@ def unpack(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
     return plain
 
 
-def write_model(folder: Path, weights: Mapping[str, Tensor]) -> None:
-    """`model.safetensors`; tensors that share memory are written once each."""
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, str(folder / MODEL))
+def write_model(folder: Path, weights: Mapping[str, Tensor], parts: Mapping[str, Collection[str]]) -> None:
+    """`model.safetensors`; tensors that share memory are written once each. The frozen `parts` (`frozen.frozen_parts`)
+    are named in it by their hash, and lie in `frozen/`."""
+    rest, named = frozen.set_apart(weights, parts, frozen.folder_of(folder))
+    values = {k: v.detach().cpu().contiguous().clone() for k, v in rest.items()}
+    save_file(values, str(folder / MODEL), metadata=frozen.metadata(named))
 
 
 def read_model(folder: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint folder."""
-    return load_file(str(folder / MODEL))
+    """The weights of a checkpoint or of a saved model, with the frozen ones that it names."""
+    named = frozen.named_in(folder / MODEL)
+    return load_file(str(folder / MODEL)) | frozen.read_frozen(named, frozen.folder_of(folder))
 
 
-def write_checkpoint(folder: Path, weights: Mapping[str, Tensor], state: Any, assets: str | None = None) -> None:
+def write_checkpoint(
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    state: Any,
+    assets: str | None = None,
+    parts: Mapping[str, Collection[str]] | None = None,
+) -> None:
     """Write weights and state under a temporary name, then take the place of the older folder.
 
-    `assets` is the hash of the run's assets: the weights mean nothing beside others.
+    `assets` is the hash of the run's assets: the weights mean nothing beside others. `parts` are the frozen ones, which
+    the run holds once for all its checkpoints.
 
     A crash at any moment leaves either the old or the new checkpoint readable (see `find_checkpoint`). A full disk or
     a folder without write permission raises `InputError`; the older checkpoint then stays.
@@ -97,7 +109,7 @@ def write_checkpoint(folder: Path, weights: Mapping[str, Tensor], state: Any, as
     plain, tensors = pack(state)
 
     def fill(temporary: Path) -> None:
-        write_model(temporary, weights)
+        write_model(temporary, weights, parts or {})
         if tensors:
             save_file(tensors, str(temporary / STATE_TENSORS))
         (temporary / STATE).write_text(json.dumps(plain) + "\n", encoding="utf-8")
@@ -106,6 +118,7 @@ def write_checkpoint(folder: Path, weights: Mapping[str, Tensor], state: Any, as
         (temporary / HASHES).write_text(record + "\n", encoding="utf-8")
 
     _place(folder, fill)
+    frozen.tidy_frozen(frozen.folder_of(folder), [c / MODEL for c in _checkpoints(folder.parent)])
 
 
 def copy_checkpoint(source: Path, folder: Path) -> None:

@@ -60,7 +60,7 @@ def finetune(config: FinetuneConfig, resume: str | Path | None = None) -> RunRes
         fitted = best.task.calibrate(best.predictions(datasets.val)[0])
         if fitted:
             folder = find_checkpoint(checkpoint_dir(result.run_dir, "best"))
-            write_checkpoint(folder, best.state_dict(), read_state(folder), best.assets.hash)
+            write_checkpoint(folder, best.state_dict(), read_state(folder), best.assets.hash, best.frozen_weights())
             report.update(fitted)
     for split in ("val", "test"):
         dataset = getattr(datasets, split)
@@ -186,6 +186,10 @@ class FinetuneSystem(ContrastiveSystem):
             layers += [nn.Linear(config.width, config.hidden_dim), nn.GELU()]
         self.head = nn.Sequential(*layers, nn.Linear(config.hidden_dim or config.width, self.task.outputs))
 
+    @property
+    def pretrained(self) -> ContrastiveSystem:
+        return self.base
+
     @classmethod
     def learn(cls, config: FinetuneConfig, data: Any) -> Assets:
         raise TypeError("create_finetune makes a system with a head: its assets are those of the run it stands on")
@@ -249,8 +253,9 @@ class FinetuneSystem(ContrastiveSystem):
         """That of the system underneath: the head takes what it gives."""
         return self.base.preprocessing()
 
-    def update_teachers(self) -> None:
-        """The pretraining's teachers stay as they are."""
+    def teachers(self) -> list[nn.Module]:
+        """None: the pretraining's teachers stay as they are."""
+        return []
 
     def features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         return self.task.features(self.base, batch)

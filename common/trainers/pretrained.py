@@ -11,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from counterpoint.common.errors import InputError
+from counterpoint.common.trainers import frozen
 from counterpoint.common.trainers.checkpoints import MODEL, write_model
 from counterpoint.common.trainers.config_files import to_dict
 from counterpoint.common.trainers.environment import environment, read_environment
@@ -29,7 +30,8 @@ CONFIG, PREPROCESSING, CARD = "config.json", "preprocessing.json", "README.md"
 def save_pretrained(
     system: Any, folder: str | Path, metrics: Mapping[str, float] | None = None, notes: str = ""
 ) -> Path:
-    """Write `model.safetensors`, `config.json`, `assets/`, `preprocessing.json` and a model card (`README.md`).
+    """Write `model.safetensors`, `config.json`, `assets/`, `preprocessing.json` and a model card (`README.md`); of a
+    system with frozen parts their weights too, in `frozen/` under the hash that `model.safetensors` names.
 
     The folder can be uploaded to a model hub as it is; `from_pretrained` reads it back. `metrics` and `notes` go into
     the card; the data's hashes and the versions come from the run the system was loaded from or trained in.
@@ -39,7 +41,8 @@ def save_pretrained(
     config |= {GIVEN: True} if system.given else {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_model(folder, system.state_dict())
+        write_model(folder, system.state_dict(), system.frozen_weights())
+        frozen.tidy_frozen(folder / frozen.FOLDER, [folder / MODEL])
         system.assets.save(folder / ASSETS)
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         recipe = json.dumps(system.preprocessing(), indent=2)
@@ -76,7 +79,7 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        wanted = ["*.json", "*.safetensors", "*.md", f"{ASSETS}/*"]
+        wanted = ["*.json", "*.safetensors", "*.md", f"{ASSETS}/*", f"{frozen.FOLDER}/*"]
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except (OSError, ValueError) as error:  # the hub's errors derive from these
         raise InputError(

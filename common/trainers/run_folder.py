@@ -23,6 +23,7 @@ from counterpoint.common.trainers.checkpoints import (
 )
 from counterpoint.common.trainers.config_files import from_dict, load_yaml, save_yaml, to_dict
 from counterpoint.common.trainers.environment import TRAINING, compare_environment, environment, write_environment
+from counterpoint.common.trainers.frozen import FOLDER as FROZEN
 from counterpoint.common.trainers.system import ContrastiveSystem
 from counterpoint.common.trainers.trusted import trusted_class, trusted_system
 
@@ -219,7 +220,7 @@ def open_run(system: Any, resume: Path | None) -> tuple[Path, dict[str, Any] | N
                 f"{run_dir}: holds a run already; continue it with --resume {run_dir}, choose another train.out, "
                 "or set train.overwrite"
             )
-        for name in ("checkpoints", "tensorboard"):
+        for name in ("checkpoints", "tensorboard", FROZEN):
             shutil.rmtree(run_dir / name, ignore_errors=True)
         for name in (METRICS, BAD_SAMPLES, TRAINING):
             (run_dir / name).unlink(missing_ok=True)

@@ -120,6 +120,11 @@ class ContrastiveSystem(Training):
         """Called once before the first step of a new run: initial weights that are read or computed, not drawn."""
 
     @property
+    def pretrained(self) -> ContrastiveSystem:
+        """The system that knows the data: itself; under a head, the one that the head stands on."""
+        return self
+
+    @property
     def data(self) -> Any:
         """What `read` gives, read at the first use."""
         if self._data is None:

@@ -20,6 +20,7 @@ from counterpoint.common.errors import InputError, NonFiniteLossError
 from counterpoint.common.models.ema import EMATeacher
 from counterpoint.common.progress import note
 from counterpoint.common.trainers.configs import OptimConfig
+from counterpoint.common.trainers.frozen import frozen_parts
 from counterpoint.common.trainers.gradients import Losses, average_gradients, cached_gradients, scalar, total_loss
 from counterpoint.common.trainers.optim import build_optimizer, parameter_groups, share_out
 from counterpoint.common.trainers.plugins import Plugin, overrides
@@ -59,8 +60,7 @@ class Training(Validation):
     def begin_stage(self, stage: Stage, total_steps: int) -> None:
         """Freeze and unfreeze, build the schedules."""
         self.stage, self.total_steps = stage, total_steps
-        if self._frozen is None:
-            self._frozen = {n for n, p in self.named_parameters() if not p.requires_grad}
+        self._frozen = self._untrained()
         named = dict(self.named_parameters())
         for prefix in stage.trains:
             if not any(name.startswith(prefix) for name in named):
@@ -73,6 +73,16 @@ class Training(Validation):
             schedule = Schedule.from_config(config.weight_decay_schedule, config.weight_decay, total_steps)
             self.schedules["weight_decay"] = schedule
         self.schedules.update(self.named_schedules(total_steps))
+
+    def _untrained(self) -> set[str]:
+        """The parameters that no stage trains: those that were frozen when the system was made."""
+        if self._frozen is not None:
+            return self._frozen
+        return {n for n, p in self.named_parameters() if not p.requires_grad}
+
+    def frozen_weights(self) -> dict[str, tuple[str, ...]]:
+        """Part of the system -> its weights that never change, which checkpoints name by their hash."""
+        return frozen_parts(self, self._untrained(), self.teachers())
 
     def configure_optimizers(self) -> Any:
         if self.stage.gradient_free:
@@ -251,11 +261,14 @@ class Training(Validation):
             parameters = [p for g in optimizer.param_groups for p in g["params"]]
             self.record({"train/grad_norm": clip_gradients(parameters, limit)})
 
+    def teachers(self) -> list[EMATeacher]:
+        """The momentum teachers, which follow their students."""
+        return [part for part in self.modules() if isinstance(part, EMATeacher)]
+
     def update_teachers(self) -> None:
-        """Move the EMA teachers towards their students."""
-        for part in self.modules():
-            if isinstance(part, EMATeacher):
-                part.update(self.scheduled.get("ema_momentum"))
+        """Move the momentum teachers towards their students."""
+        for teacher in self.teachers():
+            teacher.update(self.scheduled.get("ema_momentum"))
 
     # Records ---------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_system import Pairs, Tiny, TinyConfig
 
 from counterpoint.common.data import ListSamples
@@ -87,6 +88,10 @@ def test_what_moves_in_each_mode(pretrained, tmp_path, mode):
     else:
         assert "base.tower_a.0.weight" in encoder
         assert not any("teacher" in n for n in encoder)
+    (file,) = (result.run_dir / "frozen").iterdir()  # what no mode moves is written once, and no checkpoint holds it
+    once = set(load_file(file))
+    assert not once & (changed | set(load_file(result.best / "model.safetensors")))
+    assert once == {n for n, p in system.named_parameters() if not p.requires_grad and p.ndim}
     report = json.loads((result.run_dir / "finetune.json").read_text())
     assert report["test"]["n"] == 41 - 1  # one sample has no label
     assert report["test"]["metrics"]["balanced_accuracy"] > report["test"]["chance"]["balanced_accuracy"] + 0.15

@@ -263,12 +263,12 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     system = tiny(tmp_path / "run", **{"train.max_epochs": 3})
     original, calls = checkpoints.write_model, []
 
-    def full(folder, weights):
+    def full(folder, weights, parts):
         calls.append(folder)
         if len([c for c in calls if ".last" in str(c)]) > 1:
             (folder / checkpoints.MODEL).write_bytes(b"half")
             raise OSError(28, "No space left on device")
-        original(folder, weights)
+        original(folder, weights, parts)
 
     monkeypatch.setattr(checkpoints, "write_model", full)
     with pytest.raises(InputError, match=r"last: the checkpoint cannot be written \(No space left.*is intact"):
