@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from counterpoint.common.data import Manifest, Samples
+from counterpoint.common.data import Samples
 from counterpoint.common.data.copies import check_copies, copies_within
 from counterpoint.common.data.encoding import EncodedRows, encode_rows
 from counterpoint.common.data.links import Links
@@ -24,7 +24,10 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.suggest import no_such
 from counterpoint.common.trainers import Datasets, FinetuneSystem, load_run, load_yaml, override
 from counterpoint.common.trainers.environment import TRAINING, hashed
+from counterpoint.common.trainers.leakage import hold_to_split, manifest_of
 from counterpoint.common.vertical import SystemEntry, Vertical
+
+FINETUNED = f"{FinetuneSystem.__module__}:{FinetuneSystem.__qualname__}"
 
 
 class NoSplit(InputError):
@@ -41,7 +44,7 @@ class Encoded:
         positions: places of the rows in `dataset` (unreadable samples have none).
         vectors: modality -> [n, dim].
         ids, groups: of each row.
-        labels: of each row, where a label field was asked for.
+        labels: of each row, where a label field was asked for (and is a column of a pool's own).
         left_out: unreadable samples as (id, reason).
         label: the label field that was asked for.
         pools: the modalities that are embedded from samples of their own, each with rows, ids and groups of its own.
@@ -123,10 +126,11 @@ def open_split(run: Path, checkpoint: str, split: str, manifest: Path | None = N
     return system, found[split]
 
 
-def check_files(system: Any) -> None:
-    """Raise `LeakageError` where a file of one split of the system's manifest stands in another one under another name.
-    """
+def check_apart(system: Any) -> None:
+    """Raise `LeakageError` where the splits of the system's manifest are not apart: by its rule, or because a file of
+    one of them stands in another one under another name."""
     if (manifest := manifest_of(system)) is not None:
+        hold_to_split(manifest)
         check_copies(manifest)
 
 
@@ -141,13 +145,6 @@ def copied(system: Any, split: str) -> str:
         f"{number} rows of {split} are exact copies of others of them under other ids (first: {other!r} of {one!r}): "
         "each is its twin's nearest neighbour, and both count; drop the copies"
     )
-
-
-def manifest_of(system: Any) -> Manifest | None:
-    """The manifest that a system's data come from, where they come from one."""
-    config = (system.base if isinstance(system, FinetuneSystem) else system).config
-    named = getattr(getattr(config, "data", None), "manifest", None)
-    return Manifest.load(named) if named and Path(named).is_file() else None
 
 
 def trained_on(run: Path, encoded: Encoded) -> str:
@@ -187,8 +184,9 @@ def encode_part(
     found = encode_rows(system, dataset, rows, facts=() if label is None else (label,), **options)
     pools = {}
     for modality, pool in dataset.pools.items():
-        alone = partial(system.encode, modality=modality)
-        pools[modality] = _encoded(system, pool, encode_rows(system, pool, what=alone, **options))
+        alone, known = partial(system.encode, modality=modality), label if label in pool.columns else None
+        told = encode_rows(system, pool, what=alone, facts=() if known is None else (known,), **options)
+        pools[modality] = _encoded(system, pool, told, known)
     return replace(_encoded(system, dataset, found, label), pools=pools)
 
 
@@ -213,8 +211,11 @@ def vertical_of_run(run: Path) -> Vertical:
     if not (run / "config.yaml").is_file():
         raise InputError(f"{run}: not a run folder (no config.yaml in it)")
     record = load_yaml(run / "config.yaml")
-    base = (record.get("config") or {}).get("base") or {}  # a finetuned run names what it stands on
-    return vertical_of(str(record.get("system")), *([str(base["system"])] if "system" in base else []))
+    system = str(record.get("system"))
+    if system != FINETUNED:
+        return vertical_of(system)
+    base = (record.get("config") or {}).get("base") or {}  # what the head stands on
+    return vertical_of(system, str(base.get("system")))
 
 
 def entry_of(vertical: Vertical, system: Any) -> SystemEntry | None:

@@ -15,7 +15,7 @@ from counterpoint.common.data import Samples
 from counterpoint.common.data.encoding import EncodedRows, encode_rows, encoded_batches
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
-from counterpoint.common.runs.encode import Encoded, NoSplit, check_files, encode_part, open_data, present
+from counterpoint.common.runs.encode import Encoded, NoSplit, check_apart, encode_part, open_data, present
 from counterpoint.common.suggest import no_such
 
 
@@ -56,7 +56,7 @@ class OpenRun:
     ) -> OpenRun:
         """Open a run's checkpoint on its data, or on `manifest`; `NoSplit` where they lack the split."""
         system, data = open_data(run, checkpoint, split, manifest)
-        check_files(system)
+        check_apart(system)
         return cls(system, data, split, name=str(run), **options)
 
     @classmethod

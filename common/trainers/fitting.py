@@ -27,6 +27,7 @@ from counterpoint.common.rng import preserved_rng, seed_all
 from counterpoint.common.trainers.bookkeeping import RunKeeper
 from counterpoint.common.trainers.checkpoints import copy_checkpoint, find_checkpoint, read_state
 from counterpoint.common.trainers.environment import check_data, record_data
+from counterpoint.common.trainers.leakage import hold_to_split, manifest_of
 from counterpoint.common.trainers.loader import Batches, Datasets, Requests
 from counterpoint.common.trainers.lock import locked_run
 from counterpoint.common.trainers.logger import MetricsCsv
@@ -72,6 +73,7 @@ def fit(
     put back at the end.
 
     Raises:
+        LeakageError: the manifest is not apart by the rule that it was split by.
         InputError: a class that the running script defines; unusable configuration, folder or data; data that changed
             since the run began; a folder where another process trains; a damaged checkpoint, or one that cannot be
             written.
@@ -81,6 +83,7 @@ def fit(
         raise InputError(f"{resume}: not a run folder (no {CONFIG} in it)")
     if resume is None:
         check_importable(system_class(system))
+    hold_to_split(manifest_of(system))
     system.plugins = create_plugins(system.config.train.plugins)
     with locked_run(run_folder(system, None if resume is None else Path(resume))):
         return _fit(system, resume, callbacks)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from counterpoint.common.errors import InputError
+from counterpoint.common.data import Manifest, split_by
+from counterpoint.common.errors import InputError, LeakageError
 from counterpoint.common.runs.embedding import embed
 from counterpoint.common.runs.evaluation import evaluate
 from counterpoint.common.runs.measure import lines_of, measure
@@ -114,3 +115,30 @@ def test_an_untrained_network_stands_beside_every_row_and_collapse_is_named(any_
     run = OpenRun.of(system)
     said = "\n".join(lines_of(measure(vertical, run, protocols=("labelfree",), n_boot=5)))
     assert f"COLLAPSED: the embeddings of all {len(run.encoded())} samples are" in said
+
+
+MOLECULES = [f"{'C' * n}{end}" for n in range(2, 8) for end in ("O", "N", "C#N")]
+
+
+@pytest.mark.parametrize("system", [(GraphCL, GraphCLConfig()), (CircuitGCL, CircuitGCLConfig())])
+def test_every_training_and_evaluation_is_held_to_the_manifests_split(system, tmp_path):
+    """By group unless the manifest was split by another rule: neither system looks at its manifest's groups itself."""
+    if system[0] is GraphCL:
+        rows = [{"id": f"m{i}", "smiles": s, "group": f"g{i // 2}"} for i, s in enumerate(MOLECULES)]
+    else:
+        simulate_to_manifest(tmp_path / "made", "circuits", 2, 0)
+        rows = Manifest.load(tmp_path / "made/manifest.parquet").frame.to_dict("records")
+        rows = [{**row, "group": "one die"} for row in rows]
+    split = ["train"] * (len(rows) - 1) + ["test"]  # half of a group
+    leaking = Manifest.from_rows([{**r, "split": s, "day": i} for i, (r, s) in enumerate(zip(rows, split))])
+    where = tmp_path / ("made" if system[0] is CircuitGCL else ".")
+    leaking.save(where / "leaking.parquet")
+    named = {"data.manifest": str(where / "leaking.parquet"), "train.batch_size": 4, "train.max_steps": 2}
+    with pytest.raises(LeakageError, match=r"leaking.parquet: group '.*' stands in test and train \(rows"):
+        train(*system, tmp_path, **named)
+    assert not (tmp_path / "run").exists()
+    by_time = split_by(leaking, "time", ["day"], {"train": 1 - 1 / len(rows), "test": 1 / len(rows)})
+    by_time.save(where / "time.parquet")
+    run = train(*system, tmp_path, **{**named, "data.manifest": str(where / "time.parquet")})
+    with pytest.raises(LeakageError, match="stands in test and train"):
+        OpenRun.load(run, "last", manifest=where / "leaking.parquet")
