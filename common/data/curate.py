@@ -17,9 +17,12 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from counterpoint.common.data.links import Links
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.errors import LeakageError
 from counterpoint.common.kernels import Self, topk_scores
+from counterpoint.common.metrics.ranking import Scoring
+from counterpoint.common.metrics.scores import Score, within
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,33 @@ class Curated:
         return f"{len(self.manifest)} kept, {len(self.dropped)} dropped {reasons or ''}".strip()
 
 
-def pair_scores(za: Float[Tensor, "n dim"], zb: Float[Tensor, "n dim"]) -> Float[Tensor, n]:
-    """Cosine of each pair: how well the two modalities of a sample match in the eyes of the encoder."""
-    if za.shape != zb.shape:
-        raise ValueError(f"paired embeddings must have one shape, got {tuple(za.shape)} and {tuple(zb.shape)}")
-    return torch.nn.functional.cosine_similarity(za.float(), zb.float(), dim=1)
+def pair_scores(
+    za: Float[Tensor, "n dim"],
+    *others: Float[Tensor, "m dim"],
+    metric: str | Score = "cosine",
+    relevant: Links | None = None,
+) -> Float[Tensor, n]:
+    """How well the modalities of each sample match in the eyes of the encoder: the score of its pair, larger is better.
+
+    Args:
+        others: the other modality, or several where the metric is a joint one.
+        relevant: which rows of the other modality belong to each row; a row's score is the mean over them. Row i
+            belongs to row i unless given.
+
+    Raises `ValueError` where a row has nothing that belongs to it.
+    """
+    if relevant is None and any(za.shape != zb.shape for zb in others):
+        shapes = " and ".join(str(tuple(z.shape)) for z in (za, *others))
+        raise ValueError(f"paired embeddings must have one shape, got {shapes}")
+    if relevant is None:
+        return Scoring(za.float(), *(z.float() for z in others), metric=metric).of_pairs(torch.arange(len(za)))
+    rows, keys = torch.as_tensor(relevant.queries), torch.as_tensor(relevant.keys)
+    counts = torch.bincount(rows, minlength=len(za))
+    if not bool(counts.all()):
+        raise ValueError(f"{int((counts == 0).sum())} rows have no other modality (first: row {int(counts.argmin())})")
+    (zb,) = others
+    found = Scoring(za[rows].float(), zb[keys].float(), metric=metric).of_pairs(torch.arange(len(rows)))
+    return torch.zeros(len(za), dtype=found.dtype).index_add_(0, rows, found) / counts
 
 
 def filter_pairs(
@@ -62,15 +87,19 @@ def filter_pairs(
 
 
 def near_duplicate_groups(
-    z: Float[Tensor, "n dim"], *, threshold: float = 0.95, neighbours: int = 16
+    z: Float[Tensor, "n dim"], *, threshold: float = 0.95, neighbours: int = 16, metric: str | Score = "cosine"
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """Groups of samples linked by cosines of at least `threshold`: (group number of each row, table of links).
+
+    Where the `metric` counts lengths, a cosine is multiplied by the ratio of the shorter length to the longer one: one
+    for equal vectors alone.
 
     Links are found among each row's nearest neighbours; where even the last of them is a duplicate, more are asked for,
     so that no link that decides a group is missed.
     """
     _finite("embeddings", z)
     threshold = min(threshold, 1 - 1e-6)  # the cosine of two equal vectors is one but for rounding
+    size = torch.ones(len(z)) if within(metric).unit else z.float().norm(dim=1).clamp_min(1e-12)
     z = torch.nn.functional.normalize(z.float(), dim=1)
     n = len(z)
     k = min(neighbours, n - 1)
@@ -84,8 +113,11 @@ def near_duplicate_groups(
         for i, (score, near) in enumerate(zip(scores.tolist(), index.tolist())):
             a = int(rows[i])
             for s, b in zip(score, near):
-                if b >= 0 and b != a and s >= threshold:
-                    links[min(a, b), max(a, b)] = s
+                if b < 0 or b == a:
+                    continue
+                alike = s * float(torch.minimum(size[a], size[b]) / torch.maximum(size[a], size[b]))
+                if alike >= threshold:
+                    links[min(a, b), max(a, b)] = alike
         full = scores[:, -1] >= threshold
         if not bool(full.any()) or k >= n - 1:
             break
@@ -103,13 +135,14 @@ def remove_near_duplicates(
     *,
     threshold: float = 0.95,
     scores: Float[Tensor, n] | None = None,
+    metric: str | Score = "cosine",
 ) -> Curated:
     """Keep one sample of every group of near-duplicates: the best by `scores` (pair match), else the first."""
     _same_length(manifest, z)
     if scores is not None:
         _same_length(manifest, scores)
         _finite("scores", scores)
-    groups, links = near_duplicate_groups(z, threshold=threshold)
+    groups, links = near_duplicate_groups(z, threshold=threshold, metric=metric)
     value = np.zeros(len(z)) if scores is None else scores.cpu().numpy()
     order = np.lexsort((np.arange(len(z)), -value))
     first: dict[int, int] = {}
@@ -135,17 +168,21 @@ def subset_by_query(
     *,
     k: int | None = None,
     min_score: float | None = None,
+    metric: str | Score = "cosine",
 ) -> Curated:
-    """The samples nearest to any of the queries (descriptions, example files): the best `k`, those above a score."""
+    """The samples nearest to any of the queries (descriptions, example files): the best `k`, those above a score.
+
+    Joint metrics compare the modalities of a sample, not two samples: nearness is then the cosine.
+    """
     _same_length(manifest, z)
     if k is None and min_score is None:
         raise ValueError("give k, min_score or both")
     _finite("embeddings", z)
     _finite("queries", queries)
     best = torch.full((len(z),), -torch.inf)
-    unit = torch.nn.functional.normalize(z.float(), dim=1)
-    for query in torch.nn.functional.normalize(queries.float(), dim=1):
-        best = torch.maximum(best, unit @ query)
+    scoring = Scoring(queries.float(), z.float(), metric=within(metric))
+    for row in range(len(queries)):
+        best = torch.maximum(best, scoring.of_query(row).to(best))
     stays = torch.ones(len(z), dtype=torch.bool) if min_score is None else best >= min_score
     if k is not None:
         top = torch.zeros(len(z), dtype=torch.bool)

@@ -59,7 +59,8 @@ class Evaluation(Result):
 
     def notes(self) -> list[tuple[str, str]]:
         """(protocol, what to distrust about its figures)."""
-        found = [(name, note) for name, r in self.results.items() for note in _sentences(_scores(r))]
+        said = ((name, note) for name, r in self.results.items() for note in (*_sentences(_scores(r)), *_sentences(r)))
+        found = list(dict.fromkeys(said))
         for name, _, interval, _ in self.figures():  # classification and regression say so themselves
             silent = interval.missing and not isinstance(_scores(self.results[name]), Scores)
             if silent and (name, interval.missing) not in found:

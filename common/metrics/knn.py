@@ -16,6 +16,7 @@ from counterpoint.common.metrics.classification import Scores, score_classes, sc
 from counterpoint.common.metrics.inputs import accepts
 from counterpoint.common.metrics.labels import LabelsLike, encode_labels, one_hot, take
 from counterpoint.common.metrics.result import Result, features
+from counterpoint.common.metrics.scores import Score, score_named, usual_size, within
 
 BLOCK = 8192  # queries whose neighbours are held at a time
 AT_ONCE = 32_000_000  # neighbours of all rows of a set that may be held together (12 bytes each)
@@ -26,6 +27,7 @@ class KNN(Result):
     """kNN at several k: `by_k[k]` are the figures; `k` is the one with the best accuracy on the samples scored.
 
     `k` is chosen on the very samples scored, so its figure flatters a little: quote a fixed k when comparing encoders.
+    `metric` is the score by which neighbours are near.
     """
 
     k: int
@@ -33,6 +35,8 @@ class KNN(Result):
     temperature: float
     train: int
     leave_one_out: bool
+    metric: str = "cosine"
+    notes: tuple[str, ...] = ()
     probabilities: dict[int, np.ndarray] = field(default_factory=dict, metadata={"json": False})
 
     @property
@@ -51,10 +55,15 @@ def knn(
     temperature: float = 0.07,
     leave_one_out: bool | None = None,
     groups: object | None = None,
+    metric: str | Score = "cosine",
     n_boot: int = 1000,
     seed: int = 0,
 ) -> KNN:
-    r"""Cosine kNN with weights :math:`e^{s/\tau}` renormalised over the first k neighbours of every k.
+    r"""kNN with weights :math:`e^{s/\tau}` renormalised over the first k neighbours of every k.
+
+    The score s is the cosine, or another `metric` of two samples (see `SCORES`); one whose vectors have lengths is
+    divided by their root mean squares, so that :math:`\tau` does not depend on the vectors' unit. Joint metrics compare
+    the modalities of a sample, not two samples of one: neighbours are then found by cosine, and `notes` say so.
 
     Without a test set every training sample is classified by the others; `leave_one_out=True` says the same of a test
     set whose row i is another picture of training row i. With `groups` (patient, recording) it is classified by those
@@ -76,8 +85,10 @@ def knn(
         bank_labels, query_labels = encode_labels(train_labels, train_labels)
     else:
         bank_labels, query_labels = encode_labels(train_labels, test_labels)
-    bank = features("train", train, normalize=True)
-    queries = bank if test is None else features("test", test, normalize=True).to(bank.dtype)
+    score = within(metric)
+    bank = score.scaled(features("train", train))
+    queries = bank if test is None else score.scaled(features("test", test).to(bank.dtype))
+    temperature_of_unit, temperature = temperature, temperature * usual_size(score, queries, bank)
     for name, z, labels in (("train", bank, bank_labels), ("test", queries, query_labels)):
         if len(z) != len(labels.codes):
             raise ValueError(f"{name}: {len(z)} feature rows but {len(labels.codes)} labels")
@@ -106,23 +117,51 @@ def knn(
     block = len(bank) if itself else BLOCK
     for start in range(0, len(queries), block):
         rows = slice(start, min(start + block, len(queries)))
-        exclude = None
+        owners = None
         if unit is not None:
-            exclude = SameLabel(*(torch.as_tensor(u, device=bank.device) for u in (unit[rows], unit[known])))
-        scores, neighbours = topk_scores(bank if itself else queries[rows], bank, held, exclude=exclude)
+            owners = tuple(torch.as_tensor(u, device=bank.device) for u in (unit[rows], unit[known]))
+        scores, neighbours = _nearest(score, bank if itself else queries[rows], bank, held, owners)
         if own is not None:
             scores, neighbours = _without(own[rows].to(bank.device), scores, neighbours)
         for k in ks:
             weight = torch.softmax(scores[:, :k].double() / temperature, dim=1)
             vote = multilabel_vote if multilabel else class_vote
             probabilities[k][rows] = vote(weight, neighbours[:, :k], truth, len(bank_labels.classes)).cpu().numpy()
-    score = score_multilabel if query_labels.multilabel else score_classes
+    scored = score_multilabel if query_labels.multilabel else score_classes
     options = {"groups": array, "n_boot": n_boot, "seed": seed}
     options |= {} if multilabel else {"learnt": bank_labels.codes[known]}
-    by_k = {k: score(p, query_labels, **options) for k, p in probabilities.items()}
+    by_k = {k: scored(p, query_labels, **options) for k, p in probabilities.items()}
     key = "auprc" if query_labels.multilabel else "accuracy"
     best = max(ks, key=lambda k: by_k[k].metrics.get(key, 0.0))
-    return KNN(best, by_k, temperature, labelled, leave_one_out, probabilities)
+    asked = score_named(metric).name
+    notes = () if asked == score.name else (
+        f"neighbours are those by {score.name}: {asked} compares the modalities of a sample, not samples of one",
+    )
+    return KNN(best, by_k, temperature_of_unit, labelled, leave_one_out, score.name, notes, probabilities)
+
+
+def _nearest(
+    score: Score,
+    queries: Float[Tensor, "m dim"],
+    bank: Float[Tensor, "n dim"],
+    k: int,
+    owners: tuple[Int[Tensor, m], Int[Tensor, n]] | None,
+) -> tuple[Float[Tensor, "m k"], Int[Tensor, "m k"]]:
+    """The best k of the bank for every query, none of its own owner's."""
+    if score.tile is None:
+        return topk_scores(queries, bank, k, exclude=None if owners is None else SameLabel(*owners))
+    prepared, best = score.keys(bank), None
+    for start in range(0, len(bank), BLOCK):
+        part = slice(start, start + BLOCK)
+        scores = score.tile(queries, *(keys[part] for keys in prepared))
+        if owners is not None:
+            scores = scores.masked_fill(owners[0][:, None] == owners[1][None, part], -torch.inf)
+        places = torch.arange(start, start + scores.shape[1], device=scores.device).expand_as(scores)
+        if best is not None:
+            scores, places = torch.cat([best[0], scores], 1), torch.cat([best[1], places], 1)
+        scores, order = scores.topk(min(k, scores.shape[1]), dim=1)
+        best = scores, places.gather(1, order)
+    return best
 
 
 def _without(

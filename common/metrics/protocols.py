@@ -19,7 +19,7 @@ from counterpoint.common.metrics.registry import Context, Split, protocol
 from counterpoint.common.metrics.result import Result, features
 from counterpoint.common.metrics.retrieval import retrieval
 from counterpoint.common.metrics.robustness import missing_modality
-from counterpoint.common.metrics.scores import score_named
+from counterpoint.common.metrics.scores import score_named, within
 from counterpoint.common.metrics.similarity import cka, mutual_knn
 from counterpoint.common.metrics.zeroshot import zero_shot
 
@@ -109,12 +109,21 @@ def _alignment(c: Context) -> dict[str, Result]:
 
 @protocol("knn", "labels", "no regression")
 def _knn(c: Context) -> dict[str, Result]:
-    """Cosine kNN; among the other groups of the test split when there is no training split."""
-    options = {"groups": c.test.groups, "n_boot": c.n_boot, "seed": c.seed}
-    if c.train is None or c.train.labels is None:
-        return _each(c, "knn", lambda m, z: knn(z, c.test.labels, **options))
-    bank = c.train
-    return _each(c, "knn", lambda m, z: knn(_of(bank, m), bank.labels, z, c.test.labels, **options))
+    """kNN by the system's metric, also of modalities with labelled rows of their own; among the other groups of the
+    test split when there is no training split."""
+    found = {}
+    for m in c.test.all_modalities:
+        part, bank = (None if split is None else split.pools.get(m, split) for split in (c.test, c.train))
+        if part.labels is None:
+            continue
+        z = _of(part, m if part is c.test else "")
+        options = {"groups": part.groups, "metric": c.test.metric, "n_boot": c.n_boot, "seed": c.seed}
+        if bank is None or bank.labels is None:
+            found[_key("knn", m)] = knn(z, part.labels, **options)
+        else:
+            learnt = _of(bank, m if bank is c.train else "")
+            found[_key("knn", m)] = knn(learnt, bank.labels, z, part.labels, **options)
+    return found
 
 
 @protocol("probe", "labels", "train")
@@ -147,7 +156,7 @@ def _zeroshot(c: Context) -> dict[str, Result]:
     """Nearest class description, for every modality that shares the descriptions' space."""
     assert c.descriptions is not None
     width = next(iter(c.descriptions.values())).shape[1]
-    options = {"groups": c.test.groups, "n_boot": c.n_boot, "seed": c.seed}
+    options = {"groups": c.test.groups, "metric": c.test.metric, "n_boot": c.n_boot, "seed": c.seed}
     found: dict[str, Result] = {
         _key("zeroshot", m): zero_shot(z, c.test.labels, c.descriptions, **options)
         for m, z in c.test.modalities.items()
@@ -191,8 +200,8 @@ def _missing(c: Context) -> dict[str, Result]:
     names = [m for m in c.test.modalities if m in bank.modalities]
 
     def joined(split: Split, kept: frozenset[str]) -> Tensor:
-        """The normalised modalities side by side, zeros where one is missing."""
-        parts = [features(m, split.modalities[m], normalize=True) for m in names]
+        """The modalities side by side, each as the metric takes it, zeros where one is missing."""
+        parts = [within(c.test.metric).scaled(features(m, split.modalities[m])) for m in names]
         return torch.cat([z if m in kept else torch.zeros_like(z) for m, z in zip(names, parts)], dim=1)
 
     def score(kept: frozenset[str]) -> float:
@@ -202,7 +211,8 @@ def _missing(c: Context) -> dict[str, Result]:
             options = {"groups": c.test.groups, "leave_one_out": True}
         else:
             options = {}
-        found = knn(known, bank.labels, joined(c.test, kept), c.test.labels, ks=(5,), n_boot=1, **options)
+        options |= {"ks": (5,), "n_boot": 1, "metric": c.test.metric}
+        found = knn(known, bank.labels, joined(c.test, kept), c.test.labels, **options)
         return found.best.metrics["balanced_accuracy"]
 
     return {f"missing of {', '.join(names)}": missing_modality(score, names)}
@@ -215,7 +225,8 @@ def _control(c: Context) -> dict[str, Result]:
 
     def run(_: str, z: Tensor) -> Result:
         def score(labels: list) -> float:
-            return knn(z, labels, groups=c.test.groups, ks=(5,), n_boot=1).best.metrics["balanced_accuracy"]
+            options = {"groups": c.test.groups, "metric": c.test.metric, "n_boot": 1}
+            return knn(z, labels, ks=(5,), **options).best.metrics["balanced_accuracy"]
 
         return shuffled_control(score, c.test.labels, chance=chance, groups=c.test.groups, seed=c.seed)
 

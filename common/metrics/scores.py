@@ -105,6 +105,25 @@ SCORES: dict[str, Score] = {
 }
 
 
+def within(name: str | Score) -> Score:
+    """The score of two samples of one modality: that of the name, and cosine where it compares modalities jointly.
+
+    >>> within("dot").name, within("volume").name
+    ('dot', 'cosine')
+    """
+    score = score_named(name)
+    return SCORES["cosine"] if score.joint else score
+
+
+def usual_size(score: Score, q: Float[Tensor, "n dim"], k: Float[Tensor, "m dim"]) -> float:
+    """What a score is divided by so that a temperature means the same in every unit of the vectors: 1 where they are
+    scaled to length one, else the root mean square length of a query times that of a key."""
+    if score.unit or not len(q) or not len(k):
+        return 1.0
+    size = float((q.double().square().sum(1).mean() * k.double().square().sum(1).mean()).sqrt())
+    return size or 1.0
+
+
 def score_named(name: str | Score) -> Score:
     """The score of a name; raises `InputError` with the names there are.
 

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from counterpoint.common.metrics import Interval, LabelFree, Retrieval, RetrievalResult
+from counterpoint.common.metrics.scores import Score
 from counterpoint.common.report.charts import interval_chart, line_chart, number
 from counterpoint.common.report.embedding_map import embedding_map, project
 from counterpoint.common.report.media import Media, image_uri
@@ -190,8 +191,10 @@ class Report:
         method: str = "pca",
         seed: int = 0,
         max_points: int = 4000,
+        metric: str | Score = "cosine",
     ) -> Report:
-        """Map of embeddings [n, dim] (two columns are taken as they are); more than `max_points` are sampled."""
+        """Map of embeddings [n, dim] (two columns are taken as they are); more than `max_points` are sampled. `metric`
+        says whether t-SNE goes by angles or distances."""
         count, dim = tuple(z.shape)
         keep = np.arange(count)
         note = {"pca": "Two main axes (PCA){}.", "tsne": "t-SNE: neighbourhoods count, not distances between groups."}
@@ -202,7 +205,7 @@ class Report:
             place = {int(k): i for i, k in enumerate(keep)}
             links = None if links is None else [(place[a], place[b]) for a, b in links if a in place and b in place]
         drawn = z[keep] if isinstance(z, np.ndarray) else z[keep.tolist()]
-        xy = project(drawn, method, seed)
+        xy = project(drawn, method, seed, metric)
         said = said.replace("{}", _kept(xy, drawn))
         chosen = [labels[i] for i in keep.tolist()]
         texts = None if hover is None else [hover[i] for i in keep.tolist()]

@@ -10,11 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from counterpoint.common.metrics.scores import Score, within
+
 MAX_CLASSES = 16
 
 
-def project(z: Tensor | np.ndarray, method: str = "pca", seed: int = 0) -> np.ndarray:
-    """Two coordinates per row: "pca" (linear, distances mean something) or "tsne" (neighbourhoods only).
+def project(
+    z: Tensor | np.ndarray, method: str = "pca", seed: int = 0, metric: str | Score = "cosine"
+) -> np.ndarray:
+    """Two coordinates per row: "pca" (linear, distances mean something) or "tsne" (neighbourhoods only: by angles, or
+    by distances where the `metric` counts the rows' lengths).
 
     >>> project(np.eye(4)).shape
     (4, 2)
@@ -36,8 +41,9 @@ def project(z: Tensor | np.ndarray, method: str = "pca", seed: int = 0) -> np.nd
     if method == "tsne":
         from sklearn.manifold import TSNE
 
+        near = "cosine" if within(metric).unit else "euclidean"
         perplexity = min(30.0, (len(x) - 1) / 3)
-        return TSNE(perplexity=perplexity, init="pca", random_state=seed, metric="cosine").fit_transform(x)
+        return TSNE(perplexity=perplexity, init="pca", random_state=seed, metric=near).fit_transform(x)
     raise ValueError(f'method must be "pca" or "tsne", got {method!r}')
 
 

@@ -64,6 +64,7 @@ def evaluate(
     from counterpoint.common.runs.encode import copied, trained_on, vertical_of_run
     from counterpoint.common.runs.measure import comparison_lines, examine, lines_of, not_paired
     from counterpoint.common.runs.robust import check_corruptions, corrupted
+    from counterpoint.common.trainers.finetuning import FinetuneSystem, Labelled
 
     check_corruptions(corrupt, severities)
     vertical = vertical or vertical_of_run(run)
@@ -104,7 +105,7 @@ def evaluate(
     lines += [f"WARNING: {warning}"] if warning else []
     lines += [f"note: {twins}"] if twins else []
     lines += ["", *lines_of(evaluation, seen.untrained)]
-    if hasattr(encoded.system, "scores") and hasattr(encoded.dataset, "targets"):
+    if isinstance(encoded.system, FinetuneSystem) and isinstance(encoded.dataset, Labelled):
         head = figures["head"] = encoded.system.scores(encoded.dataset)
         what = f"the head of this run on the labelled samples of {split}, calibrated as it predicts:"
         rows = [

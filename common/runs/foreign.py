@@ -173,6 +173,7 @@ def report_embeddings(
     bootstrap: int = 1000,
     seed: int = 0,
     out: Path | None = None,
+    metric: Literal["cosine", "dot"] = "cosine",
 ) -> Outcome:
     """Write the figures and the map of any encoder's vectors into one HTML file, without a run of ours.
 
@@ -186,6 +187,7 @@ def report_embeddings(
         bootstrap: resamples of the 95 % intervals.
         seed: seed of everything drawn.
         out: the file to write; beside the vectors unless given.
+        metric: how vectors answer one another: cosine, or dot where lengths count.
     """
     from counterpoint.common.report import Report
     from counterpoint.common.runs.encode import Encoded
@@ -194,7 +196,7 @@ def report_embeddings(
     from counterpoint.common.runs.vectors import read_vectors
 
     table = read_vectors(embeddings, ids, labels, groups, splits)
-    part, evaluation, warnings = measure_vectors(table, split, (), bootstrap, seed)
+    part, evaluation, warnings = measure_vectors(table, split, (), bootstrap, seed, metric)
     groups = f" of {len(set(part.groups)):,} groups" if part.groups else ""
     of = f" ({split} split)" if table.splits is not None else ""
     what = f"{len(part):,} samples{groups}{of} from {', '.join(embeddings)}" + (f", labels: {labels}" if labels else "")
@@ -204,7 +206,8 @@ def report_embeddings(
         page.text(f"{said[:1].upper()}{said[1:]}.")
     fill_cards(page, evaluation, list(part.vectors))
     page.section("Embedding map")
-    add_map(page, Encoded(None, None, [], part.vectors, part.ids, part.groups or part.ids, part.labels, []))
+    seen = Encoded(None, None, [], part.vectors, part.ids, part.groups or part.ids, part.labels, [])
+    add_map(page, seen, metric=metric)
     fill_tables(page, evaluation, list(part.vectors))
     fill_monitors(page, evaluation)
     first = Path(embeddings[0].rpartition("=")[2])

@@ -185,7 +185,7 @@ def split_of(part: Encoded, metric: str = "cosine") -> Split:
     ways = [(a, b) for a, b in modality_pairs(part)]
     truth = {what: {way: part.links(*way, what) for way in ways} for what in ("relevant", "exclude")}
     known = {what: {way: links for way, links in found.items() if links is not None} for what, found in truth.items()}
-    pools = {name: Split(pool.vectors[name], groups=pool.groups) for name, pool in part.pools.items()}
+    pools = {name: Split(pool.vectors[name], pool.labels, pool.groups) for name, pool in part.pools.items()}
     return Split(part.vectors, part.labels, part.groups, pools=pools, metric=metric, **known)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from counterpoint.common.lazy import resolve
 from counterpoint.common.metrics import Evaluation, LabelFree
 from counterpoint.common.metrics.ranking import Scoring
+from counterpoint.common.metrics.scores import score_named
 from counterpoint.common.report import GalleryRow, Media, Report
 from counterpoint.common.report.words import protocol_name
 from counterpoint.common.runs.encode import Encoded, modality_pairs
@@ -77,28 +78,39 @@ def curves(run: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
     return found
 
 
-def add_map(page: Report, encoded: Encoded, run: str = "", vertical: Vertical | None = None) -> None:
-    """The map of a run's embeddings: all modalities together where they share a space, else one each. Points are called
-    by the field's own caption where the vertical has one."""
+def add_map(
+    page: Report, encoded: Encoded, run: str = "", vertical: Vertical | None = None, metric: str | None = None
+) -> None:
+    """The map of a run's embeddings, as its metric compares them: all modalities together where they share a space,
+    else one each; those with rows of their own too. Points are called by the field's own caption where there is one."""
     of_run = f"{run}: " if run else ""
-    names = list(encoded.vectors)
-    dims = {encoded.vectors[name].shape[1] for name in names}
-    if len(dims) == 1 and len(names) > 1:
-        n = len(encoded)
-        labels = [name for name in names for _ in range(n)]
-        hover = [f"{name} of {sample}" for name in names for sample in encoded.ids]
-        links = [(i, n + i) for i in range(n)] if len(names) == 2 else None
-        together = torch.cat([encoded.vectors[name] for name in names])
-        page.embedding_map(f"{of_run}all modalities" if run else "All modalities", together, labels, hover, links=links)
+    names, score = encoded.modalities, score_named(metric or encoded.system.metric)
+    vectors = {name: score.scaled(encoded.of(name)) for name in names}
+    options = {"metric": score}
+    if len({z.shape[1] for z in vectors.values()}) == 1 and len(names) > 1:
+        labels = [name for name in names for _ in encoded.part(name).ids]
+        hover = [f"{name} of {sample}" for name in names for sample in encoded.part(name).ids]
+        links = _lines(encoded, *names) if len(names) == 2 else None
+        title = f"{of_run}all modalities" if run else "All modalities"
+        page.embedding_map(title, torch.cat([*vectors.values()]), labels, hover, links=links, **options)
         return
-    by, colours = _colours(encoded)
     for name in names:
-        hover = encoded.ids
+        part = encoded.part(name)
+        by, colours = _colours(part)
+        hover = part.ids
         caption = None if vertical is None else vertical.modality(name).caption
         if caption is not None:
-            said = (resolve(caption)(encoded.sample(row), name, encoded.system) for row in range(len(encoded)))
-            hover = [words if words else sample for sample, words in zip(encoded.ids, said)]
-        page.embedding_map(f"{of_run}{name}, coloured by {by}", encoded.vectors[name], colours, hover)
+            said = (resolve(caption)(part.sample(row), name, encoded.system) for row in range(len(part)))
+            hover = [words if words else sample for sample, words in zip(part.ids, said)]
+        page.embedding_map(f"{of_run}{name}, coloured by {by}", vectors[name], colours, hover, **options)
+
+
+def _lines(encoded: Encoded, a: str, b: str) -> list[tuple[int, int]]:
+    """Which points of two modalities, one after the other, belong together."""
+    n = len(encoded.part(a))
+    links = None if encoded.dataset is None else encoded.links(a, b)  # vectors of anybody's have no data set
+    pairs = [(i, i) for i in range(n)] if links is None else links.pairs
+    return [(int(i), n + int(j)) for i, j in pairs]
 
 
 def _colours(encoded: Encoded) -> tuple[str, list[str]]:

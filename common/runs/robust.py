@@ -114,7 +114,8 @@ def _figure(seen: Examined, field: str) -> tuple[str, Callable[[Vectors], float]
         classes = len(encode_labels(encoded.labels)[0].classes)
 
         def accuracy(z: Vectors) -> float:
-            scores = [knn(bank.vectors[m], bank.labels, z[m], encoded.labels, ks=(5,), n_boot=1).best for m in names]
+            options = {"ks": (5,), "n_boot": 1, "metric": encoded.system.metric}
+            scores = [knn(bank.vectors[m], bank.labels, z[m], encoded.labels, **options).best for m in names]
             return sum(s.metrics["balanced_accuracy"] for s in scores) / len(scores)
 
         return "kNN balanced accuracy", accuracy, 1 / classes

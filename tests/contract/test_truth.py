@@ -9,6 +9,7 @@ from math import comb
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from counterpoint.common.data.embeddings import EmbeddingStore
 
@@ -178,6 +179,29 @@ def test_the_report_frames_what_is_right_and_leaves_out_what_is_left_out(store, 
             places = [ids.index(hit.label) for hit in row.results]
             assert kept[places[:5]] == pytest.approx(best, abs=1e-5)
             assert [hit.correct for hit in row.results] == right[i][places].tolist()
+
+
+def test_the_map_shows_every_verse_and_every_caption_and_what_belongs_together(truth, run):
+    from counterpoint.common.report import Report
+    from counterpoint.common.runs.opened import OpenRun
+    from counterpoint.common.runs.page import add_map
+
+    seen = []
+
+    class Watched(Report):
+        def embedding_map(self, title, z, labels, hover=None, **options):
+            seen.append((z, labels, hover, options))
+            return self
+
+    encoded = OpenRun.load(run).encoded()
+    add_map(Watched("found"), encoded)
+    captions, verses, right, _ = truth
+    ((z, labels, hover, options),) = seen
+    assert labels == ["tune"] * len(verses) + ["caption"] * len(captions)
+    assert torch.equal(z[: len(verses)], encoded.of("tune")), "by inner product lengths stay"
+    drawn = {(hover[i], hover[j]) for i, j in options["links"]}
+    belong = {(f"tune of {verses[v]}", f"caption of {captions[c]}") for c, v in zip(*right.nonzero())}
+    assert drawn == belong
 
 
 def test_own_protocols_are_given_the_training_split_and_every_note(figures, store, songs):

@@ -1,10 +1,12 @@
 """Search finds what brute force finds; curation keeps what it should and says what went."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from counterpoint.common.data import Manifest
+from counterpoint.common.data import Links, Manifest
 from counterpoint.common.data.curate import (
     check_near_duplicates_across_splits,
     filter_pairs,
@@ -18,6 +20,9 @@ from counterpoint.common.data.samples import ListSamples
 from counterpoint.common.data.search import NeighbourIndex, search
 from counterpoint.common.errors import InputError, LeakageError
 from counterpoint.common.metrics import auroc
+from counterpoint.common.metrics.scores import score_named
+from counterpoint.common.runs.curation import _matches
+from counterpoint.common.runs.encode import Encoded
 
 
 def gaussian(n, dim, seed=0):
@@ -280,3 +285,58 @@ class TestCurate:
         z[16] = z[3] + 0.1 * gaussian(1, 16, 5)[0]
         with pytest.raises(LeakageError, match=r"2 near-duplicate pairs .*'s2' \(train\) and 's15' .*cosine 1\.0000"):
             check_near_duplicates_across_splits(manifest(20, splits), z, threshold=0.95)  # the closest pair is named
+
+
+class TestCurateByTheSystemsMetric:
+    def test_pairs_match_by_inner_product_where_lengths_count(self):
+        a, b = gaussian(30, 4), gaussian(30, 4, 1)
+        torch.testing.assert_close(pair_scores(a, b, metric="dot"), (a * b).sum(1))
+
+    def test_three_modalities_match_by_the_volume_they_span(self):
+        a, b, c = (unit(gaussian(30, 4, seed)) for seed in range(3))
+        gram = torch.stack([a, b, c], 1).double()
+        expected = -torch.linalg.det(gram @ gram.mT)
+        torch.testing.assert_close(pair_scores(a, b, c, metric="volume"), expected, rtol=1e-4, atol=1e-6)
+
+    def test_a_sample_with_several_captions_matches_by_their_mean(self):
+        a, captions = gaussian(3, 4), gaussian(5, 4, 1)
+        links = Links.of([[0, 4], [1], [2, 3, 4]], 5)
+        cosines = unit(a) @ unit(captions).T
+        expected = torch.stack([cosines[i, keys].mean() for i, keys in enumerate(([0, 4], [1], [2, 3, 4]))])
+        torch.testing.assert_close(pair_scores(a, captions, relevant=links), expected)
+        with pytest.raises(ValueError, match=r"1 rows have no other modality \(first: row 1\)"):
+            pair_scores(a, captions, relevant=Links.of([[0], [], [2]], 5))
+
+    def test_one_direction_in_two_lengths_is_no_duplicate_where_lengths_count(self):
+        z = gaussian(1, 4) * torch.tensor([1.0, 1.0, 0.97, 2.0])[:, None]
+        assert len(set(near_duplicate_groups(z)[0])) == 1
+        groups, links = near_duplicate_groups(z, metric="dot")
+        assert groups.tolist() == [0, 0, 0, 1]
+        assert sorted(round(s, 4) for s in links["score"]) == [0.97, 0.97, 1.0]
+
+    def test_the_long_are_near_where_lengths_count(self):
+        z = torch.tensor([[1.0, 0.0], [0.9, 0.1], [5.0, 5.0]])
+        by_angle, by_product = (subset_by_query(manifest(3), z, z[:1], k=2, metric=m) for m in ("cosine", "dot"))
+        assert by_angle.manifest.frame["id"].tolist() == ["s0", "s1"]
+        assert by_product.manifest.frame["id"].tolist() == ["s0", "s2"]
+
+    def test_the_verb_asks_the_system_and_follows_what_belongs_together(self):
+        """Pictures and a pool of captions of which some are several pictures'."""
+
+        class Pictures(ListSamples):
+            links = Links.of([[0, 2], [1, 2]], 3)
+
+            def relevant(self, query, key):
+                return self.links if (query, key) == ("picture", "caption") else None
+
+        pictures = Pictures([{"x": 0.0}, {"x": 1.0}])
+        pictures.pools = {"caption": ListSamples([{"x": 0.0}] * 3)}
+        names, rows = ["0", "1", "2"], [0, 1, 2]
+        a, b = gaussian(2, 3), gaussian(3, 3, 1)
+        system = SimpleNamespace(metric="dot")
+        pool = Encoded(system, pictures.pools["caption"], rows, {"caption": b}, names, names, None, [])
+        of_pictures = (rows[:2], {"picture": a}, names[:2], names[:2], None, [])
+        encoded = Encoded(system, pictures, *of_pictures, pools={"caption": pool})
+        found = _matches(encoded, score_named("dot"), [("picture", "caption")])
+        torch.testing.assert_close(found, torch.stack([(a[0] @ b[[0, 2]].T).mean(), (a[1] @ b[[1, 2]].T).mean()]))
+        torch.testing.assert_close(_matches(encoded, score_named("dot"), [("caption", "picture")]), found)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from counterpoint.common import metrics as m
+from counterpoint.common.metrics.scores import Score
 
 
 def gaussian(n, dim, seed=0):
@@ -116,3 +117,67 @@ def test_multilabel_splits_must_have_the_same_classes():
         m.knn(gaussian(4, 2), np.eye(4)[:, :2], gaussian(3, 2), np.eye(3))
     with pytest.raises(ValueError, match="must all be"):
         m.knn(gaussian(4, 2), np.eye(4)[:, :2], gaussian(3, 2), [0, 1, 0])
+
+
+def brute_force(scores, labels, k, temperature=0.07):
+    """Votes of the k best of a table of scores, an own vote never."""
+    scores = scores.clone().fill_diagonal_(-torch.inf)
+    best, places = scores.topk(k, dim=1)
+    weight = (best / temperature).softmax(1)
+    return torch.zeros(len(scores), max(labels) + 1).double().scatter_add_(1, torch.tensor(labels)[places], weight)
+
+
+class TestMetrics:
+    def test_by_inner_product_a_long_vector_is_everybodys_neighbour(self):
+        """Its angle is right for none; and the unit of the vectors has no say."""
+        z = torch.tensor([[1.0, 0.1], [1.0, -0.1], [0.1, 1.0], [-0.1, 1.0], [9.0, 9.0]]).double()
+        labels = [0, 0, 1, 1, 2]
+        assert m.knn(z, labels, ks=(1,), n_boot=1).probabilities[1][:4].argmax(1).tolist() == [0, 0, 1, 1]
+        found = m.knn(z, labels, ks=(1,), metric="dot", n_boot=1)
+        assert found.probabilities[1][:4].argmax(1).tolist() == [2] * 4
+        assert (found.metric, found.notes) == ("dot", ())
+
+    @settings(max_examples=10)
+    @given(st.integers(6, 20), st.integers(0, 10**6), st.floats(0.01, 100))
+    def test_inner_products_are_in_units_of_the_usual_lengths(self, n, seed, unit):
+        z, labels = gaussian(n, 3, seed), ([0, 1, 2] * n)[:n]
+        found = m.knn(unit * z, labels, ks=(3,), metric="dot", n_boot=1)
+        expected = brute_force(z @ z.T / z.square().sum(1).mean(), labels, 3)
+        np.testing.assert_allclose(found.probabilities[3], expected, atol=1e-9)
+        round_ones = torch.nn.functional.normalize(z, dim=1)
+        by_angle = m.knn(round_ones, labels, ks=(3,), n_boot=1)
+        same = m.knn(round_ones, labels, ks=(3,), metric="dot", n_boot=1)
+        np.testing.assert_allclose(same.probabilities[3], by_angle.probabilities[3], atol=1e-9)
+
+    def test_a_score_of_ones_own_is_streamed_and_leaves_groups_out(self, monkeypatch):
+        import importlib
+
+        module = importlib.import_module("counterpoint.common.metrics.knn")
+        monkeypatch.setattr(module, "BLOCK", 4)  # several parts of the bank
+        near = Score("near", "minus the distance", unit=False, tile=lambda q, k: -torch.cdist(q, k))
+        z, labels, groups = gaussian(19, 3), ([0, 1, 2] * 7)[:19], np.arange(19) // 2
+        found = m.knn(z, labels, ks=(2,), metric=near, groups=groups, temperature=1.0, n_boot=1)
+        scores = -torch.cdist(z, z)
+        scores[torch.tensor(groups[:, None] == groups)] = -torch.inf
+        size = z.square().sum(1).mean()
+        np.testing.assert_allclose(found.probabilities[2], brute_force(scores / size, labels, 2, 1.0), atol=1e-9)
+
+    def test_a_joint_metric_says_that_neighbours_are_by_cosine(self):
+        z, labels = gaussian(12, 4), [0, 1, 2] * 4
+        found = m.evaluate(m.Split({"a": z, "b": z + 1}, labels, metric="volume"), protocols=["knn"], n_boot=2)
+        assert found.results["knn of a"].metric == "cosine"
+        said = "neighbours are those by cosine: volume compares the modalities of a sample, not samples of one"
+        assert ("knn of a", said) in found.notes()
+        plain = m.knn(z, labels, n_boot=1)
+        for k, p in plain.probabilities.items():
+            assert np.array_equal(found.results["knn of a"].probabilities[k], p)
+
+    def test_a_pool_with_labels_of_its_own_is_classified_too(self):
+        a, b = gaussian(9, 4), gaussian(15, 4, 1)
+        learnt = m.Split(gaussian(9, 4, 2), [0, 1, 2] * 3)
+        train = m.Split({"a": learnt.features}, learnt.labels, pools={"b": m.Split(gaussian(15, 4, 3), [0, 1, 2] * 5)})
+        test = m.Split({"a": a}, [0, 1, 2] * 3, pools={"b": m.Split(b, [2, 1, 0] * 5), "c": m.Split(b)}, metric="dot")
+        found = m.evaluate(test, train, protocols=["knn"], n_boot=2).results
+        assert set(found) == {"knn of a", "knn of b"}  # the pool without labels is left alone
+        alone = m.knn(gaussian(15, 4, 3), [0, 1, 2] * 5, b, [2, 1, 0] * 5, metric="dot", n_boot=2)
+        assert found["knn of b"].best.metrics == alone.best.metrics

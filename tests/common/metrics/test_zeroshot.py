@@ -34,3 +34,15 @@ def test_samples_without_a_label_are_left_out_and_counted():
 def test_descriptions_that_cancel_out_are_refused():
     with pytest.raises(ValueError, match="cancel out"):
         m.prompt_ensemble(torch.tensor([[1.0, 0.0], [-2.0, 0.0]]))
+
+
+def test_where_lengths_count_a_class_scores_the_mean_of_its_descriptions_products():
+    z = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)).double()
+    words = {str(c): torch.randn(4, 3, generator=torch.Generator().manual_seed(1 + c)).double() * 5 for c in range(3)}
+    labels = [str(i % 3) for i in range(20)]
+    found = m.zero_shot(z, labels, words, metric="dot", n_boot=2)
+    scores = torch.stack([(z @ w.T).mean(1) for w in words.values()], 1)
+    guessed = [str(int(i)) for i in scores.argmax(1)]
+    assert found.metrics["accuracy"] == pytest.approx(np.mean([a == b for a, b in zip(guessed, labels)]))
+    by_angle = m.zero_shot(z, labels, words, n_boot=2)
+    assert by_angle.metrics["accuracy"] != found.metrics["accuracy"]
