@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from counterpoint.common.data.contents import Contents, contents_of
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.data.samples import BadSample, Samples, options_hash, plain
 from counterpoint.common.data.shards import ShardReader
@@ -28,7 +30,8 @@ class ManifestDataset(Samples):
         max_bad: share of bad samples that stops a run.
         stream: True when the manifest is of tar shards (`write_shards`, `index_shards`); then `load` finds the sample's
             files, extension -> bytes, in `row["files"]`. Draw batches with `ShardShuffleSampler`.
-        reading: every option of `load` that changes what a sample holds (crop, rate, tokenizer); part of `hash`.
+        reading: every option of `load` that changes what a sample holds (crop, rate, tokenizer); part of `hash`, as are
+            the sizes of the files that the rows name (`contents`).
 
     >>> table = Manifest.from_rows([{"id": "a", "value": 1.0}, {"id": "b", "value": 2.0}])
     >>> dataset = ManifestDataset(table, lambda row: {"x": torch.tensor(row["value"])})
@@ -68,7 +71,17 @@ class ManifestDataset(Samples):
 
     @property
     def hash(self) -> str:
-        return options_hash(self.manifest.hash, **self.reading)
+        files = {"file sizes": self.contents.sizes} if self.contents.files else {}
+        return options_hash(self.manifest.hash, **self.reading, **files)
+
+    @cached_property
+    def contents(self) -> Contents:
+        """What is known of the rows' files without reading them."""
+        return contents_of(self.manifest)
+
+    @property
+    def newest(self) -> int:
+        return self.contents.newest
 
     def column(self, name: str) -> list[Any]:
         if name not in self.columns:

@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ class EmbeddingInfo:
     columns: tuple[str, ...]
     synthetic: str = field(default="", compare=False)
     pools: tuple[str, ...] = ()
+    newest: int = field(default=0, compare=False)
+    """When a file behind the samples had last changed (`Samples.newest`)."""
 
     @property
     def shards(self) -> int:
@@ -123,7 +126,8 @@ def _fill(
     pools: tuple[str, ...] = (),
 ) -> None:
     """Compute the shards of a folder that nobody has computed or claimed."""
-    info = EmbeddingInfo(model_hash(system), dataset.hash, len(dataset), shard_size, columns, dataset.synthetic, pools)
+    known = (model_hash(system), dataset.hash, len(dataset), shard_size, columns, dataset.synthetic, pools)
+    info = EmbeddingInfo(*known, dataset.newest)
     if info.samples == 0:
         raise InputError(f"{out}: there is no sample to embed")
     _agree(out, info)
@@ -278,6 +282,7 @@ def _agree(out: Path, info: EmbeddingInfo) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (out / INFO).exists():
             found = _read_info(out)
+            check_unchanged(out, found, info.newest)
             for name, said in (("model_hash", "another model"), ("data_hash", "other data"), ("samples", "other data")):
                 if getattr(found, name) != getattr(info, name):
                     raise InputError(
@@ -292,6 +297,16 @@ def _agree(out: Path, info: EmbeddingInfo) -> None:
         temporary = out / f".{INFO}.{os.getpid()}"
         temporary.write_text(json.dumps(asdict(info), indent=2) + "\n", encoding="utf-8")
         temporary.replace(out / INFO)
+
+
+def check_unchanged(out: Path, info: EmbeddingInfo, newest: int) -> None:
+    """Raise `InputError` where a file changed after the embeddings were begun: they may be of what it held before."""
+    if newest > info.newest > 0:
+        when = datetime.fromtimestamp(newest / 1e9).strftime("%Y-%m-%d %H:%M:%S")
+        raise InputError(
+            f"{out}: a file of the data changed at {when}, after these embeddings were begun; delete the folder, or "
+            "give another --out"
+        )
 
 
 def _read_info(folder: Path) -> EmbeddingInfo:

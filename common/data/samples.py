@@ -80,6 +80,12 @@ class Samples(Dataset, ABC):
     def hash(self) -> str:
         """Identity of the data and of the reading options: equal hashes mean equal samples."""
 
+    @property
+    def newest(self) -> int:
+        """When a file behind the samples last changed, in nanoseconds since 1970; 0 where the hash covers what the
+        files hold, as it does when they have been read."""
+        return 0
+
     def column(self, name: str) -> Sequence[Any]:
         """A known value of every sample; missing ones are None. Raises `InputError` for a name not in `columns`."""
         raise no_such("column", name, self.columns)
@@ -178,6 +184,10 @@ class Part(Samples):
 
     def column(self, name: str) -> list[Any]:
         return _picked(self.whole.column(name), self.positions)
+
+    @property
+    def newest(self) -> int:
+        return self.whole.newest
 
     def row_of(self, position: int) -> int:
         return self.whole.row_of(int(self.positions[position]))

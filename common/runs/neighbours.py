@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from counterpoint.common.data import samples as truth
-from counterpoint.common.data.embeddings import EmbeddingStore, model_hash
+from counterpoint.common.data.embeddings import EmbeddingStore, check_unchanged, model_hash
 from counterpoint.common.data.search import Hit, joined
 from counterpoint.common.data.search import search as search_store
 from counterpoint.common.errors import InputError
@@ -111,6 +111,12 @@ class Question:
         store = EmbeddingStore(folder)
         if store.info.model_hash != model_hash(self.system):
             raise InputError(f"{folder} was made with other weights than the {self.checkpoint} checkpoint; delete it")
+        if store.info.data_hash != self.dataset.hash:
+            raise InputError(
+                f"{folder} was made of other data than the {self.split} split searched in; give the --manifest that it "
+                "was made of, or delete it"
+            )
+        check_unchanged(folder, store.info, self.dataset.newest)
         return store
 
     @cached_property

@@ -136,6 +136,7 @@ def describe_data(datasets: Any) -> dict[str, Any]:
         if dataset is not None:
             record[split] = {"samples": len(dataset), "hash": dataset.hash}
             record[split] |= {"synthetic": said} if (said := synthetic_part(dataset)) else {}
+            record[split] |= {"newest": dataset.newest} if dataset.newest else {}
     return record
 
 
@@ -144,8 +145,15 @@ def check_data(run_dir: Path, stage: str, datasets: Any) -> None:
     before = read_environment(run_dir).get("data", {}).get(stage, {})
     now = describe_data(datasets)
     for split in ("train", "val"):
-        then, there = before.get(split), now.get(split)
+        then, there = (dict(part) if (part := known.get(split)) else None for known in (before, now))
+        times = [part.pop("newest", 0) if part else 0 for part in (then, there)]
         if not before or then == there:
+            if times[1] > times[0] > 0:
+                warnings.warn(
+                    f"{run_dir}: a file of the {split} data changed since the run began, and kept its size; figures "
+                    "may differ from an uninterrupted run's",
+                    stacklevel=2,
+                )
             continue
         sizes = [0 if part is None else part.get("samples") for part in (then, there)]
         what = f"{sizes[0]} samples then, {sizes[1]} now" if sizes[0] != sizes[1] else "as many samples, other contents"

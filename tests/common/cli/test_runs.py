@@ -558,6 +558,19 @@ class TestSearch:
         assert advice in err
 
 
+    def test_a_store_of_other_data_does_not_answer(self, run, cli, tmp_path):
+        import pandas
+
+        table = pandas.read_csv("toy/manifest.csv")
+        table.assign(id=table["id"].str.replace("s", "t")).to_csv("renamed.csv", index=False)
+        options = ("--split", "test")
+        code, _, err = cli("toy", "search", run, "--id", "s12", *options)
+        assert code == 0, err
+        code, _, err = cli("toy", "search", run, "--id", "t12", *options, "--manifest", "renamed.csv")
+        assert code == 2
+        assert "was made of other data than the test split searched in; give the --manifest" in err
+
+
 class TestCurate:
     def test_drops_the_worst_pairs_and_says_which(self, run, cli, tmp_path):
         import pandas

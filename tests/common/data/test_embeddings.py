@@ -6,6 +6,7 @@ import os
 import signal
 import time
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -202,6 +203,49 @@ def test_the_data_are_known_by_their_content_and_by_how_they_are_read(tmp_path):
     embed_to_parquet(Towers(), dataset("a", seconds=4), tmp_path / "n")
     with pytest.raises(InputError, match="other data"):  # the same rows, read in another way
         embed_to_parquet(Towers(), dataset("a", seconds=8), tmp_path / "n")
+
+
+def of_files(folder):
+    """Three samples read from files of one size."""
+    for i in range(3):
+        np.save(folder / f"{i}.npy", np.full(3, i, dtype=np.float32))
+    table = Manifest.from_rows([{"id": f"s{i}", "said": "0", "file": f"{i}.npy"} for i in range(3)], folder)
+    return ManifestDataset(table, lambda row: {"x": torch.from_numpy(np.load(folder / row["file"]))})
+
+
+def test_a_longer_file_is_other_data_and_a_changed_one_of_the_same_size_is_told(tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    first = of_files(data)
+    embed_to_parquet(Towers(), first, out)
+    for name in ("same", "again"):
+        assert embed_to_parquet(Towers(), ManifestDataset(first.manifest, first.load), out).info.samples == 3, name
+    np.save(data / "1.npy", np.full(3, 9, dtype=np.float32))
+    changed = ManifestDataset(first.manifest, first.load)
+    assert changed.hash == first.hash
+    with pytest.raises(InputError, match="a file of the data changed at .*, after these embeddings were begun; delete"):
+        embed_to_parquet(Towers(), changed, out)
+    np.save(tmp_path / "old.npy", np.full(3, 7, dtype=np.float32))
+    os.utime(tmp_path / "old.npy", (1, 1))
+    embed_to_parquet(Towers(), changed, tmp_path / "second")
+    os.replace(tmp_path / "old.npy", data / "2.npy")  # an old file, put there now
+    with pytest.raises(InputError, match="changed at"):
+        embed_to_parquet(Towers(), ManifestDataset(first.manifest, first.load), tmp_path / "second")
+    np.save(data / "1.npy", np.zeros(4, dtype=np.float32))
+    longer = ManifestDataset(first.manifest, first.load)
+    assert longer.hash != first.hash
+    assert ManifestDataset(first.manifest.select(id="s0"), first.load).newest < longer.newest  # of its own rows
+
+
+def test_a_copy_of_the_files_elsewhere_is_the_same_data(tmp_path):
+    hashes = set()
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        hashes.add(of_files(tmp_path / name).hash)
+    assert len(hashes) == 1
+    (tmp_path / "there" / "0.npy").unlink()
+    first = Manifest.from_rows([{"id": f"s{i}", "said": "0", "file": f"{i}.npy"} for i in range(3)], tmp_path / "there")
+    assert ManifestDataset(first, of_files).hash not in hashes
 
 
 def test_model_hash_tells_names_and_shapes_apart():

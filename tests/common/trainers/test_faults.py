@@ -104,6 +104,30 @@ def test_changed_data_are_refused_and_changed_settings_told(run):
         resumed(run)
 
 
+class Written(Pairs):
+    """Read from files that were last written at `at`; their contents are known by their sizes alone."""
+
+    at = 1
+
+    @property
+    def newest(self):
+        return self.at
+
+
+class FromFiles(Tiny):
+    def datasets(self):
+        return Datasets(Written(self.config.samples, 0), Written(13, 1))
+
+
+def test_a_file_that_changed_and_kept_its_size_is_told_at_resume(tmp_path, monkeypatch, recwarn):
+    run = fit(tiny(tmp_path / "run", FromFiles)).run_dir
+    fit(tiny(run, FromFiles), resume=run)
+    assert not [w for w in recwarn if "changed since the run began" in str(w.message)]
+    monkeypatch.setattr(Written, "at", 2)
+    with pytest.warns(UserWarning, match="a file of the val data changed since the run began, and kept its size"):
+        fit(tiny(run, FromFiles), resume=run)
+
+
 def test_metrics_go_back_to_the_checkpoint(run, tmp_path):
     file = run / "metrics.csv"
     whole = file.read_bytes()
