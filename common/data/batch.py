@@ -1,7 +1,9 @@
 """What may be asked of a batch, whatever it is made of: where it lies, how many samples it holds, some of them.
 
-A batch is a dictionary of tensors, lists and objects. An object that knows itself, with `.to(device)` and
-`.cut(start, stop)`, is moved and cut by its own methods; masks and integers travel as they are.
+A batch is a dictionary of tensors, lists and objects, or one object that knows itself: with `.to(device)`,
+`.cut(start, stop)` and a length it is moved and cut by its own methods, alone or as a part of a dictionary. What the
+core asks for by name (`index`, `id`, `group`, `label`) is an entry of the dictionary, or an attribute of the object;
+masks and integers travel as they are.
 """
 
 from __future__ import annotations
@@ -42,6 +44,47 @@ def rows(batch: Any) -> int:
     return len(first)
 
 
+def entry(batch: Any, name: str, default: Any = None) -> Any:
+    """What a batch holds under a name: the entry of a dictionary, the attribute of an object.
+
+    >>> entry({"index": 3}, "index"), entry(torch.zeros(2), "index")
+    (3, None)
+    """
+    return batch.get(name, default) if isinstance(batch, Mapping) else getattr(batch, name, default)
+
+
+def beside(batch: Any, **more: Any) -> Any:
+    """A batch with more entries of its samples: in the dictionary, or beside an object (see `bare`)."""
+    return {**batch, **more} if isinstance(batch, Mapping) else Beside(batch, more)
+
+
+def bare(batch: Any) -> Any:
+    """The batch as the data set made it, without what `beside` put beside an object."""
+    return batch.batch if isinstance(batch, Beside) else batch
+
+
+class Beside:
+    """An object that is a batch, and further entries of the same samples."""
+
+    def __init__(self, batch: Any, more: Mapping[str, Any]) -> None:
+        self.batch, self.more = batch, dict(more)
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("batch", "more"):  # not there yet, while a copy is made
+            raise AttributeError(name)
+        return self.more[name] if name in self.more else getattr(self.batch, name)
+
+    def to(self, device: torch.device | str) -> Beside:
+        return Beside(to_device(self.batch, device), to_device(self.more, device))
+
+    def cut(self, start: int, stop: int) -> Beside:
+        n = len(self)
+        return Beside(self.batch.cut(start, stop), {k: _part(v, start, stop, n) for k, v in self.more.items()})
+
+
 def cut(batch: Any, start: int, stop: int) -> Any:
     """Samples start..stop of a batch; entries that are not per sample stay whole.
 
@@ -51,16 +94,17 @@ def cut(batch: Any, start: int, stop: int) -> Any:
     if not isinstance(batch, Mapping):
         return batch.cut(start, stop)
     n = rows(batch)
+    return {name: _part(value, start, stop, n) for name, value in batch.items()}
 
-    def part(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {name: part(inner) for name, inner in value.items()}
-        if hasattr(value, "cut"):
-            return value.cut(start, stop)
-        per_sample = (isinstance(value, Tensor) and value.ndim) or isinstance(value, (list, tuple))
-        return value[start:stop] if per_sample and len(value) == n else value
 
-    return {name: part(value) for name, value in batch.items()}
+def _part(value: Any, start: int, stop: int, n: int) -> Any:
+    """The share of an entry of a batch of `n` samples that belongs to samples start..stop."""
+    if isinstance(value, Mapping):
+        return {name: _part(inner, start, stop, n) for name, inner in value.items()}
+    if hasattr(value, "cut"):
+        return value.cut(start, stop)
+    per_sample = (isinstance(value, Tensor) and value.ndim) or isinstance(value, (list, tuple))
+    return value[start:stop] if per_sample and len(value) == n else value
 
 
 def _has_rows(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ class ConcatEncoder(nn.Module):
             raise ValueError("ConcatEncoder needs at least one encoder")
         self.encoders, self.normalize_each = nn.ModuleList(encoders), normalize_each
 
-    def features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def features(self, batch: Any) -> dict[str, Tensor]:
         """The stages side by side, not of unit length; names that every stage has."""
         found: list[dict[str, Tensor]] = [e.features(batch) for e in self.encoders]  # type: ignore[operator]
         if self.normalize_each:
@@ -46,10 +46,10 @@ class ConcatEncoder(nn.Module):
         names = [k for k in found[0] if all(k in stage for stage in found)]
         return {k: torch.cat([stage[k] for stage in found], dim=-1) for k in names}
 
-    def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
+    def encode(self, batch: Any, modality: str | None = None) -> dict[str, Tensor]:
         """Unit vectors, for evaluation and search."""
         found = {k: normalize(v, dim=-1) for k, v in self.features(batch).items()}
         return found if modality is None else {modality: found[modality]}
 
-    def forward(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
+    def forward(self, batch: Any, modality: str | None = None) -> dict[str, Tensor]:
         return self.encode(batch, modality)

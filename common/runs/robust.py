@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -87,6 +87,11 @@ def _generator(seed: int, field: str, row: int) -> torch.Generator:
 def _inputs(encoded: object) -> list[str]:
     """Names of the batch's tensors of numbers with one row per sample; those named after a modality when there are."""
     batch = encoded.dataset.collate([encoded.sample(0)])
+    if not isinstance(batch, Mapping):
+        raise InputError(
+            f"--corrupt: a batch of {type(encoded.system).__name__} is one {type(batch).__name__}, of which no part is "
+            "known to be a tensor of numbers to corrupt"
+        )
     numbers = [
         name
         for name, value in batch.items()

@@ -26,6 +26,7 @@ import torch.distributed as dist
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from counterpoint.common.data.batch import entry
 from counterpoint.common.kernels import gather_rows
 from counterpoint.common.trainers.configs import BadPairsConfig
 from counterpoint.common.trainers.plugins import Plugin
@@ -130,8 +131,8 @@ class BadPairs(Plugin):
         if self.stage != system.progress.stage:
             self.stage, self.miners = system.progress.stage, {}
 
-    def weigh(self, name: str, rows: Float[Tensor, " batch"], batch: Mapping[str, Any]) -> Float[Tensor, " batch"]:
-        index = batch["index"].to(rows.device)
+    def weigh(self, name: str, rows: Float[Tensor, " batch"], batch: Any) -> Float[Tensor, " batch"]:
+        index = entry(batch, "index").to(rows.device)
         miner = self.miners.setdefault(name, BadPairMiner(1, self.config, 1)).to(rows.device)
         miner.epochs = self.system.epochs
         largest = int(_of_all_ranks(index).max())

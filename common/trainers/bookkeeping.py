@@ -18,7 +18,6 @@ from counterpoint.common.data.samplers import BatchSampler
 from counterpoint.common.errors import InputError
 from counterpoint.common.rng import rng_state, set_rng_state
 from counterpoint.common.trainers.checkpoints import write_checkpoint
-from counterpoint.common.trainers.loader import BAD
 from counterpoint.common.trainers.logger import MetricsCsv
 from counterpoint.common.trainers.run_folder import BAD_SAMPLES, CONSTANT, checkpoint_dir
 from counterpoint.common.trainers.sharding import load_optimizer
@@ -117,7 +116,7 @@ class RunKeeper(Callback):
             self.save(trainer, system)
         if self.stopping:
             raise SystemExit(128 + int(self.signal or signal.SIGTERM))
-        for index, name, reason in batch.pop(BAD, []):
+        for index, name, reason in trainer.train_dataloader.marks().bad:
             self._count_bad(trainer, index, name, reason)
         return None
 

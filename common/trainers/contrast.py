@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from counterpoint.common.data.batch import rows
+from counterpoint.common.data.batch import entry, rows
 from counterpoint.common.data.dataset import group_codes
 from counterpoint.common.losses.choice import Chosen, chosen_objective
 
@@ -30,7 +30,7 @@ def contrast_of(config: Any, published: nn.Module) -> nn.Module:
 
 
 def contrast_terms(
-    objective: nn.Module, name: str, views: Mapping[str, Tensor], batch: Mapping[str, Any], **known: Tensor
+    objective: nn.Module, name: str, views: Mapping[str, Tensor], batch: Any, **known: Tensor
 ) -> dict[str, Tensor]:
     """Loss terms of views of the same samples: the published objective on two of them under the name `name`, or the
     chosen one under its own, on all of them.
@@ -48,21 +48,22 @@ def contrast_terms(
     return {name: torch.stack(rows_of).mean(0)}
 
 
-def _has_rows(objective: Any, views: Mapping[str, Tensor], batch: Mapping[str, Any]) -> bool:
+def _has_rows(objective: Any, views: Mapping[str, Tensor], batch: Any) -> bool:
     """Whether two views make a loss of every sample of the batch, of which the objective's value is the mean."""
     methods = ("forward", "row_losses")
     owners = [next((c for c in type(objective).__mro__ if m in vars(c)), None) for m in methods]
     if None in owners or owners[0] is not owners[1] or "za" not in inspect.signature(objective.row_losses).parameters:
         return False
-    return "index" in batch and {len(v) for v in views.values()} == {rows(batch)}
+    return entry(batch, "index") is not None and {len(v) for v in views.values()} == {rows(batch)}
 
 
-def _facts(batch: Mapping[str, Any], known: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _facts(batch: Any, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
     facts = dict(known)
-    if isinstance(batch.get("index"), Tensor):
-        facts.setdefault("index", batch["index"])
-    if "label" in batch:
-        facts.setdefault("label", label_codes(batch["label"], like=batch.get("index")))
+    index, label = entry(batch, "index"), entry(batch, "label")
+    if isinstance(index, Tensor):
+        facts.setdefault("index", index)
+    if label is not None:
+        facts.setdefault("label", label_codes(label, like=index))
     return facts
 
 

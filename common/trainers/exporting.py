@@ -53,7 +53,7 @@ def export(
     path: str | Path,
     format: str | None = None,
     modality: str | None = None,
-    batch: Mapping[str, Any] | None = None,
+    batch: Any = None,
     tolerance: float = 1e-4,
     formats: Mapping[str, Format] | None = None,
 ) -> ExportReport:
@@ -123,7 +123,7 @@ def write_torch(system: Any, path: Path, **options: Any) -> ExportReport:
     return _export(system, path, "torch", **options)
 
 
-def example_batch(system: Any, size: int = 4) -> dict[str, Any]:
+def example_batch(system: Any, size: int = 4) -> Any:
     """The first samples of the system's validation (else training) data."""
     datasets: Datasets = system.datasets()
     source = datasets.val if datasets.val is not None else datasets.train
@@ -133,7 +133,7 @@ def example_batch(system: Any, size: int = 4) -> dict[str, Any]:
 class _Watched(dict):
     """A batch that remembers which entries were read."""
 
-    def __init__(self, batch: Mapping[str, Any]) -> None:
+    def __init__(self, batch: Any) -> None:
         super().__init__(batch)
         self.read: list[str] = []
 
@@ -148,9 +148,14 @@ class _Watched(dict):
 
 
 def _export(
-    system: Any, path: Path, format: str, *, modality: str | None, batch: Mapping[str, Any] | None, tolerance: float
+    system: Any, path: Path, format: str, *, modality: str | None, batch: Any, tolerance: float
 ) -> ExportReport:
-    batch = batch or example_batch(system)
+    batch = example_batch(system) if batch is None else batch
+    if not isinstance(batch, Mapping):
+        raise InputError(
+            f"{path}: a batch of {type(system).__name__} is one {type(batch).__name__}, and {format} models take "
+            "tensors alone; export the weights as .safetensors, or write vectors with `embed`"
+        )
     watched = _Watched(batch)
     expected = system.encode(watched, modality)
     if modality is not None and modality not in expected:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from counterpoint.common.data.batch import bare, beside, entry
 from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.data.manifest import SPLITS
 from counterpoint.common.data.samples import BadSample, Part, Samples, options_hash, values_hash
@@ -155,10 +156,10 @@ class Labelled(Part):
     def hash(self) -> str:
         return options_hash(super().hash, targets=None if self.targets is None else values_hash(self.targets))
 
-    def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def collate(self, samples: Sequence[Mapping[str, Any]]) -> Any:
         """The data set's own batch, and the targets."""
         batch = super().collate([{k: v for k, v in s.items() if k != "target"} for s in samples])
-        return {**batch, "target": torch.stack([s["target"] for s in samples])}
+        return beside(batch, target=torch.stack([s["target"] for s in samples]))
 
 
 class FinetuneSystem(ContrastiveSystem):
@@ -257,14 +258,14 @@ class FinetuneSystem(ContrastiveSystem):
         """None: the pretraining's teachers stay as they are."""
         return []
 
-    def features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        return self.task.features(self.base, batch)
+    def features(self, batch: Any) -> dict[str, Tensor]:
+        return self.task.features(self.base, bare(batch))
 
-    def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
+    def encode(self, batch: Any, modality: str | None = None) -> dict[str, Tensor]:
         found = {self.config.modality: self.features(batch)[self.config.modality]}
         return found if modality is None else {modality: found[modality]}
 
-    def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def embed(self, batch: Any) -> dict[str, Tensor]:
         if self.config.mode == "frozen":
             with torch.no_grad():
                 features = self.features(batch)[self.config.modality]
@@ -272,12 +273,12 @@ class FinetuneSystem(ContrastiveSystem):
             features = self.features(batch)[self.config.modality]
         return {"logits": self.head(features)}
 
-    def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return self.task.loss(embeddings["logits"], batch["target"])
+    def losses(self, batch: Any, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.task.loss(embeddings["logits"], entry(batch, "target"))
 
     # Prediction ------------------------------------------------------------------------------------------------------
 
-    def predict(self, batch: Mapping[str, Any]) -> Tensor:
+    def predict(self, batch: Any) -> Tensor:
         """What the task makes of the head's output: probabilities, or values in the target's unit."""
         return self.task.predict(self.embed(batch)["logits"])
 
@@ -287,8 +288,8 @@ class FinetuneSystem(ContrastiveSystem):
         found = encode_rows(self, dataset, what=self._digest, batch_size=train.batch_size, seed=train.seed)
         return found.vectors, found.groups
 
-    def _digest(self, batch: Mapping[str, Any]) -> Digest:
-        return self.task.digest(self.embed(batch)["logits"], batch["target"])
+    def _digest(self, batch: Any) -> Digest:
+        return self.task.digest(self.embed(batch)["logits"], entry(batch, "target"))
 
     def scores(self, dataset: Labelled) -> dict[str, Any]:
         """Figures with chance levels and intervals over groups, as plain data."""
@@ -298,8 +299,8 @@ class FinetuneSystem(ContrastiveSystem):
             found["notes"] = [said, *found.get("notes", ())]
         return found
 
-    def validation_rows(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return self.task.digest(embeddings["logits"], batch["target"])
+    def validation_rows(self, batch: Any, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.task.digest(embeddings["logits"], entry(batch, "target"))
 
     def validation_metrics(self, embeddings: Mapping[str, Tensor]) -> dict[str, float]:
         return {f"val/{k}": v for k, v in self.task.quick(dict(embeddings)).items()}

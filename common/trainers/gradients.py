@@ -15,8 +15,8 @@ from counterpoint.common.losses import Shared
 from counterpoint.common.rng import preserved_rng, rng_state, set_rng_state
 from counterpoint.common.trainers.plugins import Gradients
 
-Embed = Callable[[Mapping[str, Any]], dict[str, Tensor]]
-Losses = Callable[[Mapping[str, Any], dict[str, Tensor]], dict[str, Tensor]]
+Embed = Callable[[Any], dict[str, Tensor]]
+Losses = Callable[[Any, dict[str, Tensor]], dict[str, Tensor]]
 Change = Callable[[Gradients], Gradients]
 
 
@@ -46,7 +46,7 @@ def cached_gradients(
     module: nn.Module,
     embed: Embed,
     losses: Losses,
-    batch: Mapping[str, Any],
+    batch: Any,
     micro_batch_size: int | None = None,
     weights: Mapping[str, float] | None = None,
     changes: Sequence[Change] = (),

@@ -5,6 +5,7 @@ So the batches are the same with 0 or 8 workers, on 1 or 2 devices, in one go or
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,14 @@ from counterpoint.common.data.samples import BadSample, Samples, checked
 from counterpoint.common.errors import InputError
 from counterpoint.common.rng import drawing_together, preserved_rng, seed_all
 
-BAD, REPEATED = "_bad", "_repeated"
+
+@dataclass(frozen=True)
+class Marks:
+    """What the loop is told of a batch beside the batch itself: bad samples (index, id, reason) that others stand in
+    for, and whether every rank has all of it."""
+
+    bad: tuple[tuple[int, str, str], ...] = ()
+    repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class SeededBatches(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, request: tuple[list[int], list[int], int, bool]) -> dict[str, Any]:
+    def __getitem__(self, request: tuple[list[int], list[int], int, bool]) -> tuple[Any, Marks]:
         positions, seeds, common, repeated = request
         with preserved_rng(devices=False):
             samples, bad = [], []
@@ -64,8 +72,7 @@ class SeededBatches(Dataset):
             seed_all(seeds[0] + 1, devices=False)
             with drawing_together(common + 2):
                 batch = self.dataset.collate(samples)
-        marks = {BAD: [(b.index, b.id, b.reason) for b in bad]} if bad else {}
-        return {**batch, **marks, REPEATED: True} if repeated else {**batch, **marks}
+        return batch, Marks(tuple((b.index, b.id, b.reason) for b in bad), repeated)
 
     def _sample(self, position: int, seed: int, positions: list[int], bad: list[BadSample]) -> dict[str, Any]:
         seed_all(seed, devices=False)
@@ -92,8 +99,8 @@ class Requests:
     """Yields (positions, seeds, the whole batch's seed, whether it is repeated) of this rank's share of every batch of
     the current epoch, in rank order; all of it where the sampler says that batches are not shared out.
 
-    With `repeat` a batch that does not divide is given to every rank as a whole, and says so (`REPEATED`): figures of a
-    validation are then those of one process, whatever its losses average over.
+    With `repeat` a batch that does not divide is given to every rank as a whole, and says so (`Marks.repeated`):
+    figures of a validation are then those of one process, whatever its losses average over.
     """
 
     def __init__(
@@ -120,6 +127,7 @@ class Batches:
     """An epoch's batches, as Lightning iterates them. It has no length: a resumed epoch is a shorter one.
 
     `position` says where every new iteration starts (epoch, batch): what was trained on counts, not what was fetched.
+    Whoever takes a batch asks for its `marks`, in the same order: the loop fetches ahead.
     """
 
     def __init__(
@@ -132,10 +140,16 @@ class Batches:
     ) -> None:
         self.requests, self.workers, self.pin, self.position = requests, workers, pin, position
         self.source = SeededBatches(dataset)
+        self._marks: deque[Marks] = deque()
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def marks(self) -> Marks:
+        """Those of the next batch that nobody has asked about."""
+        return self._marks.popleft()
+
+    def __iter__(self) -> Iterator[Any]:
+        self._marks.clear()
         self.requests.sampler.epoch, self.requests.sampler.batch = self.position()
-        yield from DataLoader(
+        loader = DataLoader(
             self.source,
             sampler=self.requests,
             batch_size=None,
@@ -144,3 +158,6 @@ class Batches:
             # Its own generator: the workers' base seed must not take numbers from the global one.
             generator=torch.Generator().manual_seed(0),
         )
+        for batch, marks in loader:
+            self._marks.append(marks)
+            yield batch

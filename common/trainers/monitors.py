@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from counterpoint.common.data.batch import rows
+from counterpoint.common.data.batch import entry, rows
 from counterpoint.common.errors import CollapseWarning
 from counterpoint.common.metrics.label_free import alignment, rankme, uniformity
 
@@ -90,13 +90,13 @@ class CollapseMonitor(Callback):
         if step % self.every == 0 and self.kept:
             readings = {k: z for k, z in self.kept.items() if len(z) > 1 and torch.isfinite(z).all()}
             result = health(readings)
-            if "group" in batch:
+            if entry(batch, "group") is not None:
                 result["negatives"] = self.negatives(system, batch)
             system.record_reading({f"monitor/{k}": v for k, v in result.items()})
             self.warn(result, step)
             self.kept = {}
 
-    def negatives(self, system: Any, batch: Mapping[str, Any]) -> float:
+    def negatives(self, system: Any, batch: Any) -> float:
         """Other-group samples per row in the contrast of the whole (all-rank) batch."""
         everyone = system.gather_rows(system.group_ids(batch))
         return effective_negatives(everyone, everyone)

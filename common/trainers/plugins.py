@@ -53,7 +53,7 @@ class Plugin:
         """How the stage's batches are drawn, in place of the system's choice; None leaves it to the system."""
         return None
 
-    def weigh(self, name: str, rows: Rows, batch: Mapping[str, Any]) -> Rows:
+    def weigh(self, name: str, rows: Rows, batch: Any) -> Rows:
         """The loss of every sample in the term `name`, weighted; called in training only, before the mean."""
         return rows
 

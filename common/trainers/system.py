@@ -78,11 +78,11 @@ class ContrastiveSystem(Training):
         """Train, validation and test data of the current stage."""
         raise TypeError(f"{type(self).__name__} does not define datasets()")
 
-    def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def embed(self, batch: Any) -> dict[str, Tensor]:
         """Embeddings that the losses contrast."""
         raise TypeError(f"{type(self).__name__} does not define embed()")
 
-    def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, batch: Any, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Loss terms: scalars, or rows with one value per sample."""
         raise TypeError(f"{type(self).__name__} does not define losses()")
 
@@ -141,21 +141,21 @@ class ContrastiveSystem(Training):
         self._data = data
         return self
 
-    def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
+    def encode(self, batch: Any, modality: str | None = None) -> dict[str, Tensor]:
         """Embeddings for evaluation, search and export; here the contrast embeddings, at unit length where `metric`
         says that their length does not count."""
         unit = score_named(self.metric).unit
         found = {k: normalize(v, dim=-1) if unit else v for k, v in self.embed(batch).items()}
         return found if modality is None else {modality: found[modality]}
 
-    def features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def features(self, batch: Any) -> dict[str, Tensor]:
         """Representations for heads and probes, one row per sample; here the contrast embeddings.
 
         Override to return what stands before the projector: it often discards what a task needs (see `Projector`).
         """
         return self.embed(batch)
 
-    def dense_features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def dense_features(self, batch: Any) -> dict[str, Tensor]:
         """Representations of every place of a sample, [batch, *places, width], for dense tasks (see `Dense`)."""
         raise InputError(f"{type(self).__name__} has no features per place: task=dense needs dense_features()")
 
@@ -199,7 +199,7 @@ class ContrastiveSystem(Training):
     def after_update(self) -> None:
         """Called after each step that trains: queues, clamps, per-sample state."""
 
-    def observe(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def observe(self, batch: Any, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What a gradient-free stage takes from a batch (sums of clusters, a memory); returns figures to record.
 
         The embeddings are those of evaluation. What is learnt stands in buffers, which travel in the checkpoints; over

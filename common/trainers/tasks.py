@@ -71,7 +71,7 @@ class Task(nn.Module):
         """What a label fraction keeps in proportion."""
         return np.zeros(len(positions), dtype=np.int64)
 
-    def features(self, system: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def features(self, system: Any, batch: Any) -> dict[str, Tensor]:
         """The representations the head stands on; their last dimension is the width."""
         return system.features(batch)
 
@@ -323,7 +323,7 @@ class Dense(Task):
             found = [torch.bincount(t[t >= 0], minlength=self.outputs) for t in self._every(dataset)]
             self.counts.copy_(torch.stack(found).sum(0).clamp_min(1))
 
-    def features(self, system: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def features(self, system: Any, batch: Any) -> dict[str, Tensor]:
         return system.dense_features(batch)
 
     def loss(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:

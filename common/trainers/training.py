@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from counterpoint.common.data.batch import cut, rows
+from counterpoint.common.data.batch import cut, entry, rows
 from counterpoint.common.data.dataset import group_codes
 from counterpoint.common.data.samplers import BatchSampler
 from counterpoint.common.errors import InputError, NonFiniteLossError
@@ -116,12 +116,12 @@ class Training(Validation):
         """Weighted sum of the loss terms; rows count with their mean."""
         return total_loss({name: scalar(term) for name, term in terms.items()}, self.loss_weights)
 
-    def reduced(self, terms: Mapping[str, Tensor], batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def reduced(self, terms: Mapping[str, Tensor], batch: Any) -> dict[str, Tensor]:
         """Terms as scalars. Rows (a loss per sample) are weighed by the plug-ins and averaged over the batch of all
         ranks: this rank's sum, times the ranks, over all samples, so that the ranks' mean is the batch's."""
         return {name: self._reduced(name, term, batch) for name, term in terms.items()}
 
-    def _reduced(self, name: str, term: Tensor, batch: Mapping[str, Any]) -> Tensor:
+    def _reduced(self, name: str, term: Tensor, batch: Any) -> Tensor:
         if term.ndim == 0:
             return term
         if term.ndim != 1 or len(term) != rows(batch):
@@ -148,18 +148,18 @@ class Training(Validation):
             raise InputError(f"{sentence}; leave it out, or return rows from losses()")
         note(f"{sentence}: nothing is weighed there")
 
-    def check_finite(self, terms: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
+    def check_finite(self, terms: Mapping[str, Tensor], batch: Any) -> None:
         """Raise `NonFiniteLossError` on NaN or infinity, after saving the batch's ids into the run folder."""
         bad = {name: float(term.detach()) for name, term in terms.items() if not bool(torch.isfinite(term))}
         if not bad:
             return
         file = (self.run_dir or Path()) / f"non_finite_batch_rank{self.global_rank}.json"
-        indices = batch.get("index", [])
+        indices = entry(batch, "index", [])
         record = {
             "step": self.progress.total_step,
             "epoch": self.progress.epoch,
             "terms": {k: str(v) for k, v in bad.items()},
-            "ids": [str(i) for i in batch.get("id", [])],
+            "ids": [str(i) for i in entry(batch, "id", [])],
             "indices": indices.tolist() if isinstance(indices, Tensor) else list(indices),
         }
         file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -170,7 +170,7 @@ class Training(Validation):
 
     # Steps -----------------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         self.apply_schedules()
         if self.stage.gradient_free:
             return {"embeddings": self._observed(batch)}
@@ -181,7 +181,7 @@ class Training(Validation):
         self._record_step(terms)
         return {"loss": self.total(terms).detach(), "embeddings": {k: v.detach() for k, v in embeddings.items()}}
 
-    def step(self, batch: dict[str, Any]) -> Found:
+    def step(self, batch: Any) -> Found:
         """One step on a batch, here gradients and an update; returns the loss terms and the embeddings for the records.
 
         Override for several optimisers (`optimizer_parts`), alternating or meta steps:
@@ -197,7 +197,7 @@ class Training(Validation):
         self.update()
         return found
 
-    def gradients(self, batch: dict[str, Any], losses: Losses | None = None, only: Sequence[Any] = ()) -> Found:
+    def gradients(self, batch: Any, losses: Losses | None = None, only: Sequence[Any] = ()) -> Found:
         """Add the gradient of the weighted losses to the parameters' `.grad`, through micro-batches and the plug-ins;
         returns the loss terms and the embeddings, detached.
 
@@ -240,7 +240,7 @@ class Training(Validation):
             optimizer.step()
             optimizer.zero_grad()
 
-    def _observed(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def _observed(self, batch: Any) -> dict[str, Tensor]:
         """The step of a gradient-free stage: embeddings as in evaluation, shown to `observe`."""
         with torch.no_grad():
             with _evaluating(self):
@@ -298,9 +298,11 @@ class Training(Validation):
             values = values / self.trainer.world_size
         return {**dict(zip(records, values.tolist())), **readings}
 
-    def group_ids(self, batch: Mapping[str, Any]) -> Tensor:
+    def group_ids(self, batch: Any) -> Tensor:
         """The batch's groups as integers, the same for equal groups on every rank."""
-        groups = batch["group"]
+        groups = entry(batch, "group")
+        if groups is None:
+            raise ValueError("the batch says no group of its samples: collate what `Samples` gives of each")
         return groups if isinstance(groups, Tensor) else group_codes(groups).to(self.device)
 
 

@@ -18,7 +18,6 @@ from counterpoint.common.metrics.label_free import rankme
 from counterpoint.common.metrics.scores import score_named
 from counterpoint.common.rng import rng_state, set_rng_state
 from counterpoint.common.trainers.gradients import scalar
-from counterpoint.common.trainers.loader import REPEATED
 from counterpoint.common.trainers.sharding import align_statistics
 
 
@@ -37,9 +36,8 @@ class Validation(LightningModule):
         align_statistics(self)
         self._validation = {"terms": {}, "rows": 0, "embeddings": {}, "rng": rng_state()}
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        kept, repeated = self._validation, REPEATED in batch
-        batch = {name: value for name, value in batch.items() if name != REPEATED}
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        kept, repeated = self._validation, self.trainer.val_dataloaders.marks().repeated
         # Averaged over ranks, terms and rows are those of the whole batch, which each has a share of, or all.
         n = rows(batch) / self.trainer.world_size if repeated else rows(batch)
         with unshared() if repeated else contextlib.nullcontext():
@@ -52,7 +50,7 @@ class Validation(LightningModule):
         for name, value in self.validation_rows(batch, embeddings).items():
             kept["embeddings"].setdefault(name, []).append((value if first else value[:0]).detach().cpu())
 
-    def validation_rows(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def validation_rows(self, batch: Any, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What `validation_metrics` needs of a batch, one row per sample; here the embeddings that are vectors."""
         return {k: v.float() for k, v in embeddings.items() if v.ndim == 2}
 

@@ -12,7 +12,7 @@ from counterpoint.common.trainers.environment import record_training
 
 
 class Rows(SimpleNamespace):
-    system = SimpleNamespace(config=None)
+    system = SimpleNamespace(pretrained=SimpleNamespace(config=None))
 
     def __len__(self):
         return len(self.ids)
