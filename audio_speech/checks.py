@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -13,8 +12,9 @@ from counterpoint.audio_speech.configs import AudioSheetConfig, SheetDataConfig
 from counterpoint.audio_speech.snippets import SnippetData, load_snippets
 from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.metrics import retrieval
-from counterpoint.common.trainers import create_system, fit, override
+from counterpoint.common.trainers import override
 from counterpoint.common.trainers.reproduce import Claim
+from counterpoint.common.trainers.throwaway import train_quietly
 
 AUDIO_SHEET = Claim(
     name="audio-sheet-pretraining",
@@ -47,9 +47,10 @@ def audio_sheet_arm(
     batches, the augmentations and the split by tune. The steps of pretraining are extra compute, as in the paper.
     The chorales come with the music21 package, so `data` is not used. Runs are kept in `out` when it is given.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        config = _arm(out or Path(folder), arm, seed, unimodal_steps, align_steps, changes or {})
-        return _mrr(config, _snippets(config.data))
+    config = _arm(arm, seed, unimodal_steps, align_steps, changes or {})
+    snippets = _snippets(config.data)
+    kept = None if out is None else out / f"{arm.replace(' ', '-')}-{seed}"
+    return _mrr(train_quietly(AudioSheet, config, seed, snippets, out=kept), snippets)
 
 
 @lru_cache(maxsize=1)
@@ -58,15 +59,12 @@ def _snippets(config: SheetDataConfig) -> SnippetData:
     return load_snippets(config)
 
 
-def _arm(out: Path, arm: str, seed: int, unimodal: int, align: int, changes: dict[str, Any]) -> AudioSheetConfig:
+def _arm(arm: str, seed: int, unimodal: int, align: int, changes: dict[str, Any]) -> AudioSheetConfig:
     steps = unimodal if arm == AUDIO_SHEET.method else 0
     config = override(AudioSheetConfig(), AudioSheetConfig.presets["small"])
     own = {
         "data.pairs_fraction": 0.1,
         "data.split_seed": seed,
-        "train.seed": seed,
-        "train.out": str(out / f"{arm.replace(' ', '-')}-{seed}"),
-        "train.overwrite": True,
         "train.max_steps": align,
         "sheet_stage.max_steps": steps,
         "sheet_stage.max_epochs": 0,
@@ -76,9 +74,7 @@ def _arm(out: Path, arm: str, seed: int, unimodal: int, align: int, changes: dic
     return override(config, own | changes)
 
 
-def _mrr(config: AudioSheetConfig, data: SnippetData) -> float:
-    system = create_system(AudioSheet, config).use(data)
-    fit(system)
+def _mrr(system: AudioSheet, data: SnippetData) -> float:
     vectors = encode_rows(system, data.test, batch_size=100).vectors
     both = retrieval(vectors["audio"], vectors["sheet"], ks=(1,), n_boot=0)
     return (both.a_to_b.metrics["MRR"] + both.b_to_a.metrics["MRR"]) / 2

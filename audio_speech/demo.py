@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +16,10 @@ from counterpoint.audio_speech.snippets import SnippetDataset
 from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.metrics import Retrieval, RetrievalResult, label_free, retrieval
 from counterpoint.common.progress import note
-from counterpoint.common.report import GalleryRow, Report
-from counterpoint.common.runs.page import best_and_right, curves
+from counterpoint.common.report import GalleryRow
+from counterpoint.common.runs.demonstration import Demonstration
+from counterpoint.common.runs.page import curves
+from counterpoint.common.runs.retrieved import draw_queries, retrieved_rows
 from counterpoint.common.trainers import create_system, fit, load_run, override
 from counterpoint.common.vertical import Outcome
 
@@ -51,12 +50,12 @@ def run_demo(
     out: Path, *, preset: str = "small", pieces: int = 0, steps: int = 0, seed: int = 0, workers: int = 2
 ) -> Outcome:
     """Render, train, evaluate on unseen pieces, write `out/report.html`."""
-    out, clock = Path(out), time.perf_counter()
-    config = demo_config(out, preset, pieces, steps, seed, workers)
+    demo = Demonstration(out)
+    config = demo_config(demo.out, preset, pieces, steps, seed, workers)
     system = create_system(AudioSheet, config)
     note("engraving the chorales and playing them (kept in the cache for the next time)")
     data = system.data
-    rendered = time.perf_counter()
+    demo.lap("rendering")
     counts = data.manifest.frame["split"].value_counts()
     note(
         f"{len(data.manifest)} chorales: {counts['train']} for training, {counts['val']} for validation, "
@@ -64,7 +63,7 @@ def run_demo(
     )
     note("training each modality alone, then both together")
     result = fit(system)
-    trained = time.perf_counter()
+    demo.lap("training")
     note("evaluating on the test pieces and writing the report")
     best = load_run(result.run_dir, "best").use(data)
     known, unseen = (
@@ -74,22 +73,16 @@ def run_demo(
         f"seen timbre and tempo ({config.data.test_rendition})": judge(known, data.test),
         f"unseen timbre and tempo ({config.data.unseen_rendition})": judge(unseen, data.unseen),
     }
-    seconds = {"rendering": rendered - clock, "training": trained - rendered}
-    page = _page(best, findings, known, data.test, result.run_dir, seconds)
-    report = page.write(out / "report.html")
-    seconds["all"] = time.perf_counter() - clock
+    _page(demo, best, findings, known, data.test, result.run_dir)
     figures = {
         "audio": "synthetic, rendered from real scores",
         "preset": preset,
         "pieces": {name: int(n) for name, n in counts.items()},
         "parameters": {name: sum(p.numel() for p in tower.parameters()) for name, tower in best.towers.items()},
-        "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "results": {name: {k: v.as_dict() for k, v in found.items()} for name, found in findings.items()},
     }
-    (out / "demo.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    lines = summary(findings)
-    spent = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
-    return Outcome(figures, (*lines, "", spent, f"open {report}"), {"report": report, "figures": out / "demo.json"})
+    commands = ["make demo", "counterpoint audio demo", "counterpoint audio demo --preset full"]
+    return demo.finish(figures, summary(findings), commands)
 
 
 def judge(vectors: dict[str, Tensor], dataset: SnippetDataset) -> dict[str, Any]:
@@ -130,15 +123,15 @@ def _figure(key: str, way: Any) -> str:
 
 
 def _page(
+    demo: Demonstration,
     system: AudioSheet,
     findings: dict[str, dict[str, Any]],
     vectors: dict[str, Tensor],
     dataset: SnippetDataset,
     run_dir: Path,
-    seconds: dict[str, float],
-) -> Report:
+) -> None:
     counts = system.data.manifest.frame["split"].value_counts()
-    page = Report(
+    page = demo.open(
         "Which bars are these? Audio and sheet music in one space",
         f"Bach chorales of the music21 corpus: {counts['train']} pieces for training, {counts['test']} other ones, "
         "with other tunes, for this test",
@@ -182,21 +175,20 @@ def _page(
         page.curves(title, series)
     page.section("Configuration")
     page.config("config.yaml", (run_dir / "config.yaml").read_text(encoding="utf-8"))
-    page.table("Time", [[name, round(value, 1)] for name, value in seconds.items()], ["part", "seconds"])
-    page.reproduce(["make demo", "counterpoint audio demo", "counterpoint audio demo --preset full"])
-    return page
+    page.table("Time", [[name, round(value, 1)] for name, value in demo.seconds.items()], ["part", "seconds"])
 
 
 def _gallery(
     vectors: dict[str, Tensor], dataset: SnippetDataset, way: RetrievalResult, examples: int = 6, shown: int = 4
 ) -> list[GalleryRow]:
     a, b = way.name.split(" -> ")
-    chosen = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:examples]
-    rows = []
-    for query in chosen.tolist():
-        right = torch.arange(len(dataset)) == query
-        found = best_and_right(vectors[b] @ vectors[a][query], min(shown, len(dataset)), right)
-        answers = [replace(picture(dataset[hit], b), correct=hit == query, rank=rank) for hit, rank in found]
-        note = f"right answer at place {way.ranks[query]:g} of {way.pool}"
-        rows.append(GalleryRow(picture(dataset[query], a), answers, note))
-    return rows
+    return retrieved_rows(
+        vectors[a],
+        vectors[b],
+        draw_queries(len(dataset), examples, 0),
+        asked=lambda query: picture(dataset[query], a),
+        answer=lambda hit, _: picture(dataset[hit], b),
+        right=lambda query: torch.arange(len(dataset)) == query,
+        note=lambda query: f"right answer at place {way.ranks[query]:g} of {way.pool}",
+        shown=shown,
+    )

@@ -6,23 +6,21 @@
 
 from __future__ import annotations
 
-import tempfile
-import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import normalized_mutual_info_score
 from torch.nn.functional import normalize
 
 from counterpoint.common.data.manifest import SPLITS, Manifest
-from counterpoint.common.trainers import create_system, fit, override
-from counterpoint.common.trainers.reproduce import Claim, sample_data
+from counterpoint.common.trainers import override
+from counterpoint.common.trainers.reproduce import Claim
+from counterpoint.common.trainers.run_folder import build_system
+from counterpoint.common.trainers.throwaway import sample_data, train_quietly
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
 from counterpoint.graphs.circuits.data import load_circuit
 from counterpoint.graphs.circuits.downstream import DownstreamConfig
@@ -34,20 +32,6 @@ from counterpoint.graphs.nodes.gcool import GCool
 from counterpoint.graphs.nodes.grace import GRACE
 from counterpoint.graphs.nodes.pamc import PamC
 from counterpoint.graphs.nodes.reader import read_graph
-
-_QUIET = {"train.tensorboard": False, "train.monitor_every": 0, "train.overwrite": True}
-
-
-def _train(cls: Any, config: Any, changes: dict[str, Any], seed: int, graph: Any = None) -> Any:
-    """A system trained in a folder that is thrown away, with its last weights (never chosen by labels)."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        config = override(config, {**changes, **_QUIET, "train.seed": seed, "train.out": f"{folder}/run"})
-        torch.manual_seed(seed)
-        system = create_system(cls, config, graph)
-        fit(system)
-    return system.eval()
-
 
 # Molecules ---------------------------------------------------------------------------------------------------------
 
@@ -72,7 +56,7 @@ BLOCKS = {
 
 
 def _block(data: Path | None, name: str) -> CircuitGraph:
-    return load_circuit({"netlist": BLOCKS[name], "id": name}, sample_data(data) / "graphs" / "circuits")
+    return load_circuit({"netlist": BLOCKS[name], "id": name}, sample_data(data, "graphs", "circuits"))
 
 
 @cache
@@ -102,13 +86,11 @@ def ground_check(data: Path | None, arm: str, seed: int) -> float:
 
 @cache
 def _pretrained_on_clkgen(data: Path | None, seed: int) -> CircuitGCL:
-    with tempfile.TemporaryDirectory() as folder:
-        blocks = sample_data(data).resolve() / "graphs" / "circuits"
-        row = {"id": "clkgen", "netlist": str(blocks / BLOCKS["clkgen"]), "split": "train"}
-        manifest = Manifest.from_rows([row], folder, outside=[blocks])
-        manifest.save(f"{folder}/manifest.csv")
-        changes = {**CircuitGCL.presets["small"], "data.manifest": f"{folder}/manifest.csv"}
-        return _train(CircuitGCL, CircuitGCLConfig(), changes, seed)
+    blocks = sample_data(data, "graphs", "circuits").resolve()
+    row = {"id": "clkgen", "netlist": str(blocks / BLOCKS["clkgen"]), "split": "train"}
+    manifest = Manifest.from_rows([row], outside=[blocks])
+    config = override(CircuitGCLConfig(), CircuitGCL.presets["small"])
+    return train_quietly(CircuitGCL, config, seed, manifest=manifest)
 
 
 def pretraining_check(data: Path | None, arm: str, seed: int) -> float:
@@ -123,8 +105,7 @@ def scattering_check(data: Path | None, arm: str, seed: int) -> float:
     """Length of the mean unit vector of an unseen block's nodes (1: all alike, 0: evenly spread)."""
     system = _pretrained_on_clkgen(data, seed)
     if arm == "untrained":
-        torch.manual_seed(seed)
-        system = CircuitGCL(system.config).eval()
+        system = build_system(CircuitGCL, system.config, system.assets).eval()
     return float(normalize(system.vectors(_block(data, "vcm")), dim=1).mean(0).norm())
 
 
@@ -138,12 +119,12 @@ def node_accuracy(name: str) -> Callable[[Path | None, str, int], float]:
     """Accuracy of a logistic probe on the public split, last epoch; C chosen on the public validation nodes."""
 
     def run(data: Path | None, arm: str, seed: int) -> float:
-        graph = read_graph(sample_data(data) / "graphs" / "nodes" / "planetoid" / f"ind.{name}")
+        graph = read_graph(sample_data(data, "graphs", "nodes", "planetoid") / f"ind.{name}")
         cls, config = (GCool, GCoolConfig()) if arm == "gCooL" else (GRACE, GRACEConfig())
         changes = {**cls.presets["small"], "train.max_epochs": 100}
         if cls is GCool:
             changes["communities"] = graph.n_classes
-        z = _train(cls, config, changes, seed, graph).node_vectors().numpy()
+        z = train_quietly(cls, override(config, changes), seed, graph).node_vectors().numpy()
         rows = {part: graph.split == part for part in SPLITS}
         y = graph.y.numpy()
         models = [LogisticRegression(C=c, max_iter=1000).fit(z[rows["train"]], y[rows["train"]]) for c in _STRENGTHS]
@@ -156,11 +137,12 @@ def node_accuracy(name: str) -> Callable[[Path | None, str, int], float]:
 
 @cache
 def _cluster_nmi(data: Path | None, name: str, arm: str, seed: int) -> float:
-    graph = read_graph(sample_data(data) / "graphs" / "nodes" / "npz" / f"{name}.npz")
+    graph = read_graph(sample_data(data, "graphs", "nodes", "npz") / f"{name}.npz")
     if arm == "k-means on features":
         found = KMeans(graph.n_classes, n_init=20, random_state=seed).fit_predict(graph.x.numpy())
     else:
-        found = _train(PamC, PamCConfig(), {"full": arm == "all nodes as negatives"}, seed, graph).assignment().numpy()
+        config = PamCConfig(full=arm == "all nodes as negatives")
+        found = train_quietly(PamC, config, seed, graph).assignment().numpy()
     return float(normalized_mutual_info_score(graph.y.numpy(), found))
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
-import os
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +11,14 @@ import numpy as np
 import torch
 
 from counterpoint.common.data.manifest import Manifest
-from counterpoint.common.kernels import topk_scores
 from counterpoint.common.metrics import label_free
 from counterpoint.common.progress import note
-from counterpoint.common.report import GalleryRow, Report
+from counterpoint.common.report import Media, Report
 from counterpoint.common.report.words import metric_name
+from counterpoint.common.runs.demonstration import Demonstration
+from counterpoint.common.runs.retrieved import draw_queries, retrieved_rows
 from counterpoint.common.trainers import create_system, fit, load_run, override
+from counterpoint.common.trainers.throwaway import sample_data, sample_folder
 from counterpoint.common.vertical import Outcome
 from counterpoint.graphs.circuits.data import load_circuits
 from counterpoint.graphs.circuits.downstream import DownstreamConfig, predict_coupling, regression_figures
@@ -35,41 +34,31 @@ from counterpoint.graphs.molecules.vectors import encoder_of, features_of
 SEEDS = (0, 1, 2)
 
 
-def sample_data() -> Path | None:
-    """The graphs folder of the sample data, where it is at hand."""
-    root = os.environ.get("COUNTERPOINT_DATA")
-    folder = Path(root) / "graphs" if root else None
-    return folder if folder is not None and folder.is_dir() else None
-
-
 def run_demo(out: Path, *, seed: int = 0, epochs: int = 0) -> Outcome:
     """Import, pretrain, probe, retrieve; then circuits; writes `out/report.html`."""
-    out, clock = Path(out), time.perf_counter()
-    data = sample_data()
+    demo, root = Demonstration(out), sample_folder()
+    data = None if root is None else sample_data(root, "graphs")
     where = "BBBP (MoleculeNet), SkyWater 130 nm blocks" if data else "synthetic molecules and circuits"
-    page = Report("Molecules and circuits", where, synthetic=data is None)
+    demo.open("Molecules and circuits", where, synthetic=data is None)
     note(f"reading {where}")
     figures: dict[str, Any] = {"data": where}
-    lines = [where]
-    lines += _molecules(out, data, seed, epochs, page, figures)
-    lines += _circuits(out, data, seed, page, figures)
-    page.reproduce(["counterpoint graphs demo"])
-    report = page.write(out / "report.html")
-    figures["seconds"] = round(time.perf_counter() - clock, 1)
-    (out / "demo.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    lines.append(f"{figures['seconds']:.0f} s; open {report}")
-    return Outcome(figures, tuple(lines), {"report": report, "figures": out / "demo.json"})
+    lines = [where, *_molecules(demo, data, seed, epochs, figures)]
+    demo.lap("molecules")
+    lines += _circuits(demo, data, seed, figures)
+    demo.lap("circuits")
+    return demo.finish(figures, lines, ["counterpoint graphs demo"])
 
 
-def _molecules(out: Path, data: Path | None, seed: int, epochs: int, page: Report, figures: dict) -> list[str]:
+def _molecules(demo: Demonstration, data: Path | None, seed: int, epochs: int, figures: dict) -> list[str]:
+    out, page = demo.out, demo.page
     if data:
         imported = molecules_to_manifest(data / "molecules" / "bbbp.csv", out / "molecules")
         task_name = "p_np"
     else:
         imported, task_name = simulate_to_manifest(out / "molecules", "molecules", 1200, seed), "lipophilic"
     manifest = Manifest.load(imported.manifest)
-    changes = {"data.manifest": str(imported.manifest), "train.out": str(out / "kcl"), "train.seed": seed}
-    changes |= {"train.overwrite": True, "train.max_epochs": epochs or 4, "train.validate_every_epochs": 100}
+    changes = {"data.manifest": str(imported.manifest), **demo.training("kcl", seed)}
+    changes |= {"train.max_epochs": epochs or 4, "train.validate_every_epochs": 100}
     config = override(override(KCLConfig(), KCLConfig.presets["small"]), changes)
     system = create_system(KCL, config)
     untrained = create_system(KCL, config)
@@ -118,26 +107,22 @@ def _similar(
     page: Report, smiles: list[str], ids: list[str], labels: list[str], vectors: torch.Tensor, seed: int
 ) -> None:
     """A gallery of molecules with their nearest neighbours."""
-    chosen = np.random.default_rng(seed).choice(len(smiles), size=min(5, len(smiles)), replace=False)
-    values, found = topk_scores(vectors[chosen], vectors, 6)
-    rows = []
-    for query, scores, columns in zip(chosen.tolist(), values.tolist(), found.tolist(), strict=True):
-        others = [(s, j) for s, j in zip(scores, columns, strict=True) if j != query][:5]
-        shown = {j: picture({"id": ids[j], "smiles": smiles[j]}, "molecule") for j in (query, *(j for _, j in others))}
+
+    def drawn(i: int, score: float | None = None) -> Media:
+        said = labels[i] if score is None else f"{labels[i]}, cosine {score:.3f}"
+        return replace(picture({"id": ids[i], "smiles": smiles[i]}, "molecule"), caption=f"{said}; {smiles[i]}")
+
+    def alike(query: int) -> torch.Tensor | None:
         known = labels[query] != "unknown"
-        answers = [
-            replace(
-                shown[j],
-                caption=f"{labels[j]}, cosine {s:.3f}; {smiles[j]}",
-                correct=labels[j] == labels[query] if known else None,
-            )
-            for s, j in others
-        ]
-        rows.append(GalleryRow(replace(shown[query], caption=f"{labels[query]}; {smiles[query]}"), answers))
+        return torch.tensor([label == labels[query] for label in labels]) if known else None
+
+    chosen = draw_queries(len(smiles), 5, seed)
+    rows = retrieved_rows(vectors, None, chosen, asked=drawn, answer=drawn, right=alike)
     page.gallery("Nearest molecules by representation; right: the same property", rows)
 
 
-def _circuits(out: Path, data: Path | None, seed: int, page: Report, figures: dict) -> list[str]:
+def _circuits(demo: Demonstration, data: Path | None, seed: int, figures: dict) -> list[str]:
+    out, page = demo.out, demo.page
     if data:
         source = out / "blocks"
         source.mkdir(parents=True, exist_ok=True)

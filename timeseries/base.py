@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -13,23 +11,11 @@ from torch import Tensor
 from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.data.manifest import SPLITS
 from counterpoint.common.errors import InputError
-from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets, create_system, fit, override
+from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
 from counterpoint.common.trainers.inputs import Input
 from counterpoint.timeseries.form import SignalForm
 from counterpoint.timeseries.manifest import WindowDataset, load_windows
 from counterpoint.timeseries.windows import WindowSet
-
-
-def train_quietly(cls: type[SignalSystem], config: Any, windows: WindowSet, seed: int) -> Any:
-    """Train in a folder that is thrown away, for checks; returns the system with its last weights, to evaluate."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        quiet = {"train.out": f"{folder}/run", "train.seed": seed, "train.tensorboard": False, "train.monitor_every": 0,
-                 "train.validate_every_epochs": 10_000}  # fmt: skip
-        system = create_system(cls, override(config, quiet), windows)
-        fit(system)
-    return system.eval()
-
 
 SIGNAL = Input(
     "float32 signals: the leads `assets.leads` in this order and in the units `assets.units`, resampled to "

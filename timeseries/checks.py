@@ -18,9 +18,10 @@ from torch import Tensor
 from counterpoint.common.data.manifest import SPLITS
 from counterpoint.common.metrics import ridge_probe
 from counterpoint.common.trainers import Datasets, Stage, override
-from counterpoint.common.trainers.reproduce import Claim, sample_data
+from counterpoint.common.trainers.reproduce import Claim
+from counterpoint.common.trainers.throwaway import sample_data, train_quietly
 from counterpoint.timeseries.augment import time_warped
-from counterpoint.timeseries.base import SignalSystem, train_quietly
+from counterpoint.timeseries.base import SignalSystem
 from counterpoint.timeseries.comet import Comet
 from counterpoint.timeseries.configs import CometConfig, DBPMSystemConfig, FrameProjectionsConfig, TS2VecConfig
 from counterpoint.timeseries.dbpm import DBPM
@@ -68,9 +69,9 @@ def ts2vec_archive(name: str, suffix: str, data: Path | None, arm: str, seed: in
     """Accuracy of the full-scale TS2Vec (200 steps of 8 series) on an archive, or the threshold itself."""
     if arm != "TS2Vec":
         return float(arm)
-    windows = archive(sample_data(data) / "timeseries" / "ucr_uea", name, suffix)
+    windows = archive(sample_data(data, "timeseries", "ucr_uea"), name, suffix)
     changes = {"data.normalize": "none", "train.max_steps": 200}
-    return svm_accuracy(train_quietly(TS2Vec, override(TS2VecConfig(), changes), windows, seed), windows)
+    return svm_accuracy(train_quietly(TS2Vec, override(TS2VecConfig(), changes), seed, windows), windows)
 
 
 # COMET against its two lower levels ------------------------------------------------------------------------------
@@ -92,7 +93,7 @@ def comet_labels(data: Path | None, arm: str, seed: int) -> float:
     levels = {"patient": 0.25, "trial": 0.25} if arm == "COMET" else {"patient": 0.0, "trial": 0.0}
     small = {key: value for key, value in Comet.presets["small"].items() if key != "data"}
     config = override(CometConfig(), {**small, "train.max_epochs": 40, "train.batch_size": 64, **levels})
-    system = train_quietly(Comet, config, windows, seed)
+    system = train_quietly(Comet, config, seed, windows)
     found = probe_patients(system.embed_windows(windows), windows, (0.1,), by="window", seed=seed, n_boot=0)[0]
     return found.probe.scores.metrics["macro_f1"]
 
@@ -132,7 +133,7 @@ def _planted(seed: int, mined: bool, cls: type[DBPM] = PlantedDBPM) -> tuple[DBP
         "encoder": SMALL, "train": {"batch_size": 64, "max_epochs": 14}, "optim.lr": 1e-3, "projection": 64,
         "jitter": 0.2, "scaling": 0.3, "mining": {"warmup": 6} if mined else None,
     }  # fmt: skip
-    return train_quietly(cls, override(DBPMSystemConfig(), changes), windows, seed), windows
+    return train_quietly(cls, override(DBPMSystemConfig(), changes), seed, windows), windows
 
 
 def dbpm_flags(kind: str, data: Path | None, arm: str, seed: int) -> float:
@@ -189,7 +190,7 @@ def _frames(arm: str, seed: int) -> tuple[FrameProjections, WindowSet]:
     cls = FrameProjections if arm == "frame projections" else WarpContrast
     changes = {"width": 16, "dim": 64, "frequencies": 16, "mapper_epochs": 10 if cls is FrameProjections else 0,
                "train": {"batch_size": 64, "max_epochs": 40}}  # fmt: skip
-    return train_quietly(cls, override(FrameProjectionsConfig(), changes), windows, seed), windows
+    return train_quietly(cls, override(FrameProjectionsConfig(), changes), seed, windows), windows
 
 
 def frames_label(data: Path | None, arm: str, seed: int) -> float:

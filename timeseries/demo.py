@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from counterpoint.common.metrics.label_free import label_free
-from counterpoint.common.report import GalleryRow, Media, Report
+from counterpoint.common.report import GalleryRow, Media
+from counterpoint.common.runs.demonstration import Demonstration
+from counterpoint.common.runs.retrieved import draw_queries, retrieved_rows
 from counterpoint.common.trainers import create_system, fit, override
+from counterpoint.common.trainers.throwaway import sample_data, sample_folder
 from counterpoint.common.vertical import Outcome
 from counterpoint.timeseries.base import SignalSystem
 from counterpoint.timeseries.comet import Comet
@@ -67,29 +68,28 @@ def synthetic_beats(seed: int) -> WindowSet:
 
 def run_demo(out: Path, seed: int = 0, steps: int = 150, epochs: int = 4) -> Outcome:
     """Train both systems, evaluate, write the report."""
-    begin = time.monotonic()
-    root = os.environ.get("COUNTERPOINT_DATA")
-    beats = real_beats(Path(root) / "timeseries" / "wfdb") if root else None
+    demo, data = Demonstration(out), sample_folder()
+    beats = None if data is None else real_beats(sample_data(data, "timeseries", "wfdb"))
     real = beats is not None
     beats = beats if beats is not None else synthetic_beats(seed)
     source = "real beats of PhysioNet sample records" if real else "SYNTHETIC beats (COUNTERPOINT_DATA is not set)"
-    page = Report("Heartbeats and a cohort", f"TS2Vec on {source}; COMET on a synthetic cohort.", synthetic=not real)
-    figures = _beats(page, out, beats, real, seed, steps)
-    figures |= _cohort(page, out, seed, epochs)
-    page.reproduce(["counterpoint timeseries demo", "counterpoint timeseries pretrain comet --preset small"])
-    path = page.write(out / "report.html")
-    figures["minutes"] = round((time.monotonic() - begin) / 60, 2)
+    demo.open("Heartbeats and a cohort", f"TS2Vec on {source}; COMET on a synthetic cohort.", synthetic=not real)
+    figures = _beats(demo, beats, real, seed, steps)
+    demo.lap("beats")
+    figures |= _cohort(demo, seed, epochs)
+    demo.lap("cohort")
     lines = [f"beats: {source}"]
     for name, value in figures.items():
         lines.append(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")
-    return Outcome({**figures, "beats": source}, (*lines, f"wrote {path}"), {"report": Path(path)})
+    commands = ["counterpoint timeseries demo", "counterpoint timeseries pretrain comet --preset small"]
+    return demo.finish({**figures, "beats": source}, lines, commands)
 
 
-def _beats(page: Report, out: Path, beats: WindowSet, real: bool, seed: int, steps: int) -> dict:
+def _beats(demo: Demonstration, beats: WindowSet, real: bool, seed: int, steps: int) -> dict:
+    page = demo.page
     config = override(TS2VecConfig(), {
         "encoder": {"dim": 64, "hidden": 32, "depth": 6}, "data.normalize": "record",
-        "train": {"out": str(out / "ts2vec"), "overwrite": True, "seed": seed, "batch_size": 32, "max_steps": steps,
-                  "tensorboard": False},
+        **demo.training("ts2vec", seed), "train.batch_size": 32, "train.max_steps": steps,
     })  # fmt: skip
     system = create_system(TS2Vec, config, beats)
     fit(system)
@@ -139,35 +139,29 @@ def _mean_beat(beats: WindowSet, labels: np.ndarray, kind: str) -> Media:
 
 
 def _neighbours(beats: WindowSet, z: torch.Tensor, seed: int, queries: int = 2, shown: int = 4) -> list[GalleryRow]:
-    """Some beats of every kind with their nearest others."""
-    unit = torch.nn.functional.normalize(z, dim=-1)
+    """Some beats of every kind with their nearest others; right are those of the same kind."""
     labels = beats.frame["label"].to_numpy(str)
-    generator = np.random.default_rng(seed)
-    rows = []
-    for kind in np.unique(labels):
-        members = np.flatnonzero(labels == kind)
-        for query in generator.permutation(members)[:queries].tolist():
-            score = unit @ unit[query]
-            score[query] = -torch.inf
-            nearest = score.topk(min(shown, len(score) - 1)).indices.tolist()
-            results = [_beat(beats, i, labels, bool(labels[i] == kind)) for i in nearest]
-            rows.append(GalleryRow(_beat(beats, query, labels), results))
-    return rows
+    members = (np.flatnonzero(labels == kind) for kind in np.unique(labels))
+    chosen = [int(rows[i]) for rows in members for i in draw_queries(len(rows), queries, seed)]
+
+    def beat(i: int, _: float = 0.0) -> Media:
+        place = beats.place(i)
+        return Media(NAMES.get(labels[i], labels[i]), draw(beats[i], place=place), caption=str(place))
+
+    def alike(query: int) -> torch.Tensor:
+        return torch.from_numpy(labels == labels[query])
+
+    return retrieved_rows(z, None, chosen, asked=beat, answer=beat, right=alike, shown=shown)
 
 
-def _beat(beats: WindowSet, i: int, labels: np.ndarray, correct: bool | None = None) -> Media:
-    place = beats.place(i)
-    return Media(NAMES.get(labels[i], labels[i]), draw(beats[i], place=place), caption=str(place), correct=correct)
-
-
-def _cohort(page: Report, out: Path, seed: int, epochs: int) -> dict:
+def _cohort(demo: Demonstration, seed: int, epochs: int) -> dict:
     """COMET on the generator; probes on patients it has never seen."""
+    page = demo.page
     windows = split_patients(ecg(patients=24, trials=4, windows=6, length=128, fs=64.0, seed=seed),
                              {"train": 0.5, "val": 0.25, "test": 0.25}, seed).normalized("trial")  # fmt: skip
     config = override(CometConfig(), {
         **Comet.presets["small"], "data": {"length": 128},
-        "train": {"out": str(out / "comet"), "overwrite": True, "seed": seed, "batch_size": 64, "max_epochs": epochs,
-                  "tensorboard": False},
+        **demo.training("comet", seed), "train.batch_size": 64, "train.max_epochs": epochs,
     })  # fmt: skip
     system: SignalSystem = create_system(Comet, config, windows)
     before = probe_patients(system.embed_windows(windows), windows, (1.0,), seed=seed)[0]

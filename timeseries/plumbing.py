@@ -21,9 +21,10 @@ from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.metrics import logistic_probe
-from counterpoint.common.trainers import create_system, override
-from counterpoint.common.trainers.reproduce import Claim, sample_data
-from counterpoint.timeseries.base import SignalSystem, train_quietly
+from counterpoint.common.trainers import override
+from counterpoint.common.trainers.reproduce import Claim
+from counterpoint.common.trainers.throwaway import sample_data, train_quietly
+from counterpoint.timeseries.base import SignalSystem
 from counterpoint.timeseries.cli import vertical
 from counterpoint.timeseries.configs import SignalConfig
 from counterpoint.timeseries.detection import average_precision
@@ -74,12 +75,10 @@ def records_check(name: str, data: Path | None, arm: str, seed: int) -> float:
     """The system in its `small` preset, trained on the unlabelled records, or as it was initialised."""
     entry = next(entry for entry in vertical.systems if entry.name == name)
     cls: Any = resolve(entry.system)
-    windows = record_beats(sample_data(data) / "timeseries" / "wfdb")
+    windows = record_beats(sample_data(data, "timeseries", "wfdb"))
     changes = {key: value for key, value in cls.presets["small"].items() if key != "data"}
     config = override(resolve(entry.config)(), changes)
-    if arm == "untrained":
-        return premature_beats(create_system(cls, override(config, {"train.seed": seed}), windows).eval(), windows)
-    return premature_beats(train_quietly(cls, config, windows, seed), windows)
+    return premature_beats(train_quietly(cls, config, seed, windows, steps=arm != "untrained"), windows)
 
 
 def _claim(name: str) -> tuple[Claim, Callable[..., float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from counterpoint.common.cli.options import call
@@ -48,12 +47,11 @@ def reproduce_run(
 
     from counterpoint.common.trainers.reproduce import reproduce as judge_claim
     from counterpoint.common.trainers.reproduce import write_table
+    from counterpoint.common.trainers.throwaway import sample_folder
 
     if not seeds or len(set(seeds)) != len(seeds):
         raise InputError("--seeds: give different seeds, as in --seeds 0,1,2")
-    folder = data or (Path(os.environ["COUNTERPOINT_DATA"]) if os.environ.get("COUNTERPOINT_DATA") else None)
-    if folder is not None and not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; --data names the folder of the sample data")
+    folder = sample_folder(data)
     verdicts = []
     for name in chosen:
         claim, run = checks[name]

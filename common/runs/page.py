@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
 from counterpoint.common.lazy import resolve
 from counterpoint.common.metrics import Evaluation, LabelFree
-from counterpoint.common.metrics.ranking import Scoring
 from counterpoint.common.metrics.scores import score_named
-from counterpoint.common.report import GalleryRow, Media, Report
+from counterpoint.common.report import Media, Report
 from counterpoint.common.report.words import protocol_name
 from counterpoint.common.runs.encode import Encoded, modality_pairs
 from counterpoint.common.runs.figures import fill_cards, fill_tables
+from counterpoint.common.runs.retrieved import draw_queries, retrieved_rows
 from counterpoint.common.vertical import Vertical
 
 
@@ -150,21 +149,19 @@ def add_gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: in
         page.section(f"Retrieved by {run}")
     for a, b in ways:
         one, other = encoded.part(a), encoded.part(b)
-        scoring = Scoring(encoded.of(a), encoded.of(b), metric=encoded.system.metric)
         excluded = None if a == b else encoded.links(a, b, "exclude")
-        chosen = torch.randperm(len(one), generator=torch.Generator().manual_seed(seed))[:examples]
         most = min(5, len(other) - (a == b))
-        rows = []
-        for query in chosen.tolist():
-            right = _right(encoded, query, a, b)
-            scores = scoring.of_query(query)
-            left_out = [query] if a == b else [] if excluded is None else excluded.of_query(query).tolist()
-            found = best_and_right(scores, most, right, left_out, scoring.tolerance)
-            media = [
-                replace(picture(other.sample(hit), b), correct=None if right is None else bool(right[hit]), rank=rank)
-                for hit, rank in found
-            ]
-            rows.append(GalleryRow(picture(one.sample(query), a), media))
+        rows = retrieved_rows(
+            encoded.of(a),
+            None if a == b else encoded.of(b),
+            draw_queries(len(one), examples, seed),
+            asked=partial(_drawn, picture, one, a),
+            answer=lambda hit, _, other=other, b=b: _drawn(picture, other, b, hit),
+            right=partial(_right, encoded, a, b),
+            left_out=(lambda _: ()) if excluded is None else excluded.of_query,
+            shown=most,
+            metric=encoded.system.metric,
+        )
         pool = f"{len(other)}" if a != b else f"the {len(encoded) - 1} others"
         what = f"{len(rows)} queries drawn at random, best {most} of {pool}"
         if any(hit.correct is not None for row in rows for hit in row.results):
@@ -176,39 +173,11 @@ def add_gallery(page: Report, vertical: Vertical, encoded: Encoded, examples: in
         page.gallery(f"{way}: {what}" if run else what, rows)
 
 
-def best_and_right(
-    scores: Float[Tensor, " keys"],
-    most: int,
-    right: Bool[Tensor, " keys"] | None = None,
-    left_out: Sequence[int] = (),
-    tolerance: float = 0.0,
-) -> list[tuple[int, int]]:
-    """(key, rank) of the `most` best keys of a query; where none of them is right, the best right one follows.
-
-    Its rank is 1 + the number of better keys + half of those tied with it (within `tolerance`), rounded. Keys
-    `left_out` are neither shown nor counted.
-
-    >>> scores = torch.tensor([1.0, 0.9, 0.8, 0.7])
-    >>> best_and_right(scores, 2, torch.tensor([False, False, False, True]))
-    [(0, 1), (1, 2), (3, 4)]
-    >>> best_and_right(scores, 2, torch.tensor([True, False, False, True]), left_out=[0])
-    [(1, 1), (2, 2), (3, 3)]
-    """
-    scores = scores.clone()
-    wanted = torch.zeros(len(scores), dtype=torch.bool) if right is None else right.clone()
-    if len(left_out):
-        scores[list(left_out)], wanted[list(left_out)] = -torch.inf, False
-    hits = scores.topk(min(most, len(scores) - len(left_out))).indices.tolist()
-    found = [(hit, rank) for rank, hit in enumerate(hits, 1)]
-    if not wanted.any() or wanted[hits].any():
-        return found
-    best = int(torch.where(wanted, scores, -torch.inf).argmax())
-    better = int((scores > scores[best] + tolerance).sum())
-    tied = int((scores >= scores[best] - tolerance).sum()) - better - 1
-    return [*found, (best, int(1 + better + tied / 2 + 0.5))]
+def _drawn(picture: Callable[[dict[str, Any], str], Media | None], part: Encoded, modality: str, row: int) -> Media:
+    return picture(part.sample(row), modality)
 
 
-def _right(encoded: Encoded, query: int, a: str, b: str) -> Tensor | None:
+def _right(encoded: Encoded, a: str, b: str, query: int) -> Tensor | None:
     """[keys] which samples of b are right answers to a query of a; None where nothing tells."""
     if a != b:
         links = encoded.links(a, b)

@@ -148,13 +148,6 @@ def judge(claim: Claim, seeds: Sequence[int], baseline: Sequence[float], method:
     return Verdict(claim, list(seeds), list(baseline), list(method), i, word)
 
 
-def sample_data(data: Path | None) -> Path:
-    """The folder of the sample data, for a check that cannot do without."""
-    if data is None:
-        raise InputError("this check needs the sample data: set COUNTERPOINT_DATA or give --data")
-    return data
-
-
 def write_table(readme: str | os.PathLike[str], verdicts: Sequence[Verdict], marker: str = "fidelity") -> Path:
     """Put the table of verdicts between `<!-- fidelity:begin -->` and `<!-- fidelity:end -->` of a README.
 

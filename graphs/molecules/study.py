@@ -11,8 +11,6 @@ the pretrained arms are about the molecules at hand, and say less about others.
 from __future__ import annotations
 
 import copy
-import tempfile
-import warnings
 from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
@@ -22,8 +20,8 @@ import pandas as pd
 import torch
 
 from counterpoint.common.data.manifest import Manifest
-from counterpoint.common.trainers import create_system, fit, override
-from counterpoint.common.trainers.reproduce import sample_data
+from counterpoint.common.trainers import override
+from counterpoint.common.trainers.throwaway import sample_data, train_quietly
 from counterpoint.graphs.configs import GraphCLConfig, KCLConfig
 from counterpoint.graphs.molecules.graphcl import GraphCL
 from counterpoint.graphs.molecules.kcl import KCL
@@ -49,7 +47,7 @@ DATA = f"MoleculeNet; pretrained {EPOCHS} epochs on the union of 5 sets, test mo
 @cache
 def load_task(data: Path | None, name: str) -> PropertyTask:
     """The first label column of a set; unparsable rows and duplicates are left out as `read_molecules` does."""
-    table = read_molecules(sample_data(data) / "graphs" / "molecules" / f"{name}.csv")
+    table = read_molecules(sample_data(data, "graphs", "molecules") / f"{name}.csv")
     return PropertyTask.of(name, table.frame["smiles"].tolist(), table.frame[table.tasks[0]].to_numpy(float))
 
 
@@ -59,16 +57,9 @@ def pretrained(data: Path | None, method: str, seed: int) -> Any:
     `untrained`: KCL's plain encoder with random weights."""
     cls, config = (GraphCL, GraphCLConfig()) if method == "GraphCL" else (KCL, KCLConfig())
     smiles = sorted({s for name in SETS for s in load_task(data, name).smiles})
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        path = Path(folder) / "union.csv"
-        Manifest(pd.DataFrame({"id": [str(i) for i in range(len(smiles))], "smiles": smiles})).save(path)
-        changes = {"data.manifest": str(path), "train.max_epochs": EPOCHS, "train.seed": seed,
-                   "train.out": f"{folder}/run", "train.tensorboard": False, "train.monitor_every": 0}  # fmt: skip
-        system = create_system(cls, override(override(config, cls.presets["small"]), changes))
-        if method != "untrained":
-            fit(system)
-    return system.eval()
+    union = Manifest(pd.DataFrame({"id": [str(i) for i in range(len(smiles))], "smiles": smiles}))
+    config = override(config, {**cls.presets["small"], "train.max_epochs": EPOCHS})
+    return train_quietly(cls, config, seed, manifest=union, steps=method != "untrained")
 
 
 def arm_of(data: Path | None, name: str, seed: int) -> Arm:

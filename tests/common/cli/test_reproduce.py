@@ -6,7 +6,8 @@ import pytest
 
 from counterpoint.common.cli import reproduce as module
 from counterpoint.common.errors import InputError
-from counterpoint.common.trainers.reproduce import Claim, sample_data
+from counterpoint.common.trainers.reproduce import Claim
+from counterpoint.common.trainers.throwaway import sample_data
 from counterpoint.common.vertical import SystemEntry, Vertical
 
 RAN = []

@@ -6,8 +6,9 @@ import tempfile
 from pathlib import Path
 
 from counterpoint.common.runs.opened import OpenRun
-from counterpoint.common.trainers import create_system, fit, override
+from counterpoint.common.trainers import override
 from counterpoint.common.trainers.reproduce import Claim
+from counterpoint.common.trainers.throwaway import train_quietly
 
 from .configs import BalladConfig
 from .simulate import write_songs
@@ -19,11 +20,9 @@ def common_words(data: Path | None, arm: str, seed: int) -> float:
     the same."""
     with tempfile.TemporaryDirectory() as folder:
         made = write_songs(Path(folder, "songs"), 8, seed)
-        changes = {"data.manifest": str(made.manifest), "train.out": f"{folder}/run", "train.max_steps": 2, "dim": 4}
-        changes |= {"train.seed": seed, "train.batch_size": 4, "train.tensorboard": False}
-        system = create_system(CommonWords, override(BalladConfig(common=1e-2 if arm == "counted" else 1e6), changes))
-        fit(system)
-        found = OpenRun.of(system.eval()).encoded()
+        changes = {"data.manifest": str(made.manifest), "train.max_steps": 2, "dim": 4, "train.batch_size": 4}
+        config = override(BalladConfig(common=1e-2 if arm == "counted" else 1e6), changes)
+        found = OpenRun.of(train_quietly(CommonWords, config, seed)).encoded()
         return float((found.of("caption") @ found.of("tune").T).std())
 
 
