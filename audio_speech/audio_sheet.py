@@ -53,16 +53,22 @@ from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
 from counterpoint.common.trainers.inputs import Input
 
 SHEET = Input(
-    "uint8 grey of a strip of printed music, 255 is paper and 0 ink: one system engraved as `engraving` says, "
-    "`engraving.height` pixels high, `sheet_width` columns about the place; paper beyond the ends.",
+    "uint8 grey of a strip of printed music, 255 is paper and 0 ink: one system engraved as `engraving` says, or a "
+    "picture of one, `engraving.height` pixels high (Lanczos, the width in proportion); `sheet_width` columns about "
+    "the place, the first of them round(place) - sheet_width // 2; paper beyond the ends.",
     ("height", "width"),
 )
 AUDIO = Input(
-    "float32 spectrogram: one channel at `spectrogram.sample_rate` hertz, scaled so that the root mean square of its "
-    f"loud parts (95th percentile over blocks of 1102 samples) is {LEVEL:g}; Hann windows of `spectrogram.fft_size` "
-    "samples centred every int(sample_rate / frame_rate) + 1 samples; magnitudes of the lower fft_size / 2 bins "
-    "through triangular filters of unit sum, `spectrogram.bands_per_octave` an octave on 440 Hz times powers of two "
-    "from `fmin` to `fmax`, at the nearest bins; log10(1 + value). `frames` rows about the place; 0 beyond the ends.",
+    "float32 spectrogram: the mean of the channels at `spectrogram.sample_rate` hertz (polyphase resampling), scaled "
+    f"so that the root mean square of its loud parts is {LEVEL:g}: the 95th percentile over whole blocks of 1102 "
+    "samples, of the blocks within 60 dB of the loudest alone where that percentile is below them; frame n is the "
+    "symmetric Hann window of `spectrogram.fft_size` samples that begins fft_size / 2 before sample n * hop, hop = "
+    "int(sample_rate / frame_rate) + 1, as many frames as hops begin in the sound, 0 beyond its ends; magnitudes of "
+    "the lower fft_size / 2 bins through triangular filters of unit sum: centres are 440 Hz * 2 ** (k / "
+    "`spectrogram.bands_per_octave`), k whole, from `fmin` to `fmax`, each moved to the nearest bin and those that "
+    "meet counted once; every centre but the first and the last has a filter that rises from 0 at the centre below to "
+    "1 at its own and falls to 0 at the centre above; log10(1 + value). `frames` rows about the place (in frames), the "
+    "first of them round(place) - frames // 2; 0 beyond the ends.",
     ("frames", "bands"),
 )
 

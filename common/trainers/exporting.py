@@ -22,7 +22,7 @@ from counterpoint.common.suggest import no_such
 from counterpoint.common.trainers.loader import Datasets
 from counterpoint.common.trainers.pretrained import save_pretrained
 from counterpoint.common.trainers.run_folder import system_name
-from counterpoint.common.trainers.tracing import Traced, described, other_lengths, resized, trace
+from counterpoint.common.trainers.tracing import Traced, described, trace, variants
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,9 @@ def write_torch(system: Any, path: Path, **options: Any) -> ExportReport:
 
 
 def example_batch(system: Any, size: int = 4) -> Any:
-    """The first samples of the system's validation (else training) data."""
+    """What the system gives as an example, else the first samples of its validation (else training) data."""
+    if (own := system.example()) is not None:
+        return own
     datasets: Datasets = system.datasets()
     source = datasets.val if datasets.val is not None else datasets.train
     return source.collate([source[i] for i in range(min(size, len(source)))])
@@ -160,14 +162,15 @@ def _export(
     expected = system.encode(watched, modality)
     if modality is not None and modality not in expected:
         raise InputError(f"modality {modality!r} is not one of {', '.join(expected)}")
-    names, outputs = tuple(watched.read), tuple(f"{name}_embedding" for name in expected)
+    names, outputs = tuple(n for n in watched.read if n in batch), tuple(f"{name}_embedding" for name in expected)
     odd = [n for n in names if not isinstance(batch[n], Tensor)]
     if odd:
         raise InputError(
             f"{path}: {type(system).__name__} reads {odd[0]} as a {type(batch[odd[0]]).__name__}, and {format} "
             "models take tensors alone; export the weights as .safetensors, or write vectors with `embed`"
         )
-    if rows(batch) < 2:
+    whole = bool(names) and all(n in system.inputs and system.inputs[n].first != "batch" for n in names)
+    if not whole and rows(batch) < 2:
         raise InputError("export needs an example batch of at least two samples")
     path.parent.mkdir(parents=True, exist_ok=True)
     wanted = {n: system.inputs[n].free_axes() for n in names if n in system.inputs and system.inputs[n].free_axes()}
@@ -181,12 +184,12 @@ def _export(
             f"{type(system).__name__} cannot be exported ({' '.join(str(error).split())[:300]})"
         ) from error
     tensors = tuple(batch[n] for n in traced.names)
-    sizes = (rows(batch), rows(batch) - 1)
-    checks = [(f"{size} samples", tuple(t[:size] for t in tensors)) for size in sizes]
-    lengths = other_lengths(batch, traced.free)
-    for length in lengths:
-        part = tuple(resized(batch[n], traced.free.get(n, {}), length) for n in traced.names)
-        checks.append((f"length {length}", part))
+    sizes = () if whole else (rows(batch), rows(batch) - 1)  # a graph is no row of a batch
+    checks = [("the example", tensors)] if whole else []
+    checks += [(f"{size} samples", tuple(t[:size] for t in tensors)) for size in sizes]
+    others = variants(batch, traced.free)
+    checks += [(said, tuple(({**batch, **other})[n] for n in traced.names)) for said, other in others]
+    lengths = tuple(int(said.removeprefix("length ")) for said, _ in others if said.startswith("length "))
     worst = 0.0
     for said, part in checks:
         try:
@@ -236,7 +239,8 @@ def _onnx(traced: Traced, path: Path, outputs: Sequence[str], metadata: Mapping[
     names = list(traced.names)
     written = torch.onnx.export(traced.program, input_names=names, output_names=list(outputs), verbose=False)
     written.model.metadata_props.update(metadata)
-    _name_axes(written.model.graph, {names.index(n): axes for n, axes in traced.free.items()})
+    batched = not any(0 in axes for axes in traced.free.values())
+    _name_axes(written.model.graph, {names.index(n): axes for n, axes in traced.free.items()}, batched)
     written.save(str(path))
     onnx.checker.check_model(str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -244,9 +248,9 @@ def _onnx(traced: Traced, path: Path, outputs: Sequence[str], metadata: Mapping[
     return lambda *tensors: session.run(None, {n: t.numpy() for n, t in zip(inputs, tensors)})
 
 
-def _name_axes(graph: Any, free: Mapping[int, Mapping[int, str]]) -> None:
+def _name_axes(graph: Any, free: Mapping[int, Mapping[int, str]], batched: bool = True) -> None:
     """The free axes are called `batch` and as the system calls them, not by the tracer's numbers."""
-    meant = {str(graph.inputs[0].shape[0].value): "batch"}
+    meant = {str(graph.inputs[0].shape[0].value): "batch"} if batched else {}
     for number, axes in free.items():
         meant |= {str(graph.inputs[number].shape[axis].value): name for axis, name in axes.items()}
     symbols = re.compile("|".join(rf"\b{re.escape(symbol)}\b" for symbol in meant))

@@ -250,6 +250,9 @@ class FinetuneSystem(ContrastiveSystem):
         """Those of the system underneath."""
         return self.base.inputs
 
+    def example(self) -> Any:
+        return self.base.example()
+
     def preprocessing(self) -> dict[str, Any]:
         """That of the system underneath: the head takes what it gives."""
         return self.base.preprocessing()

@@ -168,6 +168,10 @@ class ContrastiveSystem(Training):
         recipe |= {"assets": self.assets.recipe()} if self.assets else {}
         return recipe | ({"inputs": {k: v.recipe() for k, v in self.inputs.items()}} if self.inputs else {})
 
+    def example(self) -> Any:
+        """A batch from which an export is traced; None for the first samples of the data."""
+        return None
+
     def stages(self) -> Sequence[Stage]:
         """The training's stages, in order; `self.stage` is the current one."""
         return (Stage(),)

@@ -56,13 +56,13 @@ def trace(
     if not wanted:
         return _traced(system, batch, names, modality, {}), ""
     try:
-        for length in other_lengths(batch, wanted):
-            system.encode({**batch, **{n: resized(batch[n], axes, length) for n, axes in wanted.items()}}, modality)
+        for _, other in variants(batch, wanted):
+            system.encode({**batch, **other}, modality)
     except Exception as error:  # whatever a fixed layer says of another length
         return _traced(system, batch, names, modality, {}), f"the encoder takes no other ({_first_words(error)})"
     try:
         found = _traced(system, batch, names, modality, wanted)
-        bound = _bound(found, min(other_lengths(batch, wanted)))
+        bound = _bound(found, [other for _, other in variants(batch, wanted)])
     except Exception as error:
         bound = _first_words(error)
     if bound:
@@ -92,13 +92,21 @@ def _program(
 ) -> tuple[Encoder, Any]:
     encoder = Encoder(system, names, modality, idle)
     anything = torch.export.Dim.AUTO
-    shapes = tuple({0: torch.export.Dim("batch"), **dict.fromkeys(free.get(n, {}), anything)} for n in names)
+    first = {n: {0: torch.export.Dim("batch")} if _batched(system, n) else {} for n in names}
+    shapes = tuple({**first[n], **dict.fromkeys(free.get(n, {}), anything)} for n in names)
     tensors = tuple(batch[n] for n in names)
     return encoder, torch.export.export(encoder, tensors, dynamic_shapes=(shapes,), strict=False)
 
 
-def _bound(traced: Traced, shortest: int) -> str:
-    """What ties a free axis to a length or to a range of lengths; empty where any from the shortest on will do."""
+def _batched(system: Any, name: str) -> bool:
+    """Whether an input has a row for each sample."""
+    known = system.inputs.get(name)
+    return known is None or known.first == "batch"
+
+
+def _bound(traced: Traced, others: Sequence[Mapping[str, Tensor]]) -> str:
+    """What ties a free axis to a length or to a range of lengths; empty where any from the shortest of the others on
+    will do."""
     nodes = {node.name: node for node in traced.program.graph.nodes}
     for name, placed in zip(traced.names, traced.program.graph_signature.user_inputs):
         for axis, called in traced.free.get(name, {}).items():
@@ -106,6 +114,7 @@ def _bound(traced: Traced, shortest: int) -> str:
             if isinstance(size, int):
                 return f"to {called} = {size}"
             limits = traced.program.range_constraints.get(size.node.expr)
+            shortest = min(other[name].shape[axis] for other in others)
             if limits is None or not limits.upper > _SYMBOLIC or limits.lower > shortest:
                 return f"to a range of {called}"
     return ""
@@ -125,16 +134,31 @@ def _reaching(program: Any, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name, placed in zip(names, inputs) if nodes.get(placed) in seen)
 
 
-def other_lengths(batch: Mapping[str, Any], free: Free) -> tuple[int, ...]:
-    """Two lengths to check beside the example's own: a shorter and a longer one, neither a multiple of it."""
-    own = [batch[name].shape[axis] for name, axes in free.items() for axis in axes]
-    return (max(2 * own[0] // 3 + 1, 2), own[0] + own[0] // 2 + 1) if own else ()
+def variants(batch: Mapping[str, Any], free: Free) -> list[tuple[str, dict[str, Tensor]]]:
+    """(in words, the inputs with other lengths of their free axes), to be checked beside the example.
+
+    Of a graph there are only more nodes, which nothing names, and fewer or more edges, since edges name nodes.
+    """
+    own = {called: batch[name].shape[axis] for name, axes in free.items() for axis, called in axes.items()}
+    rows = {called for axes in free.values() for axis, called in axes.items() if axis == 0}
+    if not own:
+        return []
+    changed = [{name: max(2 * n // 3 + 1, 2) for name, n in own.items()}, {k: n + n // 2 + 1 for k, n in own.items()}]
+    if rows:
+        changed[0] |= {name: 2 * own[name] + 1 for name in rows}
+    else:  # all axes are one and the same length's
+        changed = [dict.fromkeys(own, next(iter(sizes.values()))) for sizes in changed]
+    found = []
+    for sizes in changed:
+        said = ", ".join(f"{n} {name}" for name, n in sizes.items()) if rows else f"length {next(iter(sizes.values()))}"
+        found.append((said, {name: resized(batch[name], axes, sizes) for name, axes in free.items()}))
+    return found
 
 
-def resized(value: Tensor, axes: Mapping[int, str], length: int) -> Tensor:
+def resized(value: Tensor, axes: Mapping[int, str], sizes: Mapping[str, int]) -> Tensor:
     """The tensor with other lengths: cut, or begun anew at the end."""
-    for axis in axes:
-        value = value.index_select(axis, torch.arange(length) % value.shape[axis])
+    for axis, name in axes.items():
+        value = value.index_select(axis, torch.arange(sizes[name]) % value.shape[axis])
     return value
 
 
@@ -144,12 +168,13 @@ def described(value: Tensor, free: Mapping[int, str], known: Input | None) -> st
     >>> described(torch.zeros(2, 256, 3), {1: "time"}, Input("", ("time", "channels"), ("time",)))
     '[batch, time, channels = 3] float32'
     """
-    called = known.axes if known is not None and len(known.axes) == value.ndim - 1 else ("",) * (value.ndim - 1)
+    fits = known is not None and len(known.axes) == value.ndim - 1
+    called = (known.first, *known.axes) if known is not None and fits else ("batch", *("",) * (value.ndim - 1))
     sizes = [
-        free[i] if i in free else f"{name} = {size}" if name else str(size)
-        for i, (name, size) in enumerate(zip(called, value.shape[1:]), 1)
+        free[i] if i in free else name if name == "batch" else f"{name} = {size}" if name else str(size)
+        for i, (name, size) in enumerate(zip(called, value.shape))
     ]
-    return f"[{', '.join(['batch', *sizes])}] {str(value.dtype).removeprefix('torch.')}"
+    return f"[{', '.join(sizes)}] {str(value.dtype).removeprefix('torch.')}"
 
 
 def _first_words(error: Exception) -> str:

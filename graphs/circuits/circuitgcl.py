@@ -26,15 +26,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import ClusterGCNConv
 
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets, OptimConfig, ParamGroup
+from counterpoint.common.trainers.inputs import Input
 from counterpoint.graphs.circuits.data import JoinedCircuits, circuit_datasets, whole_circuits
-from counterpoint.graphs.circuits.graph import CircuitGraph
+from counterpoint.graphs.circuits.graph import POWER_NETS, CircuitGraph
 from counterpoint.graphs.circuits.scattering import aggregate, alignment_loss, scattering_loss
 from counterpoint.graphs.configs import CircuitGCLConfig
 
@@ -55,12 +56,33 @@ class CircuitEncoder(nn.Module):
         return h
 
 
+KIND = Input(
+    "int64 type of every node of a flat circuit, or of several one after the other: 0 for each net, then 1 for each "
+    "device, then 2 for each pin. Devices are the leaves of the hierarchy that have a model; plain capacitors and "
+    "resistors (a value, no model) are parasitics and no nodes. Power nets are no nodes: those that the netlist "
+    "declares global, and those whose name, or its part behind the last '/', matches the regular expression `power` as "
+    f"a whole, whatever its case (where it is empty: {POWER_NETS}). Nets stand in the order in which the ports of the "
+    "top cell, then the devices, then the capacitors name them first, devices as they are written, and pins by device "
+    "and terminal: one for each terminal on a net that is a node.",
+    first="nodes",
+    free=("nodes",),
+)
+EDGES = Input(
+    "int64 places of the two ends of every edge: device to its pin for every pin, then net to its pin for every pin, "
+    "then all of them in the other direction. Capacitances are no edges.",
+    ("edges",),
+    first="ends",
+    free=("edges",),
+)
+
+
 class CircuitGCL(ContrastiveSystem):
     """The system `circuitgcl`. Embeddings: `node` (online encoder)."""
 
     Config = CircuitGCLConfig
     presets = CircuitGCLConfig.presets
     modalities = ("node",)
+    inputs: ClassVar[dict[str, Input]] = {"kind": KIND, "edge_index": EDGES}
 
     def __init__(self, config: CircuitGCLConfig, assets: Assets | None = None) -> None:
         super().__init__(config, assets)
@@ -96,12 +118,21 @@ class CircuitGCL(ContrastiveSystem):
         """The online encoder's representation of the seeds, not normalized: downstream models read its length too.
 
         In evaluation it is that of the whole circuit, the same in every batch; sampled neighbourhoods are for training,
-        and for seeds whose circuits are not at hand.
+        and for seeds whose circuits are not at hand. A batch that names no seeds is a circuit: all its nodes count.
         """
         whole = None if self.training else whole_circuits(batch)
+        if "index" not in batch:
+            return {"node": self.online(batch["kind"], batch["edge_index"])}
         if whole is None:
             return {"node": self.online(batch["kind"], batch["edge_index"])[: len(batch["index"])]}
         return {"node": self._vectors_of(whole)[batch["index"]]}
+
+    def example(self) -> dict[str, Tensor]:
+        """A whole circuit: an exported encoder has no seeds."""
+        joined = self.datasets().train.joined
+        nodes = joined.circuit == 0
+        inside = nodes[joined.edge_index[0]]  # the first circuit's nodes come first
+        return {"kind": joined.kind[nodes], "edge_index": joined.edge_index[:, inside]}
 
     def _vectors_of(self, whole: JoinedCircuits) -> Tensor:
         """Representations of all nodes of joined circuits, kept until the weights change or move."""

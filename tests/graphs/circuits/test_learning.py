@@ -1,8 +1,11 @@
 """CircuitGCL and its downstream tasks on circuits: deterministic, split by circuit, and able to learn."""
 
+import json
 import random
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +13,7 @@ from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.runs.opened import OpenRun
-from counterpoint.common.trainers import fit, load_run
+from counterpoint.common.trainers import create_system, export, fit, load_run
 from counterpoint.common.trainers.config_files import override
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
 from counterpoint.graphs.circuits.data import JoinedCircuits, NodeSeeds, circuit_datasets, load_circuits
@@ -31,6 +34,8 @@ from counterpoint.graphs.circuits.picture import surroundings
 from counterpoint.graphs.circuits.transfer import Transfer, protocols
 from counterpoint.graphs.configs import CircuitDataConfig, CircuitGCLConfig
 from counterpoint.graphs.gallery import caption, picture
+
+onnxruntime = pytest.importorskip("onnxruntime")
 
 
 def netlist(seed: int, inverters: int = 60) -> str:
@@ -278,3 +283,43 @@ def test_evaluate_compares_with_and_without_pretraining(manifest, tmp_path):
     assert set(found) == {"coupling of chain2, with the run's vectors", "coupling of chain2, statistics alone"}
     for scores in found.values():
         assert scores.intervals["MAE"].low < scores.intervals["MAE"].value < scores.intervals["MAE"].high
+
+
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+def test_the_exported_encoder_says_how_a_netlist_becomes_its_inputs(manifest, tmp_path, format):
+    """Made from the recipe alone by a few lines of text work, they are the reader's, and the file gives its vectors."""
+    small = {**CircuitGCL.presets["small"], "data.manifest": str(manifest), "dim": 8, "layers": 2}
+    system = create_system(CircuitGCL, override(CircuitGCLConfig(), small)).eval()
+    report = export(system, tmp_path / f"m.{format}")
+    assert report.inputs == ("kind", "edge_index")
+    assert report.shapes == {"kind": "[nodes] int64", "edge_index": "[ends = 2, edges] int64"}
+    recipe = system.preprocessing()
+    if format == "onnx":
+        session = onnxruntime.InferenceSession(str(report.path))
+        assert [i.shape for i in session.get_inputs()] == [["nodes"], [2, "edges"]]
+        recipe = json.loads(session.get_modelmeta().custom_metadata_map["counterpoint.preprocessing"])
+    said = recipe["inputs"]
+    assert (said["kind"]["axes"], said["edge_index"]["axes"]) == (["nodes"], ["ends", "edges"])
+    assert recipe["power"] == ""
+    power = re.compile(re.search(r"where it is empty: (.*?)\). Nets", said["kind"]["about"])[1], re.IGNORECASE)
+    words = [line.split() for line in (manifest.parent / "chain2.spice").read_text().splitlines()]
+    devices = [[w for w in line[1:] if "=" not in w][:-1] for line in words if line[0].startswith("X")]
+    capacitors = [line[1:3] for line in words if line[0].startswith("C")]
+    named = [*words[0][2:], *(net for pins in (*devices, *capacitors) for net in pins)]
+    nets = [net for net in dict.fromkeys(named) if not power.fullmatch(net.rpartition("/")[2])]
+    pins = [(d, nets.index(net)) for d, device in enumerate(devices) for net in device if net in nets]
+    kind = np.array([0] * len(nets) + [1] * len(devices) + [2] * len(pins))
+    first = len(nets) + len(devices)
+    ends = [(len(nets) + d, first + i) for i, (d, _) in enumerate(pins)]
+    ends += [(n, first + i) for i, (_, n) in enumerate(pins)]
+    edges = np.array([*ends, *((b, a) for a, b in ends)]).T
+    graph = load_circuits(Manifest.load(manifest))[2]
+    theirs = graph.homogeneous()
+    assert np.array_equal(kind, theirs[0])
+    assert np.array_equal(edges, theirs[1])
+    expected = system.vectors(graph).numpy()
+    if format == "onnx":
+        (found,) = session.run(None, {"kind": kind, "edge_index": edges})
+    else:
+        found = torch.export.load(report.path).module()(torch.tensor(kind), torch.tensor(edges))[0].detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
