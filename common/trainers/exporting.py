@@ -239,8 +239,7 @@ def _onnx(traced: Traced, path: Path, outputs: Sequence[str], metadata: Mapping[
     names = list(traced.names)
     written = torch.onnx.export(traced.program, input_names=names, output_names=list(outputs), verbose=False)
     written.model.metadata_props.update(metadata)
-    batched = not any(0 in axes for axes in traced.free.values())
-    _name_axes(written.model.graph, {names.index(n): axes for n, axes in traced.free.items()}, batched)
+    _name_axes(written.model.graph, {names.index(n): axes for n, axes in traced.free.items()})
     written.save(str(path))
     onnx.checker.check_model(str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -248,11 +247,14 @@ def _onnx(traced: Traced, path: Path, outputs: Sequence[str], metadata: Mapping[
     return lambda *tensors: session.run(None, {n: t.numpy() for n, t in zip(inputs, tensors)})
 
 
-def _name_axes(graph: Any, free: Mapping[int, Mapping[int, str]], batched: bool = True) -> None:
+def _name_axes(graph: Any, free: Mapping[int, Mapping[int, str]]) -> None:
     """The free axes are called `batch` and as the system calls them, not by the tracer's numbers."""
-    meant = {str(graph.inputs[0].shape[0].value): "batch"} if batched else {}
+    first = graph.inputs[0].shape[0]  # a number where the input is a graph's and not free
+    meant = {} if isinstance(first, int) else {str(first.value): "batch"}
     for number, axes in free.items():
         meant |= {str(graph.inputs[number].shape[axis].value): name for axis, name in axes.items()}
+    if not meant:
+        return
     symbols = re.compile("|".join(rf"\b{re.escape(symbol)}\b" for symbol in meant))
     for value in [*graph.inputs, *(out for node in graph.all_nodes() for out in node.outputs)]:
         for axis, size in enumerate(value.shape or ()):

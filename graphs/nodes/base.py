@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from counterpoint.common.data.samples import Samples, values_hash
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
+from counterpoint.common.trainers.inputs import Input
 from counterpoint.graphs.nodes.encoders import thin
 from counterpoint.graphs.nodes.reader import NodeGraph, read_graph
 
@@ -121,10 +122,25 @@ def graph_hash(graph: NodeGraph, rows: np.ndarray) -> str:
     return values_hash({"x": graph.x, "edges": graph.edge_index, "y": graph.y, "rows": rows})
 
 
+FEATURES = Input(
+    "float32 features of every node as they stand in the file, in the order of the training graph's (`assets.width`).",
+    ("features",),
+    first="nodes",
+    free=("nodes",),
+)
+EDGES = Input(
+    "int64 places of the two nodes of every edge, each edge in both directions and once, no node joined with itself.",
+    ("edges",),
+    first="ends",
+    free=("edges",),
+)
+
+
 class NodeSystem(ContrastiveSystem):
     """A system over one `NodeGraph`, read from `config.data.path` or handed in (`use`). Encodes modality `node`."""
 
     modalities = ("node",)
+    inputs: ClassVar[dict[str, Input]] = {"x": FEATURES, "edge_index": EDGES}
 
     def __init__(self, config: Any, assets: Assets) -> None:
         super().__init__(config, assets)
@@ -187,8 +203,14 @@ class NodeSystem(ContrastiveSystem):
         return {"node": self._all(batch)[batch["rows"]]}
 
     def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
-        """The same at unit length."""
+        """The same at unit length; of a batch that asks for no rows, all nodes of the graph."""
+        if "rows" not in batch:
+            return {"node": normalize(self.represent(batch["x"], batch["edge_index"]), dim=1)}
         return {"node": normalize(self._all(batch)[batch["rows"]], dim=1)}
+
+    def example(self) -> dict[str, Tensor]:
+        """The graph, without rows that are asked for."""
+        return {"x": self.graph.x, "edge_index": self.graph.edge_index}
 
     def _all(self, batch: Mapping[str, Any]) -> Tensor:
         """Vectors of all nodes; without gradients they are computed once for all batches of the same weights."""

@@ -9,11 +9,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
-def normalized_adjacency(edge_index: Int[Tensor, "2 edges"], n_nodes: int) -> tuple[Tensor, Tensor, Tensor]:
+def normalized_adjacency(
+    edge_index: Int[Tensor, "2 edges"], n_nodes: int | torch.SymInt
+) -> tuple[Tensor, Tensor, Tensor]:
     """D^-1/2 (A + I) D^-1/2 as (source, target, weight)."""
     loops = torch.arange(n_nodes)
     source, target = torch.cat([edge_index, torch.stack([loops, loops])], 1)
-    inverse = torch.bincount(target, minlength=n_nodes).float().rsqrt()
+    inverse = torch.zeros(n_nodes).index_add(0, target, torch.ones_like(target, dtype=torch.float32)).rsqrt()
     return source, target, inverse[source] * inverse[target]
 
 
@@ -45,6 +47,8 @@ class GCN(nn.Module):
     def forward(self, x: Tensor, edge_index: Int[Tensor, "2 edges"]) -> Float[Tensor, "nodes out"]:
         """Node vectors; `x` [nodes, features] may be sparse."""
         source, target, weight = normalized_adjacency(edge_index, x.shape[0])
+        if torch.compiler.is_exporting():  # other runtimes know no sparse matrices
+            return self._summed(x, source, target, weight)
         # One sparse product per layer: a coalesced matrix is multiplied by threads, an index_add is not.
         a = torch.sparse_coo_tensor(
             torch.stack([target, source]), weight, x.shape[:1] * 2, check_invariants=False
@@ -52,4 +56,11 @@ class GCN(nn.Module):
         h = x
         for layer, activation in zip(self.layers, self.activations, strict=True):
             h = activation(torch.addmm(layer.bias, a, times(h, layer.weight)))
+        return h
+
+    def _summed(self, h: Tensor, source: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """The same layers edge by edge."""
+        for layer, activation in zip(self.layers, self.activations, strict=True):
+            sent = weight[:, None] * times(h, layer.weight)[source]
+            h = activation(layer.bias + sent.new_zeros(h.shape[0], sent.shape[1]).index_add(0, target, sent))
         return h

@@ -1,5 +1,7 @@
 """Runs of each kind of graph through the verbs: nodes are samples, and what cannot be corrupted says so."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -10,14 +12,15 @@ from counterpoint.common.runs.embedding import embed
 from counterpoint.common.runs.evaluation import evaluate
 from counterpoint.common.runs.measure import lines_of, measure
 from counterpoint.common.runs.opened import OpenRun
-from counterpoint.common.trainers import create_system, fit, load_run, override
+from counterpoint.common.trainers import create_system, export, fit, load_run, override
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
 from counterpoint.graphs.cli import vertical
-from counterpoint.graphs.configs import CircuitGCLConfig, GRACEConfig, GraphCLConfig
+from counterpoint.graphs.configs import CircuitGCLConfig, GRACEConfig, GraphCLConfig, PamCConfig
 from counterpoint.graphs.importers import simulate_to_manifest
 from counterpoint.graphs.molecules.graphcl import GraphCL
 from counterpoint.graphs.nodes.base import Nodes, node_split
 from counterpoint.graphs.nodes.grace import GRACE
+from counterpoint.graphs.nodes.pamc import PamC
 from counterpoint.graphs.nodes.reader import stochastic_blocks
 
 
@@ -142,3 +145,23 @@ def test_every_training_and_evaluation_is_held_to_the_manifests_split(system, tm
     run = train(*system, tmp_path, **{**named, "data.manifest": str(where / "time.parquet")})
     with pytest.raises(LeakageError, match="stands in test and train"):
         OpenRun.load(run, "last", manifest=where / "leaking.parquet")
+
+
+@pytest.mark.parametrize("system", [(GRACE, GRACEConfig()), (PamC, PamCConfig())])
+def test_an_exported_node_encoder_takes_other_graphs(system, tmp_path):
+    """Features and edges as the recipe says them: those of a larger graph give what the system makes of it."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    known, other = (stochastic_blocks([n, n], 0.3, 0.02, dim=6, signal=1.0) for n in (12, 21))
+    small = override(system[1], system[0].presets.get("small", {}))
+    model = create_system(system[0], small, known).eval()
+    report = export(model, tmp_path / "m.onnx")
+    assert not report.notes
+    session = onnxruntime.InferenceSession(str(report.path))
+    recipe = json.loads(session.get_modelmeta().custom_metadata_map["counterpoint.preprocessing"])
+    assert recipe["inputs"]["x"]["axes"] == ["nodes", "features"]
+    assert recipe["assets"]["width"] == 6
+    given = {"x": other.x.numpy(), "edge_index": other.edge_index.numpy()}
+    (found,) = session.run(None, {i.name: given[i.name] for i in session.get_inputs()})
+    with torch.no_grad():
+        expected = torch.nn.functional.normalize(model.represent(other.x, other.edge_index), dim=1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
