@@ -39,7 +39,7 @@ class Contents:
 def contents_of(manifest: Manifest) -> Contents:
     """Look at the entry of every file that the rows name, each once; a file that is missing has no size."""
     seen, total, newest, latest = hashlib.sha256(), 0, -1, ""
-    for name in file_columns(manifest):
+    for name in columns_of_files(manifest):
         texts = _texts(manifest.table.column(name))
         sizes = np.full(len(texts), -1, dtype=np.int64)
         for i, text in enumerate(texts):
@@ -53,7 +53,7 @@ def contents_of(manifest: Manifest) -> Contents:
     return Contents(total, seen.hexdigest(), newest, latest) if total else Contents()
 
 
-def file_columns(manifest: Manifest) -> list[str]:
+def columns_of_files(manifest: Manifest) -> list[str]:
     """The columns of which some of the first, middle and last texts are files in the manifest's folder."""
     found = []
     for name in manifest.table.column_names:
