@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from counterpoint.common.errors import InputError
 
 FOLDER, KEY = "frozen", "frozen"  # beside the checkpoints; in the metadata of the weights' file
+_OURS = re.compile(r"(\.[0-9a-f]{64}\.safetensors\.new|[0-9a-f]{64}\.safetensors)")
 
 
 def frozen_parts(
@@ -128,8 +130,8 @@ def tidy_frozen(folder: Path, kept: Iterable[Path]) -> None:
         wanted = {_file(folder, known).name for file in kept for known in named_in(file).values()}
     except (OSError, ValueError, SafetensorError):
         return
-    for file in folder.iterdir():
-        if file.name not in wanted:
+    for file in folder.iterdir():  # nobody else's files
+        if file.name not in wanted and _OURS.fullmatch(file.name):
             file.unlink(missing_ok=True)
 
 

@@ -124,5 +124,7 @@ def test_a_saved_model_has_the_frozen_weights_with_it(tmp_path):
     again = from_pretrained(tmp_path / "model")
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in system.state_dict().items())
     system.guide[0].weight.data.add_(1)
+    (tmp_path / "model/frozen/notes.txt").write_text("somebody's own")
     save_pretrained(system, tmp_path / "model")  # in place of the other: its weights go
-    assert len(files(tmp_path / "model")) == 1
+    assert len(files(tmp_path / "model")) == 2
+    assert files(tmp_path / "model")[-1] == "notes.txt"
