@@ -47,10 +47,13 @@ def rows(batch: Any) -> int:
 def entry(batch: Any, name: str, default: Any = None) -> Any:
     """What a batch holds under a name: the entry of a dictionary, the attribute of an object.
 
-    >>> entry({"index": 3}, "index"), entry(torch.zeros(2), "index")
+    >>> entry({"index": 3}, "index"), entry([4], "index")
     (3, None)
     """
-    return batch.get(name, default) if isinstance(batch, Mapping) else getattr(batch, name, default)
+    if isinstance(batch, Mapping):
+        return batch.get(name, default)
+    found = getattr(batch, name, default)
+    return default if callable(found) else found  # a sequence's method, say
 
 
 def beside(batch: Any, **more: Any) -> Any:
