@@ -197,9 +197,9 @@ class WindowDataset(ManifestDataset):
         return options_hash(self.manifest.hash, windows=self.windows.content_hash)
 
     @property
-    def newest(self) -> int:
+    def written(self) -> str:
         """The hash covers the signals themselves."""
-        return 0
+        return ""
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         batch = super().collate(samples)

@@ -1,10 +1,11 @@
-"""What is known of a manifest's files without reading them: their sizes, and when one of them last changed.
+"""What is known of a manifest's files without reading them: their sizes, and when each was last written.
 
 Sizes are part of a data set's hash: they are the same on every machine, and a file that was cut, converted or made
-longer is other data. A change that keeps the size is seen by the time of the last change to any of the files, which
-stands beside the hash (`Samples.newest`): whoever keeps something made from the files (stored embeddings, a run to be
-resumed) keeps the time too, and a later one says that they may hold something else by now. Content digests would cost
-a whole reading of the data; these two cost one look at each file's entry.
+longer is other data. A change that keeps the size is seen by the times at which the files were last written, of which
+a hash stands beside that of the data (`Samples.written`): whoever keeps something made from the files (stored
+embeddings, a run to be resumed) keeps it too, and another one says that they may hold something else by now. Content
+digests would cost a whole reading of the data; these two cost one look at each file's entry. `rsync -a` and `cp -p`
+keep the times: data and what was made of them may move to another machine together.
 """
 
 from __future__ import annotations
@@ -27,30 +28,28 @@ _NOT_FILES = ("id", "group", "split")
 
 @dataclass(frozen=True)
 class Contents:
-    """Of the files that a manifest names: how many there are, a hash of their sizes, and the time (nanoseconds since
-    1970) at which one of them, `latest`, was last written, replaced or otherwise changed."""
+    """Of the files that a manifest names: how many there are, and hashes of their sizes and of the times at which they
+    were last written."""
 
     files: int = 0
     sizes: str = ""
-    newest: int = 0
-    latest: str = ""
+    written: str = ""
 
 
 def contents_of(manifest: Manifest) -> Contents:
     """Look at the entry of every file that the rows name, each once; a file that is missing has no size."""
-    seen, total, newest, latest = hashlib.sha256(), 0, -1, ""
+    sizes_seen, times_seen, total = hashlib.sha256(), hashlib.sha256(), 0
     for name in columns_of_files(manifest):
         texts = _texts(manifest.table.column(name))
-        sizes = np.full(len(texts), -1, dtype=np.int64)
+        sizes, times = (np.full(len(texts), -1, dtype=np.int64) for _ in range(2))
         for i, text in enumerate(texts):
             if (state := _entry(manifest, text)) is None:
                 continue
-            sizes[i] = state.st_size
-            if (changed := max(state.st_mtime_ns, state.st_ctime_ns)) > newest:
-                newest, latest = changed, text
+            sizes[i], times[i] = state.st_size, state.st_mtime_ns
         total += int((sizes >= 0).sum())
-        seen.update(f"|{name}:".encode() + sizes.tobytes())
-    return Contents(total, seen.hexdigest(), newest, latest) if total else Contents()
+        for seen, values in ((sizes_seen, sizes), (times_seen, times)):
+            seen.update(f"|{name}:".encode() + values.tobytes())
+    return Contents(total, sizes_seen.hexdigest(), times_seen.hexdigest()) if total else Contents()
 
 
 def columns_of_files(manifest: Manifest) -> list[str]:

@@ -80,8 +80,8 @@ class ManifestDataset(Samples):
         return contents_of(self.manifest)
 
     @property
-    def newest(self) -> int:
-        return self.contents.newest
+    def written(self) -> str:
+        return self.contents.written
 
     def column(self, name: str) -> list[Any]:
         if name not in self.columns:

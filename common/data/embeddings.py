@@ -16,7 +16,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,8 +48,8 @@ class EmbeddingInfo:
     columns: tuple[str, ...]
     synthetic: str = field(default="", compare=False)
     pools: tuple[str, ...] = ()
-    newest: int = field(default=0, compare=False)
-    """When a file behind the samples had last changed (`Samples.newest`)."""
+    written: str = field(default="", compare=False)
+    """When the files behind the samples were last written (`Samples.written`)."""
 
     @property
     def shards(self) -> int:
@@ -127,7 +126,7 @@ def _fill(
 ) -> None:
     """Compute the shards of a folder that nobody has computed or claimed."""
     known = (model_hash(system), dataset.hash, len(dataset), shard_size, columns, dataset.synthetic, pools)
-    info = EmbeddingInfo(*known, dataset.newest)
+    info = EmbeddingInfo(*known, dataset.written)
     if info.samples == 0:
         raise InputError(f"{out}: there is no sample to embed")
     _agree(out, info)
@@ -282,7 +281,7 @@ def _agree(out: Path, info: EmbeddingInfo) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (out / INFO).exists():
             found = _read_info(out)
-            check_unchanged(out, found, info.newest)
+            check_unchanged(out, found, info.written)
             for name, said in (("model_hash", "another model"), ("data_hash", "other data"), ("samples", "other data")):
                 if getattr(found, name) != getattr(info, name):
                     raise InputError(
@@ -299,13 +298,12 @@ def _agree(out: Path, info: EmbeddingInfo) -> None:
         temporary.replace(out / INFO)
 
 
-def check_unchanged(out: Path, info: EmbeddingInfo, newest: int) -> None:
-    """Raise `InputError` where a file changed after the embeddings were begun: they may be of what it held before."""
-    if newest > info.newest > 0:
-        when = datetime.fromtimestamp(newest / 1e9).strftime("%Y-%m-%d %H:%M:%S")
+def check_unchanged(out: Path, info: EmbeddingInfo, written: str) -> None:
+    """Raise `InputError` where a file was written anew since the embeddings were begun: they may be of what it held."""
+    if info.written and written != info.written:
         raise InputError(
-            f"{out}: a file of the data changed at {when}, after these embeddings were begun; delete the folder, or "
-            "give another --out"
+            f"{out}: a file of the data was written anew since these embeddings were begun, so they may be of what it "
+            "held before; delete the folder, or give another --out"
         )
 
 

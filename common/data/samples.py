@@ -81,10 +81,10 @@ class Samples(Dataset, ABC):
         """Identity of the data and of the reading options: equal hashes mean equal samples."""
 
     @property
-    def newest(self) -> int:
-        """When a file behind the samples last changed, in nanoseconds since 1970; 0 where the hash covers what the
-        files hold, as it does when they have been read."""
-        return 0
+    def written(self) -> str:
+        """A hash of the times at which the files behind the samples were last written; empty where `hash` covers what
+        they hold, as it does when they have been read."""
+        return ""
 
     def column(self, name: str) -> Sequence[Any]:
         """A known value of every sample; missing ones are None. Raises `InputError` for a name not in `columns`."""
@@ -186,8 +186,8 @@ class Part(Samples):
         return _picked(self.whole.column(name), self.positions)
 
     @property
-    def newest(self) -> int:
-        return self.whole.newest
+    def written(self) -> str:
+        return self.whole.written
 
     def row_of(self, position: int) -> int:
         return self.whole.row_of(int(self.positions[position]))

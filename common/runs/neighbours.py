@@ -116,7 +116,7 @@ class Question:
                 f"{folder} was made of other data than the {self.split} split searched in; give the --manifest that it "
                 "was made of, or delete it"
             )
-        check_unchanged(folder, store.info, self.dataset.newest)
+        check_unchanged(folder, store.info, self.dataset.written)
         return store
 
     @cached_property

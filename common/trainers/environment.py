@@ -136,7 +136,7 @@ def describe_data(datasets: Any) -> dict[str, Any]:
         if dataset is not None:
             record[split] = {"samples": len(dataset), "hash": dataset.hash}
             record[split] |= {"synthetic": said} if (said := synthetic_part(dataset)) else {}
-            record[split] |= {"newest": dataset.newest} if dataset.newest else {}
+            record[split] |= {"written": dataset.written} if dataset.written else {}
     return record
 
 
@@ -146,12 +146,12 @@ def check_data(run_dir: Path, stage: str, datasets: Any) -> None:
     now = describe_data(datasets)
     for split in ("train", "val"):
         then, there = (dict(part) if (part := known.get(split)) else None for known in (before, now))
-        times = [part.pop("newest", 0) if part else 0 for part in (then, there)]
+        times = [part.pop("written", "") if part else "" for part in (then, there)]
         if not before or then == there:
-            if times[1] > times[0] > 0:
+            if times[0] and times[1] != times[0]:
                 warnings.warn(
-                    f"{run_dir}: a file of the {split} data changed since the run began, and kept its size; figures "
-                    "may differ from an uninterrupted run's",
+                    f"{run_dir}: a file of the {split} data was written anew since the run began, and kept its size; "
+                    "figures may differ from an uninterrupted run's",
                     stacklevel=2,
                 )
             continue
