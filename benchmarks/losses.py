@@ -135,7 +135,11 @@ OBJECTIVES: dict[str, tuple[Callable[[], nn.Module], Step, str]] = {
     "SogCLR": (lambda: losses.SogCLR(TRAIN, T), indexed, "index"),
     "ISogCLR": (lambda: losses.ISogCLR(TRAIN, T), indexed, "index"),
     "FastCLIP": (lambda: losses.FastCLIP(TRAIN, T), indexed, "index"),
-    "AMCL": (lambda: losses.AMCL(DIM, bounds=(0.05, 2.0)), views(), "3 heads, T from 0.05"),
+    "AMCL": (
+        lambda: losses.AMCL(DIM, hardest=1, regulariser="omega", bounds=(0.05, 2.0)),
+        views(),
+        "3 heads, T from 0.05",
+    ),
     "SwAV": (lambda: losses.SwAV(DIM, 60), views(), "60 prototypes"),
     "Alignment + Uniformity": (AlignUniform, views(), ""),
     "CUA": (lambda: losses.CUA(T), views(), ""),

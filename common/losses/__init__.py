@@ -1,7 +1,8 @@
 """Contrastive objectives over the contrast engine: one class per published objective."""
 
 from counterpoint.common.losses.albef import ALBEFContrast, hard_negatives, masked_lm_loss, matching_loss
-from counterpoint.common.losses.amcl import AMCL
+from counterpoint.common.losses.amcl import AMCL, AMCLBarlow, AMCLMoCo, AMCLSimSiam
+from counterpoint.common.losses.banzhaf import banzhaf_interaction, coalition_value
 from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cacr import CACR
 from counterpoint.common.losses.cards import ObjectiveCard, ObjectiveEntry, objectives
@@ -15,11 +16,11 @@ from counterpoint.common.losses.fastclip import FastCLIP
 from counterpoint.common.losses.gap import CUA, Alignment, CrossUniformity, Uniformity
 from counterpoint.common.losses.gram import GRAM, gram_volume
 from counterpoint.common.losses.hard import HardContrastive, SimpleContrastive
-from counterpoint.common.losses.hbi import HBI, banzhaf_interaction, coalition_value
+from counterpoint.common.losses.hbi import HBI, InteractionNetwork
 from counterpoint.common.losses.hcl import HCL, CrossModalHCL
 from counterpoint.common.losses.infonce import InfoNCE
 from counterpoint.common.losses.m3col import MixCo, SoftClip
-from counterpoint.common.losses.metrix import Metrix, contrastive_margin, mixed_margin
+from counterpoint.common.losses.metrix import Metrix
 from counterpoint.common.losses.mlcd import MLCD
 from counterpoint.common.losses.moco import MoCHi, MoCo
 from counterpoint.common.losses.modx import ModX
@@ -48,6 +49,9 @@ from counterpoint.common.losses.whitenedcse import ShuffledGroupWhitening, White
 __all__ = [
     "ALBEFContrast",
     "AMCL",
+    "AMCLBarlow",
+    "AMCLMoCo",
+    "AMCLSimSiam",
     "Alignment",
     "BMC",
     "BNI",
@@ -73,6 +77,7 @@ __all__ = [
     "HardContrastive",
     "ISogCLR",
     "InfoNCE",
+    "InteractionNetwork",
     "LocalMI",
     "LogitScale",
     "MLCD",
@@ -118,7 +123,6 @@ __all__ = [
     "banzhaf_interaction",
     "bucket_transport",
     "coalition_value",
-    "contrastive_margin",
     "crop_cells",
     "engine_settings",
     "gram_volume",
@@ -127,7 +131,6 @@ __all__ = [
     "label_density_weights",
     "masked_lm_loss",
     "matching_loss",
-    "mixed_margin",
     "multilinear",
     "objectives",
     "overlap",

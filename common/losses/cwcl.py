@@ -31,6 +31,7 @@ class CWCL(Objective):
         temperature: T or a `LogitScale` (0.07).
 
     Source: Srinivasa et al. 2023; the weights and the one-sidedness confirmed by a paper that restates them (CellCLIP).
+    No code of the authors is public (searched by title, arXiv number and equation); ports of others weigh otherwise.
 
     >>> import torch
     >>> z = torch.eye(2)
@@ -43,7 +44,7 @@ class CWCL(Objective):
         needs="a frozen modality (teacher features)",
         engine="contrast_stats(columns), target_scores(Affine)",
         status="equation",
-        checked="written-out equation; identity weights give CLIP",
+        checked="written-out equation; identity weights give CLIP (no code of the authors is public)",
     )
 
     def __init__(

@@ -36,7 +36,8 @@ class MLCD(Objective):
 
     Raises `ValueError` for a `sampled` outside (0, 1].
 
-    Source: An et al. 2024 (8 nearest of 1M k-means centres per image).
+    Source: An et al. 2024 (8 nearest of 1M k-means centres per image, see `cluster_labels`). The authors' repositories
+    (deepglint/unicom at ae71411, deepglint/MVT at 087c80e) hold models and PartialFC, not this loss.
 
     >>> import torch
     >>> loss = MLCD(n_classes=6, dim=4, scale=1.0, margin=0.0, sampled=1.0)
@@ -49,7 +50,7 @@ class MLCD(Objective):
         needs="cluster labels (several per sample)",
         engine="contrast_stats(exclude Index, valid_cols)",
         status="equation",
-        checked="written-out equation",
+        checked="written-out equation (the training code is not public)",
     )
 
     def __init__(

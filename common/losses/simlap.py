@@ -1,6 +1,6 @@
 """SimLAP (first called Hydra): positives between arbitrary pairs of classes, through a gate per pair."""
 
-from typing import Unpack
+from typing import Literal, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
-from counterpoint.common.losses.draws import permutation
+from counterpoint.common.losses.draws import permutation, uniform
 from counterpoint.common.losses.scale import Temperature, as_scale
 from counterpoint.common.losses.sharing import EngineSettings
 
@@ -31,14 +31,20 @@ class SimLAP(Objective):
     compared (the official code gathers samples but not their labels); the gates' batch normalisation stays each rank's
     own unless it is converted to `SyncBatchNorm`, and every rank needs two rows.
 
-    Call with z [batch, dim], label [batch], and optionally other [batch] (y'; default: permuted by `generator`).
+    Call with z [batch, dim], label [batch], and optionally other [batch] (y'; default: as `pairs` says).
 
     Args:
         n_classes, dim, width, hidden: of the gate network (class embeddings of 512, hidden 1024).
+        pairs: y' is "arbitrary" (the batch's labels permuted by `generator`), "identical" (y) or "distinct" (any other
+            class).
+        fuse: the gate of the mean of both embeddings (above); `False`: the product of both classes' gates.
         block: rows in memory at a time.
         temperature: T (0.1).
 
-    Source: authors' training script (arXiv 2410.18200). Its classifier on detached features is the caller's.
+    Raises `ValueError` for other `pairs`.
+
+    Source: authors' training script (arXiv 2410.18200, read without the name of its repository). Its classifier on
+    detached features is the caller's.
 
     >>> import torch
     >>> _ = torch.manual_seed(0)
@@ -51,8 +57,8 @@ class SimLAP(Objective):
         paper="SimLAP / Hydra 2024",
         needs="labels; a generator",
         engine="none: rows in blocks (two-stream score)",
-        status="equation",
-        checked="written-out loops",
+        status="official numbers",
+        checked="official numbers (authors' training script of arXiv 2410.18200), gates included; written-out loops",
     )
     normalizes = None
 
@@ -64,11 +70,16 @@ class SimLAP(Objective):
         *,
         width: int = 512,
         hidden: int = 1024,
+        pairs: Literal["arbitrary", "identical", "distinct"] = "arbitrary",
+        fuse: bool = True,
         block: int = 256,
         generator: torch.Generator | None = None,
         **engine: Unpack[EngineSettings],
     ):
         super().__init__(**engine)
+        if pairs not in ("arbitrary", "identical", "distinct"):
+            raise ValueError(f"pairs must be 'arbitrary', 'identical' or 'distinct', got {pairs!r}")
+        self.pairs, self.fuse = pairs, fuse
         self.classes = nn.Embedding(n_classes, width)
         self.gate = nn.Sequential(
             nn.ReLU(),
@@ -92,9 +103,8 @@ class SimLAP(Objective):
         (z,) = self.embed(z)
         if self.count(z) < 2:
             return z.sum() * 0  # batch normalisation of the gates needs two rows
-        if other is None:
-            other = label[permutation(len(label), self.generator, label.device)]
-        gate = self.gate((self.classes(label) + self.classes(other)) / 2).to(z.dtype)
+        other = self._second(label) if other is None else other
+        gate = self.gates(label, other).to(z.dtype)
         everyone, labels = self.union(z), self.union(label)
         parts = [
             checkpoint(self._block, z, gate, label, other, everyone, labels, start, use_reentrant=False)
@@ -102,6 +112,21 @@ class SimLAP(Objective):
         ]
         total, pairs = (torch.stack([p[i] for p in parts]).sum(0) for i in range(2))
         return self.mean_over(total, pairs)
+
+    def gates(self, label: Int[Tensor, "batch"], other: Int[Tensor, "batch"]) -> Float[Tensor, "batch dim"]:
+        """The gate of every row's pair of classes."""
+        if self.fuse:
+            return self.gate((self.classes(label) + self.classes(other)) / 2)
+        return self.gate(self.classes(label)) * self.gate(self.classes(other))
+
+    def _second(self, label: Int[Tensor, "batch"]) -> Int[Tensor, "batch"]:
+        if self.pairs == "identical":
+            return label
+        if self.pairs == "arbitrary":
+            return label[permutation(len(label), self.generator, label.device)]
+        count = self.classes.num_embeddings
+        step = uniform(len(label), generator=self.generator, like=self.classes.weight) * (count - 1)
+        return (label + 1 + step.long().clamp_max(count - 2)) % count
 
     def _block(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -71,3 +73,29 @@ class Projector(nn.Module):
 
     def forward(self, h: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch out_dim"]:
         return self.layers(h)[-1]
+
+
+class MultiHead(nn.Module):
+    """Several heads of one form and different weights over the same features (AMCL's projection heads).
+
+    Shapes: `[batch, width] -> [heads, batch, out]`; given `[heads, batch, width]`, every head sees its own part (a
+    predictor behind projection heads).
+
+    Args:
+        heads, make: how many, and a function that makes one.
+
+    >>> MultiHead(3, lambda: Projector(8, 16, 4))(torch.zeros(5, 8)).shape
+    torch.Size([3, 5, 4])
+    """
+
+    def __init__(self, heads: int, make: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        if heads < 1:
+            raise ValueError(f"heads must be at least 1, got {heads}")
+        self.heads = nn.ModuleList(make() for _ in range(heads))
+
+    def forward(self, h: Float[Tensor, "*heads batch width"]) -> Float[Tensor, "heads batch out"]:
+        parts = h if h.dim() == 3 else [h] * len(self.heads)
+        if len(parts) != len(self.heads):
+            raise ValueError(f"{len(self.heads)} heads were given {len(parts)} parts")
+        return torch.stack([head(part) for head, part in zip(self.heads, parts, strict=True)])

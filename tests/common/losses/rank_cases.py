@@ -90,6 +90,13 @@ class EvenMix(losses.SupReMix):
         return like.new_full((rows, rows), 0.3)
 
 
+class MixedAnchors(losses.Metrix):
+    """The rarer kind of mixtures, which a seed may not draw."""
+
+    def draw(self, like: Tensor) -> tuple[bool, float]:
+        return False, 0.6
+
+
 def targets(at: slice):
     """A mixture of targets for both directions; column numbers count over the union."""
     teacher = z(ALL, 3, seed=7)[at]
@@ -108,6 +115,7 @@ def cases() -> dict[str, Case]:
     two, three, four = views(2), views(3), views(4)
     tokens = z(ALL, 3, DIM, seed=5), z(ALL, 2, DIM, seed=6)
     mask = torch.arange(3) < torch.tensor([3, 3, 2, 3, 1, 1, 2, 0])[:, None]
+    levels = z(ALL, 3, DIM, seed=5), z(ALL, 4, DIM, seed=6)
     spoken = torch.arange(4) < torch.randint(1, 5, (ALL, 3, 1), generator=seeded())
     caption = torch.randint(0, 4, (ALL, 3), generator=seeded()) * mask
     perm = torch.tensor([1, 2, 0, 3, 4, 5, 7, 6])  # rows are mixed within a rank
@@ -123,6 +131,17 @@ def cases() -> dict[str, Case]:
         "ALBEFContrast without ids": Case(lambda: losses.ALBEFContrast(DIM, 12), four),
         "Alignment": Case(lambda: losses.Alignment(), two),
         "AMCL": Case(lambda: losses.AMCL(DIM, hardest=3), (Heads(z(2, ALL, DIM)), Heads(z(2, ALL, DIM, seed=1)))),
+        "AMCLBarlow": Case(
+            lambda: losses.AMCLBarlow(ALL, DIM, hidden=3), (Heads(z(2, ALL, DIM)), Heads(z(2, ALL, DIM, seed=1)))
+        ),
+        "AMCLMoCo": Case(
+            lambda: losses.AMCLMoCo(DIM, 2, 12, hidden=3, hardest=3),
+            (Heads(z(2, ALL, DIM)), Heads(z(2, ALL, DIM, seed=1))),
+            {"index": INDEX},
+        ),
+        "AMCLSimSiam": Case(
+            lambda: losses.AMCLSimSiam(DIM, hidden=3), tuple(Heads(z(2, ALL, DIM, seed=s)) for s in range(4))
+        ),
         "BalancedSoftmax": Case(lambda: losses.BalancedSoftmax(torch.arange(1.0, 7.0)), (z(ALL, DIM), LABEL)),
         "BarlowTwins": Case(lambda: losses.BarlowTwins(), two),
         "BMC": Case(lambda: losses.BMC(), (z(ALL, 2), z(ALL, 2, seed=1))),
@@ -142,7 +161,10 @@ def cases() -> dict[str, Case]:
         "GAI": Case(lambda: losses.GAI(torch.zeros(2), torch.ones(2), torch.ones(2) / 2), (z(ALL), z(ALL, seed=1))),
         "GRAM": Case(lambda: losses.GRAM(losses.LogitScale(0.1), block=3), three),
         "HardContrastive": Case(lambda: losses.HardContrastive(losses.LogitScale(0.3), keep=0.3), two),
-        "HBI": Case(lambda: losses.HBI(0.1, block=3), tokens, {"student": z(ALL, 3, 2)}),
+        "HBI": Case(lambda: losses.HBI(DIM, losses.LogitScale(0.1), heads=2, planes=2, block=3), levels),
+        "HBI transposed as released": Case(
+            lambda: losses.HBI(DIM, 0.1, heads=2, planes=2, transposed="batch", ratios=(0.5,)), levels, {"x_mask": mask}
+        ),
         "HCL": Case(lambda: losses.HCL(0.5, tau_plus=0.01), two),
         "InfoNCE": Case(lambda: losses.InfoNCE(losses.LogitScale(0.1)), two),
         "InfoNCE compiled": Case(lambda: compiled, two),
@@ -152,7 +174,11 @@ def cases() -> dict[str, Case]:
         "InfoNCE soft targets": Case(lambda: losses.InfoNCE(losses.LogitScale(0.1)), two, soft),
         "ISogCLR": Case(lambda: losses.ISogCLR(12, 0.3, gamma=0.6, bimodal=True), two, {"index": INDEX}),
         "LocalMI": Case(lambda: losses.LocalMI(0.1), (tokens[0], z(ALL, DIM)), {"mask": mask}),
-        "Metrix": Case(lambda: losses.Metrix(generator=seeded()), (z(ALL, DIM), TWICE), passes=1),
+        "Metrix": Case(lambda: losses.Metrix(generator=seeded(), block=3), (z(ALL, DIM), LABEL), passes=1),
+        "Metrix of anchors": Case(lambda: MixedAnchors(block=3), (z(ALL, DIM), LABEL)),
+        "Metrix of multi-similarity": Case(
+            lambda: losses.Metrix(base="multi-similarity", generator=seeded()), (z(ALL, DIM), TWICE), passes=1
+        ),
         "MixCo": Case(lambda: losses.MixCo(), two, mixture),
         "MLCD": Case(lambda: losses.MLCD(9, DIM, sampled=0.5, generator=seeded()), (z(ALL, DIM), LABEL[:, None])),
         "MoCHi": Case(lambda: losses.MoCHi(DIM, 12, 0.2, **mixed), two, {"index": INDEX}),

@@ -58,7 +58,10 @@ KINDS = {
         lambda b: losses.MLCD(6, DIM, scale=3.0, sampled=1.0, backend=b), [z(ROWS, DIM), LABEL[:, None]], {},
     ),
     "score_floor": (lambda b: losses.HardContrastive(learnt(), keep=0.4, backend=b), views(2), {}),
-    "only": (lambda b: losses.Metrix(weight=0.0, b=2.0, g=3.0, backend=b), [z(ROWS, DIM), LABEL], {}),
+    "only": (
+        lambda b: losses.Metrix(base="multi-similarity", weight=0.0, b=2.0, g=3.0, backend=b),
+        [z(ROWS, DIM), LABEL], {},
+    ),
     "generated keys": (lambda b: losses.Symile(0.5, negatives="n_squared", chunk=3, backend=b), views(3), {}),
     "blocks of rows": (lambda b: losses.GRAM(learnt(), block=2), views(3), {}),
 }  # fmt: skip

@@ -22,9 +22,7 @@ from counterpoint.common.losses import (
     SupReMix,
     VICReg,
     WhitenedCSE,
-    contrastive_margin,
     label_density_weights,
-    mixed_margin,
 )
 
 
@@ -114,7 +112,7 @@ def test_mlcd_draws_its_share_and_all_positives():
 
 def test_metrix(make, same_gradients):
     label = torch.tensor([0, 0, 1, 1, 1, 2])
-    loss = Metrix(b=2.0, g=10.0, m=0.5, hardest=2, generator=torch.Generator().manual_seed(0))
+    loss = Metrix(base="multi-similarity", b=2.0, g=10.0, m=0.5, hardest=2, generator=torch.Generator().manual_seed(0))
 
     def call(z):
         loss.generator.manual_seed(0)
@@ -142,22 +140,14 @@ def test_metrix(make, same_gradients):
 
 def test_metrix_mixes_a_positive_with_the_hardest_negatives(make):
     z, label = make.unit(8, 4), torch.arange(8) // 2
-    loss = Metrix(hardest=1, generator=torch.Generator().manual_seed(1))
+    loss = Metrix(base="multi-similarity", hardest=1, generator=torch.Generator().manual_seed(1))
     lam, v, _ = loss.mixtures(z, label)
     s = (z @ z.T).masked_fill(label[:, None] == label, -torch.inf)
     partner = torch.arange(8) ^ 1
     torch.testing.assert_close(v[:, 0], unit(lam * z[partner] + (1 - lam) * z[s.argmax(1)]))
 
 
-def test_mixed_margin(make):
-    a, v = make.unit(5, 4), make.unit(5, 4)
-    d = (a - v).norm(dim=1)
-    near = (0.5 - d).clamp_min(0)
-    wanted = 0.3 * d.mean() + 0.7 * near.sum() / max((near > 0).sum().item(), 1)
-    torch.testing.assert_close(mixed_margin(a, v, 0.3), wanted)
-
-
-def test_contrastive_margin_is_a_mean_over_its_nonzero_terms(make, same_gradients):
+def test_metrix_clean_is_a_mean_over_its_nonzero_terms(make, same_gradients):
     label = torch.tensor([0, 1, 0, 2, 1, 0, 2])
 
     def written(z):
@@ -170,11 +160,58 @@ def test_contrastive_margin_is_a_mean_over_its_nonzero_terms(make, same_gradient
                 push.append(1.2 - d)
         return torch.stack(pull).mean() + torch.stack(push).mean()
 
-    same_gradients(lambda z: contrastive_margin(z, label, 1.2, block=3), written, make.z(7, 3))
+    loss = Metrix(m=1.2, weight=0.0, anchor_weight=0.0, block=3)
+    same_gradients(lambda z: loss(z, label), written, make.z(7, 3))
     twins = torch.ones(2, 3).requires_grad_()
-    contrastive_margin(twins, torch.zeros(2, dtype=torch.int64)).backward()
+    loss(twins, torch.zeros(2, dtype=torch.int64)).backward()
     assert torch.isfinite(twins.grad).all()  # a distance of zero has no direction
-    assert contrastive_margin(twins[:0], torch.zeros(0, dtype=torch.int64)).item() == 0
+
+
+def test_metrix_mixes_what_the_caller_mixes(make, same_gradients):
+    """Given `mix`, inputs or features are mixed: with the identity as encoder it is the mixture of embeddings."""
+    label, z = torch.tensor([0, 0, 1, 1, 1, 2]), make.z(6, 4)
+    loss = Metrix(generator=torch.Generator().manual_seed(0))
+    for with_positive in (True, False):
+
+        def by_caller(z, with_positive=with_positive):
+            v = unit(z)
+            return loss.mixed(v, label, with_positive, 0.3, mix=lambda a, b, lam: lam * v[a] + (1 - lam) * v[b])
+
+        same_gradients(lambda z, k=with_positive: loss.mixed(unit(z), label, k, 0.3), by_caller, z)
+
+
+def test_metrix_mixes_the_hardest_negatives_of_each_anchor(make):
+    z, label, seen = make.unit(8, 4), torch.arange(8) // 2, []
+    loss = Metrix(hardest=1)
+
+    def mix(first, second, lam):
+        seen.append((first, second))
+        return lam * z[first] + (1 - lam) * z[second]
+
+    loss.mixed(z, label, True, 0.3, mix)
+    first, second = seen[0]
+    assert torch.equal(first, torch.arange(8) ^ 1)
+    nearest = (z @ z.T).masked_fill(label[:, None] == label, -torch.inf).argmax(1)
+    assert torch.equal(second, nearest)
+
+
+def test_half_of_metrix_calls_mix_a_positive_and_lam_is_beta(make):
+    loss = Metrix(generator=torch.Generator().manual_seed(0))
+    kinds, lams = zip(*(loss.draw(torch.zeros(1)) for _ in range(2000)), strict=True)
+    assert abs(sum(kinds) / 2000 - 0.5) < 0.04
+    lams = torch.tensor(lams)
+    assert abs(lams.mean() - 0.5) < 0.02
+    assert abs(lams.var() - 1 / 20) < 0.01  # Beta(2, 2)
+
+
+def test_simlap_draws_the_second_class_as_it_is_told():
+    label = torch.arange(40) % 4
+    for pairs in ("identical", "distinct", "arbitrary"):
+        loss = SimLAP(4, 4, width=2, hidden=2, pairs=pairs, generator=torch.Generator().manual_seed(0))
+        other = loss._second(label)
+        assert torch.equal(other, label) == (pairs == "identical")
+        assert (other != label).all().item() == (pairs == "distinct")
+        assert set(other.tolist()) == {0, 1, 2, 3}
 
 
 def test_supremix(make, same_gradients):
@@ -337,4 +374,4 @@ def test_whitened_cse_with_one_group_is_zca_and_infonce(make, same_gradients):
         first, *rest = [zca(v) for v in views]
         return sum(InfoNCE(0.05, symmetric=False)(first, v) for v in rest)
 
-    same_gradients(WhitenedCSE(4, 1).double(), written, *(make.z(9, 4) for _ in range(3)), atol=1e-7)
+    same_gradients(WhitenedCSE(4, 1, mlp=False).double(), written, *(make.z(9, 4) for _ in range(3)), atol=1e-7)

@@ -11,6 +11,7 @@ from counterpoint.common.losses import (
     AMCL,
     TCL,
     ALBEFContrast,
+    AMCLMoCo,
     CoCa,
     FastCLIP,
     InfoNCE,
@@ -393,7 +394,7 @@ def test_swav_queue_fills_in_training(make):
 @pytest.mark.parametrize("hardest", [1, 4])
 def test_amcl(make, same_gradients, hardest):
     torch.manual_seed(0)
-    loss = AMCL(5, beta=0.01, hardest=hardest, bounds=(0.05, 2.0)).double()
+    loss = AMCL(5, beta=0.01, hardest=hardest, regulariser="omega", bounds=(0.05, 2.0)).double()
 
     def written(za, zb):
         total = 0.0
@@ -411,3 +412,19 @@ def test_amcl(make, same_gradients, hardest):
         return total
 
     same_gradients(loss, written, make.z(2, 4, 5), make.z(2, 4, 5))
+
+
+def test_amcl_moco_leaves_out_earlier_keys_of_the_same_sample(make):
+    torch.manual_seed(0)
+    loss = AMCLMoCo(5, 2, 8, hidden=3, hardest=2).double()
+    earlier, now = make.z(2, 4, 5), make.z(2, 4, 5)
+    loss(earlier, earlier, index=torch.arange(4))
+    loss.eval()
+    alone = AMCLMoCo(5, 2, 8, hidden=3, hardest=2).double()
+    alone.temperature.load_state_dict(loss.temperature.state_dict())
+    alone.queue.push(unit(earlier[:, 1:]).transpose(0, 1).flatten(1))
+    alone.eval()
+    first = slice(0, 1)
+    same = loss(now[:, first], now[:, first], index=torch.zeros(1, dtype=torch.int64))
+    torch.testing.assert_close(same, alone(now[:, first], now[:, first]))
+    assert abs(same - loss(now[:, first], now[:, first])) > 1e-6

@@ -93,25 +93,33 @@ def test_sampled_banzhaf_is_unbiased(make):
     assert banzhaf_interaction(s, samples=20000, generator=generator).sub(exact).abs().max() < 0.1
 
 
-def test_hbi(make, same_gradients):
-    w_x, w_y = torch.softmax(make.z(4, 3), 1), torch.softmax(make.z(4, 2), 1)
+def test_hbi_without_levels_is_the_weighted_token_contrast(make, same_gradients):
+    torch.manual_seed(0)
+    loss = HBI(5, 0.2, ratios=(), skl=0.7, planes=2, block=3).double()
+    level = loss.levels[0]
 
-    def written(x, y, student):
+    def written(x, y):
+        w_x, w_y = (torch.softmax(net(z)[..., 0], 1) for net, z in ((level.x_weight, x), (level.y_weight, y)))
         s = torch.einsum("itd,jud->ijtu", unit(x), unit(y))
         score = ((s.amax(3) * w_x[:, None]).sum(2) + (s.amax(2) * w_y[None]).sum(2)) / 2 / 0.2
-        label = torch.arange(4)
-        teacher = banzhaf_interaction((unit(x) @ unit(y).mT).detach())
-        kl = sum(F.kl_div(student.log_softmax(d), teacher.softmax(d), reduction="none").sum(d).mean() for d in (1, 2))
-        return (F.cross_entropy(score, label) + F.cross_entropy(score.T, label)) / 2 + 0.7 / 2 * kl
+        label, own = torch.arange(4), unit(x) @ unit(y).mT
+        teacher, student = banzhaf_interaction(own.detach()), level.student(own)
+        kl = sum(F.kl_div(student.log_softmax(d), teacher.softmax(d), reduction="none").mean() for d in (1, 2))
+        return (F.cross_entropy(score, label) + F.cross_entropy(score.T, label)) / 2 + 0.7 * kl
 
-    loss = HBI(0.2, weight=0.7, block=3)
-    same_gradients(
-        lambda x, y, m: loss(x, y, x_weight=w_x, y_weight=w_y, student=m),
-        written,
-        make.z(4, 3, 5),
-        make.z(4, 2, 5),
-        make.z(4, 3, 2),
-    )
+    same_gradients(loss, written, make.z(4, 3, 5), make.z(4, 2, 5))
+
+
+def test_hbi_score_of_retrieval_does_not_see_padding(make):
+    torch.manual_seed(0)
+    loss, x, y = HBI(4, heads=1, planes=2).double(), make.z(3, 5, 4), make.z(2, 6, 4)
+    mask = torch.arange(5) < torch.tensor([5, 3, 4])[:, None]
+    score = loss.similarity(x, y, x_mask=mask)
+    assert score.shape == (3, 2)
+    x = torch.where(mask[..., None], x, 100 * x)
+    torch.testing.assert_close(loss.similarity(x, y, x_mask=mask), score)
+    own = loss.similarity(x[1:2, :3], y)  # padding scores 0, which a negative maximum yields to: as released
+    assert own.shape == (1, 2)
 
 
 def test_pixpro(make, same_gradients):
