@@ -63,6 +63,13 @@ BUILT_IN = (
         f"{_CONFIGS}:HardNegativesConfig",
     ),
     PluginEntry(
+        "old_model",
+        "starts from another run and keeps its similarities between two modalities where they were right",
+        "Ni et al., Continual Vision-Language Representation Learning with Off-Diagonal Information, ICML 2023",
+        f"{_TRAINERS}.continual_learning:OldModel",
+        f"{_CONFIGS}:OldModelConfig",
+    ),
+    PluginEntry(
         "within_clusters",
         "takes every batch from one combination of the clusters of earlier stages",
         "Learning the Unlearned: Mitigating Feature Suppression in Contrastive Learning, ECCV 2024",

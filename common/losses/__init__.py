@@ -19,9 +19,9 @@ from counterpoint.common.losses.hard import HardContrastive, SimpleContrastive
 from counterpoint.common.losses.hbi import HBI, InteractionNetwork
 from counterpoint.common.losses.hcl import HCL, CrossModalHCL
 from counterpoint.common.losses.infonce import InfoNCE
-from counterpoint.common.losses.m3col import MixCo, SoftClip
+from counterpoint.common.losses.m3col import M3CoL, MixCo, SoftClip
 from counterpoint.common.losses.metrix import Metrix
-from counterpoint.common.losses.mlcd import MLCD
+from counterpoint.common.losses.mlcd import MLCD, cluster_labels
 from counterpoint.common.losses.moco import MoCHi, MoCo
 from counterpoint.common.losses.modx import ModX
 from counterpoint.common.losses.multiview import DHEL, MVDHEL, MVInfoNCE
@@ -80,6 +80,7 @@ __all__ = [
     "InteractionNetwork",
     "LocalMI",
     "LogitScale",
+    "M3CoL",
     "MLCD",
     "MVDHEL",
     "MVInfoNCE",
@@ -122,6 +123,7 @@ __all__ = [
     "WhitenedCSE",
     "banzhaf_interaction",
     "bucket_transport",
+    "cluster_labels",
     "coalition_value",
     "crop_cells",
     "engine_settings",

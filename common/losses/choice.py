@@ -28,7 +28,7 @@ __all__ = ["Chosen", "chosen_objective", "form_of", "parse_choice"]
 #: What a batch may know of its samples.
 FACTS = ("index", "group", "label")
 # Their arguments look like views and labels, and are something else: heads, teachers, keys of a momentum encoder.
-_OTHERWISE = ("AMCL", "AMCLBarlow", "AMCLMoCo", "CWCL", "MLCD", "MoCo", "MoCHi", "MixCo", "SwAV")
+_OTHERWISE = ("AMCL", "AMCLBarlow", "AMCLMoCo", "CWCL", "M3CoL", "MLCD", "MoCo", "MoCHi", "MixCo", "SwAV")
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,8 @@ class Metrix(Objective):
 
     Raises `ValueError` for another base, and for `mix` with "multi-similarity".
 
+    How much of the space training used is `counterpoint.common.metrics.utilization`.
+
     Source: Venkataramanan et al. 2022; billpsomas/Metrix_ICLR22 at 7ce730c, train.py and mixup/.
 
     >>> import torch

@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from counterpoint.common.kernels import Index
+from counterpoint.common.kernels import Index, topk_scores
+from counterpoint.common.kernels.unit import unit
 from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cards import ObjectiveCard
 from counterpoint.common.losses.draws import uniform
 from counterpoint.common.losses.sharing import EngineSettings
 
-__all__ = ["MLCD"]
+__all__ = ["MLCD", "cluster_labels"]
 
 
 class MLCD(Objective):
@@ -90,3 +91,44 @@ class MLCD(Objective):
         kept[order.topk(max(1, round(self.sampled * count))).indices] = True
         kept[positive] = True
         return kept
+
+
+def cluster_labels(
+    vectors: Float[Tensor, "samples dim"],
+    clusters: int,
+    *,
+    nearest: int = 8,
+    seed: int = 0,
+    batch: int | None = None,
+) -> tuple[Int[Tensor, "samples nearest"], Float[Tensor, "clusters dim"]]:
+    """MLCD's first stage: k-means of a trained encoder's features; every sample's labels are its nearest centres.
+
+    One clustering, in advance, on unit vectors; nearness is the cosine. Look labels up by the sample's stable number:
+    `labels[batch["index"]]`.
+
+    Args:
+        clusters: one million in the paper, of 400 million images.
+        nearest: labels per sample (8).
+        batch: samples per step of mini-batch k-means; without it ordinary k-means.
+
+    Returns the labels, nearest first, and the centres as unit vectors.
+
+    Raises `ValueError` for fewer than two clusters, or more than samples.
+
+    >>> import torch
+    >>> x = torch.eye(3).repeat(4, 1)
+    >>> labels, centres = cluster_labels(x, 3, nearest=2)
+    >>> labels.shape, len({*labels[:3, 0].tolist()})
+    (torch.Size([12, 2]), 3)
+    """
+    from sklearn.cluster import KMeans, MiniBatchKMeans
+
+    if not 2 <= clusters <= len(vectors):
+        raise ValueError(f"clusters must lie between 2 and the number of samples ({len(vectors)}), got {clusters}")
+    q = unit(vectors.detach().float(), dim=-1)
+    if batch is None:
+        model = KMeans(clusters, n_init=1, random_state=seed)
+    else:
+        model = MiniBatchKMeans(clusters, batch_size=batch, n_init=1, random_state=seed)
+    centres = unit(torch.as_tensor(model.fit(q.cpu().numpy()).cluster_centers_, dtype=q.dtype), dim=-1).to(q.device)
+    return topk_scores(q, centres, min(nearest, clusters))[1], centres

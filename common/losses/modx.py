@@ -32,6 +32,8 @@ class ModX(Objective):
         temperature: of the CLIP term.
         alpha: 20 in the published script.
 
+    The loop over phases, with the old model as start and teacher, is `counterpoint.common.trainers.continual`.
+
     Source: Ni et al. 2023.
 
     >>> import torch
@@ -68,7 +70,16 @@ class ModX(Objective):
         old_b: Float[Tensor, "batch old_dim"],
     ) -> Float[Tensor, ""]:
         """CLIP plus the weighted distillation; the share of rows kept is `monitors["kept"]`."""
-        contrast = self.contrast(za, zb)
+        return self.contrast(za, zb) + self.distil(za, zb, old_a, old_b)
+
+    def distil(
+        self,
+        za: Float[Tensor, "batch dim"],
+        zb: Float[Tensor, "batch dim"],
+        old_a: Float[Tensor, "batch old_dim"],
+        old_b: Float[Tensor, "batch old_dim"],
+    ) -> Float[Tensor, ""]:
+        """The weighted distillation alone."""
         a, b = self.embed(za, zb)
         old_a, old_b = self.embed(old_a.detach(), old_b.detach())
         new = self.stats(a, b, columns=True)
@@ -84,4 +95,4 @@ class ModX(Objective):
             kl = kl + torch.where(right, rows, torch.zeros_like(rows)).sum() / 2
         self.monitors["kept"] = torch.cat(kept).float().mean()
         # Averaged over ranks, each rank's share of a sum counts once: hence the number of ranks.
-        return contrast + self.alpha * (self.mean_over(kl, len(a)) if self.mean_kl else kl * self.world)
+        return self.alpha * (self.mean_over(kl, len(a)) if self.mean_kl else kl * self.world)

@@ -40,6 +40,8 @@ class SwAV(Objective):
 
     Raises `ValueError` for fewer than two crops, or when `assign` names one that is missing.
 
+    Crops come from `counterpoint.common.models.MultiCrop`, their embeddings from `encode_crops`.
+
     Source: Caron et al. 2020.
 
     >>> import torch

@@ -39,6 +39,10 @@ class Symile(Objective):
     The product shrinks like dim^(-(M - 2) / 2) with the number of modalities M, so the scale must be free to grow: the
     default is learnable without an upper bound.
 
+    Samples that lack modalities take part with what `counterpoint.common.models.MissingIndicator` makes of them: a
+    placeholder and an indicator at the encoder's input, the loss unchanged. The score is the metric "multilinear" of
+    retrieval.
+
     Args:
         temperature: T or a `LogitScale`.
         negatives: "n" or "n_squared".
@@ -46,7 +50,7 @@ class Symile(Objective):
 
     Raises `ValueError` for fewer than two modalities or another word for `negatives`.
 
-    Source: Saporta et al. 2024.
+    Source: Saporta et al. 2024; rajesh-lab/symile.
 
     >>> import torch
     >>> x = torch.tensor([[1., 1.], [1., -1.]]); y = torch.tensor([[1., -1.], [1., 1.]])

@@ -49,7 +49,7 @@ from counterpoint.common.metrics.robustness import (
     corruption_sweep,
     missing_modality,
 )
-from counterpoint.common.metrics.similarity import CCA, cca, cka, layer_grid, mutual_knn
+from counterpoint.common.metrics.similarity import CCA, cca, cka, layer_grid, mutual_knn, utilization
 from counterpoint.common.metrics.zeroshot import prompt_ensemble, zero_shot
 
 __all__ = [
@@ -133,5 +133,6 @@ __all__ = [
     "task_of",
     "tolerance",
     "uniformity",
+    "utilization",
     "zero_shot",
 ]

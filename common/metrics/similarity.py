@@ -139,3 +139,22 @@ def layer_grid(
     {'last': {'last': 1.0}}
     """
     return {a: {b: measure(x, y) for b, y in layers_y.items()} for a, x in layers_x.items()}
+
+
+@accepts(matrices=["queries", "examples"])
+def utilization(queries: Float[Tensor, "n dim"], examples: Float[Tensor, "m dim"]) -> float:
+    r"""How near the test samples lie to what was trained on, :math:`\frac1n\sum_q \min_x \lVert q-x\rVert^2`.
+
+    On unit vectors: 0 where every query has an example at its place, 2 where all are orthogonal to it; low means that
+    training used the parts of the space that the test needs. `examples` are the training samples, with the mixtures of
+    a method that trains on these too (Metrix). The nearest example is found without a matrix of distances.
+
+    >>> utilization(torch.eye(3), torch.eye(3)[:2])      # two are met, the third is orthogonal
+    0.6666666666666666
+
+    Source: Venkataramanan et al., "It takes two to tango: mixup for deep metric learning", ICLR 2022.
+    """
+    queries, examples = features("queries", queries, normalize=True), features("examples", examples, normalize=True)
+    with torch.no_grad():
+        nearest = topk_scores(queries, examples, 1)[0][:, 0]
+    return float((2 - 2 * nearest.double()).clamp_min(0).mean())

@@ -38,6 +38,7 @@ _EXPORTS = {
     "fit": f"{_BASE}.fitting",
     "from_pretrained": f"{_BASE}.pretrained",
     "load_run": f"{_BASE}.run_folder",
+    "continual": f"{_BASE}.continual_learning",
     "multistage": f"{_BASE}.multistage_learning",
     "save_pretrained": f"{_BASE}.pretrained",
 }

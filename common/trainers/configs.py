@@ -29,9 +29,11 @@ class ScheduleConfig:
     decay: float = 0.2
     """`wsd`: length of the last phase. `infinite`: length of the annealing before the stage's end; 0 never anneals."""
     cooldown: float = 0.1
-    """`infinite`: length of the cosine descent from the peak to the constant value."""
+    """`infinite`: length of the descent from the peak to the constant value."""
     constant: float = 0.4
     """`infinite`: the constant value, as a fraction of the peak."""
+    descent: str = "cosine"
+    """`infinite`: how the peak goes down to the constant value: `cosine`, `linear` or `inverse_sqrt`."""
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,24 @@ class HarmonizeConfig:
     """Curriculum: samples whose gradients' cosine is below gamma are left out; null keeps all."""
     gamma_end: float = 0.0
     """Gamma grows linearly to this value."""
+
+
+@dataclass(frozen=True)
+class OldModelConfig:
+    """Mod-X: another run's last weights as start and as teacher of the similarities that it had right.
+
+    >>> OldModelConfig(run="runs/phase0").alpha
+    20.0
+    """
+
+    run: str = ""
+    """The run folder of the model before."""
+    alpha: float = 20.0
+    """Weight of the distillation, summed over rows: its weight per row grows with the batch, as released."""
+    mean_kl: bool = False
+    """Average over rows in place of the sum; then alpha times the batch size is the released weight."""
+    pair: tuple[str, ...] = ()
+    """The two embeddings whose similarities are kept; empty: the system's first two."""
 
 
 @dataclass(frozen=True)

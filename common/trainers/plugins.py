@@ -57,6 +57,10 @@ class Plugin:
         """The loss of every sample in the term `name`, weighted; called in training only, before the mean."""
         return rows
 
+    def terms(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """More loss terms, of a training batch and its embeddings: scalars or rows, as the system's own."""
+        return {}
+
     def gradients(self, found: Gradients) -> Gradients:
         """The gradients of the weighted terms at the embeddings, changed; the terms' sum goes on to the encoders."""
         return found

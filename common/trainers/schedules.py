@@ -10,6 +10,7 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.trainers.configs import ScheduleConfig
 
 KINDS = ("constant", "linear", "cosine", "wsd", "infinite")
+DESCENTS = ("cosine", "linear", "inverse_sqrt")
 
 
 @dataclass
@@ -19,8 +20,10 @@ class Schedule:
     - warm-up, n < w: linear from `start` to `peak`;
     - `constant`: `peak`; `linear`, `cosine`: from `peak` at w to `end` at `total`;
     - `wsd`: `peak`, then linear to `end` over the last `decay` steps;
-    - `infinite`: cosine from `peak` to `level` over `cooldown` steps, then `level` for ever; once `begin_anneal` was
-      called, :math:`level\,(end/level)^{(n-n_a)/(n_{end}-n_a)}` (linear where `end` is 0).
+    - `infinite`: from `peak` to `level` over `cooldown` steps, then `level` for ever; once `begin_anneal` was called,
+      :math:`level\,(end/level)^{(n-n_a)/(n_{end}-n_a)}` (linear where `end` is 0). The way down, t from 0 to 1, is a
+      cosine, a line, or the inverse square root, :math:`peak + (level-peak)\,h(t)/h(1)`,
+      :math:`h(t) = 1/\sqrt{1+10t} - 1` (`descent`).
 
     At `total` and beyond, the value is the last one. Steps are whole or fractional.
 
@@ -45,12 +48,15 @@ class Schedule:
     decay: float = 0
     cooldown: float = 0
     level: float | None = None
+    descent: str = "cosine"
     anneal_from: int | None = None
     anneal_steps: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"schedule kind {self.kind!r} is not one of {', '.join(KINDS)}")
+        if self.descent not in DESCENTS:
+            raise InputError(f"schedule descent {self.descent!r} is not one of {', '.join(DESCENTS)}")
         if self.level is None:
             self.level = self.peak
 
@@ -71,6 +77,7 @@ class Schedule:
             decay=steps(config.decay) if config.kind == "wsd" else 0,
             cooldown=cooldown,
             level=base * config.constant if cooldown else base,  # without a way down, it stays at the peak
+            descent=config.descent,
         )
         anneal = steps(config.decay) if config.kind == "infinite" else 0
         if anneal:
@@ -121,9 +128,14 @@ class Schedule:
             return self.start + (self.peak - self.start) * step / self.warmup
         if step >= self.warmup + self.cooldown:
             return self.level
-        return (
-            self.level + (self.peak - self.level) * (1 + math.cos(math.pi * (step - self.warmup) / self.cooldown)) / 2
-        )
+        progress = (step - self.warmup) / self.cooldown
+        if self.descent == "cosine":
+            left = (1 + math.cos(math.pi * progress)) / 2
+        elif self.descent == "linear":
+            left = 1 - progress
+        else:
+            left = 1 - _slowing(progress) / _slowing(1.0)
+        return self.level + (self.peak - self.level) * left
 
     def state_dict(self) -> dict[str, Any]:
         """What `begin_anneal` changed."""
@@ -132,3 +144,7 @@ class Schedule:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore it."""
         self.anneal_from, self.anneal_steps = state["anneal_from"], state["anneal_steps"]
+
+
+def _slowing(progress: float, timescale: float = 10.0) -> float:
+    return 1 / math.sqrt(1 + timescale * progress) - 1

@@ -205,7 +205,7 @@ class Training(Validation):
             losses: what is differentiated, in place of `self.losses`.
             only: the optimisers whose parameters take part; the others' stay untouched. Empty: all of them.
         """
-        losses = self.losses if losses is None else losses
+        losses = self._with_terms if losses is None else losses
         changes = [plugin.gradients for plugin in self.plugins.values() if overrides(plugin, "gradients")]
         micro, model = self.config.train.micro_batch_size, self.trainer.model
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
@@ -231,6 +231,18 @@ class Training(Validation):
             if parallel:
                 average_gradients(list(self.parameters()))
         return result
+
+    def _with_terms(self, batch: dict[str, Any], embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The system's losses and those of plug-ins."""
+        terms = dict(self.losses(batch, embeddings))
+        for name, plugin in self.plugins.items():
+            if overrides(plugin, "terms"):
+                more = plugin.terms(batch, embeddings)
+                if taken := set(more) & set(terms):
+                    term = taken.pop()
+                    raise InputError(f"train.plugins: {name} adds the loss term {term!r}, which there is already")
+                terms |= more
+        return terms
 
     def update(self, *optimizers: Any) -> None:
         """Clip, step the optimisers (`self.optimizers()`; all unless some are given) and clear their gradients."""

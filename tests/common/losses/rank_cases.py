@@ -174,6 +174,15 @@ def cases() -> dict[str, Case]:
         "InfoNCE soft targets": Case(lambda: losses.InfoNCE(losses.LogitScale(0.1)), two, soft),
         "ISogCLR": Case(lambda: losses.ISogCLR(12, 0.3, gamma=0.6, bimodal=True), two, {"index": INDEX}),
         "LocalMI": Case(lambda: losses.LocalMI(0.1), (tokens[0], z(ALL, DIM)), {"mask": mask}),
+        "M3CoL": Case(
+            lambda: losses.M3CoL((DIM, DIM, DIM), 5, hidden=4),
+            three,
+            {
+                "label": LABEL,
+                "perms": By(lambda at: (perm[at] - at.start)[:, None].expand(-1, 3)),
+                "mixings": By(lambda at: z(ALL, 3, seed=4).sigmoid()[at]),
+            },
+        ),
         "Metrix": Case(lambda: losses.Metrix(generator=seeded(), block=3), (z(ALL, DIM), LABEL), passes=1),
         "Metrix of anchors": Case(lambda: MixedAnchors(block=3), (z(ALL, DIM), LABEL)),
         "Metrix of multi-similarity": Case(

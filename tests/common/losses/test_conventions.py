@@ -101,6 +101,10 @@ CASES = {
     "InfoNCE": (losses.InfoNCE, views(2)),
     "ISogCLR": (lambda: losses.ISogCLR(20), with_keyword(2, index=index)),
     "LocalMI": (losses.LocalMI, lambda n: (batch(n, (3, DIM), DIM), {})),
+    "M3CoL": (
+        lambda: losses.M3CoL((DIM, DIM), 3, hidden=4, generator=seeded()),
+        with_keyword(2, label=lambda n: torch.arange(n) % 3),
+    ),
     "Metrix": (lambda: losses.Metrix(generator=seeded()), lambda n: ((*batch(n, DIM), labels(n)), {})),
     "MixCo": (
         losses.MixCo,
@@ -153,7 +157,7 @@ CASES = {
     "WhitenedCSE": (lambda: losses.WhitenedCSE(DIM, 2, generator=seeded()), views(2)),
     "WMSE": (losses.WMSE, views(2)),
 }
-RANDOM = {"Metrix", "MoCHi", "SupReMix", "WhitenedCSE"}
+RANDOM = {"M3CoL", "Metrix", "MoCHi", "SupReMix", "WhitenedCSE"}
 # Where fewer than `dim` rows are an error by definition, and what it says.
 NEEDS_ROWS = {"WMSE": "sub-batches", "AMCLBarlow": "batches of 8"}
 # The order of the rows is part of these.
@@ -285,6 +289,7 @@ SEEN_OTHERWISE = {
     "AMCLMoCo": {"hidden": "out_features=4"},
     "AMCLSimSiam": {"hidden": "out_features=4"},
     "HBI": {"teacher": "exact="},  # computed unless a network is given
+    "M3CoL": {"n_classes": "n_classes=3"},
     "MLCD": {"dim": "centres=[9, 6]"},
     "SlotCon": {"dim": "prototypes=[3, 6]", "predictor": "Identity", "hidden": "Identity"},
     "SwAV": {"dim": "prototypes=[4, 6]", "queue_size": "use_queue=False"},

@@ -22,6 +22,7 @@ from counterpoint.common.losses import (
     SupReMix,
     VICReg,
     WhitenedCSE,
+    cluster_labels,
     label_density_weights,
 )
 
@@ -108,6 +109,39 @@ def test_mlcd_draws_its_share_and_all_positives():
     kept = loss._negatives(torch.tensor([3, 5]))
     assert kept[[3, 5]].all()
     assert 100 <= kept.sum() <= 102
+
+
+def test_cluster_labels_are_the_nearest_centres_of_one_clustering():
+    generator = torch.Generator().manual_seed(0)
+    centres = unit(torch.randn(6, 8, generator=generator))
+    group = torch.randint(0, 6, (300,), generator=generator)
+    x = 3 * centres[group] + 0.1 * torch.randn(300, 8, generator=generator)
+    for batch in (None, 128):
+        labels, found = cluster_labels(x, 6, nearest=3, batch=batch)
+        assert labels.shape == (300, 3)
+        assert torch.equal(labels, (unit(x) @ found.T).topk(3).indices)
+        assert all(len(set(labels[group == g, 0].tolist())) == 1 for g in range(6))
+    again, _ = cluster_labels(x, 6, nearest=3)
+    assert torch.equal(again, cluster_labels(x, 6, nearest=3)[0])
+    with pytest.raises(ValueError, match="between 2 and the number of samples"):
+        cluster_labels(x[:3], 6)
+
+
+def test_mlcd_learns_the_clusters_that_its_first_stage_found():
+    """Both stages on groups of points: a linear encoder then has each point nearest to its own cluster's centre."""
+    generator = torch.Generator().manual_seed(0)
+    centres = unit(torch.randn(5, 12, generator=generator))
+    x = centres[torch.arange(200) % 5] + 0.15 * torch.randn(200, 12, generator=generator)
+    labels, _ = cluster_labels(x, 5, nearest=1)
+    torch.manual_seed(0)
+    encoder, loss = torch.nn.Linear(12, 4), MLCD(5, 4, scale=8.0, margin=0.0, sampled=1.0)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *loss.parameters()], 0.05)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss(encoder(x), labels).backward()
+        optimizer.step()
+    nearest = (unit(encoder(x)) @ unit(loss.centres).T).argmax(1)
+    assert (nearest == labels[:, 0]).float().mean() > 0.98
 
 
 def test_metrix(make, same_gradients):

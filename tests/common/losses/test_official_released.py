@@ -19,6 +19,7 @@ from counterpoint.common.losses import (
     FastCLIP,
     InteractionNetwork,
     LogitScale,
+    M3CoL,
     Metrix,
     MoCo,
     SimLAP,
@@ -189,6 +190,19 @@ def test_moco():
     loss.queue.push(call["queue"])
     call.check(loss(call["query"], call["key"]))
     same(loss.queue.keys, call.held["queue_after"])
+
+
+@pytest.mark.parametrize(("name", "progress"), [("m3col_mixing", 0.3), ("m3col_soft", 0.4)])
+def test_m3col(name, progress):
+    call = Call(name)
+    loss = M3CoL((4, 4), 3, hidden=5, lam=0.1, alias=True).double()
+    loss.set_progress(progress)
+    heads = {"text_head": loss.heads[0], "image_head": loss.heads[1], "fusion": loss.fusion}
+    for key, head in heads.items():
+        call.fill(*((p, f"{key}_{i}") for i, p in enumerate(head.parameters())))
+    draws = {k: call[k].T for k in ("perms", "mixings")}
+    value = loss(call["text"], call["image"], label=call["label"], **draws)
+    call.check(value, **{key: head[-1].weight for key, head in heads.items()})
 
 
 def waves(phase, *parameters):

@@ -24,6 +24,8 @@ from counterpoint.common.losses import (
     gram_volume,
     joint_entropy,
 )
+from counterpoint.common.metrics.scores import SCORES
+from counterpoint.common.models import MissingIndicator
 
 
 def unit(z):
@@ -201,6 +203,45 @@ def test_symile_learns_xor_where_pairs_show_nothing():
 
     assert accuracy("symile") > 0.95
     assert 0.25 < accuracy("clip") < 0.75
+
+
+def test_symile_learns_xor_from_samples_that_lack_modalities():
+    """Each modality is missing in a fifth of the samples; what is complete is then told as in training on all of it."""
+    generator = torch.Generator().manual_seed(0)
+
+    def sample(n, missing):
+        a, b = (torch.randint(2, (n,), generator=generator) for _ in range(2))
+        present = [torch.rand(n, generator=generator) >= missing for _ in range(3)]
+        values = [torch.where(p, v.float(), torch.nan)[:, None] for v, p in zip((a, b, a ^ b), present, strict=True)]
+        return values, present
+
+    torch.manual_seed(0)
+    encoders = torch.nn.ModuleList(MissingIndicator(torch.nn.Linear(2, 16), placeholder=0.5) for _ in range(3))
+    loss = Symile(0.3)
+    optimizer = torch.optim.Adam([*encoders.parameters(), *loss.parameters()], 0.05)
+    for _ in range(150):
+        values, present = sample(128, missing=0.2)
+        optimizer.zero_grad()
+        loss(*(e(v, p) for e, v, p in zip(encoders, values, present, strict=True))).backward()
+        optimizer.step()
+    (a, b, c), _ = sample(400, missing=0.0)
+    candidates = unit(encoders[0](torch.tensor([[0.0], [1.0]])))
+    score = SCORES["multilinear"]
+    keys = score.keys(unit(encoders[1](b)), unit(encoders[2](c)))
+    assert ((keys[0] @ candidates.T).argmax(1) == a[:, 0].long()).float().mean() > 0.95
+
+
+def test_a_missing_input_is_seen_as_missing_and_nothing_else():
+    layer = MissingIndicator(torch.nn.Identity(), "learn", features=3)
+    with torch.no_grad():
+        layer.placeholder.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    x = torch.randn(2, 4, 3)
+    x[1] = torch.nan
+    out = layer(x, torch.tensor([True, False]))
+    torch.testing.assert_close(out[0], torch.cat([x[0], torch.zeros(4, 1)], 1))
+    torch.testing.assert_close(out[1], torch.tensor([1.0, 2.0, 3.0, 1.0]).expand(4, 4))
+    out.sum().backward()
+    assert torch.equal(layer.placeholder.grad, torch.full((3,), 4.0))
 
 
 def test_cua_is_the_sum_of_its_parts(make):

@@ -137,6 +137,7 @@ CALLS = {
     "task_of": lambda M, C: (m.task_of(C(LABELS)), m.task_of(C(TARGET))),
     "tolerance": lambda M, C: m.tolerance(M(X), C(LABELS)),
     "uniformity": lambda M, C: m.uniformity(M(X)),
+    "utilization": lambda M, C: m.utilization(M(X), M(Y)),
     "zero_shot": lambda M, C: m.zero_shot(
         M(X), C(LABELS), {"a": M(X[::2]), "b": M(X[1::2])}, groups=C(GROUPS), **QUICK
     ),

@@ -72,3 +72,13 @@ def test_the_shared_subspace_keeps_the_pairs_together():
 def test_the_grid_of_layers_asks_for_the_first_model_first():
     grid = m.layer_grid({"a": X, "b": Y}, {"c": X}, measure=lambda x, y: float(x.shape[1] - 10 * y.shape[1]))
     assert grid == {"a": {"c": 6.0 - 60}, "b": {"c": 5.0 - 60}}
+
+
+def test_utilization_is_the_mean_squared_distance_to_the_nearest_example():
+    generator = torch.Generator().manual_seed(0)
+    q, x = (torch.randn(n, 5, generator=generator).double() for n in (40, 60))
+    distance = torch.cdist(*(torch.nn.functional.normalize(z, dim=1) for z in (q, x)))
+    assert m.utilization(q, x) == pytest.approx(float((distance.amin(1) ** 2).mean()), abs=1e-6)
+    assert m.utilization(x[:10], x) == pytest.approx(0.0, abs=1e-6)
+    with_mixtures = torch.cat([x, 0.5 * x[:-1] + 0.5 * x[1:]])
+    assert m.utilization(q, with_mixtures) < m.utilization(q, x)  # more examples never lie farther

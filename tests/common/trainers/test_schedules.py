@@ -116,3 +116,25 @@ def test_lars_by_hand():
     optimizer.step()
     # g + beta w = 2, |w| = 4, |g + beta w| = 4: the update is 0.01 * 4 / 4 * 2
     torch.testing.assert_close(w.data, torch.full((2, 2), 2.0 - 0.02))
+
+
+@pytest.mark.parametrize(
+    ("descent", "half"),
+    [("cosine", 0.5), ("linear", 0.5), ("inverse_sqrt", 1 - (6**-0.5 - 1) / (11**-0.5 - 1))],
+)
+def test_the_way_down_of_the_infinite_schedule(descent, half):
+    """From the peak at the warm-up's end to the constant value; at half of it the written fraction is left."""
+    config = ScheduleConfig("infinite", warmup=10, cooldown=20, constant=0.4, decay=0, descent=descent)
+    schedule = Schedule.from_config(config, 2.0, 100)
+    assert schedule(10) == pytest.approx(2.0)
+    assert schedule(20) == pytest.approx(0.8 + 1.2 * half)
+    assert [schedule(n) for n in (30, 60, 99)] == pytest.approx([0.8] * 3)
+    steps = [schedule(10 + n) - schedule(11 + n) for n in range(20)]
+    assert all(step > 0 for step in steps)
+    if descent == "inverse_sqrt":
+        assert steps == sorted(steps, reverse=True)  # fast first, then slower and slower
+
+
+def test_an_unknown_way_down_is_refused():
+    with pytest.raises(InputError, match="descent 'sqrt' is not one of cosine, linear, inverse_sqrt"):
+        Schedule.from_config(ScheduleConfig("infinite", descent="sqrt"), 1.0, 10)
