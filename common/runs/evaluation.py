@@ -24,6 +24,8 @@ def evaluate(
     baseline: Literal["auto", "untrained", "none"] = "auto",
     corrupt: tuple[str, ...] = (),
     severities: tuple[float, ...] = (0.25, 0.5, 1.0),
+    layers: bool = False,
+    reweight: float | None = None,
     limit: int | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
@@ -53,6 +55,8 @@ def evaluate(
             where at most 2000 samples are to be encoded, none never.
         corrupt: corruptions of the inputs (noise, hide, cut, quantize) under which the figures are measured again.
         severities: how strong; noise and quantize in standard deviations of the sample, hide and cut in shares of it.
+        layers: also measure what goes into the projection heads and every layer's output.
+        reweight: with layers, the last one also with its dimension k multiplied by this number to the power k.
         limit: use only the first samples of each split.
         bootstrap: resamples of the 95 % intervals; groups (patient, piece, scene, ...) are drawn, not rows.
         seed: seed of everything drawn.
@@ -62,6 +66,7 @@ def evaluate(
     """
     from counterpoint.common.metrics import compare_evaluations, plain
     from counterpoint.common.runs.encode import copied, trained_on, vertical_of_run
+    from counterpoint.common.runs.layers import layered
     from counterpoint.common.runs.measure import comparison_lines, examine, lines_of, not_paired
     from counterpoint.common.runs.robust import check_corruptions, corrupted
     from counterpoint.common.trainers.finetuning import FinetuneSystem, Labelled
@@ -84,6 +89,11 @@ def evaluate(
     if corrupt:
         more = corrupted(seen, corrupt, severities, batch_size=batch_size, seed=seed)
         evaluation = replace(evaluation, results={**evaluation.results, **more})
+    if layers:
+        more = layered(seen, reweight, batch_size=batch_size, n_boot=bootstrap, seed=seed)
+        evaluation = replace(evaluation, results={**evaluation.results, **more})
+    elif reweight is not None:
+        raise InputError("--reweight says how the last layer is measured a second time: give --layers too")
     target = out or run / f"evaluation-{split}.json"
     figures = {
         "run": str(run),
