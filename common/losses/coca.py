@@ -41,7 +41,7 @@ class CoCa(Objective):
         needs="pairs; decoder logits and caption tokens",
         engine="as InfoNCE",
         status="equation",
-        checked="sum of InfoNCE (official numbers) and torch's cross-entropy",
+        checked="sum of InfoNCE (official numbers) and torch's cross-entropy (no code of the authors is public)",
     )
 
     def __init__(
