@@ -9,97 +9,23 @@ follows from it and from nothing else.
 from __future__ import annotations
 
 import inspect
-import json
 import math
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from counterpoint.common.errors import InputError
 from counterpoint.common.fidelity import FAILS, HOLDS, UNDECIDED, Record, commit_of
 from counterpoint.common.metrics import Interval, Spread, seeds_and_groups, t_interval
 from counterpoint.common.output import write_json
 from counterpoint.common.sources import known_hash
+from counterpoint.common.trainers.claims import Claim, Measured, Run
+from counterpoint.common.trainers.stored_runs import StoredRuns, as_measured
 
 PILOT = 5  # seeds of the baseline that the plan is made from
 GROW = 10  # generated data: a plan may ask for so many times the groups of the pilot
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement that one measurable difference decides.
-
-    Attributes:
-        name: short and stable; names the stored runs and the row of the table.
-        statement: the claim in one sentence, with the scale it is checked at.
-        baseline, method: names of the two arms, given to the run function. A baseline that is a number in words
-            ("0.95") is a threshold.
-        metric: what the run function returns, with its unit.
-        higher_is_better: whether larger figures favour the method.
-        margin: smallest improvement that counts (0: any).
-        effect: the claimed effect: by how much the improvement exceeds the margin where the claim is true, as the
-            paper reports it or the statement says; 0 takes the margin's size.
-        held_out: of generated data, how many held-out groups the pilot has. The run function then takes `groups=`, and
-            a plan may ask for more. 0: the data have the groups they have.
-        source: the paper; empty where no paper claims it.
-        data: what the check runs on; say "synthetic" when it is.
-    """
-
-    name: str
-    statement: str
-    baseline: str
-    method: str
-    metric: str
-    higher_is_better: bool = True
-    margin: float = 0.0
-    source: str = ""
-    data: str = ""
-    effect: float = 0.0
-    held_out: int = 0
-
-    def __post_init__(self) -> None:
-        if self.baseline == self.method:
-            raise ValueError(f"claim {self.name!r}: both arms are called {self.method!r}")
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):
-            raise ValueError(f"claim name {self.name!r} names files: use letters, digits, '.', '_' and '-'")
-        if self.effect < 0 or self.held_out < 0:
-            raise ValueError(f"claim {self.name!r}: effect and held_out are 0 or more")
-
-    @property
-    def size(self) -> float:
-        """The effect that the interval must resolve."""
-        return self.effect or abs(self.margin)
-
-    @property
-    def threshold(self) -> float | None:
-        """The baseline where it is a number."""
-        try:
-            return float(self.baseline)
-        except ValueError:
-            return None
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A figure, and the share of every held-out group in it (`common.metrics.group_shares`; their mean is the figure).
-
-    Groups of the same name must be the same patients, pieces or nodes in every run.
-    """
-
-    figure: float
-    groups: Mapping[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, shares: Mapping[str, float]) -> Measured:
-        """The mean of the shares."""
-        return cls(float(np.mean(list(shares.values()))), shares)
-
-
-Run = Callable[..., float | Measured]
 
 
 @dataclass(frozen=True)
@@ -261,13 +187,13 @@ def planned(
 
 def _piloted(
     claim: Claim, run: Run, seeds: Sequence[int], out: str | os.PathLike[str], rests_on: str
-) -> tuple[_Runs, Plan]:
+) -> tuple[StoredRuns, Plan]:
     seeds = [int(s) for s in seeds]
     if len(set(seeds)) != len(seeds) or not seeds:
         raise ValueError(f"seeds must be different and at least one, got {list(seeds)}")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    runs = _Runs(out / f"{claim.name}.runs.jsonl", claim, run, known_hash(rests_on))
+    runs = StoredRuns(out / f"{claim.name}.runs.jsonl", claim, run, known_hash(rests_on))
     pilot = [runs.get(claim.baseline, s, claim.held_out) for s in seeds[:PILOT]]
     return runs, plan_of(claim, pilot, len(seeds))
 
@@ -281,7 +207,7 @@ def judge(
 ) -> Verdict:
     """The verdict on paired figures. An arm that gave NaN (diverged) leaves the check undecided, never better."""
     sign = 1.0 if claim.higher_is_better else -1.0
-    arms = [[_measured(m) for m in arm] for arm in (baseline, method)]
+    arms = [[as_measured(m) for m in arm] for arm in (baseline, method)]
     figures = [[m.figure for m in arm] for arm in arms]
     gains = [sign * (m - b) for b, m in zip(*figures, strict=True)]
     shown = (claim, list(seeds), *figures)
@@ -318,15 +244,11 @@ def _needs(claim: Claim, spread: Spread, i: Interval) -> str:
     if seeds is not None and not claim.held_out:
         return f"needs {seeds} seeds"
     # More groups too: with the seeds that were run if they are enough for any number of groups, else with more.
-    for more in ([seeds] if seeds is not None else (spread.seeds * 2**k for k in range(12))):
+    for more in [seeds] if seeds is not None else (spread.seeds * 2**k for k in range(12)):
         if groups := spread.groups_for(target, more):
             have = "" if claim.held_out else f", these data have {spread.groups}"
             return f"needs {max(more, spread.seeds)} seeds and {max(groups, spread.groups)} groups{have}"
     return f"needs {seeds} seeds" if seeds else "needs more than 10,000 seeds"
-
-
-def _measured(value: float | Measured) -> Measured:
-    return value if isinstance(value, Measured) else Measured(float(value))
 
 
 def _table(arms: Sequence[Sequence[Measured]]) -> np.ndarray | None:
@@ -346,84 +268,6 @@ def code_of(run: Callable[..., object]) -> str:
     while hasattr(run, "func"):
         run = run.func
     return f"{inspect.unwrap(run).__module__}:{inspect.unwrap(run).__qualname__.split('.')[0]}"
-
-
-class _Runs:
-    """Finished runs, one line each; what is asked for is taken from them or run."""
-
-    def __init__(self, store: Path, claim: Claim, run: Run, code: str) -> None:
-        self.store, self.claim, self.run, self.code = store, claim, run, code
-        self.done, self.old = _read_runs(store, claim, code)
-
-    def get(self, arm: str, seed: int, groups: int) -> Measured:
-        """A stored run, or a new one."""
-        key = (arm, seed, groups)
-        if key not in self.done and key in self.old:
-            again = self._fresh(*key)
-            if not math.isclose(again.figure, self.old[key].figure, rel_tol=1e-6):
-                self.old = {k: v for k, v in self.old.items() if k[0] != arm}  # the code gives other figures now
-            for known in [k for k in self.old if k[0] == arm and k != key]:  # it does not: they are as good as new
-                self._keep(known, self.old.pop(known))
-        return self.done[key] if key in self.done else self._fresh(*key)
-
-    def _fresh(self, arm: str, seed: int, groups: int) -> Measured:
-        measured = _measured(self.run(arm, seed, **({"groups": groups} if self.claim.held_out else {})))
-        self._keep((arm, seed, groups), measured)
-        return measured
-
-    def _keep(self, key: tuple[str, int, int], measured: Measured) -> None:
-        self.done[key] = measured
-        entry = {"claim": self.claim.name, "metric": self.claim.metric, "arm": key[0], "seed": key[1]}
-        entry |= {"held_out": key[2]} if key[2] else {}
-        entry |= {"figure": measured.figure, "groups": dict(measured.groups), "code": self.code}
-        _append(self.store, entry)
-
-
-_Stored = dict[tuple[str, int, int], Measured]
-
-
-def _read_runs(store: Path, claim: Claim, code: str) -> tuple[_Stored, _Stored]:
-    """Runs of the code as it is, and of older code."""
-    done: _Stored = {}
-    old: _Stored = {}
-    if not store.exists():
-        return done, old
-    lines = store.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            entry = json.loads(line)
-            key, metric = (entry["arm"], int(entry["seed"]), int(entry.get("held_out", 0))), entry["metric"]
-            figure, shares = entry["figure"], {str(k): float(v) for k, v in entry.get("groups", {}).items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if number == len(lines):
-                break  # the process was killed while writing its last line: that run is simply run again
-            raise InputError(f"{store}, line {number}: not a stored run; delete the file to start over") from error
-        if metric != claim.metric:
-            raise InputError(
-                f"{store}, line {number}: holds {metric!r}, the claim now measures {claim.metric!r}; delete it"
-            )
-        place = done if entry.get("code", "") == code else old
-        place[key] = Measured(float("nan") if figure is None else float(figure), shares)
-    return done, old
-
-
-def _append(store: Path, entry: dict[str, object]) -> None:
-    """Add a line; a last line cut short by a kill is removed first."""
-    if not math.isfinite(entry["figure"]):  # type: ignore[arg-type]
-        entry = entry | {"figure": None}
-    text = store.read_text(encoding="utf-8") if store.exists() else ""
-    whole = text[: text.rindex("\n") + 1] if "\n" in text else ""
-    if whole != text:
-        try:
-            json.loads(text[len(whole) :])
-            whole = text + "\n"
-        except ValueError:
-            pass
-        store.write_text(whole, encoding="utf-8")
-    with store.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _finite(x: float) -> float | None:

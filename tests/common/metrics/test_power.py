@@ -32,9 +32,7 @@ def drawn(rng, seed, group, rest, seeds, groups, mean=0.0):
 @pytest.mark.parametrize(("seed", "group", "rest", "seeds", "groups"), DESIGNS)
 def test_the_hierarchical_interval_covers_the_truth_as_often_as_it_says(seed, group, rest, seeds, groups):
     rng = np.random.default_rng(0)
-    intervals = [
-        seeds_and_groups(drawn(rng, seed, group, rest, seeds, groups, 0.3), n=300, seed=i) for i in range(300)
-    ]
+    intervals = [seeds_and_groups(drawn(rng, seed, group, rest, seeds, groups, 0.3), n=300, seed=i) for i in range(300)]
     assert 0.925 <= np.mean([i.low <= 0.3 <= i.high for i in intervals]) <= 0.99
 
 
