@@ -24,6 +24,7 @@ AUDIO_SHEET = Claim(
     metric="MRR over 500 test pairs, mean of both directions",
     source="Carvalho, Washüttl, Widmer, ACM MMSys 2023",
     data="Bach chorales (music21), synthetic audio",
+    effect=0.02,  # a fifth of what is found from scratch
 )
 
 

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import torch
 
+from counterpoint.common.fidelity import write_table
 from counterpoint.common.metrics.bootstrap import t_interval
-from counterpoint.common.trainers.reproduce import reproduce, write_table
+from counterpoint.common.trainers.reproduce import code_of, reproduce
 from counterpoint.graphs.checks import CHECKS
 from counterpoint.graphs.molecules.study import ARMS, SETS, SPLIT_KINDS, figure
 
@@ -103,11 +104,12 @@ def main() -> None:
         put(options.write, text)
     if options.verdicts:
         verdicts = []
-        for name, (claim, _) in CHECKS.items():
+        for name, (claim, run) in CHECKS.items():
             if name.startswith("kcl-"):
                 parts = name.split("-")[-2:]
-                verdicts.append(reproduce(claim, lambda arm, seed, p=parts: figures[seed](*p, arm), options.seeds,
-                                          out=options.out / "verdicts"))  # fmt: skip
+                found = reproduce(claim, lambda arm, seed, p=parts: figures[seed](*p, arm), options.seeds,
+                                  out=options.out / "verdicts", rests_on=code_of(run))  # fmt: skip
+                verdicts.append(found.record(code_of(run)))
         write_table(options.verdicts, verdicts)
 
 

@@ -37,7 +37,8 @@ class SystemEntry:
 
     Attributes:
         name: kebab-case name on the command line, e.g. `audio-sheet`.
-        status: `ready` when it meets the suite's definition of a working system, else `experimental`.
+        status: `ready` where the system meets the criteria below, else `experimental`; `systems` adds the fourth, which
+            its records decide.
         paper: authors, title, year, as one would cite it in a table.
         summary: one sentence: what is learnt from what.
         needs: the data and the extra it needs.
@@ -48,6 +49,14 @@ class SystemEntry:
             what cannot be scored by it is a `NotRun` with the reason. A result is a frozen dataclass, written to the
             JSON as it is; its fields `intervals` (metric -> `Interval`) with `chance` (metric -> number) stand in the
             tables of `evaluate` and `report` too, its `notes` (sentences) below them.
+        missing: which criteria an `experimental` system does not meet and why, as in "2: the encoder is ours".
+
+    A working system meets four criteria:
+
+    1. its objective equals the official code's numbers, or the written equation where there is no code;
+    2. its architecture and full-scale configuration are the paper's;
+    3. it trains from the field's files, resumes, embeds, evaluates;
+    4. a check of one of its paper's claims was run with power on the code as it is, whatever it found.
 
     >>> SystemEntry("a", "ready", "A. Author, 2020", "a summary", "nothing", "m:C", "m:S").as_dict()["status"]
     'ready'
@@ -61,6 +70,7 @@ class SystemEntry:
     config: Target
     system: Target
     protocols: Target | None = None
+    missing: str = ""
 
     def as_dict(self) -> dict[str, str]:
         """The row that `systems --json` prints."""

@@ -15,7 +15,7 @@ vertical = Vertical(
     systems=(
         SystemEntry(
             name="kcl",
-            status="experimental",
+            status="ready",
             paper="Fang et al., Molecular Contrastive Learning with Chemical Element Knowledge Graph, AAAI 2022",
             summary="a molecule against its twin augmented with facts about its elements",
             needs="unlabelled SMILES; extra graphs",
@@ -25,6 +25,7 @@ vertical = Vertical(
         SystemEntry(
             name="graphcl",
             status="experimental",
+            missing="1: the denominator is our reading",
             paper="You et al., Graph Contrastive Learning with Augmentations, NeurIPS 2020",
             summary="two augmented copies of each molecule; the baseline in the same harness",
             needs="unlabelled SMILES; extra graphs",
@@ -33,7 +34,7 @@ vertical = Vertical(
         ),
         SystemEntry(
             name="circuitgcl",
-            status="experimental",
+            status="ready",
             paper="Shen et al., Transferable Parasitic Estimation via Graph Contrastive Learning and Label Rebalancing "
             "in AMS Circuits, 2025",
             summary="representation scattering on circuit graphs, for capacitances of other circuits",
@@ -45,6 +46,7 @@ vertical = Vertical(
         SystemEntry(
             name="gcool",
             status="experimental",
+            missing="2: multiplex graphs are absent",
             paper="Li, Jing, Tong, Graph Communal Contrastive Learning, WWW 2022",
             summary="node representations learnt together with communities",
             needs="one attributed graph (.npz, .pt, Planetoid); extra graphs",
@@ -53,7 +55,7 @@ vertical = Vertical(
         ),
         SystemEntry(
             name="pamc",
-            status="experimental",
+            status="ready",
             paper="Kulatilleke, Portmann, Chandra, Efficient block contrastive learning via parameter-free meta-node "
             "approximation, 2022",
             summary="clusters an attributed graph; negatives are cluster sums, linear in the nodes",
@@ -63,7 +65,7 @@ vertical = Vertical(
         ),
         SystemEntry(
             name="grace",
-            status="experimental",
+            status="ready",
             paper="Zhu et al., Deep Graph Contrastive Representation Learning, 2020",
             summary="each node against all nodes of two views; a baseline",
             needs="one attributed graph (.npz, .pt, Planetoid); extra graphs",
@@ -73,6 +75,7 @@ vertical = Vertical(
         SystemEntry(
             name="bgrl",
             status="experimental",
+            missing="1: no official numbers are frozen",
             paper="Thakoor et al., Large-Scale Representation Learning on Graphs via Bootstrapping, ICLR 2022",
             summary="an online encoder predicts a momentum target's view; a baseline without negatives",
             needs="one attributed graph (.npz, .pt, Planetoid); extra graphs",

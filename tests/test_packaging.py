@@ -30,6 +30,11 @@ def modules() -> dict[str, str]:
     return found
 
 
+def records() -> list[str]:
+    """The records of checks that go with the verticals, relative to the root."""
+    return [str(file.relative_to(ROOT)) for file in ROOT.glob("*/fidelity.json") if file.parent.name not in OUTSIDE]
+
+
 def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -153,7 +158,7 @@ def wheel(tmp_path_factory) -> Path:
     """The wheel, built from a copy of what git knows or would add: no network, no leftovers of an earlier build."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    listed = ["pyproject.toml", "README.md", "LICENSE", *modules()]
+    listed = ["pyproject.toml", "README.md", "LICENSE", *modules(), *records()]
     for name in listed:
         target = source / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -172,9 +177,9 @@ def test_wheel_holds_every_module_and_nothing_else(wheel):
     names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
     code = {name for name in names if name.endswith(".py")}
     assert code == {f"counterpoint/{name}" for name in modules()}
-    # Data files are allowed only where a vertical declares them.
-    declared = project()["tool"]["setuptools"].get("package-data", {})
-    assert set(names) == code or declared
+    # Beside them what the checks found, and no other data file.
+    assert project()["tool"]["setuptools"]["package-data"] == {"*": ["fidelity.json"]}
+    assert set(names) - code == {f"counterpoint/{name}" for name in records()}
 
 
 def test_wheel_runs_in_a_fresh_folder(wheel, tmp_path):

@@ -25,7 +25,7 @@ vertical = Vertical(
         ),
         SystemEntry(
             name="comet",
-            status="experimental",
+            status="ready",
             paper="Wang et al., Contrast Everything: A Hierarchical Contrastive Framework for Medical Time-Series, "
             "NeurIPS 2023",
             summary="contrast at the levels of patient, trial, sample and observation, for diagnosis with few labels",
@@ -37,6 +37,7 @@ vertical = Vertical(
         SystemEntry(
             name="frame-projections",
             status="experimental",
+            missing="2: encoders and Gabor frame are ours",
             paper="Learning Without Augmenting: Unsupervised Time Series Representation Learning via Frame "
             "Projections, NeurIPS 2025",
             summary="no augmentations: a window is contrasted with its Fourier and Gabor projections",

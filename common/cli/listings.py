@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from counterpoint.common.cli.options import call
 from counterpoint.common.cli.verbs import Call
+from counterpoint.common.fidelity import records_of, standing, system_of
 from counterpoint.common.output import Rows
 from counterpoint.common.vertical import Vertical
 
@@ -21,9 +22,20 @@ def losses(command: Call) -> int:
 
 
 def list_systems(vertical: Vertical) -> Rows:
-    """List the systems with their status, paper and needs, and the module that holds each: its text gives the paper's
-    equations and the file of each of their terms."""
-    return Rows((entry.as_dict() for entry in vertical.systems), ("name", "status", "module", "paper", "summary"))
+    """List the systems with their status, the verdict of their checks, paper and needs, and the module that holds each:
+    its text gives the paper's equations and the file of each of their terms.
+
+    A system is ready when its objective and architecture are the paper's, it works through every verb, and a check of a
+    claim was run with power on the code as it is, whatever the verdict; beside an experimental one stands what it
+    lacks.
+    """
+    records = records_of(vertical.package)
+    names = [entry.name for entry in vertical.systems]
+    rows = []
+    for entry in vertical.systems:
+        own = [r for r in records if system_of(r.check, names) == entry.name]
+        rows.append(entry.as_dict() | asdict(standing(entry.status, entry.missing, own)))
+    return Rows(rows, ("name", "status", "verdict", "missing", "module", "paper", "summary"))
 
 
 def list_losses() -> Rows:

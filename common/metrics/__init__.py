@@ -38,6 +38,7 @@ from counterpoint.common.metrics.label_free import (
     uniformity,
 )
 from counterpoint.common.metrics.labels import LabelSet, class_names, defines_groups, encode_labels
+from counterpoint.common.metrics.power import Spread, group_shares, probe_shares
 from counterpoint.common.metrics.probe import Probe, logistic_probe, ridge_probe
 from counterpoint.common.metrics.registry import PROTOCOLS, Protocol, Split, protocol
 from counterpoint.common.metrics.result import NotRun, Result, plain
@@ -78,6 +79,7 @@ __all__ = [
     "RetrievalResult",
     "Scores",
     "Split",
+    "Spread",
     "alignment",
     "alpha_req",
     "auroc",
@@ -98,6 +100,7 @@ __all__ = [
     "evaluate",
     "few_shot",
     "fit_temperature",
+    "group_shares",
     "hungarian_accuracy",
     "knn",
     "label_efficiency",
@@ -113,6 +116,7 @@ __all__ = [
     "nesum",
     "paired_difference",
     "plain",
+    "probe_shares",
     "prompt_ensemble",
     "protocol",
     "rank_queries",

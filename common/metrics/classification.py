@@ -308,13 +308,14 @@ class _Ranked:
 
 
 @accepts(numbers=["scores"], arrays=["positive"])
-def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the ROC curve, ties counting one half.
+def auroc(scores: np.ndarray, positive: np.ndarray, weight: Weights | None = None) -> float:
+    """Area under the ROC curve, ties counting one half; `weight`: how often each row counts (once).
 
     >>> auroc(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, True, False, True]))
     0.875
     """
-    return _Ranked(np.asarray(scores, float), np.asarray(positive, bool)).figures(np.ones(len(scores)))[0]
+    weight = np.ones(len(scores)) if weight is None else weight
+    return _Ranked(np.asarray(scores, float), np.asarray(positive, bool)).figures(weight)[0]
 
 
 def _macro(curves: list[_Ranked], weight: Weights) -> dict[str, float]:

@@ -18,9 +18,8 @@ def anchor(title: str, index: int) -> str:
 
 
 def _chip(state: str) -> str:
-    kind = {"good": "good", "better": "good", "holds": "good", "watch": "warn", "inconclusive": "warn"}.get(
-        state, "bad"
-    )
+    kinds = {"good": "good", "better": "good", "holds": "good", "watch": "warn", "inconclusive": "warn"}
+    kind = "warn" if state.startswith("undecided") else kinds.get(state, "bad")
     return f'<span class="chip {kind}">{escape(state)}</span>'
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback
+from torch import Tensor
 
 from counterpoint.common.data.names import file_name
 from counterpoint.common.errors import InputError
@@ -36,6 +38,7 @@ class Arm:
     objective: str
     evaluations: list[Evaluation]
     seconds: list[float]
+    megabytes: list[float]
 
     def values(self, figure: str) -> list[float]:
         """The figure of every seed."""
@@ -67,18 +70,39 @@ class Arm:
         return [r for e in self.evaluations for r in e.results.values() if isinstance(r, LabelFree)]
 
 
-class _StepClock(Callback):
-    """Seconds of every training step, the median of them the cost of a step."""
+class _StepCost(Callback):
+    """Seconds of every training step but the first, and what the first keeps in memory for its backward pass."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self.megabytes = float("nan")
         self._start = 0.0
+        self._kept: dict[int, int] = {}
+        self._hooks: Any = None
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        parts = [tensor] if tensor.layout == torch.strided else []
+        if tensor.layout == torch.sparse_coo:
+            parts = [tensor._indices(), tensor._values()]
+        for part in parts:  # views of one storage count once
+            storage = part.untyped_storage()
+            self._kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
 
     def on_train_batch_start(self, *_: Any, **__: Any) -> None:
+        if self.megabytes != self.megabytes:
+            self._hooks = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor)
+            self._hooks.__enter__()
         self._start = time.perf_counter()
 
     def on_train_batch_end(self, *_: Any, **__: Any) -> None:
-        self.seconds.append(time.perf_counter() - self._start)
+        seconds = time.perf_counter() - self._start
+        if self._hooks is None:
+            self.seconds.append(seconds)
+            return
+        self._hooks.__exit__(None, None, None)
+        self._hooks, self.megabytes = None, sum(self._kept.values()) / 1e6
+        self._kept.clear()
 
 
 def compare(
@@ -114,17 +138,18 @@ def compare(
         if text != PUBLISHED:
             chosen_objective(text)
     folder = out or Path(f"runs/{entry.name}-objectives")
-    arms = {text: Arm(text, [], []) for text in objectives}
+    arms = {text: Arm(text, [], [], []) for text in objectives}
     groups: list[str] = []
     for seed in seeds:
         for text in objectives:
             run = folder / file_name(text) / f"seed-{seed}"
             changes = {"objective": "" if text == PUBLISHED else text, "train.seed": seed, "train.out": str(run)}
             note(f"{text}, seed {seed}: {run}")
-            seconds = _trained(entry, override(config, changes), run)
+            seconds, megabytes = _trained(entry, override(config, changes), run)
             seen = examine(vertical, run, "best", split, label=label, n_boot=1)
             arms[text].evaluations.append(seen.evaluation)
             arms[text].seconds.append(seconds)
+            arms[text].megabytes.append(megabytes)
             groups = seen.encoded.groups
     chosen = _figure(arms[objectives[0]].evaluations[0], figure, label)
     found = _Comparison(list(arms.values()), chosen, list(seeds), groups, bootstrap)
@@ -134,21 +159,26 @@ def compare(
     return Outcome(figures, (*found.lines, f"wrote {target}"), {"comparison": target})
 
 
-def _trained(entry: SystemEntry, config: Any, run: Path) -> float:
-    """Train a run, go on with it, or take it as it is; the seconds of a step."""
-    clock, cost = _StepClock(), run / "cost.json"
+def _trained(entry: SystemEntry, config: Any, run: Path) -> tuple[float, float]:
+    """Train a run, go on with it, or take it as it is; the seconds of a step, and the megabytes kept for its backward
+    pass."""
+    step, cost = _StepCost(), run / "cost.json"
     config = override(config, {"train.overwrite": True})  # a run that stopped before its first checkpoint starts over
     if (run / "config.yaml").is_file() and any((run / "checkpoints").glob("*")):
         if load_yaml(run / "config.yaml").get("config") != to_dict(config):
             raise InputError(f"{run}: holds a run of other settings; choose another --out, or remove it")
         if cost.is_file():
-            return float(json.loads(cost.read_text(encoding="utf-8"))["seconds_per_step"])
-        fit(empty_system(run), resume=run, callbacks=[clock])
+            known = json.loads(cost.read_text(encoding="utf-8"))
+            return tuple(
+                float("nan") if known.get(k) is None else known[k] for k in ("seconds_per_step", "megabytes_per_step")
+            )
+        fit(empty_system(run), resume=run, callbacks=[step])
     else:
-        fit(create_system(resolve(entry.system), config), callbacks=[clock])
-    seconds = float(np.median(clock.seconds)) if clock.seconds else float("nan")
-    write_json({"seconds_per_step": seconds, "steps_timed": len(clock.seconds)}, cost)
-    return seconds
+        fit(create_system(resolve(entry.system), config), callbacks=[step])
+    seconds = float(np.median(step.seconds)) if step.seconds else float("nan")
+    found = {"seconds_per_step": seconds, "megabytes_per_step": step.megabytes, "steps_timed": len(step.seconds)}
+    write_json(found, cost)
+    return seconds, step.megabytes
 
 
 def figures_of(evaluation: Evaluation) -> dict[str, float]:
@@ -210,6 +240,7 @@ class _Comparison:
                     "difference": None if difference is None else plain(difference),
                     "verdict": None if difference is None else self.verdict(difference),
                     "seconds_per_step": arm.seconds,
+                    "megabytes_per_step": arm.megabytes,
                     "rankme": arm.rankme,
                     "collapsed": arm.collapsed,
                     "figures": [figures_of(e) for e in arm.evaluations],
@@ -230,9 +261,9 @@ class _Comparison:
                 said = (f"{d.value:+.3g}", spread, self.verdict(d))
             cost = float(np.median(arm.seconds))
             rows.append(
-                (arm.objective, f"{np.mean(values):.3g}", *said, f"{1000 * cost:.3g} ms", f"{arm.rankme:.1f}",
-                 "COLLAPSED" if arm.collapsed else "")
+                (arm.objective, f"{np.mean(values):.3g}", *said, f"{1000 * cost:.3g} ms",
+                 f"{np.median(arm.megabytes):.3g} MB", f"{arm.rankme:.1f}", "COLLAPSED" if arm.collapsed else "")
             )  # fmt: skip
-        head = ("objective", "mean", "difference", "95 % interval", "verdict", "step", "RankMe", "")
+        head = ("objective", "mean", "difference", "95 % interval", "verdict", "step", "kept", "RankMe", "")
         what = f"{self.figure}; seeds {', '.join(map(str, self.seeds))}; differences from {self.arms[0].objective}"
         return [what, "", *table(head, rows), ""]

@@ -39,7 +39,7 @@ def test_the_reduced_check_runs_both_arms_on_the_same_pairs(tmp_path, small_data
     }  # fmt: skip
     arm = partial(audio_sheet_arm, None, unimodal_steps=1, align_steps=1, changes=changes, out=tmp_path)
     verdict = reproduce(AUDIO_SHEET, arm, seeds=(0,), out=tmp_path)
-    assert verdict.verdict == "inconclusive", "one seed decides nothing"
+    assert verdict.verdict.startswith("undecided"), "one seed decides nothing"
     assert verdict.claim is AUDIO_SHEET
     runs = [json.loads(line) for line in (tmp_path / f"{AUDIO_SHEET.name}.runs.jsonl").read_text().splitlines()]
     assert {r["arm"] for r in runs} == {"from scratch", "pretrained"}

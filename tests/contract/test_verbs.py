@@ -120,7 +120,7 @@ def test_objectives_are_compared(done, ballads, songs):
 def test_the_claim_is_checked(done, ballads):
     found = json.loads(done("reproduce", "common-words", "--seeds", "0,1", "--json"))
     verdict = found["common-words-spread"]
-    assert verdict["verdict"] == "inconclusive", "two seeds decide nothing"
+    assert verdict["verdict"].startswith("undecided"), "two seeds decide nothing"
     assert all(value > 0 for values in verdict["figures"].values() for value in values)
 
 

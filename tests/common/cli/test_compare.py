@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 FEW = ("--train.max_epochs", "2")
@@ -62,9 +63,24 @@ class TestCompare:
         assert same["difference"]["value"] == 0
         assert same["verdict"] == "undecided"
         assert found["figure"].startswith("knn")
+        assert all(megabytes > 0 for megabytes in one["megabytes_per_step"])
         assert "differences from published" in out
         # Another seed is another training.
         assert one["figures"][0] != one["figures"][1]
+
+    def test_what_a_step_keeps_in_memory_is_every_tensor_of_its_backward_pass_once(self):
+        from counterpoint.common.runs.comparing import _StepCost
+
+        cost, x, w = _StepCost(), torch.randn(1000, 8), torch.randn(8, 4, requires_grad=True)
+        cost.on_train_batch_start()
+        y = (x @ w).exp()  # keeps x, w, and its own result
+        (y + y.detach()[:5].repeat(200, 1)).sum().backward()
+        cost.on_train_batch_end()
+        assert cost.megabytes == pytest.approx(4 * (8000 + 4000) / 1e6, rel=0.01)  # x needs no gradient: w is not kept
+        assert cost.seconds == [], "the step that is looked at is not timed"
+        cost.on_train_batch_start()
+        cost.on_train_batch_end()
+        assert len(cost.seconds) == 1
 
     def test_what_is_there_is_taken_and_what_was_cut_goes_on(self, data, cli):
         words = ("--objectives", "published,DCL", "--seeds", "0,1", "--out", "all")

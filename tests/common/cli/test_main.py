@@ -91,7 +91,10 @@ class TestOutcomes:
     def test_systems_json(self, cli):
         _, out, _ = cli("toy", "systems", "--json")
         rows = json.loads(out)
-        assert {row["name"]: row["status"] for row in rows} == {"toy-one": "ready", "toy-pair": "experimental"}
+        assert {row["name"]: row["status"] for row in rows} == {"toy-one": "experimental", "toy-pair": "experimental"}
+        assert rows[0]["missing"] == "4: no check of a claim was run with power", "no record came with the package"
+        assert rows[1]["missing"].startswith("1 to 3: not stated; 4:")
+        assert {row["verdict"] for row in rows} == {"not checked"}
         assert all({"name", "status", "paper", "summary"} <= row.keys() for row in rows)
         assert all(row["module"].endswith("toy_system") for row in rows), rows
 

@@ -24,7 +24,7 @@ def with_data(data, arm, seed):
 
 
 CHECKS = {
-    "toy-adds": (Claim("toy-adds", "adding one helps", "plain", "method", "score"), arm),
+    "toy-adds": (Claim("toy-adds", "adding one helps", "plain", "method", "score", effect=1.0), arm),
     "other-data": (Claim("other-data", "needs data", "plain", "method", "score"), with_data),
 }
 VERTICAL = Vertical(
@@ -60,6 +60,25 @@ def test_the_row_goes_into_the_readme(tmp_path):
     assert "| toy-adds | adding one helps |" in readme.read_text()
 
 
+def test_a_plan_alone_runs_the_baseline_only(tmp_path):
+    done = module.reproduce_run(VERTICAL, "toy", out=tmp_path, seeds=(0, 1, 2), plan=True)
+    assert set(RAN) == {("plain", 0), ("plain", 1), ("plain", 2)}
+    assert done.lines[0].startswith("plan of toy-adds: pilot of 'plain' alone over 3 seeds")
+    assert done.figures["toy-adds"]["seeds"] > 3
+
+
+def test_the_plan_stands_beside_the_verdict_and_in_the_record(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("# Toys\n<!-- fidelity:begin -->\n<!-- fidelity:end -->\n")
+    done = module.reproduce_run(VERTICAL, "toy", out=tmp_path, seeds=(0, 1, 2), readme=readme)
+    (record,) = json.loads((tmp_path / "fidelity.json").read_text())["checks"]
+    stored = json.loads((tmp_path / "toys" / "toy-adds.json").read_text())
+    assert done.lines[0] == f"plan of toy-adds: {record['plan']}"
+    assert stored["plan"]["sentence"] == record["plan"]
+    assert record["power"]["pilot"]["seeds"] == 3
+    assert module.reproduce_run(VERTICAL, "table", readme=readme).figures == {"checks": 1, "stale": []}
+
+
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(InputError, match="unknown check 'toyy'; did you mean 'toy'"):
         module.reproduce_run(VERTICAL, "toyy", out=tmp_path)
@@ -68,6 +87,8 @@ def test_mistakes_are_named(tmp_path):
     for seeds in ((), (0, 0, 1)):
         with pytest.raises(InputError, match="--seeds: give different seeds"):
             module.reproduce_run(VERTICAL, "toy", out=tmp_path, seeds=seeds)
+    with pytest.raises(InputError, match="name the file whose table"):
+        module.reproduce_run(VERTICAL, "table")
     with pytest.raises(InputError, match="no such folder"):
         module.reproduce_run(VERTICAL, "toy", out=tmp_path, data=tmp_path / "gone")
 

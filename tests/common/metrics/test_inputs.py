@@ -132,6 +132,7 @@ CALLS = {
     "singular_values": lambda M, C: m.singular_values(M(X)),
     "stable_rank": lambda M, C: m.stable_rank(M(X)),
     "std_of_normalized": lambda M, C: m.std_of_normalized(M(X)),
+    "group_shares": lambda M, C: m.group_shares(lambda w: float(w.sum()), len(GROUPS), C(GROUPS)),
     "seeds_and_groups": lambda M, C: m.seeds_and_groups(M(X.T), C(GROUPS), n=9),
     "t_interval": lambda M, C: m.t_interval(C(TARGET)),
     "task_of": lambda M, C: (m.task_of(C(LABELS)), m.task_of(C(TARGET))),
@@ -143,7 +144,7 @@ CALLS = {
     ),
 }
 # Functions that take no data of samples: functions, names or results instead.
-WITHOUT = {"corruption_sweep", "missing_modality", "lower_is_better", "plain", "protocol"}
+WITHOUT = {"corruption_sweep", "missing_modality", "lower_is_better", "plain", "probe_shares", "protocol"}
 RUN = m.evaluate(m.Split(torch.as_tensor(X), LABELS, GROUPS), protocols="knn", n_boot=4)
 
 

@@ -110,6 +110,13 @@ def test_runs_on_the_same_samples_are_compared_one_by_one():
     assert twin.count("inconclusive</span>") == html.count('class="chip')
 
 
+def test_a_verdict_has_the_colour_of_what_it_says():
+    said = {"holds": "good", "does not hold": "bad", "undecided: needs 40 seeds": "warn", "inconclusive": "warn"}
+    for verdict, kind in said.items():
+        html = Report("x").table("t", [[Chip(verdict)]], ["verdict"]).html()
+        assert f'class="chip {kind}">{verdict}<' in html
+
+
 def test_runs_on_other_samples_say_that_they_are_not_paired():
     runs = {**noisy_runs((1.0,)), "few": noisy_runs((0.5,), n=50)["noise 0.5"]}
     html = compare_runs(Report("x"), runs, paired={"few": "it was evaluated on other samples"}, n_boot=20).html()
