@@ -1,0 +1,67 @@
+"""Raw feature tables of items, one a modality, with what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+class FeatureTables(nn.Module):
+    """Tables [items, width] by modality; a missing row is zero and `known` says so: nothing is imputed.
+
+    Args:
+        widths: modality -> width of its vectors.
+        n_items: rows of every table.
+        trainable: the raw vectors are parameters (as BM3 and REARM publish them), else they stay as they are read.
+
+    >>> tables = FeatureTables({"image": 3}, 2)
+    >>> tables.load("image", torch.ones(2, 3), torch.tensor([True, False]))
+    >>> tables.rows("image", torch.tensor([0, 1])).tolist(), tables.known("image").tolist()
+    ([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]], [True, False])
+    """
+
+    def __init__(self, widths: Mapping[str, int], n_items: int, *, trainable: bool = False) -> None:
+        super().__init__()
+        self.widths, self.trainable = dict(widths), trainable
+        for name, width in widths.items():
+            table = torch.zeros(n_items, width)
+            if trainable:
+                self.register_parameter(f"raw_{name}", nn.Parameter(table))
+            else:
+                self.register_buffer(f"raw_{name}", table)
+            self.register_buffer(f"known_{name}", torch.ones(n_items, dtype=torch.bool))
+
+    @torch.no_grad()
+    def load(self, name: str, values: Float[Tensor, "items width"], known: Bool[Tensor, items] | None = None) -> None:
+        """Fill a table; rows not known become zero. Raises `ValueError` for another shape than the table's."""
+        table = self.table(name)
+        if values.shape != table.shape:
+            raise ValueError(f"{name} features are {list(values.shape)}, the table is {list(table.shape)}")
+        known = torch.ones(len(values), dtype=torch.bool) if known is None else known
+        table.copy_(torch.where(known[:, None], values.to(table), torch.zeros((), dtype=table.dtype)))
+        self.known(name).copy_(known)
+
+    @torch.no_grad()
+    def grow(self, n_items: int) -> None:
+        """Add rows, not known yet, behind the old ones."""
+        for name in self.widths:
+            table = self.table(name)
+            wider = torch.cat([table, table.new_zeros(n_items - len(table), table.shape[1])])
+            setattr(self, f"raw_{name}", nn.Parameter(wider) if self.trainable else wider)
+            known = self.known(name)
+            setattr(self, f"known_{name}", torch.cat([known, known.new_zeros(n_items - len(known))]))
+
+    def table(self, name: str) -> Float[Tensor, "items width"]:
+        """All rows of a modality."""
+        return getattr(self, f"raw_{name}")
+
+    def known(self, name: str) -> Bool[Tensor, items]:
+        """Whether an item has the modality."""
+        return getattr(self, f"known_{name}")
+
+    def rows(self, name: str, items: Int[Tensor, some]) -> Float[Tensor, "some width"]:
+        """Some rows of a modality."""
+        return self.table(name)[items]
