@@ -50,6 +50,8 @@ class EmbeddingInfo:
     pools: tuple[str, ...] = ()
     written: str = field(default="", compare=False)
     """When the files behind the samples were last written (`Samples.written`)."""
+    metric: str = field(default="", compare=False)
+    """The score by which the vectors answer one another (`System.metric`); empty where nobody said."""
 
     @property
     def shards(self) -> int:
@@ -126,7 +128,7 @@ def _fill(
 ) -> None:
     """Compute the shards of a folder that nobody has computed or claimed."""
     known = (model_hash(system), dataset.hash, len(dataset), shard_size, columns, dataset.synthetic, pools)
-    info = EmbeddingInfo(*known, dataset.written)
+    info = EmbeddingInfo(*known, dataset.written, getattr(system, "metric", ""))
     if info.samples == 0:
         raise InputError(f"{out}: there is no sample to embed")
     _agree(out, info)
@@ -149,6 +151,8 @@ def _table(
     system: Any, dataset: Samples, rows: range, what: Any, info: EmbeddingInfo, options: dict[str, Any]
 ) -> pa.Table:
     found = encode_rows(system, dataset, rows, what=what, facts=info.columns, **options)
+    if found.ids and not found.vectors and not info.pools:
+        raise InputError(f"{type(system).__name__} has no embeddings to write")
     extra = {name: found.facts.get(name, []) for name in info.columns}
     places = {"row": [dataset.row_of(p) for p in found.positions], "sample": found.positions}
     table = pa.table({"id": found.ids, "group": found.groups, **places, **extra})

@@ -1,0 +1,382 @@
+"""One file of a log, read in a worker process: its rows go to a Parquet file of checked columns, its bad rows are
+counted and the first of each kind is named.
+
+The columns written: `user` and `item` (text), `time` (float64), `rating` (float32), `split` (int8) as far as there are,
+and `row`, the row's number in the file (the first one below the header is 1).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pv
+import pyarrow.parquet as pq
+
+from counterpoint.common.errors import InputError
+from counterpoint.common.suggest import no_such
+from counterpoint.recsys.data.log import NO_SPLIT
+
+CHUNK = 1 << 20
+#: Names by which a column is found where none is given.
+USUAL = {
+    "user": ("user", "user_id", "userid", "uid", "reviewerid", "customer_id", "session_id"),
+    "item": ("item", "item_id", "itemid", "iid", "asin", "movieid", "product_id", "parent_asin"),
+    "time": ("time", "timestamp", "date", "datetime", "ts", "unixreviewtime"),
+    "rating": ("rating", "score", "stars", "overall", "weight"),
+    "split": ("split", "x_label"),
+}
+_SPLITS = {"train": 0, "training": 0, "0": 0, "val": 1, "valid": 1, "validation": 1, "1": 1, "test": 2, "2": 2}
+_SPLITS |= {"": NO_SPLIT, "-1": NO_SPLIT}
+#: What is wrong with a row, and what to do.
+REMEDIES = {
+    "user": "no user; give every row one",
+    "item": "no item; give every row one",
+    "time": "no readable time; write seconds, or dates such as 2024-05-31T12:00:00",
+    "rating": "no rating that is a number; write one, or leave the column out (--rating none)",
+    "range": "a rating out of range; mend it, or give the scale of the ratings (--lowest, --highest)",
+    "split": "a split that is none of train, val and test; write one of these",
+    "fields": "not as many fields as the header; quote the texts that hold the separator",
+    "json": "no JSON object; write one object a line",
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which columns of a file are read, and how.
+
+    Attributes:
+        columns: role (user, item, time, rating, split) -> the column's name; a role that is missing is looked for among
+            the usual names, `none` stands for no such column.
+        lowest, highest: the scale of the ratings; None is open.
+        form: `table` (Parquet, CSV or TSV, JSONL by the file's ending), `atomic` (RecBole's typed header), `sequences`
+            (a user and its items a line).
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    lowest: float | None = None
+    highest: float | None = None
+    form: str = "table"
+
+
+@dataclass
+class Part:
+    """What became of a file: rows written, rows seen, and of each kind of bad row how many, which first, and its value.
+    """
+
+    rows: int = 0
+    seen: int = 0
+    columns: tuple[str, ...] = ()
+    bad: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+
+    def note(self, kind: str, rows: np.ndarray, values: Any = None) -> None:
+        """Count bad rows."""
+        if not len(rows):
+            return
+        count, first, said = self.bad.get(kind, (0, int(rows[0]), ""))
+        if kind not in self.bad and values is not None:
+            said = str(values)[:40]
+        self.bad[kind] = (count + len(rows), first, said)
+
+    def sentences(self) -> list[str]:
+        """One sentence for each kind."""
+        found = []
+        for kind, (count, first, said) in self.bad.items():
+            what = f" ({said!r})" if said else ""
+            rows = f"row {first}{what} has" if count == 1 else f"{count} rows (the first: row {first}{what}) have"
+            found.append(f"{rows} {REMEDIES[kind]}")
+        return found
+
+
+def read_part(task: tuple[str, str, Wanted]) -> Part:
+    """Read a file (first) into checked columns (second: the Parquet file to write)."""
+    source, target, wanted = Path(task[0]), Path(task[1]), task[2]
+    part, writer = Part(), None
+    try:
+        for table in _batches(source, wanted, part):
+            checked = _checked(table, wanted, part)
+            if writer is None:
+                part.columns = tuple(checked.column_names)
+                writer = pq.ParquetWriter(target, checked.schema, use_dictionary=["user", "item"])
+            if checked.num_rows:
+                writer.write_table(checked, row_group_size=CHUNK)
+            part.rows += checked.num_rows
+    except (pa.ArrowException, UnicodeDecodeError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise InputError(f"{source.name}: cannot be read ({reason}); save or copy it again") from error
+    finally:
+        if writer is not None:
+            writer.close()
+    if not part.seen:
+        raise InputError(f"{source.name}: holds no interaction")
+    return part
+
+
+def _batches(source: Path, wanted: Wanted, part: Part) -> Iterator[pa.Table]:
+    """Tables with the columns named by their roles, and `row`."""
+    if wanted.form == "sequences":
+        return _sequences(source, part)
+    suffix = source.suffix.lower()
+    if suffix == ".parquet":
+        return _parquet(source, wanted, part)
+    if suffix in (".jsonl", ".ndjson", ".json"):
+        return _jsonl(source, wanted, part)
+    return _text(source, wanted, part)
+
+
+def _parquet(source: Path, wanted: Wanted, part: Part) -> Iterator[pa.Table]:
+    try:
+        file = pq.ParquetFile(source, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise InputError(f"{source.name}: not a readable Parquet file ({reason}); copy it again") from error
+    roles = find_columns(file.schema_arrow.names, wanted.columns, source.name)
+    for batch in file.iter_batches(batch_size=CHUNK, columns=list(roles.values())):
+        table = pa.Table.from_batches([batch])
+        table.validate(full=True)
+        yield _numbered({role: table.column(name) for role, name in roles.items()}, table.num_rows, part)
+
+
+def _text(source: Path, wanted: Wanted, part: Part) -> Iterator[pa.Table]:
+    names, separator = read_header(source)
+    roles = find_columns(names, wanted.columns, source.name, typed=wanted.form == "atomic")
+    odd: list[int] = []
+
+    def skip(row: Any) -> str:
+        odd.append(int(row.number or 0) - 1)
+        return "skip"
+
+    reader = pv.open_csv(
+        source,
+        read_options=pv.ReadOptions(use_threads=False, block_size=1 << 24),
+        parse_options=pv.ParseOptions(
+            delimiter=separator, invalid_row_handler=skip, quote_char=False if wanted.form == "atomic" else '"'
+        ),
+        convert_options=pv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()), include_columns=list(roles.values()),
+            strings_can_be_null=False,
+        ),
+    )  # fmt: skip
+    for batch in reader:
+        columns = {role: batch.column(batch.schema.get_field_index(name)) for role, name in roles.items()}
+        yield _numbered(columns, batch.num_rows, part, odd)
+    part.note("fields", np.array(odd))
+    part.seen += len(odd)
+
+
+def _jsonl(source: Path, wanted: Wanted, part: Part) -> Iterator[pa.Table]:
+    roles: dict[str, str] = {}
+    rows: list[dict] = []
+
+    def table() -> pa.Table:
+        columns = {}
+        for role, name in roles.items():
+            values = [row.get(name) for row in rows]
+            said = [None if v is None else v if isinstance(v, str) else json.dumps(v) for v in values]
+            columns[role] = pa.array(said, pa.string())
+        numbers = pa.array([row[""] for row in rows], pa.int64())
+        return pa.table(columns | {"row": numbers})
+
+    with source.open(encoding="utf-8-sig") as lines:
+        for line in lines:
+            if not line.strip():
+                continue
+            part.seen += 1
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            if not isinstance(row, dict):
+                part.note("json", np.array([part.seen]), line.strip())
+                continue
+            roles = roles or find_columns(list(row), wanted.columns, source.name)
+            rows.append({**row, "": part.seen})
+            if len(rows) == CHUNK // 8:
+                yield table()
+                rows.clear()
+    if rows:
+        yield table()
+    elif not roles and part.seen:
+        raise InputError(f"{source.name}: not one of its {part.seen} lines is a JSON object; write one object a line")
+
+
+def _sequences(source: Path, part: Part) -> Iterator[pa.Table]:
+    """Lines of a user and its items in the order of time."""
+    users: list[str] = []
+    items: list[str] = []
+    for number, line in enumerate(source.read_text(encoding="utf-8").split("\n"), 1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) < 2:
+            part.note("item", np.array([number]), words[0])
+            part.seen += 1
+            continue
+        users += [words[0]] * (len(words) - 1)
+        items += words[1:]
+    if users:
+        yield _numbered({"user": pa.array(users), "item": pa.array(items)}, len(users), part)
+
+
+def _numbered(columns: dict[str, Any], rows: int, part: Part, odd: list[int] | None = None) -> pa.Table:
+    """Columns with the numbers of their rows, which pass over the odd ones that the parser has left out (in order)."""
+    left_out: list[int] = []
+    while odd and odd[0] <= part.seen + rows + len(left_out):
+        left_out.append(odd.pop(0))
+    numbers = np.arange(part.seen + 1, part.seen + rows + len(left_out) + 1)
+    part.note("fields", np.array(left_out))
+    part.seen += len(numbers)
+    return pa.table({**columns, "row": pa.array(np.setdiff1d(numbers, left_out))})
+
+
+def read_header(source: Path) -> tuple[list[str], str]:
+    """The names in a text table's first line, and what separates them."""
+    with source.open("rb") as file:
+        line = file.readline(1 << 20)
+    try:
+        text = line.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise InputError(f"{source.name}: not UTF-8 text; save it as UTF-8") from None
+    if not text.strip() or "\0" in text:
+        raise InputError(f"{source.name}: its first line names no columns; write them there")
+    separator = max("\t,;|", key=text.count)
+    names = next(csv.reader([text], delimiter=separator))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{source.name}: column {twice!r} stands there twice; rename one of them")
+    return names, separator
+
+
+def find_columns(names: Sequence[str], given: Mapping[str, str], file: str, typed: bool = False) -> dict[str, str]:
+    """Role -> column, by the names given, else by the usual ones.
+
+    >>> find_columns(["userId", "movieId", "rating", "timestamp"], {"rating": "none"}, "ratings.csv")
+    {'user': 'userId', 'item': 'movieId', 'time': 'timestamp'}
+    """
+    plain = {(name.partition(":")[0] if typed else name).strip(): name for name in names}
+    found = {}
+    for role, usual in USUAL.items():
+        wanted = given.get(role)
+        if wanted == "none":
+            continue
+        if wanted is not None:
+            if wanted not in plain and wanted not in names:
+                raise InputError(f"{file}: {no_such('column', wanted, plain)}")
+            found[role] = plain.get(wanted, wanted)
+            continue
+        by_name = {re.sub(r"\W", "", name).lower(): column for name, column in plain.items()}
+        match = next((by_name[n.replace("_", "")] for n in usual if n.replace("_", "") in by_name), None)
+        match = match or next((by_name[n] for n in usual if n in by_name), None)
+        if match is not None:
+            found[role] = match
+        elif role in ("user", "item"):
+            raise InputError(
+                f"{file}: no column of {role}s among {', '.join(map(repr, list(plain)[:10]))}; name it with --{role}"
+            )
+    return found
+
+
+def _checked(table: pa.Table, wanted: Wanted, part: Part) -> pa.Table:
+    """The rows that can be used, in the types they are kept in."""
+    rows = table.column("row").to_numpy()
+    good = np.ones(len(rows), dtype=bool)
+    columns: dict[str, pa.Array] = {}
+
+    def refuse(kind: str, bad: np.ndarray, column: Any) -> None:
+        new = bad & good
+        if new.any():
+            place = int(new.argmax())
+            part.note(kind, rows[new], column[place].as_py())
+            good[new] = False
+
+    for role in ("user", "item"):
+        texts = as_text(table.column(role))
+        refuse(role, pc.equal(pc.fill_null(texts, ""), "").to_numpy(zero_copy_only=False), texts)
+        columns[role] = texts
+    if "time" in table.column_names:
+        column = table.column("time")
+        values = as_seconds(column)
+        refuse("time", ~np.isfinite(values), column)
+        columns["time"] = pa.array(values)
+    if "rating" in table.column_names:
+        column = table.column("rating")
+        values = as_numbers(column)
+        refuse("rating", ~np.isfinite(values), column)
+        low = -np.inf if wanted.lowest is None else wanted.lowest
+        high = np.inf if wanted.highest is None else wanted.highest
+        with np.errstate(invalid="ignore"):
+            refuse("range", (values < low) | (values > high) | (np.abs(values) > 3e38), column)
+        columns["rating"] = pa.array(np.nan_to_num(values).clip(-3e38, 3e38).astype(np.float32))
+    if "split" in table.column_names:
+        column = as_text(table.column("split"))
+        said = pc.fill_null(column, "")
+        names = pc.dictionary_encode(said)
+        places = [_SPLITS.get(str(name).strip().lower(), 99) for name in names.dictionary.to_pylist()]
+        values = np.array([*places, 99], dtype=np.int8)[names.indices.to_numpy()]
+        refuse("split", values == 99, column)
+        columns["split"] = pa.array(values)
+    columns["row"] = pa.array(rows)
+    found = pa.table(columns)
+    return found if good.all() else found.filter(pa.array(good))
+
+
+def as_text(column: Any) -> pa.Array:
+    """Ids as text: whole numbers without a fraction, whatever type a table gave them."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_floating(array.type):
+        whole = array.to_numpy(zero_copy_only=False)
+        known = whole[~np.isnan(whole)]
+        if np.array_equal(known, np.round(known)) and (np.abs(known) < 2**53).all():
+            array = pc.cast(array, pa.int64())
+    if pa.types.is_nested(array.type) or pa.types.is_binary(array.type) or pa.types.is_fixed_size_binary(array.type):
+        raise InputError(f"ids are texts or numbers, not {array.type}")
+    return pc.utf8_trim_whitespace(pc.cast(array, pa.large_string()))
+
+
+def as_numbers(column: Any) -> np.ndarray:
+    """[rows] float64, NaN where there is no number."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    kind = array.type
+    numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
+    if any(test(kind) for test in numeric):
+        found = pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    elif pa.types.is_null(kind):
+        found = np.full(len(array), np.nan)
+    else:
+        texts = pd.Series(as_text(array).to_pylist(), dtype=object)
+        found = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=np.float64)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def as_seconds(column: Any) -> np.ndarray:
+    """[rows] float64: numbers as they are, dates and times in seconds since 1970; NaN where neither can be read.
+
+    >>> as_seconds(pa.array(["1970-01-02", "yesterday", "7.5"])).tolist()
+    [86400.0, nan, 7.5]
+    """
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_date(array.type):
+        array = pc.cast(array, pa.timestamp("s"))
+    if pa.types.is_timestamp(array.type):
+        micro = pc.cast(pc.cast(array, pa.timestamp("us", array.type.tz), safe=False), pa.int64())
+        return pc.cast(micro, pa.float64(), safe=False).to_numpy(zero_copy_only=False) / 1e6
+    found = as_numbers(array)
+    if np.isnan(found).any() and not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
+        places = np.flatnonzero(np.isnan(found))
+        texts = as_text(array.take(pa.array(places))).to_pylist()
+        read = pd.to_datetime(pd.Series(texts, dtype=object), errors="coerce", utc=True, format="ISO8601")
+        seconds = (read - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+        found = found.copy()
+        found[places] = seconds.to_numpy(dtype=np.float64)
+    return found
