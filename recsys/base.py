@@ -24,7 +24,7 @@ from counterpoint.recsys.data.features import ItemFeatures, scale_of, scaled
 from counterpoint.recsys.data.folder import InteractionData, open_dataset, prepared
 from counterpoint.recsys.data.ids import IdMap
 from counterpoint.recsys.data.log import Interactions
-from counterpoint.recsys.data.samples import Asked, Pairs
+from counterpoint.recsys.data.samples import Asked, Pairs, Table
 from counterpoint.recsys.evaluation.measures import accuracy, hits_of
 from counterpoint.recsys.evaluation.protocol import convention_of, validation_figures
 from counterpoint.recsys.evaluation.ranking import Scorer, VectorScorer, top_items
@@ -180,6 +180,12 @@ class Recommender(ContrastiveSystem):
         """Empty tables of the features' widths, to be filled by `load_features`."""
         widths = {name: fact["width"] for name, fact in self.assets["features"].items()}
         return FeatureTables(widths, self.n_items, trainable=trainable)
+
+    @property
+    def catalogue(self) -> Table:
+        """The items of the data with what is known of them, in the model's rows."""
+        data = self.data
+        return Table("item", self.items, np.arange(self.n_items), data.items, data.synthetic, self.items.hash)
 
     def features_of(self, name: str) -> ItemFeatures:
         """The vectors of a modality in the data, on the scale of the training data; InputError for another width."""

@@ -1,9 +1,10 @@
 """What the recommendation vertical tells the command line; importing it costs nothing."""
 
-from counterpoint.common.vertical import Importer, SystemEntry, Vertical
+from counterpoint.common.vertical import Importer, Modality, OwnVerb, SystemEntry, Vertical
 
 _COMMANDS = "counterpoint.recsys.commands"
 _CONFIGS = "counterpoint.recsys.configs"
+_GALLERY = "counterpoint.recsys.gallery"
 _PROTOCOLS = "counterpoint.recsys.evaluation.protocol:protocols"
 
 vertical = Vertical(
@@ -71,4 +72,12 @@ vertical = Vertical(
     check=f"{_COMMANDS}:check",
     split=f"{_COMMANDS}:split",
     simulate=f"{_COMMANDS}:simulate",
+    demo=f"{_COMMANDS}:demo",
+    modalities=(
+        Modality("user", parse=f"{_GALLERY}:parse", caption=f"{_GALLERY}:caption"),
+        Modality("item", parse=f"{_GALLERY}:parse", caption=f"{_GALLERY}:caption"),
+    ),
+    verbs=(
+        OwnVerb("recommend", "items for a user, for a newcomer, or for everybody as Parquet", f"{_COMMANDS}:recommend"),
+    ),
 )  # fmt: skip

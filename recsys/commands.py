@@ -196,3 +196,51 @@ def simulate(out: Path, users: int = 2000, items: int = 1000, seed: int = 0) -> 
     from counterpoint.recsys.simulate import write_simulated
 
     return write_simulated(out, users, items, seed)
+
+
+def recommend(
+    run: Path,
+    user: str | None = None,
+    history: str | None = None,
+    top: int = 20,
+    where: tuple[str, ...] = (),
+    again: bool = False,
+    index: Literal["exact", "faiss"] = "exact",
+    checkpoint: Literal["best", "last"] = "best",
+    manifest: Path | None = None,
+    out: Path | None = None,
+) -> Outcome:
+    """Recommend items by RUN: to one user (--user), to somebody who is in no table (--history), or to every user as a
+    Parquet file.
+
+    Args:
+        run: the run's folder.
+        user: the user, by id.
+        history: ids of the items that a newcomer has met, with commas between; `none` for nobody's.
+        top: how many items.
+        where: only items whose columns meet all of these, as in category=jazz,released>=1.6e9 (also !=, <=, <, >, and ~
+            for texts that contain).
+        again: offer what was met before, too.
+        index: compare with every item, or through a FAISS index (extra search), with what it finds of the exact lists.
+        checkpoint: which weights.
+        manifest: what users met and what is known of items, in place of the run's own data.
+        out: the Parquet file of all users' lists; RUN/recommendations.parquet unless given.
+    """
+    from counterpoint.recsys.serving import recommend as run_recommend
+
+    return run_recommend(run, user, history, top, where, again, index, checkpoint, manifest, out)
+
+
+def demo(out: Path = Path("runs/recsys-demo"), seed: int = 0, epochs: int = 40) -> Outcome:
+    """Train the baselines, LightGCN and VBPR on one log in minutes, and show who finds what in one HTML report.
+
+    The log is Last.fm-2K or MovieLens under $COUNTERPOINT_DATA; without them the generator's, and the report says so.
+
+    Args:
+        out: folder of the data, the runs and report.html.
+        seed: seed of weights, batches and the generator.
+        epochs: passes over the training interactions.
+    """
+    from counterpoint.recsys.demo import run_demo
+
+    return run_demo(out, seed, epochs)

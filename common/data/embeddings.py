@@ -95,7 +95,7 @@ def embed_to_parquet(
         system: a module with `encode(batch) -> {modality: [batch, dim]}`.
         dataset: the samples; unreadable ones (`BadSample`) are left out and listed with their reasons in the shard. Its
             pools are embedded too, each into a folder of its own.
-        metadata: further sample keys (labels) or columns of the data set to store beside the vectors.
+        metadata: further sample keys (labels) or columns of the data set, or of its pools, to store beside the vectors.
         workers: processes that read samples beside this one.
         device: where batches are encoded; the device of the system's parameters unless given.
 
@@ -105,7 +105,9 @@ def embed_to_parquet(
     out = Path(out)
     checked(dataset, "what is to be embedded")
     options = {"batch_size": batch_size, "workers": workers, "device": device}
-    _fill(system, dataset, out, "encode", tuple(metadata), shard_size, options, tuple(dataset.pools))
+    elsewhere = {name for pool in dataset.pools.values() for name in pool.columns} - {*dataset.columns}
+    mine = tuple(name for name in metadata if name not in elsewhere)
+    _fill(system, dataset, out, "encode", mine, shard_size, options, tuple(dataset.pools))
     for modality, pool in dataset.pools.items():
 
         def alone(batch: Any, modality: str = modality) -> dict[str, Tensor]:

@@ -110,7 +110,9 @@ def read_part(task: tuple[str, str, Wanted]) -> Part:
             if checked.num_rows:
                 writer.write_table(checked, row_group_size=CHUNK)
             part.rows += checked.num_rows
-    except (pa.ArrowException, UnicodeDecodeError, OverflowError) as error:
+    except (pa.ArrowException, UnicodeError, OverflowError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the file's content
+            raise
         reason = " ".join(str(error).split())[:150]
         raise InputError(f"{source.name}: cannot be read ({reason}); save or copy it again") from error
     finally:

@@ -118,10 +118,21 @@ class Table(Samples):
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         name = self.ids[position]
-        return {self.kind: int(self.rows[position]), "index": position, "id": name, "group": name}
+        row = int(self.rows[position])
+        return {self.kind: row, "index": position, "id": name, "group": name, "words": self.words(row)}
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return collate(samples)
+
+    @cached_property
+    def title(self) -> str:
+        """The column that names the rows for people; empty where there is none."""
+        usual = ("title", "name", "movie_title", "item_name")
+        return next((name for name in usual if name in self.columns), "")
+
+    def words(self, row: int) -> str:
+        """A row of the table in words: its title; empty where there is none."""
+        return str(self.table.column(self.title)[int(row)].as_py() or "") if self.title else ""
 
     @cached_property
     def ids(self) -> list[str]:
