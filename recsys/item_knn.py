@@ -9,6 +9,12 @@ With U_i the training users of item i, the k most similar items j of every i are
 Sarwar, Karypis, Konstan, Riedl, "Item-Based Collaborative Filtering Recommendation Algorithms", WWW 2001; Deshpande and
 Karypis, "Item-Based Top-N Recommendation Algorithms", TOIS 2004. The product of the sparse matrices is taken in blocks
 of items, so that memory stays with the pairs kept. A user's score is a sum over what he met: there are no vectors.
+
+Where its terms stand:
+
+    U_i and H_u   recsys/base.py: Recommender.histories
+    w_ij          recsys/item_knn.py: ItemKNN.count
+    s_uj          recsys/item_knn.py: ItemKNN.scores_of
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ Where its terms stand:
 
     propagation   recsys/models/propagation.py: propagate, bipartite_adjacency
     BPR           recsys/models/bpr.py: bpr_rows, squared_length
-    the rest      here
+    negatives     recsys/data/samples.py: Pairs.others
+    the rest      recsys/lightgcn.py: LightGCN
 """
 
 from __future__ import annotations

@@ -3,6 +3,12 @@ r"""Popularity: everybody is offered the items that most users met in training.
 .. math:: s_{ui} = n_i
 
 Items that equally many met are offered in random order. The baseline that a recommender has to beat.
+
+Where its terms stand:
+
+    n_i             recsys/base.py: Recommender.item_counts
+    order of ties   recsys/evaluation/ranking.py: top_items
+    the rest        recsys/popularity.py: Popularity
 """
 
 from __future__ import annotations

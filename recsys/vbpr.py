@@ -14,7 +14,7 @@ Where its terms stand:
 
     features   recsys/models/features.py: FeatureTables
     BPR        recsys/models/bpr.py: bpr_rows, squared_length
-    the rest   here
+    the rest   recsys/vbpr.py: VBPR
 """
 
 from __future__ import annotations

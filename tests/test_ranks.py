@@ -47,6 +47,9 @@ from counterpoint.graphs.nodes.gcool import GCool
 from counterpoint.graphs.nodes.grace import GRACE
 from counterpoint.graphs.nodes.pamc import PamC
 from counterpoint.graphs.nodes.reader import stochastic_blocks
+from counterpoint.recsys.configs import LightGCNConfig, VBPRConfig
+from counterpoint.recsys.lightgcn import LightGCN
+from counterpoint.recsys.vbpr import VBPR
 from counterpoint.timeseries import DBPM, Comet, FrameProjections, TS2Vec
 from counterpoint.timeseries.configs import CometConfig, DBPMSystemConfig, FrameProjectionsConfig, TS2VecConfig
 from counterpoint.timeseries.manifest import WindowDataset
@@ -92,7 +95,7 @@ def wide(value: Any) -> Any:
 
 
 def cases(folder: Path) -> dict[str, Case]:
-    return {**time_series(), **molecules(folder), **circuits(folder), **audio(), **rows_of_a_graph()}
+    return {**time_series(), **molecules(folder), **circuits(folder), **audio(), **rows_of_a_graph(), **interactions()}
 
 
 def all_windows() -> Any:
@@ -199,6 +202,24 @@ def rows_of_a_graph() -> dict[str, Case]:
 
     config = override(PamCConfig(), {"widths": [6, 3]})
     return {"pamc (autoencoder)": Case(lambda: create_system(PamC, config, graph), batch)}
+
+
+def interactions() -> dict[str, Case]:
+    def batch(system: Any, start: int, stop: int) -> dict:
+        rows = range(start, stop)
+        return system.datasets().train.batch([7 * row for row in rows], [row + 1 for row in rows])
+
+    def case(cls: Any, config: Any) -> Case:
+        changes = {"data.users": 30, "data.items": 20, "dim": 6}
+
+        def make() -> Any:
+            system = create_system(cls, override(config(), changes))
+            system.initialize()
+            return system
+
+        return Case(make, batch)
+
+    return {"lightgcn": case(LightGCN, LightGCNConfig), "vbpr": case(VBPR, VBPRConfig)}
 
 
 def trained(case: Case, start: int, stop: int, world: int) -> dict[str, torch.Tensor]:

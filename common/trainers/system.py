@@ -79,8 +79,8 @@ class ContrastiveSystem(Training):
         raise TypeError(f"{type(self).__name__} does not define datasets()")
 
     def evaluation_datasets(self) -> Datasets:
-        """The splits as a run is evaluated, embedded, searched and given heads; here those that it trains on. Override where what
-        is trained on (an interaction, a pair) is nothing that is asked for later (a user)."""
+        """The splits as a run is evaluated, embedded, searched and given heads; here those that it trains on. Override
+        where what is trained on (an interaction, a pair) is nothing that is asked for later (a user)."""
         return self.datasets()
 
     def embed(self, batch: Any) -> dict[str, Tensor]:
