@@ -270,8 +270,14 @@ class Recommender(ContrastiveSystem):
             lengths = torch.from_numpy(np.diff(self.assets["starts"])).to(users.device)
             if bool((lengths == 0).any()) and bool((lengths > 0).any()):
                 users = torch.where((lengths > 0)[:, None], users, users[lengths > 0].mean(0))
-            self._known = (state, (users, items))
+            self._known = (state, (users, self.newly_out(items)))
         return self._known[1]
+
+    def newly_out(self, items: Float[Tensor, "items dim"]) -> Float[Tensor, "items dim"]:
+        """The items' vectors as they are served. Systems that know items by their features override it: an item that
+        nobody met in training has been nothing but a negative there, and what was learnt of its id speaks against it.
+        """
+        return items
 
     def newcomers(self, histories: Sequence[Int[Tensor, some]]) -> Float[Tensor, "batch dim"]:
         """Vectors of users that are in no table, from the items they met: the mean of the items' vectors, at the mean

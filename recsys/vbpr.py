@@ -64,6 +64,15 @@ class VBPR(Recommender):
         items = [self.item_id.weight, *seen, self.bias.weight]
         return torch.cat([*users, users[0].new_ones(self.n_users, 1)], 1), torch.cat(items, 1)
 
+    def newly_out(self, items: Tensor) -> Tensor:
+        """Items that nobody met have the mean id factors and bias of the others, and their own features."""
+        met = torch.from_numpy(self.item_counts > 0).to(items.device)
+        if not bool(met.any()):
+            return items
+        own = torch.ones(items.shape[1], dtype=torch.bool, device=items.device)
+        own[self.config.dim : -1] = False  # the projected features
+        return torch.where(own & ~met[:, None], items[met].mean(0), items)
+
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """As `tables`, of the batch's rows alone; each item is projected once."""
         if "negative" not in batch:

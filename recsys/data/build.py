@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -34,9 +33,11 @@ from counterpoint.recsys.data.folder import INTERACTIONS, ITEMS, MANIFEST
 from counterpoint.recsys.data.ids import IdMap
 from counterpoint.recsys.data.log import Interactions, write_table
 from counterpoint.recsys.data.parts import Part, Wanted, read_part
+from counterpoint.recsys.data.sidetables import table_of
 from counterpoint.recsys.data.splits import TRAIN
 
 SECONDS_PER_GB = 600.0
+SOME = 1 << 22  # names that may wait to be told apart
 
 
 @dataclass
@@ -75,8 +76,7 @@ def build(
         parts = _read(found, spool, wanted, rejected)
         if not parts:
             return ImportReport(out / MANIFEST, 0, tuple(rejected))
-        log, places = _joined(parts, extras)
-        log = _without(log, places, parts, extras, repeats, unknown, rejected)
+        log = _without(_joined(parts, extras), parts, extras, repeats, unknown, rejected)
     finally:
         shutil.rmtree(spool, ignore_errors=True)
     if not len(log):
@@ -106,10 +106,10 @@ def save_dataset(
     """Write the folder of a data set; returns its manifest."""
     out.mkdir(parents=True, exist_ok=True)
     log.save(out / INTERACTIONS)
-    write_table(_table_of(log.items, item_table), out / ITEMS)
+    write_table(table_of(log.items, item_table), out / ITEMS)
     files = save_features(out, features or {})
     facts = {"interactions": INTERACTIONS, "items": ITEMS, "features": files, "rejected": rejected}
-    users = _table_of(log.users, user_table).to_pandas()
+    users = table_of(log.users, user_table).to_pandas()
     users = users.drop(columns=[c for c in ("group", "split") if c in users])
     Manifest(users, out, meta={**facts, **(meta or {})}).save(out / MANIFEST)
     return out / MANIFEST
@@ -146,9 +146,9 @@ def _joined(parts: list[tuple[Path, Path, Part]], extras: Extras) -> tuple[Inter
         for group in range(spool.num_row_groups):
             table = spool.read_row_group(group, columns=["user", "item"])
             for role, known in names.items():
-                for chunk in table.column(role).chunks:
-                    known.append(pc.unique(pc.cast(chunk.dictionary, pa.large_string())))
-        names = {role: [pc.unique(pa.concat_arrays(known))] for role, known in names.items()}
+                known += [pc.cast(chunk.dictionary, pa.large_string()) for chunk in table.column(role).chunks]
+                if sum(map(len, known)) > 2 * len(known[0]) + SOME:
+                    names[role] = [pc.unique(pa.concat_arrays(known))]
     for role, table in (("user", extras.user_table), ("item", extras.item_table)):
         names[role] += [] if table is None else [pc.cast(table.column("id").combine_chunks(), pa.large_string())]
     maps = {role: IdMap.of(*known) for role, known in names.items()}
@@ -174,11 +174,13 @@ def _joined(parts: list[tuple[Path, Path, Part]], extras: Extras) -> tuple[Inter
 
 
 def _without(
-    log: Interactions, places: np.ndarray, parts: list, extras: Extras, repeats: str, unknown: str,
+    joined: tuple[Interactions, np.ndarray], parts: list, extras: Extras, repeats: str, unknown: str,
     rejected: list[Rejected],
 ) -> Interactions:  # fmt: skip
     """The log in its order, without rows of unknown ids, repeated pairs and training pairs held out; each kind is told
     once, with its first row."""
+    log, places = joined
+    del joined  # the columns are large: none is kept in two orders for longer than it takes
 
     def tell(bad: np.ndarray, what: str) -> None:
         if bad.any():
@@ -223,7 +225,7 @@ def _without(
         keep = ~leak
         if leak.any():
             log, places = log.take(keep), places[keep]
-            return _without(log, places, parts, Extras(notes=extras.notes), repeats, unknown, rejected)
+            return _without((log, places), parts, Extras(notes=extras.notes), repeats, unknown, rejected)
     if repeats == "keep":
         extras.notes.append(f"{int(same.sum())} rows repeat a user and an item; all are kept")
         return log
@@ -236,93 +238,3 @@ def _without(
         bad[by_pair[~last]] = True
     tell(bad, f"repeating a user and an item; the {repeats} of them counts (--repeats)")
     return log.take(~bad)
-
-
-def _table_of(ids: IdMap, table: pa.Table | None) -> pa.Table:
-    """A row for every id, with the columns of a table that knows some of them."""
-    if table is None:
-        return pa.table({"id": ids.names})
-    rows = IdMap(table.column("id")).rows(ids)
-    places = pa.array(np.where(rows < 0, 0, rows), pa.int64(), mask=rows < 0)
-    rest = {name: table.column(name).combine_chunks().take(places) for name in table.column_names if name != "id"}
-    return pa.table({"id": ids.names, **rest})
-
-
-def read_sidetable(source: Path, key: str | None, form: str = "table") -> pa.Table:
-    """A table of users or items: `id` and its other columns, numbers as numbers and lists as text; read in a worker.
-
-    `key` names the column of ids; its first column unless given.
-    """
-    from counterpoint.common.data.importing import require_file
-    from counterpoint.common.data.isolation import Isolated
-
-    require_file(source)
-    with Isolated() as worker:
-        try:
-            return worker.call(_sidetable, str(source), key, form)
-        except InputError as error:
-            said = str(error)
-            raise InputError(said if source.name in said else f"{source}: {said}") from None
-
-
-def _sidetable(source: str, key: str | None, form: str) -> pa.Table:
-    from counterpoint.common.suggest import no_such
-    from counterpoint.recsys.data.parts import as_text, read_header
-
-    path = Path(source)
-    try:
-        if path.suffix == ".parquet":
-            table = pq.read_table(path, page_checksum_verification=True)
-            table.validate(full=True)
-        elif path.suffix in (".jsonl", ".ndjson"):
-            table = pa.Table.from_pandas(pd.read_json(path, lines=True, dtype=False), preserve_index=False)
-        else:
-            _, separator = read_header(path)
-            quoting = 3 if form == "atomic" else 0
-            frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, quoting=quoting, index_col=False)
-            table = pa.Table.from_pandas(frame, preserve_index=False)
-    except (pa.ArrowException, ValueError, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path.name}: cannot be read ({' '.join(str(error).split())[:150]})") from error
-    if not table.num_columns or not table.num_rows:
-        raise InputError(f"{path.name}: an empty table")
-    kinds = {n.partition(":")[0]: n.partition(":")[2] for n in table.column_names} if form == "atomic" else {}
-    table = table.rename_columns([n.partition(":")[0] for n in table.column_names]) if kinds else table
-    key = key or table.column_names[0]
-    if key not in table.column_names:
-        raise no_such("column", key, table.column_names)
-    ids = as_text(table.column(key))
-    empty = pc.fill_null(pc.equal(ids, ""), True)
-    kept = {"id": ids}
-    for name in table.column_names:
-        if name == key or name in ("id", "group", "split"):
-            continue
-        kept[name] = _plain(table.column(name), kinds.get(name, ""))
-    found = pa.table(kept).filter(pc.invert(empty))
-    if pc.count_distinct(found.column("id")).as_py() < found.num_rows:
-        counts = pc.value_counts(found.column("id").combine_chunks())
-        twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))[0].as_py()
-        raise InputError(f"{path.name}: id {twice!r} stands there twice; give every user and item one row")
-    return found
-
-
-def _plain(column: pa.ChunkedArray, kind: str) -> pa.Array:
-    """Numbers as float64 where the header says so or every value is one; all else as text."""
-    from counterpoint.recsys.data.parts import as_numbers
-
-    array = column.combine_chunks()
-    if pa.types.is_nested(array.type):
-        import json
-
-        return pa.array([None if v is None else json.dumps(v, ensure_ascii=False) for v in array.to_pylist()])
-    texts = pc.cast(array, pa.large_string()) if not pa.types.is_dictionary(array.type) else array.dictionary_decode()
-    if kind in ("token", "token_seq", "float_seq"):
-        return texts
-    numbers = as_numbers(array)
-    some = pc.fill_null(pc.not_equal(texts, ""), False).to_numpy(zero_copy_only=False)
-    if some.any() and np.isfinite(numbers[some]).all():
-        return pa.array(numbers, mask=~some)
-    return texts
-
-

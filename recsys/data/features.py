@@ -15,12 +15,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from counterpoint.common.data.embeddings import EmbeddingStore
 from counterpoint.common.data.importing import require_file, unreadable
 from counterpoint.common.data.isolation import Isolated
 from counterpoint.common.data.names import file_name
 from counterpoint.common.data.npy import BROKEN, check_npy, unreadable_numpy
 from counterpoint.common.errors import InputError
+from counterpoint.common.metrics.inputs import from_columns, vector_columns
 from counterpoint.common.suggest import no_such
 from counterpoint.recsys.data.ids import IdMap
 
@@ -123,19 +126,13 @@ def _vectors(source: str) -> tuple[np.ndarray, list[str] | None]:
     """(vectors, ids) of a file; called in a worker process."""
     path = Path(source)
     if path.is_dir():
-        from counterpoint.common.data.embeddings import EmbeddingStore
-
         store = EmbeddingStore(path)
         names = store.modalities
         if len(names) != 1:
             raise InputError(f"{path.name}: holds {', '.join(names)}; give a folder with one modality")
         return store.vectors(names[0]).numpy(), list(store.part(names[0]).ids)
     if path.suffix == ".npy":
-        return _real(path, _load_npy(path)), None
-    import pyarrow.parquet as pq
-
-    from counterpoint.common.metrics.inputs import from_columns, vector_columns
-
+        return _real(path, load_npy(path)), None
     try:
         table = pq.read_table(path, page_checksum_verification=True)
         table.validate(full=True)
@@ -158,7 +155,8 @@ def _real(path: Path, values: np.ndarray) -> np.ndarray:
     return values if values.dtype in (np.float16, np.float32) else values.astype(np.float32)
 
 
-def _load_npy(path: Path) -> np.ndarray:
+def load_npy(path: Path) -> np.ndarray:
+    """An array of numbers; raises `InputError` for a damaged file."""
     try:
         check_npy(path)
         return np.load(path, allow_pickle=False)
@@ -193,7 +191,7 @@ def _loaded(path: Path, n_items: int) -> ItemFeatures:
     for file in (path, mask):
         if reason := unreadable(file):
             raise InputError(f"{file}: {reason}; import the data again")
-    values, known = _real(path, _load_npy(path)), _load_npy(mask)
+    values, known = _real(path, load_npy(path)), load_npy(mask)
     if len(values) != n_items or known.shape != (n_items,) or known.dtype != bool:
         raise InputError(
             f"{path}: {len(values)} rows and a mask of {known.dtype} {list(known.shape)} for {n_items} items; import "

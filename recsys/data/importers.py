@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from counterpoint.common.data.importing import Found, find_files, plain_reason, unreadable
+from counterpoint.common.data.isolation import Isolated
 from counterpoint.common.errors import InputError
 from counterpoint.common.vertical import ImportReport, Rejected
-from counterpoint.recsys.data.build import Extras, build, read_sidetable
-from counterpoint.recsys.data.features import _load_npy
+from counterpoint.recsys.data.build import Extras, build
+from counterpoint.recsys.data.features import load_npy
 from counterpoint.recsys.data.parts import Wanted
+from counterpoint.recsys.data.sidetables import read_sidetable
 
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 
@@ -77,9 +81,6 @@ def import_edges(source: Path, out: Path, *, features: Sequence[str], feature_id
             rejected.append(Rejected(str(file), plain_reason(str(error), file)))
     if not tables:
         return ImportReport(out / "manifest.parquet", 0, tuple(rejected))
-    import shutil
-    import tempfile
-
     out.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=".edges-", dir=out))
     try:
@@ -96,10 +97,8 @@ def import_edges(source: Path, out: Path, *, features: Sequence[str], feature_id
 
 
 def _edges(file: Path, split: str) -> pa.Table:
-    from counterpoint.common.data.isolation import Isolated
-
     with Isolated() as worker:
-        edges = worker.call(_load_npy, file)
+        edges = worker.call(load_npy, file)
     if edges.ndim != 2 or edges.shape[0] != 2 or edges.dtype.kind not in "iu" or not edges.shape[1]:
         raise InputError(f"{file.name}: edges are whole numbers [2, n], users and items, not {edges.dtype} "
                          f"{list(edges.shape)}")  # fmt: skip

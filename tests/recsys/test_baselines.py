@@ -129,3 +129,46 @@ def test_who_has_no_history_is_served_the_mean_and_a_newcomer_his_history():
     rows = torch.tensor([1, 4])
     expected = sum(((2 * degree[rows]) ** -0.5)[:, None] * layer[rows] for layer in layers[:2]).sum(0) / 3
     torch.testing.assert_close(somebody, expected)
+
+
+@pytest.fixture(scope="module")
+def cold(tmp_path_factory):
+    """VBPR on a split that holds whole items out, trained for a moment."""
+    from counterpoint.common.trainers import fit, load_run
+
+    out = tmp_path_factory.mktemp("cold") / "run"
+    changes = {"data.users": 300, "data.items": 200, "data.split": "items", "data.fractions": (0.7, 0.1, 0.2), "dim": 16}
+    changes |= {"train.out": str(out), "train.max_epochs": 12, "train.batch_size": 256, "train.tensorboard": False}
+    changes |= {"optim.lr": 5e-3, "train.monitor_every": 0, "train.accelerator": "cpu"}
+    fit(create_system(VBPR, override(VBPRConfig(), changes)))
+    return load_run(out, "last")
+
+
+def test_items_that_nobody_met_are_ranked_by_their_features(cold):
+    from counterpoint.common.data import Links
+    from counterpoint.recsys.evaluation.measures import accuracy, chance, hits_of
+    from counterpoint.recsys.evaluation.ranking import VectorScorer, top_items
+
+    held = cold.data.log.of("test")
+    new = np.flatnonzero(held.item_counts)
+    assert not cold.item_counts[new].any()
+    users = np.flatnonzero(held.user_counts)
+    place = np.full(200, -1)
+    place[new] = np.arange(len(new))
+    truth = Links(np.searchsorted(users, held.user), place[held.item], (len(users), len(new)))
+    nothing = Links([], [], truth.shape)
+    vectors = cold.served()
+    rows = torch.from_numpy(new)
+
+    def recall(items):
+        lists = top_items(VectorScorer(vectors[0], items[rows]), users, nothing, 5)
+        return accuracy(hits_of(lists, truth), truth.counts, [5])["recall@5"]
+
+    values = recall(vectors[1])
+    level = chance(truth.counts, np.full(len(users), len(new)), [5])["recall@5"]
+    assert values.mean() - 4 * values.std() / len(users) ** 0.5 > level, "features tell what suits"
+    wrong = recall(vectors[1][torch.randperm(200, generator=torch.Generator().manual_seed(0))])
+    assert wrong.mean() < values.mean()
+    trained = cold.tables()[1].detach()
+    assert torch.equal(trained[rows][:, 16:-1], vectors[1][rows][:, 16:-1]), "features are their own"
+    assert vectors[1][rows][:, :16].unique(dim=0).shape[0] == 1, "ids say nothing"
