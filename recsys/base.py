@@ -23,7 +23,7 @@ from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
 from counterpoint.recsys.data.features import ItemFeatures, scale_of, scaled
 from counterpoint.recsys.data.folder import InteractionData, open_dataset, prepared
 from counterpoint.recsys.data.ids import IdMap
-from counterpoint.recsys.data.log import Interactions
+from counterpoint.recsys.data.log import Interactions, stands_in
 from counterpoint.recsys.data.samples import Asked, Pairs, Table
 from counterpoint.recsys.evaluation.measures import accuracy, hits_of
 from counterpoint.recsys.evaluation.protocol import convention_of, validation_figures
@@ -103,7 +103,7 @@ class Recommender(ContrastiveSystem):
         new, _ = data.log.renamed(users, items)
         old = _known_log(assets, users, items)
         held = new.take(new.split > 0)
-        seen = np.isin(held.pairs, old.pairs)
+        seen = stands_in(held.pairs, old.pairs)
         if seen.any():
             row = held.take(np.array([int(seen.argmax())]))
             raise LeakageError(
@@ -112,7 +112,7 @@ class Recommender(ContrastiveSystem):
                 "the split of the earlier data"
             )
         train = new.of("train")
-        kept = old.take(~np.isin(old.pairs, train.pairs))
+        kept = old.take(~stands_in(old.pairs, train.pairs))
         user, item = np.concatenate([kept.user, train.user]), np.concatenate([kept.item, train.item])
         log = Interactions(users, items, user, item).ordered()
         return assets.replace(**{USERS: users.to_bytes(), ITEMS: items.to_bytes(), **_histories(log)})
@@ -305,6 +305,9 @@ class Recommender(ContrastiveSystem):
         if "item" in batch:
             found["item"] = items[batch["item"].to(items.device)]
         return found if modality is None else {modality: found[modality]}
+
+    def features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        return self.encode(batch)
 
     def scorer(self) -> Scorer:
         """How all items are scored for users."""

@@ -55,10 +55,10 @@ def import_interactions(
 def import_recbole(
     source: Path,
     out: Path,
-    user: str = "user_id",
-    item: str = "item_id",
-    time: str = "timestamp",
-    rating: str = "rating",
+    user: str = "",
+    item: str = "",
+    time: str = "",
+    rating: str = "",
     lowest: float | None = None,
     highest: float | None = None,
     features: tuple[str, ...] = (),
@@ -71,10 +71,10 @@ def import_recbole(
     Args:
         source: the .inter file, or a folder with one.
         out: folder that receives the data set.
-        user: field of the users.
-        item: field of the items.
-        time: field of the times; `none` for no such field.
-        rating: field of the ratings; `none` for no such field.
+        user: field of the users; user_id unless given.
+        item: field of the items; item_id unless given.
+        time: field of the times, timestamp unless given; `none` for no such field.
+        rating: field of the ratings, likewise; `none` for no such field.
         lowest: ratings below are bad rows.
         highest: ratings above are bad rows.
         features: vectors of the items, NAME=FILE with commas between.
@@ -82,10 +82,10 @@ def import_recbole(
         repeats: of several rows of one user and item the first counts, the last, or all.
         unknown: whether rows of ids that .item and .user do not list are kept or left out.
     """
-    from counterpoint.recsys.data.importers import import_atomic
+    from counterpoint.recsys.data.importers import columns_of, import_atomic
     from counterpoint.recsys.data.parts import Wanted
 
-    columns = {"user": user, "item": item, "time": time, "rating": rating, "split": "none"}
+    columns = columns_of(user=user, item=item, time=time, rating=rating, split="none")
     wanted = Wanted(columns, lowest, highest, "atomic")
     options = {"features": features, "feature_ids": feature_ids, "repeats": repeats, "unknown": unknown}
     return import_atomic(source, out, wanted, **options)

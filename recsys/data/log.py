@@ -156,6 +156,18 @@ class Interactions:
             raise InputError(f"{path}: does not fit the tables of users and items ({error}); import again") from error
 
 
+def stands_in(values: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Which whole numbers stand among others; `np.isin` sorts both together, which takes ten times as long.
+
+    >>> stands_in(np.array([3, 1]), np.array([1, 2])).tolist()
+    [False, True]
+    """
+    if not len(among):
+        return np.zeros(len(values), dtype=bool)
+    among = np.sort(among)
+    return among[np.minimum(np.searchsorted(among, values), len(among) - 1)] == values
+
+
 def write_table(table: pa.Table, path: Path) -> None:
     """A Parquet file with checksums, written whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

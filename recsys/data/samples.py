@@ -70,7 +70,7 @@ class Pairs(Samples):
         return found
 
     def _met(self, pairs: np.ndarray) -> np.ndarray:
-        place = np.minimum(np.searchsorted(self.met, pairs), len(self.met) - 1)
+        place = np.minimum(np.searchsorted(self.met, pairs), len(self.met) - 1)  # `met` is sorted, once
         return self.met[place] == pairs
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 from counterpoint.common.data.manifest import SPLITS
 from counterpoint.common.errors import InputError, LeakageError
 from counterpoint.common.suggest import no_such
-from counterpoint.recsys.data.log import NO_SPLIT, Interactions
+from counterpoint.recsys.data.log import NO_SPLIT, Interactions, stands_in
 
 KINDS = ("random", "leave-last-out", "time", "items")
 TRAIN, VAL, TEST = range(3)
@@ -111,7 +111,7 @@ def check_split(log: Interactions, kind: str) -> None:
         raise ValueError("the log is not split")
     held = log.take(log.split > TRAIN)
     trained = log.of("train")
-    both = np.isin(held.pairs, trained.pairs)
+    both = stands_in(held.pairs, trained.pairs)
     if both.any() and kind not in ("time", "leave-last-out"):  # there, who meets an item again does so later
         row = int(both.argmax())
         raise LeakageError(

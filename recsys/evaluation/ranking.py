@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -67,17 +68,23 @@ class VectorScorer(Scorer):
     def __init__(self, users: Float[Tensor, "users dim"], items: Float[Tensor, "items dim"]) -> None:
         self.users, self.items, self.n_items = users.detach().cpu(), items.detach().cpu(), len(items)
 
+    @cached_property
+    def longest(self) -> float:
+        """The length of the longest item."""
+        return float(self.items.norm(dim=1).max())
+
     def scores(self, users: Int[Tensor, batch]) -> Float[Tensor, "batch items"]:
         return self.users[users] @ self.items.T
 
     def best(
         self, users: Int[Tensor, batch], exclude: Links, n: int
     ) -> tuple[Float[Tensor, "batch n"], Int[Tensor, "batch n"]]:
-        return topk_scores(self.users[users], self.items, n, exclude=pairs_of(exclude))
+        width = min(max(CELLS // max(len(users), 1), 4096), 1 << 18)  # few users: wide tiles, which are fewer
+        return topk_scores(self.users[users], self.items, n, exclude=pairs_of(exclude), tile=(1024, width))
 
     def tolerance(self, users: Int[Tensor, batch]) -> Float[Tensor, batch]:
         eps = torch.finfo(self.items.dtype).eps
-        return 4 * eps * self.users[users].norm(dim=1) * self.items.norm(dim=1).max()
+        return 4 * eps * self.users[users].norm(dim=1) * self.longest
 
 
 class FunctionScorer(Scorer):

@@ -23,6 +23,6 @@ def bpr_rows(met: Float[Tensor, batch], other: Float[Tensor, batch]) -> Float[Te
     return F.softplus(other - met)
 
 
-def squared_length(*vectors: Float[Tensor, "batch dim"]) -> Float[Tensor, batch]:
+def squared_length(*vectors: Float[Tensor, "batch _"]) -> Float[Tensor, batch]:
     """Half the squared length of some vectors, row by row: LightGCN's L2 term, once it is averaged over the batch."""
     return sum((v**2).sum(1) for v in vectors) / 2  # type: ignore[return-value]
