@@ -330,7 +330,10 @@ class Recommender(ContrastiveSystem):
         cuts = sorted({*self.config.ranking.cuts, *_named_cuts(self.config.train.monitor)})
         lists = top_items(self.scorer(), users, exclude, max(cuts), self.config.train.seed)
         found = accuracy(hits_of(lists, truth), truth.counts, cuts)
-        return {}, {name: torch.from_numpy(values) for name, values in found.items()}
+        counted = np.diff(self.assets["starts"])[users] > 0
+        if convention_of(self.config.ranking).strangers:
+            counted[:] = True
+        return {}, {name: torch.from_numpy(values[counted]) for name, values in found.items()}
 
     def _validating(self) -> Asked:
         found = self.__dict__.get("_val")

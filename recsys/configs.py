@@ -116,14 +116,14 @@ class ItemKNNConfig:
 class LightGCNConfig:
     """LightGCN: embeddings passed along the graph of users and items, BPR."""
 
-    presets: ClassVar[dict] = {"small": {"dim": 32, "train": {"batch_size": 1024, "max_epochs": 20}}}
+    presets: ClassVar[dict] = {"small": {"dim": 32, "layers": 2, "train": {"batch_size": 1024, "max_epochs": 20}}}
     data: InteractionsConfig = field(default_factory=InteractionsConfig)
     ranking: RankingConfig = field(default_factory=RankingConfig)
     train: TrainConfig = field(default_factory=training)
     optim: OptimConfig = field(default_factory=flat)
     dim: int = 64
     """Width of the embeddings."""
-    layers: int = 2
+    layers: int = 3
     """Layers of propagation."""
     reg: float = 1e-4
     """Weight of the embeddings' squared length, a sample."""

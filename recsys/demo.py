@@ -131,6 +131,8 @@ def _trained(name: str, manifest: Path, out: Path, seed: int, epochs: int, shuff
     }  # fmt: skip
     if name in ("lightgcn", "vbpr"):
         changes = {**changes, "train.max_epochs": epochs, "optim.lr": 5e-3}
+    if name == "lightgcn":
+        changes = {**changes, "layers": 2}
     config = override(cls.Config(), changes)
     data = None
     if shuffled:
