@@ -84,7 +84,7 @@ def build(
     features = {}
     for name, source in extras.features.items():
         try:
-            features[name], notes = read_features(source, log.items, extras.feature_ids)
+            features[name], notes = read_features(source, log.items, extras.feature_ids, name)
             extras.notes += notes
         except InputError as error:
             rejected.append(Rejected(str(source), plain_reason(str(error), source)))

@@ -81,11 +81,13 @@ def scaled(features: ItemFeatures, mean: np.ndarray, deviation: np.ndarray) -> I
     return ItemFeatures(values, features.known)
 
 
-def read_features(source: Path, items: IdMap, ids: list[str] | None = None) -> tuple[ItemFeatures, list[str]]:
+def read_features(
+    source: Path, items: IdMap, ids: list[str] | None = None, name: str = ""
+) -> tuple[ItemFeatures, list[str]]:
     """Vectors of a file or folder in the rows of `items`, and sentences about what does not fit.
 
-    A Parquet file and a folder of `embed` bring ids of their own; row i of a `.npy` is `ids[i]`, or, where none are
-    given, the item whose id is the whole number i.
+    A Parquet file and a folder of `embed` bring ids of their own; of several modalities in a folder the one called
+    `name` is taken. Row i of a `.npy` is `ids[i]`, or, where none are given, the item whose id is the whole number i.
 
     Raises:
         InputError: nothing readable, no vector of an item of the log, or another number of rows than of ids.
@@ -97,7 +99,7 @@ def read_features(source: Path, items: IdMap, ids: list[str] | None = None) -> t
         require_file(source, (".npy", ".parquet"))
     with Isolated() as worker:
         try:
-            values, names = worker.call(_vectors, str(source))
+            values, names = worker.call(_vectors, str(source), name)
         except InputError as error:
             said = str(error)
             raise InputError(said if source.name in said else f"{source}: {said}") from None
@@ -122,15 +124,16 @@ def read_features(source: Path, items: IdMap, ids: list[str] | None = None) -> t
     return found, notes
 
 
-def _vectors(source: str) -> tuple[np.ndarray, list[str] | None]:
+def _vectors(source: str, name: str) -> tuple[np.ndarray, list[str] | None]:
     """(vectors, ids) of a file; called in a worker process."""
     path = Path(source)
     if path.is_dir():
         store = EmbeddingStore(path)
         names = store.modalities
-        if len(names) != 1:
-            raise InputError(f"{path.name}: holds {', '.join(names)}; give a folder with one modality")
-        return store.vectors(names[0]).numpy(), list(store.part(names[0]).ids)
+        if len(names) != 1 and name not in names:
+            raise InputError(f"{path.name}: holds {' and '.join(names)}; name the one to use: {names[-1]}={path.name}")
+        chosen = names[0] if len(names) == 1 else name
+        return store.vectors(chosen).numpy(), list(store.part(chosen).ids)
     if path.suffix == ".npy":
         return _real(path, load_npy(path)), None
     try:

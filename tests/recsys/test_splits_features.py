@@ -158,6 +158,15 @@ def test_vectors_come_by_id_from_a_table_an_array_and_what_embed_wrote(tmp_path)
     found, _ = read_features(tmp_path / "store", items)
     assert found.values.tolist() == [[2.0, 2.0], [4.0, 2.0], [0.0, 2.0]]
 
+    class Both(Twice):
+        def encode(self, batch, modality=None):
+            return {"audio": batch["x"], "sheet": -batch["x"]}
+
+    embed_to_parquet(Both(), samples, tmp_path / "two")
+    assert read_features(tmp_path / "two", items, name="sheet")[0].values[1].tolist() == [-2.0, -1.0]
+    with pytest.raises(InputError, match="holds audio and sheet; name the one to use: sheet=two"):
+        read_features(tmp_path / "two", items)
+
 
 def test_a_data_set_comes_back_as_it_was_written(tmp_path):
     report = write_simulated(tmp_path / "set", 30, 25, 4)

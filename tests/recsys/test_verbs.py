@@ -175,6 +175,10 @@ def test_recommend_for_a_user_a_newcomer_and_nobody(done, run, baselines):
     history = ",".join(log.items[i] for i in system.sequence(3))
     like = json.loads(done("recommend", run, "--history", history, "--top", 10, "--json"))
     assert not {o["id"] for o in like["offers"]} & {log.items[i] for i in system.sequence(3)}
+    words = ("--text", history, "--source", "user", "--to", "item", "--top", 60, "--json")
+    searched = [hit["id"] for hit in json.loads(done("search", run, *words))["neighbours"]]
+    left = [name for name in searched if name not in history.split(",")]
+    assert left[:10] == [offer["id"] for offer in like["offers"]]
     nobody = json.loads(done("recommend", run, "--history", "none", "--top", 5, "--json"))
     assert nobody["notes"] == ["without a history: what suits most users"]
     mean = system.served()[0].mean(0) @ system.served()[1].T
