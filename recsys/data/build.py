@@ -29,7 +29,7 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.progress import track
 from counterpoint.common.vertical import ImportReport, Rejected
 from counterpoint.recsys.data.features import ItemFeatures, read_features, save_features
-from counterpoint.recsys.data.folder import INTERACTIONS, ITEMS, MANIFEST
+from counterpoint.recsys.data.folder import INTERACTIONS, ITEMS, MANIFEST, SPLIT
 from counterpoint.recsys.data.ids import IdMap
 from counterpoint.recsys.data.log import Interactions, write_table
 from counterpoint.recsys.data.parts import Part, Wanted, read_part
@@ -88,7 +88,7 @@ def build(
             extras.notes += notes
         except InputError as error:
             rejected.append(Rejected(str(source), plain_reason(str(error), source)))
-    kind = {"split": {"kind": "given"}} if log.split is not None else {}
+    kind = {SPLIT: {"kind": "given"}} if log.split is not None else {}
     save_dataset(out, log, extras.user_table, extras.item_table, features, {**kind, **(meta or {})}, len(rejected))
     said = f"{len(log):,} interactions of {len(log.users):,} users with {len(log.items):,} items"
     return ImportReport(out / MANIFEST, len(log.users), tuple(rejected), "; ".join([said, *extras.notes]))

@@ -13,7 +13,7 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.vertical import Outcome
 from counterpoint.recsys.configs import InteractionsConfig
 from counterpoint.recsys.data.build import save_dataset
-from counterpoint.recsys.data.folder import InteractionData, open_dataset, prepared
+from counterpoint.recsys.data.folder import SPLIT, InteractionData, open_dataset, prepared
 from counterpoint.recsys.data.splits import check_split
 
 
@@ -65,7 +65,7 @@ def split_dataset(
     said = {"kind": kind, "fractions": list(fractions), "seed": seed, "core": core}
     known = {k: v for k, v in (data.manifest or Manifest.load(manifest)).meta.items() if k in ("synthetic", "rejected")}
     features = {name: data.feature(name) for name in data.features}
-    path = save_dataset(target, data.log, data.users, data.items, features, {**known, "split": said})
+    path = save_dataset(target, data.log, data.users, data.items, features, {**known, SPLIT: said})
     counts = {name: int((data.log.split == place).sum()) for place, name in enumerate(SPLITS)}
     users = {name: int((data.log.of(name).user_counts > 0).sum()) for name in SPLITS}
     figures = {"splits": {n: {"interactions": counts[n], "users": users[n]} for n in SPLITS}, **data.fingerprint}

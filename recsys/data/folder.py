@@ -22,6 +22,8 @@ from counterpoint.recsys.data.log import NO_SPLIT, Interactions, read_table
 from counterpoint.recsys.data.splits import check_split, k_core, split_log
 
 MANIFEST, ITEMS, INTERACTIONS = "manifest.parquet", "items.parquet", "interactions.parquet"
+SPLIT = "interactions_split"
+"""The fact beside the manifest that says how interactions were split: its rows are users, who stand in every split."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +107,7 @@ def open_dataset(path: str | Path) -> InteractionData:
         raise InputError(f"{manifest.file(facts['items'])}: has no column id; import the data again")
     names = IdMap(items.column("id"))
     log = Interactions.load(manifest.file(facts["interactions"]), IdMap(manifest.table.column("id")), names)
-    said = facts.get("split")
+    said = facts.get(SPLIT)
     kind = str(said.get("kind", "")) if isinstance(said, Mapping) else ""
     files = facts.get("features", {})
     if not isinstance(files, Mapping):
