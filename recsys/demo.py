@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +17,11 @@ from counterpoint.common.metrics import Evaluation, Interval, paired_difference
 from counterpoint.common.metrics.bootstrap import short
 from counterpoint.common.progress import note
 from counterpoint.common.report import Report
+from counterpoint.common.runs.demonstration import Demonstration
 from counterpoint.common.runs.measure import measure
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers import create_system, fit, load_run, override
+from counterpoint.common.trainers.throwaway import sample_folder
 from counterpoint.common.vertical import Outcome
 from counterpoint.recsys.cli import vertical
 from counterpoint.recsys.commands import import_interactions, simulate
@@ -36,30 +36,26 @@ SHUFFLED = "vbpr, shuffled"
 
 def run_demo(out: Path, seed: int, epochs: int) -> Outcome:
     """Train, evaluate, compare, recommend; writes `out/report.html`."""
-    begin = time.monotonic()
-    root = os.environ.get("COUNTERPOINT_DATA")
-    manifest, source, colour = _data(Path(root) / "recsys" if root else None, out / "data", seed)
+    demo, root = Demonstration(out), sample_folder()
+    manifest, source, colour = _data(None if root is None else root / "recsys", out / "data", seed)
     note(f"training on {source}")
-    arms = {name: _trained(name, manifest, out, seed, epochs) for name in ARMS}
-    arms[SHUFFLED] = _trained("vbpr", manifest, out, seed, epochs, shuffled=True)
+    arms = {name: _trained(demo, name, manifest, seed, epochs) for name in ARMS}
+    arms[SHUFFLED] = _trained(demo, "vbpr", manifest, seed, epochs, shuffled=True)
+    demo.lap("training")
     note("ranking the whole catalogue for every test user")
     found = {name: measure(vertical, OpenRun.of(system), n_boot=500, seed=seed) for name, system in arms.items()}
+    demo.lap("ranking")
     first = next(iter(arms.values()))
-    page = Report("Recommendations", f"{source}; split: {first.data.split}", synthetic=first.data.synthetic)
+    page = demo.open("Recommendations", f"{source}; split: {first.data.split}", synthetic=bool(first.data.synthetic))
     figures = _figures(page, found, first.data)
     helped = _features_helped(page, found, arms, seed)
     _map(page, arms["lightgcn"], colour)
     _examples(page, arms["lightgcn"], seed)
-    page.reproduce(["counterpoint recsys demo"])
-    path = page.write(out / "report.html")
-    minutes = round((time.monotonic() - begin) / 60, 2)
     lines = [source, *(f"{name}: recall@{CUT} {interval}" for name, interval in figures.items()), helped]
     said = {name: interval.as_dict() for name, interval in figures.items()}
-    return Outcome(
-        {"data": source, f"recall@{CUT}": said, "features": helped, "minutes": minutes},
-        (*lines, f"{minutes} min; wrote {path}"),
-        {"report": path},
-    )
+    again = f"counterpoint recsys recommend {out}/lightgcn --top 50 --out lists.parquet"
+    commands = ["counterpoint recsys demo", again]
+    return demo.finish({"data": source, f"recall@{CUT}": said, "features": helped}, lines, commands)
 
 
 @dataclass(frozen=True)
@@ -119,15 +115,15 @@ def _movielens(folder: Path, out: Path) -> Path:
     return import_interactions(out / "log.csv", out, items=out / "movies.csv", features=named).manifest
 
 
-def _trained(name: str, manifest: Path, out: Path, seed: int, epochs: int, shuffled: bool = False) -> Any:
+def _trained(
+    demo: Demonstration, name: str, manifest: Path, seed: int, epochs: int, shuffled: bool = False
+) -> Any:
     """A system by its name, trained on the data and chosen on validation."""
     (entry,) = (entry for entry in vertical.systems if entry.name == name)
     cls: Any = resolve(entry.system)
-    folder = out / (f"{name}-shuffled" if shuffled else name)
     changes: Mapping[str, Any] = {
-        "data.manifest": str(manifest), "train.out": str(folder), "train.seed": seed, "train.overwrite": True,
-        "train.tensorboard": False, "train.monitor_every": 0, "train.patience": 5,
-        "train.validate_every_epochs": max(epochs // 10, 1),
+        **demo.training(f"{name}-shuffled" if shuffled else name, seed), "data.manifest": str(manifest),
+        "train.monitor_every": 0, "train.patience": 5, "train.validate_every_epochs": max(epochs // 10, 1),
     }  # fmt: skip
     if name in ("lightgcn", "vbpr"):
         changes = {**changes, "train.max_epochs": epochs, "optim.lr": 5e-3}
