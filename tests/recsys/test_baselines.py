@@ -124,6 +124,14 @@ def test_who_has_no_history_is_served_the_mean_and_a_newcomer_his_history():
     with torch.no_grad():
         system.user_embedding.weight += 1.0
     assert system.served()[0] is not users, "and again for other weights"
+    starts = system.assets["starts"].copy()
+    starts[1:4] = starts[0]  # the first three users have met nothing
+    empty = made(LightGCN, LightGCNConfig, dim=6, layers=2)
+    empty.assets = empty.assets.replace(starts=starts)
+    empty._forget()
+    users = empty.served()[0]
+    torch.testing.assert_close(users[:3], empty.tables()[0][3:].mean(0).expand(3, -1))
+    torch.testing.assert_close(users[3:], empty.tables()[0][3:])
     nobody, somebody = system.newcomers([torch.tensor([], dtype=torch.int64), torch.tensor([1, 4])])
     torch.testing.assert_close(nobody, system.served()[0].mean(0))
     layers = system._item_layers()
