@@ -301,7 +301,7 @@ class Recommender(ContrastiveSystem):
         if "user" in batch:
             found["user"] = users[batch["user"].to(users.device)]
         elif "history" in batch:
-            found["user"] = self.newcomers(batch["history"])
+            found["user"] = self.newcomers(list(batch["history"]))
         if "item" in batch:
             found["item"] = items[batch["item"].to(items.device)]
         return found if modality is None else {modality: found[modality]}

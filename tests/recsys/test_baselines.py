@@ -113,7 +113,7 @@ def test_negatives_are_uniform_over_what_was_not_met_and_come_from_the_seeds_alo
     part = samples.batch([2, 7], [13, 14])
     for name in ("user", "item", "negative"):
         assert torch.equal(whole[name][2:], part[name]), "however a batch is shared out"
-    one = SeededBatches(samples)[[5, 9], [11, 12], 11, False]
+    one, _ = SeededBatches(samples)[[5, 9], [11, 12], 11, False]
     assert torch.equal(one["negative"], whole["negative"][:2])
 
 
