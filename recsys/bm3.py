@@ -27,8 +27,6 @@ Where its terms stand:
     the rest           recsys/bm3.py: BM3Network
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch
@@ -79,7 +77,7 @@ class BM3Network(nn.Module):
         """The tables of users and of items."""
         return self.user_embedding, self.item_embedding
 
-    def modalities(self, items: Int[Tensor, batch]) -> dict[str, Float[Tensor, "batch dim"]]:
+    def modalities(self, items: Int[Tensor, "batch"]) -> dict[str, Float[Tensor, "batch dim"]]:
         """h^m of a batch's items; each item is projected once, however often it stands there."""
         own, place = items.unique(return_inverse=True)
         return {name: layer(self.features.rows(name, own))[place] for name, layer in self.project.items()}
@@ -87,9 +85,9 @@ class BM3Network(nn.Module):
     def terms(
         self,
         h: Mapping[str, Float[Tensor, "batch dim"]],
-        users: Int[Tensor, batch],
-        items: Int[Tensor, batch],
-    ) -> dict[str, Float[Tensor, batch]]:
+        users: Int[Tensor, "batch"],
+        items: Int[Tensor, "batch"],
+    ) -> dict[str, Float[Tensor, "batch"]]:
         """`rec`, `align` and `mask` of every pair; h holds `user`, `item` and the modalities, row by row."""
         ids = {name: users if name == "user" else items for name in h}
         goal = {name: self.dropped(name, v.detach(), ids[name]) for name, v in h.items()}
@@ -102,7 +100,7 @@ class BM3Network(nn.Module):
                 found[term] = found[term] + rows if term in found else rows
         return found
 
-    def dropped(self, name: str, x: Float[Tensor, "batch dim"], ids: Int[Tensor, batch]) -> Tensor:
+    def dropped(self, name: str, x: Float[Tensor, "batch dim"], ids: Int[Tensor, "batch"]) -> Tensor:
         """The target: what `F.dropout` leaves of the table `name`, whose rows `ids` these are. In evaluation too, as in
         the official code: a validation loss is of the same kind."""
         return dropped_by_id(x, ids, self.dropout)
@@ -119,6 +117,6 @@ class BM3Network(nn.Module):
         self.features.grow(adjacency.shape[0] - n_users)
 
 
-def _apart(a: Float[Tensor, "batch dim"], b: Float[Tensor, "batch dim"]) -> Float[Tensor, batch]:
+def _apart(a: Float[Tensor, "batch dim"], b: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch"]:
     """1 - cos, row by row."""
     return 1.0 - cosine_similarity(a, b, dim=-1)

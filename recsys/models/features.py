@@ -1,7 +1,5 @@
 """Raw feature tables of items, one a modality, with what is known of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch
@@ -26,6 +24,7 @@ class FeatureTables(nn.Module):
     def __init__(self, widths: Mapping[str, int], n_items: int, *, trainable: bool = False) -> None:
         super().__init__()
         self.widths, self.trainable = dict(widths), trainable
+        self._gradients: dict[str, Tensor] = {}
         for name, width in widths.items():
             table = torch.zeros(n_items, width)
             if trainable:
@@ -35,7 +34,7 @@ class FeatureTables(nn.Module):
             self.register_buffer(f"known_{name}", torch.ones(n_items, dtype=torch.bool))
 
     @torch.no_grad()
-    def load(self, name: str, values: Float[Tensor, "items width"], known: Bool[Tensor, items] | None = None) -> None:
+    def load(self, name: str, values: Float[Tensor, "items width"], known: Bool[Tensor, "items"] | None = None) -> None:
         """Fill a table; rows not known become zero. Raises `ValueError` for another shape than the table's."""
         table = self.table(name)
         if values.shape != table.shape:
@@ -58,10 +57,26 @@ class FeatureTables(nn.Module):
         """All rows of a modality."""
         return getattr(self, f"raw_{name}")
 
-    def known(self, name: str) -> Bool[Tensor, items]:
+    def known(self, name: str) -> Bool[Tensor, "items"]:
         """Whether an item has the modality."""
         return getattr(self, f"known_{name}")
 
-    def rows(self, name: str, items: Int[Tensor, some]) -> Float[Tensor, "some width"]:
+    def rows(self, name: str, items: Int[Tensor, "some"]) -> Float[Tensor, "some width"]:
         """Some rows of a modality."""
-        return self.table(name)[items]
+        table = self.table(name)
+        # A sparse gradient is added in place where a dense one lies ready.
+        return nn.functional.embedding(items, table, sparse=table.grad is not None and not table.grad.is_sparse)
+
+    def keep_gradients(self) -> None:
+        """Clear the gradients of trained tables and keep their memory: called before every step, in place of leaving
+        them None.
+
+        A batch reaches few rows, and an optimiser with moments needs the gradient of all: dense, and almost all zero.
+        To allocate, fill and free it costs as much as the rest of a step of BM3; a tensor that stays costs a tenth.
+        """
+        for name in self.widths if self.trainable else ():
+            table = self.table(name)
+            kept = self._gradients.get(name)
+            if kept is None or kept.shape != table.shape or kept.dtype != table.dtype or kept.device != table.device:
+                kept = self._gradients[name] = torch.zeros_like(table)
+            table.grad = kept.zero_()

@@ -10,8 +10,6 @@ sparse product that PyTorch has on CPU.
 Source: He et al., "LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation", SIGIR 2020.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -62,7 +60,7 @@ class SparseMatrix(nn.Module):
         value = torch.from_numpy(self._exact[prefix + "value"]).to(torch.get_default_dtype())
         self.register_buffer(prefix + "value", value, persistent=False)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> SparseMatrix:
+    def _apply(self, fn: Any, recurse: bool = True) -> "SparseMatrix":
         super()._apply(fn, recurse)
         for name, exact in self._exact.items():
             setattr(self, name, torch.from_numpy(exact).to(getattr(self, name)))
@@ -111,7 +109,7 @@ def _is_symmetric(csr: Any) -> bool:
 
 
 def interaction_matrix(
-    users: Int[np.ndarray, edges], items: Int[np.ndarray, edges], n_users: int, n_items: int
+    users: Int[np.ndarray, "edges"], items: Int[np.ndarray, "edges"], n_users: int, n_items: int
 ) -> sp.csr_array:
     """R [n_users, n_items], 1 where a user has met an item, however often.
 

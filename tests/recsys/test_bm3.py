@@ -110,6 +110,19 @@ def test_frozen_features_take_no_gradient_and_change_no_other():
         torch.testing.assert_close(parameter.grad, ours[name].grad, rtol=0, atol=0)
 
 
+def test_gradients_that_keep_their_memory_are_the_same():
+    plain, keeping = network(), network()
+    loss_of(plain).backward()
+    for _ in range(2):
+        keeping.zero_grad()
+        keeping.features.keep_gradients()
+        place = keeping.features.raw_image.grad.data_ptr()
+        loss_of(keeping).backward()
+        assert keeping.features.raw_image.grad.data_ptr() == place
+        for (name, a), b in zip(keeping.named_parameters(), plain.parameters()):
+            torch.testing.assert_close(a.grad, b.grad, msg=lambda m, n=name: f"{n}: {m}")
+
+
 def test_targets_are_scaled_at_will():
     """Cosines: dropout's factor 1 / (1 - p) and the length of any target mean nothing."""
     net = network()
