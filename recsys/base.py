@@ -40,12 +40,14 @@ class Recommender(ContrastiveSystem):
     other batches than BPR's also `datasets`, `embed` and `losses`.
 
     Attributes:
-        uses_features: whether items come with vectors.
+        uses_features: whether the items' vectors are read.
+        needs_features: whether it cannot do without.
     """
 
     modalities = ("user", "item")
     metric = "dot"
     uses_features: ClassVar[bool] = False
+    needs_features: ClassVar[bool] = True
 
     def __init__(self, config: Any, assets: Assets | None = None) -> None:
         super().__init__(config, assets)
@@ -63,12 +65,12 @@ class Recommender(ContrastiveSystem):
 
             data = simulated(config.data.users, config.data.items, config.data.seed)
         data = prepared(data, config.data)
-        if cls.uses_features and not data.features:
+        if cls.uses_features and cls.needs_features and not data.features:
             raise InputError(
                 f"{cls.__name__} needs vectors of the items, and {config.data.manifest or 'the generator'} has none; "
                 "give them to the import (--features NAME=FILE)"
             )
-        return data if assets is None else data.renamed(*_names_of(assets))
+        return data if assets is None else data.renamed(*names_of(assets))
 
     @classmethod
     def learn(cls, config: Any, data: InteractionData) -> Assets:
@@ -98,7 +100,7 @@ class Recommender(ContrastiveSystem):
         Raises:
             LeakageError: what is held out now was trained on before.
         """
-        users, items = _names_of(assets)
+        users, items = names_of(assets)
         users, items = users.extended(data.log.users), items.extended(data.log.items)
         new, _ = data.log.renamed(users, items)
         old = _known_log(assets, users, items)
@@ -315,8 +317,8 @@ class Recommender(ContrastiveSystem):
     def features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         return self.encode(batch)
 
-    def scorer(self) -> Scorer:
-        """How all items are scored for users."""
+    def scorer(self, asked: Asked | None = None) -> Scorer:
+        """How all items are scored for users; `asked` says of which split, where users are what they met before it."""
         return VectorScorer(*self.served())
 
     def before_finetune(self) -> None:
@@ -334,7 +336,7 @@ class Recommender(ContrastiveSystem):
         places = np.searchsorted(asked.rows, users)
         truth, exclude = (links.of_queries(places) for links in (asked.truth, asked.left_out_items))
         cuts = sorted({*self.config.ranking.cuts, *_named_cuts(self.config.train.monitor)})
-        lists = top_items(self.scorer(), users, exclude, max(cuts), self.config.train.seed)
+        lists = top_items(self.scorer(asked), users, exclude, max(cuts), self.config.train.seed)
         found = accuracy(hits_of(lists, truth), truth.counts, cuts)
         counted = np.diff(self.assets["starts"])[users] > 0
         if convention_of(self.config.ranking).strangers:
@@ -351,7 +353,7 @@ class Recommender(ContrastiveSystem):
         return validation_figures(embeddings, self.config.ranking)
 
 
-def _names_of(assets: Assets) -> tuple[IdMap, IdMap]:
+def names_of(assets: Assets) -> tuple[IdMap, IdMap]:
     return IdMap.from_bytes(assets[USERS]), IdMap.from_bytes(assets[ITEMS])
 
 

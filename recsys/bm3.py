@@ -17,6 +17,9 @@ The norms are of whole tables and not squared, as in the official code. The scor
 :math:`\tilde h_u \cdot \tilde h_i`, lengths included. Raw features are trained, as published
 (`train_features=True`), or stay as they are read, at a fraction of the time.
 
+Another objective of users and items may stand in the place of :math:`L_{rec}`, on the predictions of a batch's pairs:
+`--objective 'InfoNCE(temperature=0.2)'`, or DirectAU's two terms as `--objective Alignment --uniformity 1`.
+
 An item without a modality adds nothing to that modality's terms; it keeps its place in the mean.
 
 Where its terms stand:
@@ -28,12 +31,18 @@ Where its terms stand:
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from counterpoint.common.losses import Alignment, Uniformity
+from counterpoint.common.trainers import Assets
+from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
+from counterpoint.recsys.base import Recommender
+from counterpoint.recsys.contrast_configs import BM3Config
 from counterpoint.recsys.models.features import FeatureTables
 from counterpoint.recsys.models.propagation import SparseMatrix, propagate
 from counterpoint.recsys.models.tables import dropped_by_id, grown
@@ -120,3 +129,62 @@ class BM3Network(nn.Module):
 def _apart(a: Float[Tensor, "batch dim"], b: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch"]:
     """1 - cos, row by row."""
     return 1.0 - cosine_similarity(a, b, dim=-1)
+
+
+class BM3(Recommender):
+    """BM3's network under its objective (see the module's text)."""
+
+    Config = BM3Config
+    uses_features = True
+
+    def __init__(self, config: BM3Config, assets: Assets | None = None) -> None:
+        super().__init__(config, assets)
+        features = self.feature_tables(trainable=config.train_features)
+        self.network = BM3Network(
+            self.adjacency(), self.n_users, features, config.dim, config.layers, config.dropout
+        )
+        self.loss = contrast_of(config, Alignment()) if config.objective else None
+        self.uniformity = Uniformity() if config.uniformity else None
+        self.loss_weights = {"reg": config.reg, "align": config.contrast, "mask": config.contrast}
+        self.loss_weights |= {"uniformity": config.uniformity} if config.uniformity else {}
+        self._whole: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def feature_table(self) -> FeatureTables:
+        """The raw features."""
+        return self.network.features
+
+    def grow_tables(self) -> None:
+        self.network.grow(self.adjacency(), self.n_users)
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        users, items = (self.network.predictor(h) for h in self.network.tables())
+        return users, items
+
+    def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """h of the batch's users, items and modalities, before the predictor."""
+        self._whole = users, items = self.network.tables()
+        return {"user": users[batch["user"]], "item": items[batch["item"]], **self.network.modalities(batch["item"])}
+
+    def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        terms = self.network.terms(embeddings, batch["user"], batch["item"])
+        pair = {name: self.network.predictor(embeddings[name]) for name in ("user", "item")}
+        if self.loss is not None:
+            del terms["rec"]
+            terms |= contrast_terms(self.loss, "rec", pair, batch, group=batch["item"])
+        if self.uniformity is not None:
+            terms["uniformity"] = (self.uniformity(pair["user"]) + self.uniformity(pair["item"])) / 2
+        return terms | {"reg": self.network.regularizer(*self._taken())}
+
+    def _taken(self) -> tuple[Tensor, Tensor]:
+        """The whole tables that `embed` has just propagated, once: they are in the graph of this step. Where it had no
+        graph (micro-batches) they are propagated anew."""
+        whole, self._whole = self._whole, None
+        if whole is None or whole[0].requires_grad != torch.is_grad_enabled():
+            return self.network.tables()
+        return whole
+
+    def step(self, batch: dict[str, Any]) -> Any:
+        if self.trainer.world_size == 1 and self.device.type == "cpu":
+            self.network.features.keep_gradients()
+        return super().step(batch)

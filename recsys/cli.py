@@ -5,6 +5,7 @@ from counterpoint.common.vertical import Importer, Modality, OwnVerb, SystemEntr
 _COMMANDS = "counterpoint.recsys.commands"
 _CONFIGS = "counterpoint.recsys.configs"
 _GALLERY = "counterpoint.recsys.gallery"
+_CONTRAST = "counterpoint.recsys.contrast_configs"
 _PROTOCOLS = "counterpoint.recsys.evaluation.protocol:protocols"
 
 vertical = Vertical(
@@ -56,6 +57,50 @@ vertical = Vertical(
             needs="interactions with item features (the embedded generator by default)",
             config=f"{_CONFIGS}:VBPRConfig",
             system="counterpoint.recsys.vbpr:VBPR",
+            protocols=_PROTOCOLS,
+            shared=("labelfree",),
+        ),
+        SystemEntry(
+            name="bm3",
+            status="experimental",
+            paper="Zhou et al., Bootstrap Latent Representations for Multi-modal Recommendation, WWW 2023",
+            summary="users, items and modalities predict one another's dropped-out vectors; no negatives",
+            needs="interactions with item features (the embedded generator by default)",
+            config=f"{_CONTRAST}:BM3Config",
+            system="counterpoint.recsys.bm3:BM3",
+            protocols=_PROTOCOLS,
+            shared=("labelfree",),
+        ),
+        SystemEntry(
+            name="sasrec",
+            status="experimental",
+            paper="Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018",
+            summary="a causal transformer over a user's items tells the next one at every place",
+            needs="interactions in the order of time (the embedded generator by default)",
+            config=f"{_CONTRAST}:SASRecConfig",
+            system="counterpoint.recsys.sasrec:SASRec",
+            protocols=_PROTOCOLS,
+            shared=("labelfree",),
+        ),
+        SystemEntry(
+            name="mclrec",
+            status="experimental",
+            paper="Qin et al., Meta-optimized Contrastive Learning for Sequential Recommendation, SIGIR 2023",
+            summary="altered prefixes and learnt views of them, contrasted beside the next item",
+            needs="interactions in the order of time (the embedded generator by default)",
+            config=f"{_CONTRAST}:MCLRecConfig",
+            system="counterpoint.recsys.mclrec:MCLRec",
+            protocols=_PROTOCOLS,
+            shared=("labelfree",),
+        ),
+        SystemEntry(
+            name="two-tower",
+            status="experimental",
+            paper="Yao et al., Self-supervised Learning for Large-scale Item Recommendations, CIKM 2021",
+            summary="towers over fields of users and items, corrected for popularity, self-supervised on rare items",
+            needs="interactions; columns of users and items and item features where there are any",
+            config=f"{_CONTRAST}:TwoTowerConfig",
+            system="counterpoint.recsys.two_tower:TwoTower",
             protocols=_PROTOCOLS,
             shared=("labelfree",),
         ),

@@ -76,7 +76,7 @@ class ItemKNN(Counted):
         """Nothing: there are no vectors."""
         return {}
 
-    def scorer(self) -> Scorer:
+    def scorer(self, asked: Any = None) -> Scorer:
         return FunctionScorer(self.scores_of, self.n_items)
 
     def scores_of(self, users: Tensor) -> Tensor:

@@ -34,6 +34,9 @@ Where its terms stand:
     augmenters           recsys/mclrec.py: Augmenter
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -41,6 +44,13 @@ from torch.nn.functional import gelu, normalize
 
 from counterpoint.common.kernels import Diagonal, Self, topk_scores
 from counterpoint.common.losses import NTXent, Shared
+from counterpoint.common.trainers import Assets, Datasets
+from counterpoint.recsys.contrast_configs import MCLRecConfig
+from counterpoint.recsys.data.sequences import Prefixes
+from counterpoint.recsys.models.objectives import next_item_loss
+from counterpoint.recsys.sequential import SequenceRecommender
+
+VIEWS = ("first", "second")
 
 
 class Augmenter(nn.Module):
@@ -111,3 +121,56 @@ class ContrastTerms(nn.Module):
         pairs = ((h1, z2), (h2, z1), (z1, z2))
         contrast = sum(self.learnt(a, b) for a, b in pairs)
         return contrast + self.gamma * sum(self.separation(a, b) for a, b in pairs)
+
+
+class MCLRec(SequenceRecommender):
+    """Encoder and augmenters in turn (see the module's text)."""
+
+    Config = MCLRecConfig
+
+    def __init__(self, config: MCLRecConfig, assets: Assets | None = None) -> None:
+        super().__init__(config, assets)
+        self.contrast = ContrastTerms(config.dim, config.gamma, config.temperature)
+        self.contrasted = bool(config.views or config.meta)
+        self.loss_weights = {"views": config.views, "meta": config.meta} if self.contrasted else {}
+
+    def datasets(self) -> Datasets:
+        config = self.config
+        shares = (config.crop, config.mask, config.reorder) if self.contrasted else None
+        return Datasets(Prefixes(self.data, config.length, shares), val=self._asked("val"))
+
+    def optimizer_parts(self) -> tuple[tuple[str, ...], ...]:
+        return ("encoder",), ("contrast",)
+
+    def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """h of the prefixes as `user`, and of their altered views."""
+        found = {"user": self.encoder(batch["sequence"], batch["lengths"])}
+        if self.contrasted:
+            found |= {name: self.encoder(batch[name], batch[f"{name}_lengths"]) for name in VIEWS}
+        return found
+
+    def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The encoder's terms."""
+        table = self.encoder.item_embedding.weight
+        terms = {"next_item": next_item_loss(embeddings["user"], table, batch["item"])}
+        if not self.contrasted:
+            return terms
+        views = [embeddings[name] for name in VIEWS]
+        return terms | {"views": self.contrast.between_views(*views), "meta": self.contrast.meta(*views)}
+
+    def augmenter_losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The augmenters' loss."""
+        return {"augmenters": self.contrast.meta(*(embeddings[name] for name in VIEWS))}
+
+    def step(self, batch: dict[str, Any]) -> Any:
+        encoder, augmenters = self.optimizers()
+        found = self.gradients(batch, only=[encoder])
+        self.update(encoder)
+        if self.config.meta:
+            terms, _ = self.gradients(batch, self.augmenter_losses, only=[augmenters])
+            self.update(augmenters)
+            self.record({f"train/{name}": value for name, value in terms.items()})
+        if self.config.encoder_updates > 1:
+            self.gradients(batch, only=[encoder])
+            self.update(encoder)
+        return found

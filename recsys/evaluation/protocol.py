@@ -101,7 +101,7 @@ def ranked(system: Any, asked: Any, convention: Convention, n: int, rows: np.nda
     if not convention.strangers:
         rows = rows[np.diff(system.assets["starts"])[asked.rows[rows]] > 0]
     truth, exclude = (links.of_queries(rows) for links in (asked.truth, asked.left_out_items))
-    return Lists(rows, top_items(system.scorer(), asked.rows[rows], exclude, n, seed), truth, exclude)
+    return Lists(rows, top_items(system.scorer(asked), asked.rows[rows], exclude, n, seed), truth, exclude)
 
 
 def protocols(run: OpenRun) -> dict[str, Result]:
@@ -132,7 +132,7 @@ def protocols(run: OpenRun) -> dict[str, Result]:
             found[f"ranking: {name}"] = _result(f"ranking: {name}", part, (max(cuts),), ("recall", "ndcg"), **options)
     if config.sampled:
         name = f"SAMPLED ranking against {config.sampled} drawn items"
-        rows, values = sampled_figures(system.scorer(), asked, lists, config.sampled, cuts, run.seed)
+        rows, values = sampled_figures(system.scorer(asked), asked, lists, config.sampled, cuts, run.seed)
         note = "ranks among a few drawn items do not agree with full rankings, also about which model is better"
         found[name] = _summary(name, rows, values, {}, config.sampled + 1, notes=(note,), **options)
     return found

@@ -91,8 +91,8 @@ class CorrectedSoftmax(Shared, nn.Module):
         drop_same: leave the batch's other copies of a row's item out of its negatives (the paper keeps them).
 
     >>> z = torch.eye(2)
-    >>> CorrectedSoftmax(1.0)(z, z, torch.tensor([0, 1]), torch.tensor([0.5, 0.5])).round(decimals=4).tolist()
-    [0.3133, 0.3133]
+    >>> round(CorrectedSoftmax(1.0)(z, z, torch.tensor([0, 1]), torch.tensor([0.5, 0.5]))[0].item(), 4)
+    0.3133
     """
 
     def __init__(self, temperature: float, *, drop_same: bool = False) -> None:
@@ -102,11 +102,11 @@ class CorrectedSoftmax(Shared, nn.Module):
     def forward(
         self,
         queries: Float[Tensor, "batch dim"],
-        items: Float[Tensor, "batch dim"],
-        ids: Int[Tensor, "batch"],
-        probability: Float[Tensor, "batch"] | None = None,
+        items: Float[Tensor, "columns dim"],
+        ids: Int[Tensor, "columns"],
+        probability: Float[Tensor, "columns"] | None = None,
     ) -> Float[Tensor, "batch"]:
-        """`probability` None: not corrected."""
+        """Row i belongs to item i; there may be further items behind the batch's. `probability` None: not corrected."""
         bias = None if probability is None else -probability.to(items).log()
         stats = contrast_stats(
             queries,
@@ -114,7 +114,7 @@ class CorrectedSoftmax(Shared, nn.Module):
             scale=1.0 / self.temperature,
             positive=Diagonal(),
             col_bias=bias,
-            exclude=SameLabel(ids) if self.drop_same else None,
+            exclude=SameLabel(ids[: len(queries)], ids) if self.drop_same else None,
             distributed=self.distributed,
             backend=self.backend,
         )

@@ -21,14 +21,6 @@ def next_item_loss(
     return stats.lse - stats.positive
 
 
-def pairwise_loss(positive: Float[Tensor, "batch"], negative: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
-    r"""BPR, :math:`-\log \sigma(s^+ - s^-)`.
-
-    Source: Rendle et al., "BPR: Bayesian personalized ranking from implicit feedback", UAI 2009.
-    """
-    return F.softplus(negative - positive)
-
-
 def binary_loss(positive: Float[Tensor, "batch"], negative: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
     r"""SASRec's, :math:`-\log \sigma(s^+) - \log(1 - \sigma(s^-))`."""
     return F.softplus(-positive) + F.softplus(negative)

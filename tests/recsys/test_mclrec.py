@@ -8,7 +8,7 @@ from recsys_formulas import formula, frozen
 from counterpoint.recsys.mclrec import ContrastTerms, SeparationRegularizer
 from counterpoint.recsys.models.objectives import next_item_loss
 from counterpoint.recsys.models.sasrec import NOTHING, SequenceEncoder
-from counterpoint.recsys.models.sequences import altered, crop, mask, reorder
+from counterpoint.recsys.models.sequences import altered, crop, mask, numbers_for, reorder
 
 HELD = frozen("mclrec")
 SIZE = HELD["config"]
@@ -183,21 +183,44 @@ def test_lengths_that_do_not_fit_are_refused():
 
 
 def test_operators_do_what_their_names_say():
-    rng, items = np.random.default_rng(0), np.arange(10, 20)
-    for _ in range(50):
-        part = crop(items, rng, 0.5)
-        assert part.tolist() == list(range(part[0], part[0] + 5))
-        hidden = mask(items, rng, 0.5)
-        assert (hidden == NOTHING).sum() == 5
-        assert (hidden[hidden != NOTHING] == items[hidden != NOTHING]).all()
-        moved = reorder(items, rng, 0.8)
-        assert sorted(moved) == items.tolist()
-        changed = np.flatnonzero(moved != items)
-        assert not len(changed) or np.ptp(changed) < 8
-        one, two = altered(items, rng)
-        kinds = {len(v) if len(v) < 10 else bool((v == NOTHING).any()) for v in (one, two)}
-        assert len(kinds) == 2, "two different operators"
-    assert items.tolist() == list(range(10, 20))
-    assert [v.tolist() for v in altered(items[:1], rng)] == [[10], [10]]
-    starts = {int(crop(items, rng, 0.5)[0]) for _ in range(300)}
-    assert starts == set(range(10, 16)), "every stretch is drawn"
+    rng, n = np.random.default_rng(0), 400
+    items, lengths = np.tile(np.append(np.arange(10, 20), [NOTHING] * 2), (n, 1)), np.full(n, 10)
+    numbers = rng.random((n, 13))
+    parts, kept = crop(items, lengths, numbers, 0.5)
+    assert (kept == 5).all()
+    assert (np.diff(parts[:, :5], axis=1) == 1).all(), "a stretch"
+    assert (parts[:, 5:] == NOTHING).all()
+    assert set(parts[:, 0]) == set(range(10, 16)), "every stretch is drawn"
+    hidden, same = mask(items, lengths, numbers, 0.5)
+    assert (same == 10).all()
+    assert ((hidden[:, :10] == NOTHING).sum(1) == 5).all()
+    assert ((hidden == items) | (hidden == NOTHING)).all()
+    assert 150 < (hidden[:, 0] == NOTHING).sum() < 250, "every place as often"
+    moved, same = reorder(items, lengths, numbers, 0.8)
+    assert (np.sort(moved[:, :10], 1) == items[:, :10]).all()
+    assert (moved[:, 10:] == NOTHING).all()
+    changed = moved != items
+    assert (changed.sum(1) > 0).mean() > 0.9
+    spans = [np.ptp(np.flatnonzero(row)) for row in changed if row.any()]
+    assert max(spans) == 7, "eight places at most"
+    assert {int(np.flatnonzero(row)[0]) for row in changed if row.any()} >= {0, 1, 2}
+
+
+def test_two_views_are_of_two_different_operators_and_a_row_is_altered_by_its_own_numbers():
+    rng = np.random.default_rng(1)
+    items = np.tile(np.arange(10, 20), (600, 1))
+    numbers = rng.random((600, numbers_for(10)))
+    (first, ends), (second, others) = altered(items, np.full(600, 10), numbers)
+
+    def operator(view, end):
+        return "crop" if end < 10 else "mask" if (view == NOTHING).any() else "reorder"
+
+    pairs = [(operator(a, n), operator(b, m)) for a, n, b, m in zip(first, ends, second, others)]
+    counts = {pair: pairs.count(pair) for pair in set(pairs)}
+    assert len(counts) == 6
+    assert all(60 < count < 140 for count in counts.values()), counts
+    alone = altered(items[7:8], np.array([10]), numbers[7:8])
+    assert (alone[0][0] == first[7]).all()
+    assert (alone[1][0] == second[7]).all()
+    single = altered(np.array([[3, NOTHING]]), np.array([1]), numbers[:1, : numbers_for(2)])
+    assert [view[0].tolist() for view in single] == [[[3, NOTHING]]] * 2

@@ -16,11 +16,11 @@ def test_the_estimator_finds_how_often_items_come_by(hashes):
     """A stream of known frequencies, in fewer buckets than there are ids."""
     rng = np.random.default_rng(0)
     probability = np.array([0.8, 0.4, 0.1, 0.02])
-    frequency = StreamingFrequency(2000, hashes=hashes, rate=0.005, first=10.0)
-    for _ in range(6000):
+    frequency = StreamingFrequency(2000, hashes=hashes, rate=0.03, first=10.0)
+    for _ in range(3000):
         frequency.update(torch.from_numpy(np.flatnonzero(rng.random(4) < probability) * 10**7))
     found = frequency(torch.arange(4) * 10**7).numpy()
-    assert found == pytest.approx(probability, rel=0.25)
+    assert found == pytest.approx(probability, rel=0.35)
 
 
 def test_the_update_is_the_papers():
@@ -40,7 +40,7 @@ def test_more_hashes_are_misled_less_by_collisions():
     found = {}
     for hashes in (1, 4):
         frequency = StreamingFrequency(40, hashes=hashes, rate=0.02, first=50.0)
-        for _ in range(3000):
+        for _ in range(1000):
             frequency.update(torch.from_numpy(np.flatnonzero(rng.random(60) < 0.02)))
         found[hashes] = float(frequency(torch.arange(60)).mean())
     assert 0.02 < found[4] < found[1]
@@ -78,13 +78,12 @@ def test_corrected_in_batch_softmax_estimates_the_one_over_all_items():
     whole = torch.nn.functional.cross_entropy(q @ table.T, torch.tensor([3]))
     (exact,) = torch.autograd.grad(whole, q)
     sums = {True: 0.0, False: 0.0}
-    for _ in range(400):
-        drawn = torch.multinomial(popularity, 200, replacement=True, generator=generator)
+    for _ in range(20):
+        drawn = torch.multinomial(popularity, 4000, replacement=True, generator=generator)
         drawn[0] = 3
-        rows = q.expand(200, -1)
         for corrected in sums:
-            loss = CorrectedSoftmax(1.0)(rows, table[drawn], drawn, popularity[drawn] if corrected else None)[0]
-            sums[corrected] = sums[corrected] + torch.autograd.grad(loss, q)[0] / 400
+            loss = CorrectedSoftmax(1.0)(q, table[drawn], drawn, popularity[drawn] if corrected else None)[0]
+            sums[corrected] = sums[corrected] + torch.autograd.grad(loss, q)[0] / 20
     errors = {k: float((v - exact).norm() / exact.norm()) for k, v in sums.items()}
     assert errors[True] < 0.05 < errors[False], errors
 
