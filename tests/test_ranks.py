@@ -47,8 +47,13 @@ from counterpoint.graphs.nodes.gcool import GCool
 from counterpoint.graphs.nodes.grace import GRACE
 from counterpoint.graphs.nodes.pamc import PamC
 from counterpoint.graphs.nodes.reader import stochastic_blocks
+from counterpoint.recsys.bm3 import BM3
 from counterpoint.recsys.configs import LightGCNConfig, VBPRConfig
+from counterpoint.recsys.contrast_configs import BM3Config, MCLRecConfig, SASRecConfig, TwoTowerConfig
 from counterpoint.recsys.lightgcn import LightGCN
+from counterpoint.recsys.mclrec import MCLRec
+from counterpoint.recsys.sasrec import SASRec
+from counterpoint.recsys.two_tower import TwoTower
 from counterpoint.recsys.vbpr import VBPR
 from counterpoint.timeseries import DBPM, Comet, FrameProjections, TS2Vec
 from counterpoint.timeseries.configs import CometConfig, DBPMSystemConfig, FrameProjectionsConfig, TS2VecConfig
@@ -95,7 +100,8 @@ def wide(value: Any) -> Any:
 
 
 def cases(folder: Path) -> dict[str, Case]:
-    return {**time_series(), **molecules(folder), **circuits(folder), **audio(), **rows_of_a_graph(), **interactions()}
+    graphs = {**molecules(folder), **circuits(folder), **rows_of_a_graph()}
+    return {**time_series(), **graphs, **audio(), **interactions(), **recommenders()}
 
 
 def all_windows() -> Any:
@@ -220,6 +226,31 @@ def interactions() -> dict[str, Case]:
         return Case(make, batch)
 
     return {"lightgcn": case(LightGCN, LightGCNConfig), "vbpr": case(VBPR, VBPRConfig)}
+
+
+SEQUENCES = {"dim": 8, "hidden": 16, "length": 12, "dropout": 0.0}
+TOWERS = {"dim": 8, "widths": [16], "field_dim": 4, "dropout": 0.0, "value_dropout": 0.0, "buckets": 512}
+
+
+def recommenders() -> dict[str, Case]:
+    def batch(system: Any, start: int, stop: int) -> dict:
+        return cut(system.datasets().train.batch(list(range(ROWS)), list(range(ROWS))), start, stop)
+
+    def case(cls: Any, config: Any, **changes: Any) -> Case:
+        small = {"data.users": 20, "data.items": 15, **changes}
+        return Case(lambda: create_system(cls, override(config(), small)), batch)
+
+    return {
+        "bm3": case(BM3, BM3Config, dim=8, dropout=0.0),
+        "bm3 (InfoNCE, uniformity)": case(
+            BM3, BM3Config, dim=8, dropout=0.0, objective="InfoNCE(temperature=0.2)", uniformity=1.0
+        ),
+        "sasrec": case(SASRec, SASRecConfig, **SEQUENCES),
+        "sasrec (binary)": case(SASRec, SASRecConfig, **SEQUENCES, loss="binary"),
+        "mclrec": case(MCLRec, MCLRecConfig, **SEQUENCES, views=0.3, meta=0.5),
+        "two-tower": case(TwoTower, TwoTowerConfig, **TOWERS),
+        "two-tower (copies dropped)": case(TwoTower, TwoTowerConfig, **TOWERS, drop_same=True),
+    }
 
 
 def trained(case: Case, start: int, stop: int, world: int) -> dict[str, torch.Tensor]:
@@ -374,6 +405,20 @@ def test_two_processes_train_both_stages_of_frame_projections_as_one_does(tmp_pa
     alone.mkdir()
     other = on_two_processes(alone, FrameProjections, config, windows, negatives="local")
     assert max(float((other[name] - value).abs().max()) for name, value in one.items()) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("cls", "config", "changes"),
+    [(MCLRec, MCLRecConfig, {**SEQUENCES, "views": 0.3, "meta": 0.5}), (TwoTower, TwoTowerConfig, TOWERS)],
+)
+def test_two_processes_take_the_steps_of_recommenders_as_one_does(tmp_path, cls, config, changes):
+    """Encoder and augmenters in turn; the frequencies of the items of both."""
+    small = {"data.users": 20, "data.items": 15, "train.batch_size": 16, "train.checkpoint_every_steps": None}
+    made = override(config(), {**small, **changes})
+    one = run(cls, made, None, tmp_path / "one", max_steps=4)
+    two = on_two_processes(tmp_path, cls, made, None, max_steps=4)
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-6, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_crops_of_ts2vec_are_of_one_length_on_both_processes(tmp_path, windows):

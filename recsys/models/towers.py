@@ -84,7 +84,7 @@ class Tower(nn.Module):
         self.features = features
         named: Mapping[str, int] = {} if features is None else features.widths
         self.project = nn.ModuleDict({name: nn.Linear(width, dim) for name, width in named.items()})
-        self.project_default = nn.Parameter(torch.zeros(len(named), dim))
+        self.project_default = nn.ParameterDict({name: nn.Parameter(torch.zeros(dim)) for name in named})
         layers: list[nn.Module] = []
         before = dim * self.size
         for width in widths[:-1]:
@@ -111,6 +111,7 @@ class Tower(nn.Module):
         if n == self.size - 1:
             there = self.known[rows] & (not hidden)
             return torch.where(there[:, None], self.id(rows), self.id_default)
-        name, default = list(self.project)[n - len(self.fields)], self.project_default[n - len(self.fields)]
+        name = list(self.project)[n - len(self.fields)]
         there = self.features.known(name)[rows] & (not hidden)
-        return torch.where(there[:, None], self.project[name](self.features.rows(name, rows)), default)
+        vectors = self.project[name](self.features.rows(name, rows))
+        return torch.where(there[:, None], vectors, self.project_default[name])
