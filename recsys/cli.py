@@ -118,6 +118,7 @@ vertical = Vertical(
     split=f"{_COMMANDS}:split",
     simulate=f"{_COMMANDS}:simulate",
     demo=f"{_COMMANDS}:demo",
+    checks="counterpoint.recsys.checks:CHECKS",
     modalities=(
         Modality("user", parse=f"{_GALLERY}:parse", caption=f"{_GALLERY}:caption"),
         Modality("item", parse=f"{_GALLERY}:parse", caption=f"{_GALLERY}:caption"),

@@ -237,8 +237,14 @@ def recommenders() -> dict[str, Case]:
         return cut(system.datasets().train.batch(list(range(ROWS)), list(range(ROWS))), start, stop)
 
     def case(cls: Any, config: Any, **changes: Any) -> Case:
-        small = {"data.users": 20, "data.items": 15, **changes}
-        return Case(lambda: create_system(cls, override(config(), small)), batch)
+        small = override(config(), {"data.users": 20, "data.items": 15, **changes})
+
+        def make() -> Any:
+            system = create_system(cls, small)
+            system.initialize()
+            return system
+
+        return Case(make, batch)
 
     return {
         "bm3": case(BM3, BM3Config, dim=8, dropout=0.0),
