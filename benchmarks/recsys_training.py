@@ -1,8 +1,8 @@
 """Training recommenders: BM3's step and memory, growth over items and interactions; beside an official checkout.
 
-    python benchmarks/recsys_training.py steps [--repeats 7] [--peer mmrec=PATH]   BM3 at Amazon Baby's size, one step
-    python benchmarks/recsys_training.py memory [--peer mmrec=PATH]                peak memory of a process that takes five steps
-    python benchmarks/recsys_training.py growth [--most 7]                         over items and interactions, with exponents
+    python benchmarks/recsys_training.py steps [--peer mmrec=PATH]    BM3 at Amazon Baby's size, one step
+    python benchmarks/recsys_training.py memory [--peer mmrec=PATH]   peak memory of five steps
+    python benchmarks/recsys_training.py growth [--most 7]            over items and interactions, with exponents
 
 Sizes, batch and widths are those of the published run (19,445 users, 7,050 items, 118,551 training interactions, batch
 2,048, visual 4,096 and text 384 wide); edges are Amazon Baby's where $COUNTERPOINT_DATA has them, else drawn; features
