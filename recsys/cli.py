@@ -72,6 +72,18 @@ vertical = Vertical(
             shared=("labelfree",),
         ),
         SystemEntry(
+            name="rearm",
+            status="experimental",
+            paper="Wang et al., Refining Contrastive Learning and Homography Relations for Multi-Modal "
+            "Recommendation, MM 2025",
+            summary="graphs among users and among items, attention between modalities, what both say in common",
+            needs="interactions with two item features (the embedded generator by default)",
+            config=f"{_CONTRAST}:REARMConfig",
+            system="counterpoint.recsys.rearm:REARM",
+            protocols=_PROTOCOLS,
+            shared=("labelfree",),
+        ),
+        SystemEntry(
             name="sasrec",
             status="experimental",
             paper="Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018",

@@ -200,3 +200,75 @@ class TwoTowerConfig:
             "train": {"batch_size": 1024, "max_epochs": 30},
         },
     }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class REARMConfig:
+    """REARM: graphs among users and items, attention between two modalities. Defaults are those of the official code
+    for Amazon Baby."""
+
+    data: InteractionsConfig = field(default_factory=InteractionsConfig)
+    ranking: RankingConfig = field(default_factory=RankingConfig)
+    dim: int = 64
+    """Width of ids and of each modality."""
+    layers: int = 4
+    """Layers of propagation between users and items."""
+    item_layers: int = 1
+    """Propagations among items."""
+    user_layers: int = 1
+    """Propagations among users."""
+    item_neighbours: int = 10
+    """Neighbours of an item, in each of its graphs."""
+    user_neighbours: int = 40
+    """Neighbours of a user, in each of his graphs."""
+    item_first: float = 0.0
+    """Weight of the first modality (by the order of --data.features) among the items' nearest neighbours."""
+    user_first: float = 0.2
+    """The same among the users'."""
+    item_shared: float = 0.2
+    """Weight of co-occurrence in the items' graph."""
+    user_shared: float = 0.4
+    """Weight of co-occurrence in the users' graph."""
+    rank: int = 3
+    """Inner width of the low-rank matrices."""
+    self_dropout: float = 0.4
+    """Of attention within a modality."""
+    cross_dropout: float = 0.6
+    """Of attention between modalities."""
+    temperature: float = 0.6
+    """Of the contrast of the modalities."""
+    contrast: float = 5e-6
+    """Weight of that contrast."""
+    orthogonality: float = 5e-5
+    """Weight of the modalities' inner products."""
+    train_features: bool = True
+    """Train raw features and interests, as published; off: they stay as they are read."""
+    optim: OptimConfig = field(default_factory=lambda: replace(fused(5e-5), name="adamw", weight_decay=5e-4))
+    train: TrainConfig = field(default_factory=lambda: training(max_epochs=2000))
+
+    def __post_init__(self) -> None:
+        require(
+            self, dim="1 or more", layers="0 or more", item_layers="0 or more", user_layers="0 or more",
+            item_neighbours="1 or more", user_neighbours="1 or more", item_first="from 0 to 1",
+            user_first="from 0 to 1", item_shared="from 0 to 1", user_shared="from 0 to 1", rank="1 or more",
+            self_dropout="from 0 to 1", cross_dropout="from 0 to 1", temperature="above 0", contrast="0 or more",
+            orthogonality="0 or more",
+        )  # fmt: skip
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "small": {
+            "dim": 16, "layers": 2, "user_neighbours": 10, "train_features": False, "optim": {"lr": 1e-3},
+            "train": {"batch_size": 1024, "max_epochs": 30},
+        },
+        "sports": {
+            "layers": 5, "rank": 7, "self_dropout": 1.0, "cross_dropout": 0.2, "user_first": 0.0, "item_first": 0.2,
+            "user_shared": 0.9, "item_shared": 0.2, "user_neighbours": 25, "item_neighbours": 5, "item_layers": 2,
+            "user_layers": 2, "temperature": 1.5, "contrast": 1e-3, "orthogonality": 5e-4,
+            "optim": {"weight_decay": 0.05},
+        },
+        "clothing": {
+            "self_dropout": 0.4, "cross_dropout": 0.1, "user_first": 0.1, "item_first": 0.1, "user_shared": 0.7,
+            "item_shared": 0.1, "user_neighbours": 45, "item_neighbours": 10, "temperature": 0.03, "contrast": 1e-6,
+            "orthogonality": 1e-5, "optim": {"weight_decay": 1e-5},
+        },
+    }  # fmt: skip

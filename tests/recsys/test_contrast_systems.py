@@ -13,11 +13,12 @@ from safetensors.torch import load_file
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers import create_system, fit, load_run, override
 from counterpoint.recsys.bm3 import BM3
-from counterpoint.recsys.contrast_configs import BM3Config, MCLRecConfig, SASRecConfig, TwoTowerConfig
+from counterpoint.recsys.contrast_configs import BM3Config, MCLRecConfig, REARMConfig, SASRecConfig, TwoTowerConfig
 from counterpoint.recsys.data.ids import IdMap
 from counterpoint.recsys.data.log import Interactions
 from counterpoint.recsys.evaluation.protocol import protocols
 from counterpoint.recsys.mclrec import MCLRec
+from counterpoint.recsys.rearm import REARM
 from counterpoint.recsys.sasrec import SASRec
 from counterpoint.recsys.two_tower import TwoTower
 
@@ -29,6 +30,7 @@ QUIET = {
 SEQUENCES = {"dim": 8, "hidden": 16, "length": 12}
 SYSTEMS = {
     "bm3": (BM3, BM3Config, {"dim": 8}),
+    "rearm": (REARM, REARMConfig, {"dim": 4, "layers": 1, "user_neighbours": 5, "item_neighbours": 3}),
     "sasrec": (SASRec, SASRecConfig, SEQUENCES),
     "mclrec": (MCLRec, MCLRecConfig, {**SEQUENCES, "views": 0.1}),
     "two-tower": (TwoTower, TwoTowerConfig, {"dim": 8, "widths": [16], "field_dim": 4, "buckets": 512}),
