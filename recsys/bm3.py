@@ -20,7 +20,8 @@ The norms are of whole tables and not squared, as in the official code. The scor
 Another objective of users and items may stand in the place of :math:`L_{rec}`, on the predictions of a batch's pairs:
 `--objective 'InfoNCE(temperature=0.2)'`, or DirectAU's two terms as `--objective Alignment --uniformity 1`.
 
-An item without a modality adds nothing to that modality's terms; it keeps its place in the mean.
+An item without a modality adds nothing to that modality's terms; it keeps its place in the mean. An item that nobody
+met in training is served by its modalities (our choice): the mean of their predictions, at the length of the others'.
 
 Where its terms stand:
 
@@ -160,6 +161,21 @@ class BM3(Recommender):
     def tables(self) -> tuple[Tensor, Tensor]:
         users, items = (self.network.predictor(h) for h in self.network.tables())
         return users, items
+
+    @torch.no_grad()
+    def newly_out(self, items: Tensor) -> Tensor:
+        """Items that nobody met are what their modalities say; without any, the mean of the others."""
+        met = torch.from_numpy(self.item_counts > 0).to(items.device)
+        new = (~met).nonzero().flatten()
+        if not len(new) or not bool(met.any()):
+            return items
+        said = self.network.modalities(new)
+        known = {name: self.feature_table.known(name)[new].to(items.dtype)[:, None] for name in said}
+        total = sum(known[name] * self.network.predictor(h) for name, h in said.items())
+        total = torch.where(sum(known.values()) > 0, total, items[met].mean(0))
+        found = items.clone()
+        found[new] = nn.functional.normalize(total, dim=1) * items[met].norm(dim=1).mean()
+        return found
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """h of the batch's users, items and modalities, before the predictor."""

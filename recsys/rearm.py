@@ -29,10 +29,12 @@ product (`shared_graph`), where the official code intersects sets over all pairs
 
 Where its terms stand:
 
-    graphs among users and items   recsys/models/homogeneous.py
-    propagation                    recsys/models/propagation.py
-    NCE                            common/losses/infonce.py: InfoNCE, one direction
-    the rest                       here
+    graphs among users and items   recsys/models/homogeneous.py: shared_graph, neighbour_graph
+    propagation                    recsys/models/propagation.py: propagate
+    attention, the shared part     recsys/rearm.py: ScalarAttention, SharedKnowledge
+    BPR                            recsys/models/bpr.py: bpr_rows
+    NCE                            common/losses/infonce.py: InfoNCE
+    last term                      recsys/rearm.py: orthogonality
 """
 
 from collections.abc import Mapping, Sequence

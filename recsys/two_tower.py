@@ -24,10 +24,11 @@ copies among the uniform items do not contrast one another.
 
 Where its terms stand:
 
-    frequencies, corrected softmax   recsys/models/frequency.py
-    mutual information, masks        recsys/models/masking.py
-    towers                           recsys/models/towers.py
-    L_self                           common/losses/infonce.py: InfoNCE, one direction
+    corrected softmax   recsys/models/frequency.py: CorrectedSoftmax
+    p                   recsys/models/frequency.py: StreamingFrequency
+    masks               recsys/models/masking.py: FieldMasks, mutual_information
+    towers              recsys/models/towers.py: Tower
+    L_self              common/losses/infonce.py: InfoNCE
 """
 
 from __future__ import annotations

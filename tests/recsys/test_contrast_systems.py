@@ -145,6 +145,21 @@ def test_another_objective_takes_the_place_of_bm3s_term(objective):
     assert system.total(system.reduced(terms, batch)).isfinite()
 
 
+def test_an_item_that_nobody_met_is_served_by_what_its_modalities_say():
+    system = made("bm3", **{"data.split": "items", "data.fractions": (0.6, 0.2, 0.2)})
+    system.initialize()
+    items = system.served()[1]
+    new = torch.from_numpy(system.item_counts == 0)
+    assert new.any()
+    said = system.network.modalities(torch.arange(len(items)))
+    both = system.feature_table.known("image") & system.feature_table.known("text") & new
+    expected = sum(system.network.predictor(h) for h in said.values())
+    close = torch.nn.functional.cosine_similarity(items, expected)
+    torch.testing.assert_close(close[both], torch.ones(int(both.sum())))
+    assert not torch.isclose(close[~new], torch.ones(int((~new).sum()))).any()
+    torch.testing.assert_close(items[new].norm(dim=1), items[~new].norm(dim=1).mean().expand(int(new.sum())))
+
+
 def test_without_contrast_mclrec_is_sasrec_on_prefixes():
     system = made("mclrec", views=0.0, meta=0.0)
     batch = system.datasets().train.batch([0, 5], [1, 2])
