@@ -95,7 +95,7 @@ def peer_step(path: str, pairs):
     sys.path.insert(0, str(Path(path, "src")))
     np.float = float  # noqa: NPY001 - what the official code asks for
     sp.dok_matrix._update = lambda self, entries: self._dict.update(entries)
-    from common.abstract_recommender import GeneralRecommender
+    GeneralRecommender = importlib.import_module("common.abstract_recommender").GeneralRecommender
 
     class Data:
         dataset = types.SimpleNamespace(get_user_num=lambda: USERS, get_item_num=lambda: ITEMS)

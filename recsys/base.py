@@ -7,7 +7,7 @@ the training split that its shape or its scores depend on are assets: the names 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from counterpoint.common.data import Links
 from counterpoint.common.errors import InputError, LeakageError
 from counterpoint.common.progress import note
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
-from counterpoint.recsys.data.features import ItemFeatures, scale_of, scaled
+from counterpoint.recsys.data.features import ROWS, ItemFeatures, scale_of, scaled
 from counterpoint.recsys.data.folder import InteractionData, open_dataset, prepared
 from counterpoint.recsys.data.ids import IdMap
 from counterpoint.recsys.data.log import Interactions, stands_in
@@ -189,8 +189,9 @@ class Recommender(ContrastiveSystem):
         data = self.data
         return Table("item", self.items, np.arange(self.n_items), data.items, data.synthetic, self.items.hash)
 
-    def features_of(self, name: str) -> ItemFeatures:
-        """The vectors of a modality in the data, on the scale of the training data; InputError for another width."""
+    def features_of(self, name: str) -> Iterator[tuple[int, ItemFeatures]]:
+        """The vectors of a modality in the data, on the scale of the training data: (first row, some rows of items);
+        never all of them a second time. InputError for another width."""
         if name not in self.data.features:
             raise InputError(f"the data have no item features {name!r}, which this model was trained with")
         fact, found = self.assets["features"][name], self.data.feature(name)
@@ -199,7 +200,10 @@ class Recommender(ContrastiveSystem):
                 f"item features {name} have {found.values.shape[1]} columns, and the model was trained with "
                 f"{fact['width']}"
             )
-        return scaled(found, *(self.assets[f"{what}.{fact['place']}"] for what in ("mean", "deviation")))
+        scale = [self.assets[f"{what}.{fact['place']}"] for what in ("mean", "deviation")]
+        for start in range(0, len(found.values), ROWS):
+            part = slice(start, start + ROWS)
+            yield start, scaled(ItemFeatures(found.values[part], found.known[part]), *scale)
 
     def load_features(self) -> None:
         """Fill the tables of features that are not known yet; what was trained stays."""
@@ -207,13 +211,14 @@ class Recommender(ContrastiveSystem):
         if tables is None:
             return
         for name in self.assets["features"]:
-            found = self.features_of(name)
-            new = torch.from_numpy(found.known).to(tables.known(name).device)
-            values = torch.from_numpy(found.values).to(tables.table(name))
-            if self.continued is not None:  # rows of the earlier run are kept as they were trained
-                old = tables.known(name)
-                new, values = new | old, torch.where(old[:, None], tables.table(name), values)
-            tables.load(name, values.detach(), new)
+            for start, found in self.features_of(name):
+                part = slice(start, start + len(found.values))
+                table, old = tables.table(name)[part].detach(), tables.known(name)[part]
+                new = torch.from_numpy(found.known).to(old.device)
+                values = torch.from_numpy(found.values).to(table)
+                if self.continued is not None:  # rows of the earlier run are kept as they were trained
+                    new, values = new | old, torch.where(old[:, None], table, values)
+                tables.load(name, values, new, start)
 
     def initialize(self) -> None:
         self.load_features()

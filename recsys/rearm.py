@@ -88,7 +88,8 @@ class ScalarAttention(nn.Module):
 
 
 class SharedKnowledge(nn.Module):
-    """The shared part s of one kind of nodes.
+    """The shared part s of one kind of nodes. What compresses the modalities stays as it was drawn: no gradient reaches
+    it in the official code either.
 
     Args:
         dim: d.
@@ -98,13 +99,13 @@ class SharedKnowledge(nn.Module):
     def __init__(self, dim: int, rank: int) -> None:
         super().__init__()
         self.dim, self.rank = dim, rank
-        self.compress = nn.Linear(2 * dim, dim)
+        self.compress = nn.Linear(2 * dim, dim).requires_grad_(False)
         self.first, self.second = (_Perceptron(dim, dim * rank) for _ in range(2))
 
     def forward(
         self, ids: Float[Tensor, "nodes dim"], modalities: Float[Tensor, "nodes both"]
     ) -> Float[Tensor, "nodes dim"]:
-        said = self.compress(modalities).detach()
+        said = self.compress(modalities.detach())
         first = self.first(said).view(-1, self.dim, self.rank)
         second = self.second(said).view(-1, self.rank, self.dim)
         first = (first + first.mean(0)).softmax(1)

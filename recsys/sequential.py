@@ -31,6 +31,7 @@ class SequenceRecommender(Recommender):
 
     def __init__(self, config: Any, assets: Assets | None = None) -> None:
         super().__init__(config, assets)
+        self._contexts: dict[str, tuple[Any, Any, Tensor]] = {}
         self.encoder = SequenceEncoder(
             self.n_items, config.length, dim=config.dim, heads=config.heads, layers=config.layers,
             hidden=config.hidden, dropout=config.dropout,
@@ -63,14 +64,18 @@ class SequenceRecommender(Recommender):
         """Of the users of a split by all that they met before it; else by their training histories."""
         if asked is None or asked.split == "train":
             return super().scorer()
-        earlier = range(SPLITS.index(asked.split))
-        log = asked.data.log.take(np.isin(asked.data.log.split, earlier))
-        training = self.training
-        self.eval()
-        with torch.no_grad():
-            users = self._encoded(log.item, log.starts[:-1], log.starts[1:])
-        self.train(training)
-        return VectorScorer(users, self.encoder.item_embedding.weight)
+        state = tuple((t.data_ptr(), t._version) for t in self.encoder.parameters())
+        known = self._contexts.get(asked.split)
+        if known is None or known[0] != state or known[1] is not asked.data:
+            earlier = range(SPLITS.index(asked.split))
+            log = asked.data.log.take(np.isin(asked.data.log.split, earlier))
+            training = self.training
+            self.eval()
+            with torch.no_grad():
+                users = self._encoded(log.item, log.starts[:-1], log.starts[1:])
+            self.train(training)
+            known = self._contexts[asked.split] = (state, asked.data, users)
+        return VectorScorer(known[2], self.encoder.item_embedding.weight)
 
     def newcomers(self, histories: Sequence[Tensor]) -> Tensor:
         """What the encoder makes of a history; without an item the mean of all users."""

@@ -27,7 +27,7 @@ from counterpoint.common.metrics.inputs import from_columns, vector_columns
 from counterpoint.common.suggest import no_such
 from counterpoint.recsys.data.ids import IdMap
 
-ROWS = 8192  # rows that are in double precision at a time
+ROWS = 512  # rows that are in double precision at a time
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,14 +34,20 @@ class FeatureTables(nn.Module):
             self.register_buffer(f"known_{name}", torch.ones(n_items, dtype=torch.bool))
 
     @torch.no_grad()
-    def load(self, name: str, values: Float[Tensor, "items width"], known: Bool[Tensor, "items"] | None = None) -> None:
-        """Fill a table; rows not known become zero. Raises `ValueError` for another shape than the table's."""
+    def load(
+        self, name: str, values: Float[Tensor, "some width"], known: Bool[Tensor, "some"] | None = None, start: int = 0
+    ) -> None:
+        """Fill a table, or its rows from `start` on; rows not known become zero. Raises `ValueError` for rows that do
+        not fit the table."""
         table = self.table(name)
-        if values.shape != table.shape:
-            raise ValueError(f"{name} features are {list(values.shape)}, the table is {list(table.shape)}")
+        if start + len(values) > len(table) or values.shape[1] != table.shape[1]:
+            shapes = f"{list(values.shape)} from row {start}, the table {list(table.shape)}"
+            raise ValueError(f"{name} features are {shapes}")
+        part = table[start : start + len(values)]
         known = torch.ones(len(values), dtype=torch.bool) if known is None else known
-        table.copy_(torch.where(known[:, None], values.to(table), torch.zeros((), dtype=table.dtype)))
-        self.known(name).copy_(known)
+        part.copy_(values)
+        part[~known.to(part.device)] = 0.0
+        self.known(name)[start : start + len(values)] = known
 
     @torch.no_grad()
     def grow(self, n_items: int) -> None:
