@@ -84,6 +84,18 @@ vertical = Vertical(
             shared=("labelfree",),
         ),
         SystemEntry(
+            name="ceaa",
+            status="experimental",
+            paper="after Zhang et al., Semantic Item Graph Enhancement for Multimodal Recommendation, arXiv "
+            "2508.06154, 2025; its equations are not public: our formulation",
+            summary="semantic item graphs enhanced by co-occurrence, noise views, behaviour as the modalities' anchor",
+            needs="interactions with item features (the embedded generator by default)",
+            config=f"{_CONTRAST}:CEAAConfig",
+            system="counterpoint.recsys.ceaa:CEAA",
+            protocols=_PROTOCOLS,
+            shared=("labelfree",),
+        ),
+        SystemEntry(
             name="sasrec",
             status="experimental",
             paper="Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018",

@@ -272,3 +272,44 @@ class REARMConfig:
             "orthogonality": 1e-5, "optim": {"weight_decay": 1e-5},
         },
     }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CEAAConfig:
+    """Semantic item graphs enhanced by co-occurrence, noise views, behaviour as the anchor: our formulation of the
+    paper's abstract."""
+
+    data: InteractionsConfig = field(default_factory=InteractionsConfig)
+    ranking: RankingConfig = field(default_factory=RankingConfig)
+    dim: int = 64
+    """Width of the embeddings."""
+    layers: int = 2
+    """Layers of propagation between users and items."""
+    neighbours: int = 10
+    """Nearest items, by features and by co-occurrence."""
+    shared: float = 0.3
+    """Weight of co-occurrence in the semantic graphs (a)."""
+    noise: float = 0.1
+    """Size of the perturbation of a vector of mean length."""
+    temperature: float = 0.2
+    """Of all contrastive terms."""
+    views: float = 0.01
+    """Weight of the perturbed views' contrast."""
+    anchored: float = 0.01
+    """Weight of the modalities' contrast against behaviour."""
+    aligned: float = 0.01
+    """Weight of behaviour against fused semantics."""
+    reg: float = 1e-4
+    """Weight of the embeddings' squared length, a sample."""
+    optim: OptimConfig = field(default_factory=fused)
+    train: TrainConfig = field(default_factory=training)
+
+    def __post_init__(self) -> None:
+        require(
+            self, dim="1 or more", layers="0 or more", neighbours="1 or more", shared="from 0 to 1", noise="0 or more",
+            temperature="above 0", views="0 or more", anchored="0 or more", aligned="0 or more", reg="0 or more",
+        )  # fmt: skip
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "small": {"dim": 32, "train": {"batch_size": 1024, "max_epochs": 20}},
+    }

@@ -48,8 +48,16 @@ from counterpoint.graphs.nodes.grace import GRACE
 from counterpoint.graphs.nodes.pamc import PamC
 from counterpoint.graphs.nodes.reader import stochastic_blocks
 from counterpoint.recsys.bm3 import BM3
+from counterpoint.recsys.ceaa import CEAA
 from counterpoint.recsys.configs import LightGCNConfig, VBPRConfig
-from counterpoint.recsys.contrast_configs import BM3Config, MCLRecConfig, REARMConfig, SASRecConfig, TwoTowerConfig
+from counterpoint.recsys.contrast_configs import (
+    BM3Config,
+    CEAAConfig,
+    MCLRecConfig,
+    REARMConfig,
+    SASRecConfig,
+    TwoTowerConfig,
+)
 from counterpoint.recsys.lightgcn import LightGCN
 from counterpoint.recsys.mclrec import MCLRec
 from counterpoint.recsys.rearm import REARM
@@ -252,6 +260,7 @@ def recommenders() -> dict[str, Case]:
         "bm3 (InfoNCE, uniformity)": case(
             BM3, BM3Config, dim=8, dropout=0.0, objective="InfoNCE(temperature=0.2)", uniformity=1.0
         ),
+        "ceaa": case(CEAA, CEAAConfig, dim=6, neighbours=3, noise=0.0),
         "rearm": case(
             REARM, REARMConfig, dim=4, layers=1, user_neighbours=5, item_neighbours=3, self_dropout=0.0,
             cross_dropout=0.0, contrast=0.3, orthogonality=0.2,

@@ -13,7 +13,15 @@ from safetensors.torch import load_file
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers import create_system, fit, load_run, override
 from counterpoint.recsys.bm3 import BM3
-from counterpoint.recsys.contrast_configs import BM3Config, MCLRecConfig, REARMConfig, SASRecConfig, TwoTowerConfig
+from counterpoint.recsys.ceaa import CEAA
+from counterpoint.recsys.contrast_configs import (
+    BM3Config,
+    CEAAConfig,
+    MCLRecConfig,
+    REARMConfig,
+    SASRecConfig,
+    TwoTowerConfig,
+)
 from counterpoint.recsys.data.ids import IdMap
 from counterpoint.recsys.data.log import Interactions
 from counterpoint.recsys.evaluation.protocol import protocols
@@ -30,6 +38,7 @@ QUIET = {
 SEQUENCES = {"dim": 8, "hidden": 16, "length": 12}
 SYSTEMS = {
     "bm3": (BM3, BM3Config, {"dim": 8}),
+    "ceaa": (CEAA, CEAAConfig, {"dim": 4, "neighbours": 3}),
     "rearm": (REARM, REARMConfig, {"dim": 4, "layers": 1, "user_neighbours": 5, "item_neighbours": 3}),
     "sasrec": (SASRec, SASRecConfig, SEQUENCES),
     "mclrec": (MCLRec, MCLRecConfig, {**SEQUENCES, "views": 0.1}),
