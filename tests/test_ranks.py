@@ -238,6 +238,9 @@ def interactions() -> dict[str, Case]:
 
 
 SEQUENCES = {"dim": 8, "hidden": 16, "length": 12, "dropout": 0.0}
+GRAPHS = {
+    "dim": 4, "layers": 1, "user_neighbours": 5, "item_neighbours": 3, "self_dropout": 0.0, "cross_dropout": 0.0,
+}  # fmt: skip
 TOWERS = {"dim": 8, "widths": [16], "field_dim": 4, "dropout": 0.0, "value_dropout": 0.0, "buckets": 512}
 
 
@@ -261,10 +264,7 @@ def recommenders() -> dict[str, Case]:
             BM3, BM3Config, dim=8, dropout=0.0, objective="InfoNCE(temperature=0.2)", uniformity=1.0
         ),
         "ceaa": case(CEAA, CEAAConfig, dim=6, neighbours=3, noise=0.0),
-        "rearm": case(
-            REARM, REARMConfig, dim=4, layers=1, user_neighbours=5, item_neighbours=3, self_dropout=0.0,
-            cross_dropout=0.0, contrast=0.3, orthogonality=0.2,
-        ),
+        "rearm": case(REARM, REARMConfig, **GRAPHS, contrast=0.3, orthogonality=0.2),
         "sasrec": case(SASRec, SASRecConfig, **SEQUENCES),
         "sasrec (binary)": case(SASRec, SASRecConfig, **SEQUENCES, loss="binary"),
         "mclrec": case(MCLRec, MCLRecConfig, **SEQUENCES, views=0.3, meta=0.5),
@@ -429,10 +429,15 @@ def test_two_processes_train_both_stages_of_frame_projections_as_one_does(tmp_pa
 
 @pytest.mark.parametrize(
     ("cls", "config", "changes"),
-    [(MCLRec, MCLRecConfig, {**SEQUENCES, "views": 0.3, "meta": 0.5}), (TwoTower, TwoTowerConfig, TOWERS)],
+    [
+        (MCLRec, MCLRecConfig, {**SEQUENCES, "views": 0.3, "meta": 0.5}),
+        (TwoTower, TwoTowerConfig, TOWERS),
+        (BM3, BM3Config, {"dim": 8, "dropout": 0.0}),
+        (REARM, REARMConfig, GRAPHS),
+    ],
 )
 def test_two_processes_take_the_steps_of_recommenders_as_one_does(tmp_path, cls, config, changes):
-    """Encoder and augmenters in turn; the frequencies of the items of both."""
+    """Encoder and augmenters in turn; the frequencies of the items of both; trained raw features."""
     small = {"data.users": 20, "data.items": 15, "train.batch_size": 16, "train.checkpoint_every_steps": None}
     made = override(config(), {**small, **changes})
     one = run(cls, made, None, tmp_path / "one", max_steps=4)
