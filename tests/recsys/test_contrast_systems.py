@@ -55,6 +55,20 @@ def weights(run):
     return load_file(run / "checkpoints" / "last" / "model.safetensors")
 
 
+class Looking(Callback):
+    """Asks for the vectors after every step, as validation does: they must be those of the weights as they are."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, system, outputs, batch, number):
+        served = [table.clone() for table in system.served()]
+        system._known = None
+        for table, fresh in zip(served, system.served()):
+            assert torch.equal(table, fresh)
+        self.seen.append(served[1])
+
+
 class Stopped(Callback):
     def on_train_batch_start(self, trainer, system, batch, number):
         if system.progress.total_step == 2:
@@ -64,7 +78,9 @@ class Stopped(Callback):
 @pytest.fixture(scope="module", params=SYSTEMS)
 def run(request, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
-    fit(made(request.param, out / "whole"))
+    looking = Looking()
+    fit(made(request.param, out / "whole"), callbacks=[looking])
+    assert not torch.equal(looking.seen[0], looking.seen[-1])
     return request.param, out
 
 
