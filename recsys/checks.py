@@ -17,7 +17,8 @@ import numpy as np
 
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers import create_system, fit, load_run, override
-from counterpoint.common.trainers.reproduce import Claim, sample_data
+from counterpoint.common.trainers.reproduce import Claim
+from counterpoint.common.trainers.throwaway import sample_data
 from counterpoint.recsys.bm3 import BM3
 from counterpoint.recsys.commands import import_edges, import_mmrec, import_sequences
 from counterpoint.recsys.configs import LightGCNConfig, VBPRConfig
@@ -87,7 +88,7 @@ def lastfm(slice_: str, figure: str = "recall@20", epochs: int = 1000) -> Callab
     """A figure of a slice; checks that share an arm share its runs."""
 
     def run(data: Path | None, arm: str, seed: int) -> float:
-        return _lastfm_figures(sample_data(data) / "recsys" / "lfm2k", arm, seed, epochs)[slice_][figure]
+        return _lastfm_figures(sample_data(data, "recsys", "lfm2k"), arm, seed, epochs)[slice_][figure]
 
     return run
 
@@ -101,7 +102,7 @@ def beauty(data: Path | None, arm: str, seed: int) -> float:
     if arm not in ("MCLRec", "SASRec"):
         return float(arm)
     with tempfile.TemporaryDirectory() as folder:
-        source = sample_data(data) / "recsys" / "seq-mclrec" / "Amazon_Beauty.txt"
+        source = sample_data(data, "recsys", "seq-mclrec", "Amazon_Beauty.txt")
         manifest = import_sequences(source, Path(folder, "data")).manifest
         plain = {"views": 0.0, "meta": 0.0} if arm == "SASRec" else {}
         found = trained(MCLRec, MCLRecConfig(), manifest, seed, **plain)
@@ -113,7 +114,7 @@ def baby(data: Path | None, arm: str, seed: int) -> float:
     if arm != "LightGCN":
         return float(arm)
     with tempfile.TemporaryDirectory() as folder:
-        source = sample_data(data) / "recsys" / "amazon-baby"
+        source = sample_data(data, "recsys", "amazon-baby")
         manifest = import_edges(source, Path(folder, "data")).manifest
         found = trained(LightGCN, LightGCNConfig(), manifest, seed, **{"ranking.convention": "mmrec"})
     return found[ALL]["recall@20"]
