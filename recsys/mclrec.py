@@ -132,6 +132,7 @@ class MCLRec(SequenceRecommender):
         super().__init__(config, assets)
         self.contrast = ContrastTerms(config.dim, config.gamma, config.temperature)
         self.contrasted = bool(config.views or config.meta)
+        self._augmenting = False
         self.loss_weights = {"views": config.views, "meta": config.meta} if self.contrasted else {}
 
     def datasets(self) -> Datasets:
@@ -143,8 +144,8 @@ class MCLRec(SequenceRecommender):
         return ("encoder",), ("contrast",)
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """h of the prefixes as `user`, and of their altered views."""
-        found = {"user": self.encoder(batch["sequence"], batch["lengths"])}
+        """h of the prefixes as `user`, and of their altered views; of these alone in the augmenters' step."""
+        found = {} if self._augmenting else {"user": self.encoder(batch["sequence"], batch["lengths"])}
         if self.contrasted:
             found |= {name: self.encoder(batch[name], batch[f"{name}_lengths"]) for name in VIEWS}
         return found
@@ -167,7 +168,11 @@ class MCLRec(SequenceRecommender):
         found = self.gradients(batch, only=[encoder])
         self.update(encoder)
         if self.config.meta:
-            terms, _ = self.gradients(batch, self.augmenter_losses, only=[augmenters])
+            self._augmenting = True
+            try:
+                terms, _ = self.gradients(batch, self.augmenter_losses, only=[augmenters])
+            finally:
+                self._augmenting = False
             self.update(augmenters)
             self.record({f"train/{name}": value for name, value in terms.items()})
         if self.config.encoder_updates > 1:

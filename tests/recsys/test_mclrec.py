@@ -165,6 +165,17 @@ def test_the_future_and_what_stands_behind_an_end_change_nothing():
         torch.testing.assert_close(alone[0], expected[row], rtol=1e-10, atol=1e-12)
 
 
+def test_sequences_of_all_lengths_are_encoded_as_they_are_alone():
+    torch.manual_seed(0)
+    net = SequenceEncoder(30, 40, dim=8, heads=2, layers=2, hidden=16, dropout=0.0).double()
+    lengths = torch.tensor([33, 1, 8, 4, 40, 9, 16, 5, 1, 32])
+    items = torch.where(torch.arange(40) < lengths[:, None], torch.randint(30, (10, 40)), NOTHING)
+    together = net(items, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        alone = net(items[row : row + 1, :length], lengths[row : row + 1])
+        torch.testing.assert_close(alone[0], together[row])
+
+
 def test_every_place_is_the_last_one_of_its_prefix():
     net, (items, lengths) = encoder(), sequences("seq", "len")
     places, inside = net.every_place(items, lengths)
