@@ -49,6 +49,9 @@ class SystemEntry:
             what cannot be scored by it is a `NotRun` with the reason. A result is a frozen dataclass, written to the
             JSON as it is; its fields `intervals` (metric -> `Interval`) with `chance` (metric -> number) stand in the
             tables of `evaluate` and `report` too, its `notes` (sentences) below them.
+        shared: which of the common protocols are measured unasked, by name, where not all that the data allow suit: all
+            ranks of a million items, of which a protocol of the system's own streams the first ones. Any other may
+            still be named (`evaluate --protocols`).
         missing: which criteria an `experimental` system does not meet and why, as in "2: the encoder is ours".
 
     A working system meets four criteria:
@@ -70,6 +73,7 @@ class SystemEntry:
     config: Target
     system: Target
     protocols: Target | None = None
+    shared: tuple[str, ...] | None = None
     missing: str = ""
 
     def as_dict(self) -> dict[str, str]:
@@ -181,6 +185,21 @@ class Importer:
 
 
 @dataclass(frozen=True)
+class OwnVerb:
+    """A verb that the field has beside the suite's (`recommend`).
+
+    Attributes:
+        name: as on the command line.
+        summary: one sentence for the help.
+        run: `(...) -> Outcome`; its signature is the command line.
+    """
+
+    name: str
+    summary: str
+    run: Target
+
+
+@dataclass(frozen=True)
 class Modality:
     """One kind of thing that a vertical's systems embed. Every function is given the modality's name and the system in
     use, so that one may serve several.
@@ -227,6 +246,8 @@ class Vertical:
         data_check: `(row: dict, root: Folder) -> None`, raises with the reason when a row's file cannot be used;
             `root / name` is the path of a file that the row names, or refuses one that leads out of the manifest's
             folder (`data check`; without it only the table itself is checked).
+        check, split: `(manifest: Path, **options) -> Outcome`, `data check` and `data split` of data whose rows are no
+            samples of a manifest (a log of interactions, one graph); without them the suite's own.
         simulate: `(out: Path, **options) -> ImportReport` (`data simulate`).
         preview: `(manifest: Path, out: Path, **options) -> Outcome` (`data preview`).
         demo: `(out: Path, **options) -> Outcome`; `out` needs a default (`demo`).
@@ -241,6 +262,7 @@ class Vertical:
             `(data: Path | None, arm: str, seed: int) -> float`, for `reproduce`.
         export_formats: what `export` writes beside the suite's own formats (`common.formats`).
         embedding_formats: what `embed` writes beside Parquet: rasters, volumes, item tables.
+        verbs: verbs of the field's own.
 
     >>> Vertical(name="graphs", package="counterpoint.graphs", summary="graphs").systems
     ()
@@ -253,6 +275,8 @@ class Vertical:
     systems: tuple[SystemEntry, ...] = ()
     importers: tuple[Importer, ...] = ()
     data_check: Target | None = None
+    check: Target | None = None
+    split: Target | None = None
     simulate: Target | None = None
     preview: Target | None = None
     demo: Target | None = None
@@ -261,6 +285,7 @@ class Vertical:
     checks: Target | None = None
     export_formats: tuple[Format, ...] = ()
     embedding_formats: tuple[Format, ...] = ()
+    verbs: tuple[OwnVerb, ...] = ()
 
     def modality(self, name: str) -> Modality:
         """What is known of a modality by its name; nothing but the name where the vertical lists none."""

@@ -35,6 +35,7 @@ install_import_hook(
         "counterpoint.common.trainers",
         "counterpoint.audio_speech",
         "counterpoint.graphs",
+        "counterpoint.recsys",
         "counterpoint.timeseries",
         *(
             f"counterpoint.common.kernels.{file.stem}"

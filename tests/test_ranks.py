@@ -47,6 +47,23 @@ from counterpoint.graphs.nodes.gcool import GCool
 from counterpoint.graphs.nodes.grace import GRACE
 from counterpoint.graphs.nodes.pamc import PamC
 from counterpoint.graphs.nodes.reader import stochastic_blocks
+from counterpoint.recsys.bm3 import BM3
+from counterpoint.recsys.ceaa import CEAA
+from counterpoint.recsys.configs import LightGCNConfig, VBPRConfig
+from counterpoint.recsys.contrast_configs import (
+    BM3Config,
+    CEAAConfig,
+    MCLRecConfig,
+    REARMConfig,
+    SASRecConfig,
+    TwoTowerConfig,
+)
+from counterpoint.recsys.lightgcn import LightGCN
+from counterpoint.recsys.mclrec import MCLRec
+from counterpoint.recsys.rearm import REARM
+from counterpoint.recsys.sasrec import SASRec
+from counterpoint.recsys.two_tower import TwoTower
+from counterpoint.recsys.vbpr import VBPR
 from counterpoint.timeseries import DBPM, Comet, FrameProjections, TS2Vec
 from counterpoint.timeseries.configs import CometConfig, DBPMSystemConfig, FrameProjectionsConfig, TS2VecConfig
 from counterpoint.timeseries.manifest import WindowDataset
@@ -92,7 +109,8 @@ def wide(value: Any) -> Any:
 
 
 def cases(folder: Path) -> dict[str, Case]:
-    return {**time_series(), **molecules(folder), **circuits(folder), **audio(), **rows_of_a_graph()}
+    graphs = {**molecules(folder), **circuits(folder), **rows_of_a_graph()}
+    return {**time_series(), **graphs, **audio(), **interactions(), **recommenders()}
 
 
 def all_windows() -> Any:
@@ -199,6 +217,60 @@ def rows_of_a_graph() -> dict[str, Case]:
 
     config = override(PamCConfig(), {"widths": [6, 3]})
     return {"pamc (autoencoder)": Case(lambda: create_system(PamC, config, graph), batch)}
+
+
+def interactions() -> dict[str, Case]:
+    def batch(system: Any, start: int, stop: int) -> dict:
+        rows = range(start, stop)
+        return system.datasets().train.batch([7 * row for row in rows], [row + 1 for row in rows])
+
+    def case(cls: Any, config: Any) -> Case:
+        changes = {"data.users": 30, "data.items": 20, "dim": 6}
+
+        def make() -> Any:
+            system = create_system(cls, override(config(), changes))
+            system.initialize()
+            return system
+
+        return Case(make, batch)
+
+    return {"lightgcn": case(LightGCN, LightGCNConfig), "vbpr": case(VBPR, VBPRConfig)}
+
+
+SEQUENCES = {"dim": 8, "hidden": 16, "length": 12, "dropout": 0.0}
+GRAPHS = {
+    "dim": 4, "layers": 1, "user_neighbours": 5, "item_neighbours": 3, "self_dropout": 0.0, "cross_dropout": 0.0,
+}  # fmt: skip
+TOWERS = {"dim": 8, "widths": [16], "field_dim": 4, "dropout": 0.0, "value_dropout": 0.0, "buckets": 512}
+
+
+def recommenders() -> dict[str, Case]:
+    def batch(system: Any, start: int, stop: int) -> dict:
+        return cut(system.datasets().train.batch(list(range(ROWS)), list(range(ROWS))), start, stop)
+
+    def case(cls: Any, config: Any, **changes: Any) -> Case:
+        small = override(config(), {"data.users": 20, "data.items": 15, **changes})
+
+        def make() -> Any:
+            system = create_system(cls, small)
+            system.initialize()
+            return system
+
+        return Case(make, batch)
+
+    return {
+        "bm3": case(BM3, BM3Config, dim=8, dropout=0.0),
+        "bm3 (InfoNCE, uniformity)": case(
+            BM3, BM3Config, dim=8, dropout=0.0, objective="InfoNCE(temperature=0.2)", uniformity=1.0
+        ),
+        "ceaa": case(CEAA, CEAAConfig, dim=6, neighbours=3, noise=0.0),
+        "rearm": case(REARM, REARMConfig, **GRAPHS, contrast=0.3, orthogonality=0.2),
+        "sasrec": case(SASRec, SASRecConfig, **SEQUENCES),
+        "sasrec (binary)": case(SASRec, SASRecConfig, **SEQUENCES, loss="binary"),
+        "mclrec": case(MCLRec, MCLRecConfig, **SEQUENCES, views=0.3, meta=0.5),
+        "two-tower": case(TwoTower, TwoTowerConfig, **TOWERS),
+        "two-tower (copies dropped)": case(TwoTower, TwoTowerConfig, **TOWERS, drop_same=True),
+    }
 
 
 def trained(case: Case, start: int, stop: int, world: int) -> dict[str, torch.Tensor]:
@@ -353,6 +425,25 @@ def test_two_processes_train_both_stages_of_frame_projections_as_one_does(tmp_pa
     alone.mkdir()
     other = on_two_processes(alone, FrameProjections, config, windows, negatives="local")
     assert max(float((other[name] - value).abs().max()) for name, value in one.items()) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("cls", "config", "changes"),
+    [
+        (MCLRec, MCLRecConfig, {**SEQUENCES, "views": 0.3, "meta": 0.5}),
+        (TwoTower, TwoTowerConfig, TOWERS),
+        (BM3, BM3Config, {"dim": 8, "dropout": 0.0}),
+        (REARM, REARMConfig, GRAPHS),
+    ],
+)
+def test_two_processes_take_the_steps_of_recommenders_as_one_does(tmp_path, cls, config, changes):
+    """Encoder and augmenters in turn; the frequencies of the items of both; trained raw features."""
+    small = {"data.users": 20, "data.items": 15, "train.batch_size": 16, "train.checkpoint_every_steps": None}
+    made = override(config(), {**small, **changes})
+    one = run(cls, made, None, tmp_path / "one", max_steps=4)
+    two = on_two_processes(tmp_path, cls, made, None, max_steps=4)
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-6, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_crops_of_ts2vec_are_of_one_length_on_both_processes(tmp_path, windows):

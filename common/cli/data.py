@@ -66,11 +66,13 @@ def _preview(program: str, argv: list[str], vertical: Vertical) -> int:
 
 
 def _check(program: str, argv: list[str], vertical: Vertical) -> int:
+    if vertical.check is not None:
+        return call(program, resolve(vertical.check), argv)
     return call(program, check, argv, vertical=vertical)
 
 
 def _split(program: str, argv: list[str], vertical: Vertical) -> int:
-    return call(program, split, argv)
+    return call(program, split if vertical.split is None else resolve(vertical.split), argv)
 
 
 def _curate(program: str, argv: list[str], vertical: Vertical) -> int:

@@ -195,7 +195,7 @@ def call(
     parser.add_function_arguments(function, as_group=False, skip=given | set(plain))
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     namespace = parse(parser, argv)
-    values = vars(parser.instantiate(namespace))
+    values = parser.instantiate(namespace).as_dict()  # vars() would give marked names (`items`)
     as_json = values.pop("json")
     further = values.pop(more) if more is not None else []
     positional = [values.pop(name) for name in plain] if further else []  # only `*names` must be given by place

@@ -19,6 +19,13 @@ def demo(command: Call) -> int:
     return call(command.program, resolve(command.vertical.demo), command.argv)
 
 
+def own(command: Call) -> int:
+    """Run a verb of the vertical's own; its options are its function's parameters."""
+    name = command.program.rpartition(" ")[2]
+    (verb,) = (verb for verb in command.vertical.verbs if verb.name == name)
+    return call(command.program, resolve(verb.run), own_runs(command).argv)
+
+
 def without_run(command: Call) -> bool:
     """Whether vectors of any encoder are given (--embeddings) in place of a RUN; both, or neither by its option, are an
     error that says so."""

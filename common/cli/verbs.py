@@ -86,4 +86,7 @@ def verbs_of(vertical: Vertical) -> dict[str, Verb]:
     >>> list(verbs_of(Vertical(name="x", package="x", summary="nothing yet")))
     []
     """
-    return {name: verb for name, verb in VERBS.items() if verb.offered(vertical)}
+    own = {verb.name: Verb(verb.name, verb.summary, f"{_MODULE}.run_verbs:own") for verb in vertical.verbs}
+    if twice := own.keys() & VERBS:
+        raise TypeError(f"{vertical.name}: a verb {min(twice)!r} is there already; give yours another name")
+    return {name: verb for name, verb in VERBS.items() if verb.offered(vertical)} | own

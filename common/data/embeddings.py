@@ -50,6 +50,8 @@ class EmbeddingInfo:
     pools: tuple[str, ...] = ()
     written: str = field(default="", compare=False)
     """When the files behind the samples were last written (`Samples.written`)."""
+    metric: str = field(default="", compare=False)
+    """The score by which the vectors answer one another (`System.metric`); empty where nobody said."""
 
     @property
     def shards(self) -> int:
@@ -93,7 +95,7 @@ def embed_to_parquet(
         system: a module with `encode(batch) -> {modality: [batch, dim]}`.
         dataset: the samples; unreadable ones (`BadSample`) are left out and listed with their reasons in the shard. Its
             pools are embedded too, each into a folder of its own.
-        metadata: further sample keys (labels) or columns of the data set to store beside the vectors.
+        metadata: further sample keys (labels) or columns of the data set, or of its pools, to store beside the vectors.
         workers: processes that read samples beside this one.
         device: where batches are encoded; the device of the system's parameters unless given.
 
@@ -103,7 +105,9 @@ def embed_to_parquet(
     out = Path(out)
     checked(dataset, "what is to be embedded")
     options = {"batch_size": batch_size, "workers": workers, "device": device}
-    _fill(system, dataset, out, "encode", tuple(metadata), shard_size, options, tuple(dataset.pools))
+    elsewhere = {name for pool in dataset.pools.values() for name in pool.columns} - {*dataset.columns}
+    mine = tuple(name for name in metadata if name not in elsewhere)
+    _fill(system, dataset, out, "encode", mine, shard_size, options, tuple(dataset.pools))
     for modality, pool in dataset.pools.items():
 
         def alone(batch: Any, modality: str = modality) -> dict[str, Tensor]:
@@ -126,7 +130,7 @@ def _fill(
 ) -> None:
     """Compute the shards of a folder that nobody has computed or claimed."""
     known = (model_hash(system), dataset.hash, len(dataset), shard_size, columns, dataset.synthetic, pools)
-    info = EmbeddingInfo(*known, dataset.written)
+    info = EmbeddingInfo(*known, dataset.written, getattr(system, "metric", ""))
     if info.samples == 0:
         raise InputError(f"{out}: there is no sample to embed")
     _agree(out, info)
@@ -149,6 +153,8 @@ def _table(
     system: Any, dataset: Samples, rows: range, what: Any, info: EmbeddingInfo, options: dict[str, Any]
 ) -> pa.Table:
     found = encode_rows(system, dataset, rows, what=what, facts=info.columns, **options)
+    if found.ids and not found.vectors and not info.pools:
+        raise InputError(f"{type(system).__name__} has no embeddings to write")
     extra = {name: found.facts.get(name, []) for name in info.columns}
     places = {"row": [dataset.row_of(p) for p in found.positions], "sample": found.positions}
     table = pa.table({"id": found.ids, "group": found.groups, **places, **extra})

@@ -111,6 +111,17 @@ class Links:
         part = slice(self.starts[rows.start], self.starts[rows.stop])
         return self.queries[part] - rows.start, self.keys[part]
 
+    def of_queries(self, queries: Sequence[int] | np.ndarray) -> Links:
+        """The links of some queries, renumbered in the order given, to all keys; in the time of what is taken.
+
+        >>> Links.of([[0, 2], [1], []], 3).of_queries([1, 0]).pairs
+        [(0, 1), (1, 0), (1, 2)]
+        """
+        rows = np.asarray(queries, dtype=np.int64)
+        counts = self.counts[rows]
+        places = np.arange(counts.sum()) + np.repeat(self.starts[rows] - counts.cumsum() + counts, counts)
+        return Links(np.repeat(np.arange(len(rows)), counts), self.keys[places], (len(rows), self.shape[1]))
+
     def take(self, queries: Sequence[int], keys: Sequence[int]) -> Links:
         """Links between some of the rows, renumbered in the order given; a row may be named once.
 

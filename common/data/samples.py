@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
@@ -97,6 +97,20 @@ class Samples(Dataset, ABC):
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> Any:
         """Samples to a batch."""
         return collate(samples)
+
+    def batch(self, positions: Sequence[int], seeds: Sequence[int]) -> Any | None:
+        """Several samples as a batch at once, for tables in memory, where one sample after the other is the slow way;
+        None: sample by sample.
+
+        What is drawn for sample i comes from `seeds[i]` alone, so that a batch shared out over processes draws the
+        same.
+        """
+        return None
+
+    def remembered(self) -> Mapping[str, Iterable[str]]:
+        """The names, `ids` and `groups`, that a run keeps (hashed) of what it was trained on, so that an evaluation on
+        other data can tell what it has seen. Samples without names outside of the data set keep none."""
+        return {"ids": self.ids, "groups": self.groups}
 
     def relevant(self, query: str, key: str) -> Links | None:
         """Which samples of the modality `key` answer those of the modality `query`, in places of the data sets that

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -120,12 +121,16 @@ class NeighbourIndex:
         scores, rows = self._faiss.search(q.cpu().numpy(), k)
         return torch.from_numpy(scores), torch.from_numpy(rows)
 
-    def recall(self, k: int = 10, *, queries: int = 200, seed: int = 0) -> float:
-        """Share of the true k nearest that a FAISS index finds, for queries drawn among its own vectors; exact is 1."""
+    def recall(
+        self, k: int = 10, *, queries: int = 200, seed: int = 0, among: Float[Tensor, "m dim"] | None = None
+    ) -> float:
+        """Share of the true k nearest that a FAISS index finds, for queries drawn among its own vectors, or `among`
+        those that will be asked (users, where items are indexed); exact is 1."""
         if self._faiss is None:
             return 1.0
-        rows = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:queries]
-        asked, k = self.score.scaled(self.vectors[0][rows]), min(k, len(self))
+        source = self.vectors[0] if among is None else among.float()
+        rows = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))[:queries]
+        asked, k = self.score.scaled(source[rows]), min(k, len(self))
         truth, found = self._nearest(asked, k)[1], self._approximate(asked, k)[1]
         return sum(len(set(a) & set(b)) for a, b in zip(truth.tolist(), found.tolist())) / truth.numel()
 
@@ -167,6 +172,8 @@ class Found:
     query: str
     target: str
     hits: list[Hit]
+    recall: float | None = None
+    """Share of the true neighbours that an approximate index finds, measured; None where it is exact."""
 
 
 def search(
@@ -182,6 +189,7 @@ def search(
     kind: str = "exact",
     metric: str | Score = "cosine",
     leave_out: Mapping[str, Collection[int]] | None = None,
+    only: np.ndarray | None = None,
 ) -> list[Found]:
     """Search a folder of embeddings by sample id, by the user's own files, or by vectors, across modalities.
 
@@ -195,19 +203,34 @@ def search(
         kind: "exact" or "faiss".
         metric: the score that ranks, see `SCORES`.
         leave_out: rows of the target that a sample of `ids` must not find, besides itself.
+        only: [rows of the target] bool, which rows may be found at all.
     """
     names = store.modalities
     target = target or (names[0] if len(names) == 1 else None)
     if target is None:
         raise InputError(f"several modalities are embedded; name the one to search in: {', '.join(names)}")
     several = joined(target)
+    names = store.part(several[0]).ids
+    rows_kept = np.arange(len(names)) if only is None else np.flatnonzero(only)
     index = NeighbourIndex(
-        [store.vectors(name) for name in several], store.part(several[0]).ids, kind=kind, metric=metric
+        [store.vectors(name)[rows_kept] for name in several],
+        [names[row] for row in rows_kept.tolist()],
+        kind=kind,
+        metric=metric,
     )
+    asked = vectors if not ids else store.vectors(source or several[0])
+    recall = index.recall(k, among=asked) if kind == "faiss" else None
+
+    def of_store(hits: list[Hit]) -> list[Hit]:
+        return [replace(hit, row=int(rows_kept[hit.row])) for hit in hits]
+
+    def in_index(rows: Collection[int]) -> set[int]:
+        places = np.searchsorted(rows_kept, sorted(rows))
+        return {int(p) for p, row in zip(places, sorted(rows)) if p < len(rows_kept) and rows_kept[p] == row}
+
     found: list[Found] = []
     if ids:
-        source = source or several[0]
-        bank = store.vectors(source)
+        source, bank = source or several[0], asked
         if bank.shape[1] != index.vectors[0].shape[1]:
             raise InputError(
                 f"{source} has {bank.shape[1]} dimensions and {target} {index.vectors[0].shape[1]}: not one space"
@@ -215,15 +238,17 @@ def search(
         rows = [store.part(source).row(name) for name in ids]
         itself = [{row} if several == (source,) else set() for row in rows]
         more = leave_out or {}
-        hits = index.search(bank[rows], k, leave_out=[own | {*more.get(i, ())} for i, own in zip(ids, itself)])
-        found += [Found(name, target, h) for name, h in zip(ids, hits)]
+        left_out = [in_index(own | {*more.get(i, ())}) for i, own in zip(ids, itself)]
+        hits = index.search(bank[rows], k, leave_out=left_out)
+        found += [Found(name, target, of_store(h), recall) for name, h in zip(ids, hits)]
     if files:
         if encode is None:
             raise InputError("searching by file needs the function that embeds a file")
         z = torch.stack([encode(Path(file)).reshape(-1) for file in files])
-        found += [Found(str(file), target, h) for file, h in zip(files, index.search(z, k))]
+        found += [Found(str(file), target, of_store(h), recall) for file, h in zip(files, index.search(z, k))]
     if vectors is not None:
-        found += [Found(f"vector {i}", target, h) for i, h in enumerate(index.search(vectors, k))]
+        hits = index.search(vectors, k)
+        found += [Found(f"vector {i}", target, of_store(h), recall) for i, h in enumerate(hits)]
     if not found:
         raise InputError("nothing to search for: give ids, files or vectors")
     return found

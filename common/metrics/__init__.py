@@ -41,7 +41,7 @@ from counterpoint.common.metrics.labels import LabelSet, class_names, defines_gr
 from counterpoint.common.metrics.power import Spread, group_shares, probe_shares
 from counterpoint.common.metrics.probe import Probe, logistic_probe, ridge_probe
 from counterpoint.common.metrics.registry import PROTOCOLS, Protocol, Split, protocol
-from counterpoint.common.metrics.result import NotRun, Result, plain
+from counterpoint.common.metrics.result import NotRun, PerQuery, Result, plain
 from counterpoint.common.metrics.retrieval import Retrieval, RetrievalResult, rank_queries, retrieval
 from counterpoint.common.metrics.robustness import (
     CORRUPTIONS,
@@ -71,6 +71,7 @@ __all__ = [
     "LabelSet",
     "MissingModality",
     "NotRun",
+    "PerQuery",
     "PairedDifference",
     "Probe",
     "Protocol",

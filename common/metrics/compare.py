@@ -13,7 +13,7 @@ from counterpoint.common.metrics.evaluate import Evaluation
 from counterpoint.common.metrics.inputs import accepts
 from counterpoint.common.metrics.knn import KNN
 from counterpoint.common.metrics.probe import Probe
-from counterpoint.common.metrics.result import Result
+from counterpoint.common.metrics.result import PerQuery, Result
 from counterpoint.common.metrics.retrieval import RetrievalResult
 
 LOWER_IS_BETTER = ("rank", "mae", "rmse", "error", "ece", "nll", "brier", "loss")
@@ -110,6 +110,10 @@ def sample_values(result: Result) -> Iterator[tuple[str, np.ndarray, np.ndarray 
         for metric, values in result.per_query.items():
             if metric != "mAP" or "coverage@1" in result.per_query:  # of one relevant key mAP is MRR
                 yield metric, result.rows.numpy(), result.groups, values.double().numpy()
+        return
+    if isinstance(result, PerQuery):
+        for metric, values in result.per_query.items():
+            yield metric, result.rows, result.groups, values
         return
     if isinstance(result, KNN):
         k = 20 if 20 in result.by_k else max(result.by_k)

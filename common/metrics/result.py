@@ -31,6 +31,20 @@ class Result:
         }
 
 
+class PerQuery(Result):
+    """Mixin for a vertical's results that were measured query by query: two runs are compared on them.
+
+    Attributes:
+        per_query: metric -> [queries] values whose mean is the metric.
+        rows: [queries] which samples of the split these are.
+        groups: [queries] their groups, None where every query is its own.
+    """
+
+    per_query: dict[str, np.ndarray]
+    rows: np.ndarray
+    groups: np.ndarray | None
+
+
 @dataclasses.dataclass(frozen=True)
 class NotRun(Result):
     """Stands where a protocol's figures would stand: why they are not there, in words."""

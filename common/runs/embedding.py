@@ -78,5 +78,6 @@ def write_parquet(
     what = ", ".join(f"{name} ({dim})" for name, dim in sizes.items())
     left_out = [f"left out: {name}: {reason}" for name, reason in store.left_out]
     said = [f"SYNTHETIC data: {figures['synthetic']}"] if figures["synthetic"] else []
-    lines = (f"{folder}: {len(store)} rows in {store.info.shards} shards: {what}", *said, *left_out)
+    compared = f"; compared by {store.info.metric}" if store.info.metric else ""
+    lines = (f"{folder}: {len(store)} rows in {store.info.shards} shards: {what}{compared}", *said, *left_out)
     return Outcome(figures, lines, {"embeddings": folder})

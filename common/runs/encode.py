@@ -67,7 +67,7 @@ class Encoded:
     @property
     def modalities(self) -> list[str]:
         """All modalities, those with rows of their own last."""
-        return [*self.vectors, *self.pools]
+        return [*self.vectors, *(name for name, pool in self.pools.items() if name in pool.vectors)]
 
     def part(self, modality: str) -> Encoded:
         """Where the rows of a modality are."""
@@ -108,7 +108,7 @@ def open_data(
             raise InputError(f"--manifest: the data of {type(system).__name__} do not come from a manifest")
         system.config = override(system.config, {"data.manifest": str(manifest)})
     system.stage = list(system.stages())[-1]
-    found = present(system.datasets())
+    found = present(system.evaluation_datasets())
     if split not in found:
         place = manifest or getattr(getattr(system.config, "data", None), "manifest", "") or run
         raise NoSplit(f"{place}: {no_such('split', split, found)}")

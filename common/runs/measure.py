@@ -143,8 +143,14 @@ def measure(
     for name in protocols:
         if name not in PROTOCOLS:
             raise no_such("protocol", name, PROTOCOLS)
-    evaluation = _common(run, protocols=protocols, descriptions=descriptions, n_boot=n_boot, seed=seed)
     entry = entry_of(vertical, run.system)
+    chosen = protocols or (None if entry is None else entry.shared)
+    if not run.encoded().modalities:
+        if protocols:
+            raise InputError(f"{type(run.system).__name__} has no embeddings, which the common protocols are about")
+        evaluation = _nothing(run, n_boot, seed)
+    else:
+        evaluation = _common(run, protocols=chosen, descriptions=descriptions, n_boot=n_boot, seed=seed)
     if entry is None or entry.protocols is None or protocols:
         return evaluation
     own = resolve(entry.protocols)(run.drawing(n_boot, seed))
@@ -153,10 +159,17 @@ def measure(
     return replace(evaluation, results={**evaluation.results, **scored}, skipped={**evaluation.skipped, **why})
 
 
+def _nothing(run: OpenRun, n_boot: int, seed: int) -> Evaluation:
+    """An evaluation without figures, of a system without embeddings: its own protocols follow."""
+    part = run.encoded()
+    samples, groups, digest = {"test": len(part)}, {"test": len(set(part.groups))}, {"test": part.dataset.hash}
+    return Evaluation({}, {}, "unlabelled", samples, groups, digest, seed, n_boot, "")
+
+
 def _common(
     run: OpenRun,
     *,
-    protocols: tuple[str, ...],
+    protocols: tuple[str, ...] | None,
     descriptions: Mapping[str, Tensor] | None = None,
     n_boot: int,
     seed: int,
@@ -168,7 +181,7 @@ def _common(
             split_of(run.encoded(), run.system.metric),
             others.get("train"),
             others.get("val"),
-            protocols=protocols or "auto",
+            protocols="auto" if protocols is None else protocols,
             descriptions=descriptions,
             ks=(1, 5, 10, 25),
             seed=seed,

@@ -12,6 +12,7 @@ import numpy as np
 
 from counterpoint.common.data import samples as truth
 from counterpoint.common.data.embeddings import EmbeddingStore, check_unchanged, model_hash
+from counterpoint.common.data.filters import allowed
 from counterpoint.common.data.search import Hit, joined
 from counterpoint.common.data.search import search as search_store
 from counterpoint.common.errors import InputError
@@ -38,6 +39,7 @@ class Neighbours:
         windows: parts of the query, which vote; of each answer `votes` is how many of them found it, and `moments` the
             one that was nearest, in the field's words.
         elected: group -> share of the votes, each divided by the group's samples; the largest first.
+        recall: share of the true answers that an approximate index finds, measured on stored samples.
     """
 
     query: str
@@ -56,6 +58,7 @@ class Neighbours:
     moments: tuple[str, ...] = ()
     elected: tuple[tuple[str, float], ...] = ()
     metric: str = "cosine"
+    recall: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The figures."""
@@ -69,6 +72,7 @@ class Neighbours:
         asked = {"query": self.query, "source": self.source, "to": self.to, "pool": self.pool}
         if self.windows > 1:
             asked |= {"windows": self.windows, "groups by votes": dict(self.elected)}
+        asked |= {} if self.recall is None else {"recall of the index": self.recall}
         return {**asked, "synthetic": self.synthetic, "neighbours": hits}
 
     @property
@@ -83,6 +87,8 @@ class Neighbours:
         head += [f"SYNTHETIC data: {self.synthetic}"] if self.synthetic else []
         votes = ", ".join(f"{group} {100 * share:.0f} %" for group, share in self.elected)
         foot = ["", f"groups by votes: {votes}"] if votes else []
+        if self.recall is not None:
+            foot += ["", f"the index finds {100 * self.recall:.1f} % of what comparing with every vector finds"]
         return [*head, "", *table(("rank", self.metric, "id", "group", *more), rows), *foot]
 
 
@@ -134,6 +140,7 @@ class Question:
         to: str | None,
         top: int,
         kind: str,
+        where: Sequence[str] = (),
     ) -> Neighbours:
         """Answer one query; a sample is not its own neighbour within its modality."""
         if sum(given is not None for given in (id, file, text)) != 1:
@@ -158,6 +165,7 @@ class Question:
         if samples is not None:
             vectors = encode_samples(self.system, samples, source)
         several = vectors is not None and len(vectors) > 1
+        only = self._allowed(joined(to)[0], where)
         found = search_store(
             store,
             target=to,
@@ -168,6 +176,7 @@ class Question:
             kind=kind,
             metric=score,
             leave_out=None if id is None else {id: self._excluded(id, source, to)},
+            only=only,
         )
         answers = [answer.hits for answer in found]
         part = store.part(joined(to)[0])
@@ -183,7 +192,7 @@ class Question:
             ids=[hit.id for hit in hits],
             groups=[groups[place] for place in places],
             scores=[hit.value for hit in hits],
-            pool=len(part) - (id is not None and source == to),
+            pool=_pool(len(part), only, part.row(id) if id is not None and source == to else None),
             sample=None if samples is None else samples[ranked[0].window if ranked else 0],
             synthetic=self.dataset.synthetic,
             captions=tuple(self.caption(place, to) for place in places) if self._says(to) else (),
@@ -194,7 +203,15 @@ class Question:
             else (),
             elected=elect(answers, groups) if several else (),
             metric=score.name,
+            recall=found[0].recall,
         )
+
+    def _allowed(self, modality: str, where: Sequence[str]) -> np.ndarray | None:
+        """[stored samples] which of them meet the conditions; None without any."""
+        if not where:
+            return None
+        kept = allowed(truth.source(self.dataset, modality), where)
+        return kept[self.store.part(modality).frame["sample"].to_numpy()]
 
     def _excluded(self, id: str, source: str, to: str) -> set[int]:
         """Rows of the target that the data set leaves out of a sample's pool (items seen before)."""
@@ -228,6 +245,12 @@ class Question:
     def _stored(self, place: int, modality: str) -> dict[str, Any]:
         modality = joined(modality)[0]
         return truth.source(self.dataset, modality)[int(self.store.part(modality).frame["sample"].iat[place])]
+
+
+def _pool(size: int, only: np.ndarray | None, itself: int | None) -> int:
+    """How many stored samples can be found."""
+    size = size if only is None else int(only.sum())
+    return size - (itself is not None and (only is None or bool(only[itself])))
 
 
 @dataclass(frozen=True)

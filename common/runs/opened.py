@@ -62,7 +62,7 @@ class OpenRun:
     @classmethod
     def of(cls, system: Any, split: str = "test", **options: Any) -> OpenRun:
         """A system at hand on its own data."""
-        return cls(system, present(system.datasets()), split, **options)
+        return cls(system, present(system.evaluation_datasets()), split, **options)
 
     def with_system(self, system: Any) -> OpenRun:
         """The same data under another system."""

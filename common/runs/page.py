@@ -64,6 +64,7 @@ def curves(run: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
     wanted = {
         "Loss": r"(train|val)/loss",
         "Recall at 10 on validation": r"val/(.*)/R@10",
+        "Full ranking on validation": r"val/((?:recall|ndcg)@20)",
         "RankMe (effective dimensions)": r".*rankme/?(.*)",
     }
     found: dict[str, dict[str, tuple[list[float], list[float]]]] = {}

@@ -16,6 +16,7 @@ def search(
     source: str | None = None,
     to: str | None = None,
     top: int = 10,
+    where: tuple[str, ...] = (),
     index: Literal["exact", "faiss"] = "exact",
     checkpoint: Literal["best", "last"] = "best",
     split: str = "test",
@@ -37,6 +38,8 @@ def search(
         source: modality of the query; unless given what the file's kind says, else the system's first one.
         to: modality to search in; another one than the query's unless given.
         top: how many neighbours.
+        where: only those whose columns meet all of these, as in category=jazz,released>=2019 (also !=, <=, <, >, and ~
+            for texts that contain).
         index: compare with every vector, or through an approximate FAISS index (extra search).
         checkpoint: which weights.
         split: split to search in.
@@ -49,7 +52,7 @@ def search(
     from counterpoint.common.runs.neighbours import Question, neighbours_page
 
     question = Question(vertical or vertical_of_run(run), run, checkpoint, split, manifest, embeddings)
-    found = question.ask(id=id, file=file, text=text, source=source, to=to, top=top, kind=index)
+    found = question.ask(id=id, file=file, text=text, source=source, to=to, top=top, kind=index, where=where)
     files = {}
     if html is not None:
         files["html"] = neighbours_page(question, found, html)

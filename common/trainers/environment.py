@@ -182,6 +182,5 @@ def record_training(run_dir: Path, stage: str, train: Any) -> None:
     if train is None:
         return
     known = _read(run_dir / TRAINING)
-    kinds = {"ids": train.ids, "groups": train.groups}
-    known[stage] = {kind: sorted({hashed(name) for name in names}) for kind, names in kinds.items()}
+    known[stage] = {kind: sorted({hashed(name) for name in names}) for kind, names in train.remembered().items()}
     _write(run_dir / TRAINING, json.dumps(known))

@@ -100,7 +100,7 @@ def create_finetune(config: FinetuneConfig) -> FinetuneSystem:
     record["config"] = to_dict(override(from_dict(type(base).Config, record["config"]), changes))
     base.config = from_dict(type(base).Config, record["config"])
     base.stage = list(base.stages())[-1]
-    datasets = base.datasets()
+    datasets = base.evaluation_datasets()
     config = replace(config, classes=task(config).classes(datasets.train))
     sample = next(
         s for s in map(datasets.train.__getitem__, range(len(datasets.train))) if not isinstance(s, BadSample)
@@ -205,7 +205,7 @@ class FinetuneSystem(ContrastiveSystem):
 
     def datasets(self) -> Datasets:
         self.base.stage = list(self.base.stages())[-1]
-        found = self.base.datasets()
+        found = self.base.evaluation_datasets()
         parts = {s: self._labelled(getattr(found, s), s) for s in SPLITS}
         return Datasets(**parts)
 

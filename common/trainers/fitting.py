@@ -36,11 +36,11 @@ from counterpoint.common.trainers.plugins import create_plugins
 from counterpoint.common.trainers.run_folder import (
     BAD_SAMPLES,
     CONFIG,
-    CONSTANT,
     METRICS,
     RunResult,
     check_importable,
     checkpoint_dir,
+    constant_checkpoint,
     main_process,
     open_run,
     run_folder,
@@ -102,7 +102,7 @@ def _fit(system: ContrastiveSystem, resume: str | Path | None, callbacks: Sequen
 def _train(system: ContrastiveSystem, run_dir: Path, state: Any, callbacks: Sequence[Callback]) -> RunResult:
     carried = state.get("carried") if state else None
     if state is None and system.continued is not None:
-        before = read_state(find_checkpoint(checkpoint_dir(system.continued, CONSTANT)))
+        before = read_state(constant_checkpoint(system.continued))
         carried = {"stage": before["progress"]["stage"], "optimizers": before["optimizers"]}
     elif state is None:
         with preserved_rng():

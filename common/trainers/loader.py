@@ -65,6 +65,8 @@ class SeededBatches(Dataset):
 
     def __getitem__(self, request: tuple[list[int], list[int], int, bool]) -> tuple[Any, Marks]:
         positions, seeds, common, repeated = request
+        if (batch := self.dataset.batch(positions, seeds)) is not None:
+            return batch, Marks(repeated=repeated)
         with preserved_rng(devices=False):
             samples, bad = [], []
             for position, seed in zip(positions, seeds):

@@ -73,7 +73,7 @@ def _continued_system(cls: Any, config: Any, data: Any, run: Path) -> Any:
     if config.optim.schedule.kind != "infinite":
         raise InputError("continue_from needs optim.schedule.kind=infinite: other schedules warm up again")
     system = build_system(cls, config, assets_of(run, cls))
-    load_weights(system, find_checkpoint(checkpoint_dir(run, CONSTANT)))
+    load_weights(system, constant_checkpoint(run))
     # What is looked at for new facts has the data's own form; what is trained on is read again in the run's.
     new = cls.read(config) if data is None and _overrides(cls, "extend") else data
     assets = cls.extend(system.assets, config, new)
@@ -166,6 +166,15 @@ def load_weights(system: Any, folder: Path) -> None:
         raise InputError(
             f"{folder}: its weights do not fit this system ({' '.join(str(error).split())[:300]})"
         ) from error
+
+
+def constant_checkpoint(run_dir: Path) -> Path:
+    """The checkpoint that another run may go on from: the one before an infinite schedule annealed, the last one where
+    it never does."""
+    before = checkpoint_dir(run_dir, CONSTANT)
+    schedule = load_yaml(run_dir / CONFIG)["config"].get("optim", {}).get("schedule", {})
+    never = schedule.get("kind") == "infinite" and not schedule.get("decay")
+    return find_checkpoint(checkpoint_dir(run_dir, "last") if never and not before.exists() else before)
 
 
 def checkpoint_dir(run_dir: Path, checkpoint: str) -> Path:

@@ -78,6 +78,11 @@ class ContrastiveSystem(Training):
         """Train, validation and test data of the current stage."""
         raise TypeError(f"{type(self).__name__} does not define datasets()")
 
+    def evaluation_datasets(self) -> Datasets:
+        """The splits as a run is evaluated, embedded, searched and given heads; here those that it trains on. Override
+        where what is trained on (an interaction, a pair) is nothing that is asked for later (a user)."""
+        return self.datasets()
+
     def embed(self, batch: Any) -> dict[str, Tensor]:
         """Embeddings that the losses contrast."""
         raise TypeError(f"{type(self).__name__} does not define embed()")

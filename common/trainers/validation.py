@@ -41,14 +41,20 @@ class Validation(LightningModule):
         # Averaged over ranks, terms and rows are those of the whole batch, which each has a share of, or all.
         n = rows(batch) / self.trainer.world_size if repeated else rows(batch)
         with unshared() if repeated else contextlib.nullcontext():
-            embeddings = self.embed(batch)
-            terms = {name: float(scalar(term)) for name, term in self.losses(batch, embeddings).items()}
+            losses, found = self.validated(batch)
+            terms = {name: float(scalar(term)) for name, term in losses.items()}
         kept["rows"] += n
         for name, term in terms.items():
             kept["terms"][name] = kept["terms"].get(name, 0.0) + term * n
         first = not repeated or self.trainer.is_global_zero
-        for name, value in self.validation_rows(batch, embeddings).items():
+        for name, value in found.items():
             kept["embeddings"].setdefault(name, []).append((value if first else value[:0]).detach().cpu())
+
+    def validated(self, batch: Any) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """(loss terms, rows for `validation_metrics`) of a batch. Override where validating is something else than the
+        training's losses on other samples: ranking a catalogue for users."""
+        embeddings = self.embed(batch)
+        return self.losses(batch, embeddings), self.validation_rows(batch, embeddings)
 
     def validation_rows(self, batch: Any, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What `validation_metrics` needs of a batch, one row per sample; here the embeddings that are vectors."""
@@ -64,7 +70,8 @@ class Validation(LightningModule):
             dist.all_reduce(sums)
         means = dict(zip(kept["terms"], (sums[:-1] / sums[-1]).tolist()))
         total = sum(self.loss_weights.get(k, 1.0) * v for k, v in means.items())
-        results = {**{f"val/{k}": v for k, v in means.items()}, "val/loss": total, **self.validation_metrics(parts)}
+        results = {f"val/{k}": v for k, v in means.items()} | ({"val/loss": total} if means else {})
+        results |= self.validation_metrics(parts)
         set_rng_state(kept["rng"])
         self._validation = {}
         self.record_reading(results)

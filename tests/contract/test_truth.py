@@ -120,6 +120,20 @@ def test_search_ranks_alike(store, truth, done, run, query, key):
         assert hit["dot"] == pytest.approx(scores[row][ids.index(hit["id"])], abs=1e-5)
 
 
+def test_search_keeps_to_conditions_on_what_is_found(store, truth, done, run, cli):
+    words = ("search", run, "--id", truth[0][0], "--source", "caption", "--to", "tune", "--top", 100)
+    every = json.loads(done(*words, "--json"))
+    calm = json.loads(done(*words, "--where", "mood=calm", "--json"))
+    mood = dict(zip(store.ids, store.frame["mood"]))
+    assert calm["neighbours"] == [
+        {**hit, "rank": rank} for rank, hit in enumerate((h for h in every["neighbours"] if mood[h["id"]] == "calm"), 1)
+    ]
+    assert calm["pool"] == sum(value == "calm" for value in mood.values()) < every["pool"]
+    code, _, err = cli(*words, "--where", "mod=calm")
+    assert code == 2
+    assert "mood" in err
+
+
 def test_own_files_and_texts_find_what_the_stored_ones_find(store, truth, done, run, songs):
     from ballads.songs import read_verses
 

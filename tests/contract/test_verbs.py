@@ -124,6 +124,13 @@ def test_the_claim_is_checked(done, ballads):
     assert all(value > 0 for values in verdict["figures"].values() for value in values)
 
 
+def test_a_verb_of_the_fields_own_is_listed_and_run(done, cli, run):
+    code, out, _ = cli("--help")
+    assert code == 0
+    assert "hum" in out
+    assert json.loads(done("hum", run, "--caption", "high falling", "--json"))["tune"]
+
+
 def test_curating_says_that_rows_are_no_samples(cli, run):
     code, _, err = cli("data", "curate", run, "--out", "kept.parquet", "--keep", 0.5)
     assert code == 2

@@ -196,6 +196,40 @@ SETTINGS = (
 )
 
 
+INTERACTIONS = "user_id,item_id,timestamp,rating\n" + "".join(f"u,i{i},{60 * i},{1 + i % 5}\n" for i in range(12))
+ATOMIC = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + "".join(
+    f"u\ti{i}\t{1 + i % 5}\t{60 * i}\n" for i in range(12)
+)
+LABELLED = "userID\titemID\trating\tx_label\n" + "".join(f"0\t{i}\t1\t{i % 3}\n" for i in range(12))
+SEQUENCES = "u " + " ".join(f"i{i}" for i in range(12)) + "\n"
+CATALOGUE = "item_id:token\ttitle:token_seq\tyear:float\n" + "".join(f"i{i}\ta title\t{1990 + i}\n" for i in range(12))
+
+
+def interactions_parquet(path: Path) -> None:
+    import pandas as pd
+
+    rows = {"user_id": ["u"] * 12, "item_id": [f"i{i}" for i in range(12)], "timestamp": [60.0 * i for i in range(12)]}
+    pd.DataFrame(rows).to_parquet(path)
+
+
+def interactions_jsonl(path: Path) -> None:
+    path.write_text("".join(json.dumps({"user": "u", "item": f"i{i}", "time": 60 * i}) + "\n" for i in range(12)))
+
+
+def edges(path: Path) -> None:
+    np.save(path, np.array([[0] * 12, list(range(12))]))
+
+
+def catalogue(path: Path) -> None:
+    path.with_suffix(".inter").write_text(ATOMIC)
+    path.write_text(CATALOGUE)
+
+
+def item_vectors(path: Path) -> None:
+    path.with_suffix(".inter").write_text(LABELLED)
+    np.save(path, np.arange(36.0, dtype=np.float32).reshape(12, 3))
+
+
 def sdf_gz(path: Path) -> None:
     path.write_bytes(gzip.compress(SDF.encode(), mtime=0))
 

@@ -22,6 +22,8 @@ from counterpoint.common.vertical import ImportReport
 
 Read = Callable[[Path, Path], str]
 OPTIONS = {"arrays": {"fs": 50.0}, "molecules": {"split": "none"}}
+#: The files of a data set of interactions that a training reads.
+KEPT = ("interactions.parquet", "items.parquet", "manifest.parquet", "vectors.npy", "vectors.mask.npy")
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,34 @@ def _load_molecules(file: Path, out: Path) -> str:
     return ""
 
 
+def _vectors_of_items(file: Path, out: Path) -> str:
+    """`data import mmrec` with vectors of the items."""
+    run = resolve("counterpoint.recsys.commands:import_mmrec")
+    return _report(run(file.with_suffix(".inter"), out, features=(f"vectors={file}",)))
+
+
+def _data_set(path: Path) -> None:
+    """A data set of interactions, whose files lie beside the one named."""
+    whole = path.parent / "whole"
+    whole.mkdir(exist_ok=True)
+    files.item_vectors(whole / "v.npy")
+    assert _vectors_of_items(whole / "v.npy", whole / "set") == ""
+    shutil.copytree(whole / "set", path.parent, dirs_exist_ok=True)
+    shutil.copytree(whole / "set" / "features", path.parent, dirs_exist_ok=True)
+
+
+def _load_interactions(file: Path, out: Path) -> str:
+    from counterpoint.recsys.configs import InteractionsConfig
+    from counterpoint.recsys.data.folder import open_dataset, prepared
+
+    if file.name.startswith("vectors"):
+        (file.parent / "features" / file.name).write_bytes(file.read_bytes())
+    data = prepared(open_dataset(file.parent / "manifest.parquet"), InteractionsConfig(core=1, split="random"))
+    for name in data.features:
+        data.feature(name)
+    return ""
+
+
 @cache
 def _trained() -> TemporaryDirectory:
     """A folder with a small run, made once."""
@@ -278,6 +308,16 @@ READERS = (
     imported("graphs", "circuits", "s.sp", files.text(files.SPECTRE)),
     imported("graphs", "circuits", "c.spef", SP_SPEF, "c.sp"),
     imported("graphs", "circuits", "c.dspf", files.text(files.DSPF)),
+    imported("recsys", "interactions", "l.csv", files.text(files.INTERACTIONS)),
+    imported("recsys", "interactions", "l.parquet", files.interactions_parquet),
+    imported("recsys", "interactions", "l.jsonl", files.interactions_jsonl),
+    imported("recsys", "recbole", "l.inter", files.text(files.ATOMIC)),
+    imported("recsys", "recbole", "l.item", files.catalogue, "l.inter"),
+    imported("recsys", "mmrec", "l.inter", files.text(files.LABELLED)),
+    imported("recsys", "sequences", "l.txt", files.text(files.SEQUENCES)),
+    imported("recsys", "edges", "train.npy", files.edges),
+    Reader("recsys item features", "l.npy", files.item_vectors, _vectors_of_items),
+    *(Reader("recsys data of a run", name, _data_set, _load_interactions) for name in KEPT),
     after_import("data check", partial(_check, "timeseries"), "timeseries", "edf", "r.edf", files.edf),
     after_import("data check", partial(_check, "timeseries"), "timeseries", "arrays", "r.npz", files.npz),
     after_import("data check", partial(_check, "audio"), "audio", "scores", "a.mxl", files.mxl, "a.mxl"),

@@ -26,7 +26,9 @@ TARGETS = [
     pytest.param(target, id=str(target))
     for vertical in VERTICALS.values()
     for target in (
-        *(getattr(vertical, name) for name in ("data_check", "simulate", "preview", "demo", "samples_from")),
+        *(getattr(vertical, name) for name in ("data_check", "check", "split", "simulate", "preview", "demo")),
+        vertical.samples_from,
+        *(verb.run for verb in vertical.verbs),
         *(target for m in vertical.modalities for target in (m.read, m.parse, m.picture, m.caption)),
         *(importer.run for importer in vertical.importers),
         *(target for e in vertical.systems for target in (e.config, e.system, e.protocols)),

@@ -1,7 +1,7 @@
 """What the vertical tells the command line; importing it costs nothing."""
 
 from counterpoint.common.plugins import PluginEntry
-from counterpoint.common.vertical import Importer, Modality, SystemEntry, Vertical
+from counterpoint.common.vertical import Importer, Modality, OwnVerb, SystemEntry, Vertical
 
 _COMMANDS = "ballads.commands"
 _SHOWN = {"picture": "ballads.gallery:picture", "caption": "ballads.gallery:words"}
@@ -33,6 +33,7 @@ vertical = Vertical(
         Modality("caption", parse="ballads.gallery:parse", **_SHOWN),
     ),
     checks="ballads.checks:CHECKS",
+    verbs=(OwnVerb("hum", "a tune that suits a caption", f"{_COMMANDS}:hum"),),
 )
 
 short_captions = PluginEntry(

@@ -93,3 +93,16 @@ def demo(out: Path = Path("runs/ballads-demo"), songs: int = 24, steps: int = 8,
     found = runs.evaluate(result.run_dir, bootstrap=20)
     shown = runs.report(result.run_dir, bootstrap=20, examples=1)
     return Outcome(found.figures, (*found.lines, *shown.lines), {**found.files, **shown.files})
+
+
+def hum(run: Path, caption: str = "low rising") -> Outcome:
+    """Find a tune for what is said.
+
+    Args:
+        run: the run's folder.
+        caption: what is said.
+    """
+    from counterpoint.common import runs
+
+    found = runs.search(run, text=caption, source="caption", to="tune", top=1)
+    return Outcome({"tune": found.figures["neighbours"][0]["id"]}, found.lines)

@@ -1,0 +1,1 @@
+"""Recommendation: multimodal, sequential and two-tower systems under a full-ranking evaluation."""

@@ -1,0 +1,33 @@
+"""Users and items in words, and histories of one's own as queries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from counterpoint.common.data import ListSamples, Samples
+from counterpoint.common.errors import InputError
+from counterpoint.recsys.base import ITEMS
+from counterpoint.recsys.data.ids import IdMap
+
+
+def parse(text: str, modality: str, system: Any) -> Samples:
+    """The items that somebody met, by their ids with commas between, as a user; the id of an item as an item."""
+    items = IdMap.from_bytes(system.assets[ITEMS])
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    rows = [items.row(name, "item") for name in names]
+    if modality == "user":
+        return ListSamples([{"history": torch.tensor(rows, dtype=torch.int64), "words": text}])
+    if len(rows) != 1:
+        raise InputError(f"{text!r}: give the id of one item")
+    return ListSamples([{"item": rows[0], "words": text}])
+
+
+def caption(sample: dict[str, Any], modality: str, system: Any) -> str:
+    """An item by its title; a user by the last items that he met in training."""
+    if modality == "item" or "user" not in sample:
+        return str(sample["words"])
+    titles = system.catalogue
+    met = system.sequence(int(sample["user"]))[-3:]
+    return "met " + ", ".join(titles.words(int(row)) or system.items[int(row)] for row in met) if len(met) else "new"

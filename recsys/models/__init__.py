@@ -1,0 +1,1 @@
+"""Networks of recommenders: propagation on graphs, tables that grow, sequence encoders, towers."""

@@ -1,0 +1,206 @@
+"""Logs of every format become the same tables of numbers; bad rows are named by file and row, and counted."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from counterpoint.common.errors import InputError, LeakageError
+from counterpoint.recsys.commands import (
+    import_edges,
+    import_interactions,
+    import_mmrec,
+    import_recbole,
+    import_sequences,
+)
+from counterpoint.recsys.data.folder import open_dataset
+from counterpoint.recsys.data.ids import IdMap
+from counterpoint.recsys.data.splits import check_split
+
+ROWS = [("ann", "x", 30.0, 5.0), ("bob", "y", 10.0, 3.0), ("ann", "y", 20.0, 4.0), ("cat", "z", 40.0, 1.0)]
+
+
+def frame():
+    return pd.DataFrame(ROWS, columns=["user_id", "item_id", "timestamp", "rating"])
+
+
+def triples(data):
+    log = data.log
+    return [(log.users[u], log.items[i], t, r) for u, i, t, r in zip(log.user, log.item, log.time, log.rating)]
+
+
+def jsonl(table, path):
+    path.write_text("".join(json.dumps(row) + "\n" for row in table.to_dict("records")))
+
+
+def atomic(table, path):
+    head = "user_id:token\titem_id:token\ttimestamp:float\trating:float\n"
+    path.write_text(head + "".join("\t".join(map(str, row)) + "\n" for row in table.itertuples(index=False)))
+
+
+WRITERS = {
+    "log.csv": (lambda t, p: t.to_csv(p, index=False), import_interactions),
+    "log.tsv": (lambda t, p: t.to_csv(p, index=False, sep="\t"), import_interactions),
+    "log.parquet": (lambda t, p: t.to_parquet(p), import_interactions),
+    "log.jsonl": (jsonl, import_interactions),
+    "log.inter": (atomic, import_recbole),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_gives_the_same_log_in_the_order_of_user_and_time(tmp_path, name):
+    write, run = WRITERS[name]
+    write(frame(), tmp_path / name)
+    report = run(tmp_path / name, tmp_path / "out")
+    assert (report.rows, report.rejected) == (3, ())
+    data = open_dataset(report.manifest)
+    assert triples(data) == sorted(ROWS, key=lambda row: (row[0], row[2]))
+    assert data.log.users == IdMap(["ann", "bob", "cat"])
+
+
+def test_a_folder_of_parts_is_one_log_whatever_its_ids_are_kept_as(tmp_path):
+    source = tmp_path / "parts"
+    source.mkdir()
+    numbers = pd.DataFrame({"user": [10, 2], "item": [7.0, 8.0], "timestamp": [1, 2]})
+    numbers.to_parquet(source / "a.parquet")
+    texts = pd.DataFrame({"user": ["2", "x"], "item": pd.Categorical(["7", "8"]), "timestamp": [0, 5]})
+    texts.to_parquet(source / "b.parquet")
+    data = open_dataset(import_interactions(source, tmp_path / "out").manifest)
+    assert list(data.log.users) == ["10", "2", "x"]
+    pairs = [(data.log.users[u], data.log.items[i]) for u, i in zip(data.log.user, data.log.item)]
+    assert pairs == [("10", "7"), ("2", "7"), ("2", "8"), ("x", "8")]
+
+
+def test_times_are_numbers_or_dates(tmp_path):
+    when = ["1970-01-01T00:01:00", "60.5", "1970-01-02"]
+    pd.DataFrame({"user": list("abc"), "item": list("xyz"), "date": when}).to_csv(tmp_path / "t.csv", index=False)
+    data = open_dataset(import_interactions(tmp_path / "t.csv", tmp_path / "out").manifest)
+    assert data.log.time.tolist() == [60.0, 60.5, 86400.0]
+    stamps = pa.table({"user": ["a"], "item": ["x"], "time": pa.array([1500], pa.timestamp("ms"))})
+    pq.write_table(stamps, tmp_path / "t.parquet")
+    data = open_dataset(import_interactions(tmp_path / "t.parquet", tmp_path / "other").manifest)
+    assert data.log.time.tolist() == [1.5]
+
+
+def test_bad_rows_are_named_counted_and_left_out(tmp_path):
+    lines = ["user,item,timestamp,rating", "a,x,1,5", ",x,2,5", "a,y,yesterday,5", "b,x,3,9", "b,y,4,good", "b,z,5,4,7",
+             "c,x,6,3", "c,,7,3", "d,x,soon,1", "a,x,9,5"]  # fmt: skip
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    report = import_interactions(tmp_path / "log.csv", tmp_path / "out", lowest=1, highest=5)
+    said = [r.reason for r in report.rejected]
+    assert all(r.source == str(tmp_path / "log.csv") for r in report.rejected)
+    for words in (
+        "row 2 has no user",
+        "2 rows (the first: row 3 ('yesterday')) have no readable time; write seconds",
+        "row 4 ('9') has a rating out of range",
+        "row 5 ('good') has no rating that is a number",
+        "row 6 has not as many fields as the header",
+        "row 8 has no item",
+        "row 10 ('a' and 'x') repeating a user and an item",
+    ):
+        assert sum(words in reason for reason in said) == 1, (words, said)
+    assert len(said) == 7
+    data = open_dataset(report.manifest)
+    assert triples(data) == [("a", "x", 1.0, 5.0), ("c", "x", 6.0, 3.0)]
+    assert data.manifest.meta["rejected"] == 7
+
+
+@pytest.mark.parametrize(("repeats", "kept"), [("first", [1.0]), ("last", [9.0]), ("keep", [1.0, 9.0])])
+def test_of_repeated_pairs_the_one_that_was_asked_for_counts(tmp_path, repeats, kept):
+    (tmp_path / "log.csv").write_text("user,item,time\na,x,9\na,x,1\n")
+    report = import_interactions(tmp_path / "log.csv", tmp_path / "out", repeats=repeats)
+    assert open_dataset(report.manifest).log.time.tolist() == kept
+
+
+def test_unknown_ids_are_kept_and_told_or_left_out_by_name(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item\na,x\na,nowhere\n")
+    (tmp_path / "items.csv").write_text("id,title,year\nx,A song,1999\nnew,Another,2001\n")
+    report = import_interactions(tmp_path / "log.csv", tmp_path / "out", items=tmp_path / "items.csv")
+    assert "1 interactions are of items that the table of items does not list" in report.note
+    data = open_dataset(report.manifest)
+    assert list(data.log.items) == ["new", "nowhere", "x"]
+    assert data.items.column("title").to_pylist() == ["Another", None, "A song"]
+    assert data.items.column("year").to_pylist() == [2001.0, None, 1999.0]
+    report = import_interactions(
+        tmp_path / "log.csv", tmp_path / "other", items=tmp_path / "items.csv", unknown="drop"
+    )
+    assert [r.reason.split(" of an item")[0] for r in report.rejected] == ["row 2 ('a' and 'nowhere')"]
+    assert len(open_dataset(report.manifest).log) == 1
+
+
+def test_mmrecs_labels_are_the_split_and_a_training_edge_held_out_is_named(tmp_path):
+    text = "userID\titemID\trating\tx_label\n0\t0\t1\t0\n0\t1\t1\t1\n0\t2\t1\t2\n1\t0\t1\t0\n1\t0\t1\t2\n"
+    (tmp_path / "set.inter").write_text(text)
+    np.save(tmp_path / "image.npy", np.arange(6.0).reshape(3, 2))
+    report = import_mmrec(tmp_path / "set.inter", tmp_path / "out", features=(f"image={tmp_path / 'image.npy'}",))
+    (told,) = report.rejected
+    assert told.reason.startswith("row 5 ('1' and '0') held out, though the same user and item stand in train")
+    data = open_dataset(report.manifest)
+    assert data.log.split.tolist() == [0, 1, 2, 0]
+    assert data.split == "given"
+    assert data.feature("image").values.tolist() == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
+    check_split(data.log, data.split)
+
+
+def test_a_log_with_a_training_edge_in_the_test_is_a_leak(tmp_path):
+    from dataclasses import replace
+
+    (tmp_path / "log.csv").write_text("user,item\na,x\na,x\nb,y\n")
+    log = open_dataset(import_interactions(tmp_path / "log.csv", tmp_path / "out", repeats="keep").manifest).log
+    with pytest.raises(LeakageError, match="user 'a' and item 'x' stand in train and in test"):
+        check_split(replace(log, split=np.array([0, 2, 0])), "given")
+
+
+def test_lines_of_items_keep_their_order_and_their_repetitions(tmp_path):
+    (tmp_path / "seq.txt").write_text("u2 c a c\nu1 b\nu3\n")
+    report = import_sequences(tmp_path / "seq.txt", tmp_path / "out")
+    assert [r.reason for r in report.rejected] == ["row 3 ('u3') has no item; give every row one"]
+    log = open_dataset(report.manifest).log
+    assert [log.items[i] for i in log.item] == ["b", "c", "a", "c"]
+
+
+def test_arrays_of_edges_bring_their_split(tmp_path):
+    for name, edges in (("train", [[0, 1], [5, 6]]), ("valid", [[0], [6]]), ("test", [[1], [5]])):
+        np.save(tmp_path / f"{name}.npy", np.array(edges))
+    np.save(tmp_path / "other.npy", np.zeros(3))
+    report = import_edges(tmp_path, tmp_path / "out")
+    assert [r.reason for r in report.rejected] == ["is none of train.npy, valid.npy and test.npy"]
+    data = open_dataset(report.manifest)
+    found = {(data.log.users[u], data.log.items[i]): s for u, i, s in zip(data.log.user, data.log.item, data.log.split)}
+    assert found == {("0", "5"): 0, ("0", "6"): 1, ("1", "6"): 0, ("1", "5"): 2}
+
+
+def test_atomic_tables_of_users_and_items_join_by_their_first_field(tmp_path):
+    atomic(frame(), tmp_path / "set.inter")
+    rows = ['x\t"Half\t1999', "w\tNobody's\t2000", ""]
+    (tmp_path / "set.item").write_text("\n".join(["item_id:token\ttitle:token_seq\tyear:float", *rows]))
+    (tmp_path / "set.user").write_text("user_id:token\tage:token\nann\t31\n")
+    data = open_dataset(import_recbole(tmp_path / "set.inter", tmp_path / "out").manifest)
+    assert data.items.to_pydict() == {
+        "id": ["w", "x", "y", "z"], "title": ["Nobody's", '"Half', None, None], "year": [2000.0, 1999.0, None, None]
+    }  # fmt: skip
+    assert data.users.column("age").to_pylist() == ["31", None, None]
+
+
+def test_a_column_that_is_not_there_is_named_with_the_nearest(tmp_path):
+    frame().to_csv(tmp_path / "log.csv", index=False)
+    report = import_interactions(tmp_path / "log.csv", tmp_path / "out", user="user_i")
+    assert report.rows == 0
+    assert "user_id" in report.rejected[0].reason
+    (tmp_path / "odd.csv").write_text("who,what\na,x\n")
+    report = import_interactions(tmp_path / "odd.csv", tmp_path / "out")
+    assert "no column of users among 'who', 'what'; name it with --user" in report.rejected[0].reason
+
+
+def test_a_damaged_log_is_told_by_its_checksum(tmp_path):
+    frame().to_csv(tmp_path / "log.csv", index=False)
+    manifest = import_interactions(tmp_path / "log.csv", tmp_path / "out").manifest
+    file = tmp_path / "out" / "interactions.parquet"
+    content = bytearray(file.read_bytes())
+    content[40] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"interactions.parquet: cannot be read .*import the data again"):
+        open_dataset(manifest)
