@@ -125,8 +125,11 @@ Which objective should I use here? `OMP_NUM_THREADS=1 python benchmarks/objectiv
 compare SYSTEM --objectives ...` in small configurations. For each seed all objectives of a task see the same data,
 initial weights, batches and views; each has its own defaults, so this compares defaults, not each one's best. Digits,
 with more objectives: [losses.md](losses.md). Quality is the mean over seeds with its t interval; differences are paired
-by seed and sample. A step's memory is what it keeps for its backward pass. `(stale)`: the code of the system or of the
-objective has changed since."""
+by seed and sample. A step's time is the median wall time, its memory what it keeps for its backward pass. `(stale)`:
+the code of the system or of the objective has changed since.
+
+The rows below were made on two cores with five times as much other work: times of different objectives are not to be
+compared. The trainings are short; on GunPoint (40 steps) the representation has hardly more than one dimension."""
 COLUMNS = (
     "objective", "quality [95 %]", "difference from published [95 %]", "verdict", "step", "memory", "RankMe",
     "collapsed", "seeds", "commit",
