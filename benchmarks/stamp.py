@@ -23,6 +23,8 @@ RESTS_ON = {
     "graphs": ("counterpoint.benchmarks.graphs:*",),
     "losses": ("counterpoint.benchmarks.losses:*", "counterpoint.common.losses:*"),
     "manifest": ("counterpoint.benchmarks.manifest:*", "counterpoint.common.data.manifest:*"),
+    "recsys": ("counterpoint.benchmarks.recsys:*",),
+    "recsys_training": ("counterpoint.benchmarks.recsys_training:*",),
     "timeseries": ("counterpoint.benchmarks.timeseries:*",),
 }
 LINE = re.compile(r"^Made at commit `[^`]*`.*$", re.MULTILINE)

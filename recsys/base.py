@@ -264,12 +264,6 @@ class Recommender(ContrastiveSystem):
 
     # Use -------------------------------------------------------------------------------------------------------------
 
-    def weights_state(self) -> tuple[Any, ...]:
-        """Changes whenever the weights do. Steps are counted beside the tensors' own versions, which fused optimisers
-        leave as they are."""
-        tensors = [*self.parameters(), *self.buffers()]
-        return self.progress.total_step, *((t.data_ptr(), t._version) for t in tensors)
-
     def served(self) -> tuple[Float[Tensor, "users dim"], Float[Tensor, "items dim"]]:
         """`tables` for evaluation and service, computed once for the weights as they are. A user without a history is
         the mean of those that have one: he is offered what suits most."""

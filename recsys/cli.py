@@ -16,7 +16,7 @@ vertical = Vertical(
     systems=(
         SystemEntry(
             name="popularity",
-            status="experimental",
+            status="ready",
             paper="the items that most users met; Cremonesi et al., Performance of Recommender Algorithms on Top-N "
             "Recommendation Tasks, RecSys 2010",
             summary="baseline: everybody is offered what most users met",
@@ -28,7 +28,7 @@ vertical = Vertical(
         ),
         SystemEntry(
             name="item-knn",
-            status="experimental",
+            status="ready",
             paper="Sarwar et al., Item-Based Collaborative Filtering Recommendation Algorithms, WWW 2001",
             summary="baseline: items whose users are those of the items that one met",
             needs="interactions (the embedded generator by default)",
@@ -40,6 +40,7 @@ vertical = Vertical(
         SystemEntry(
             name="lightgcn",
             status="experimental",
+            missing="1: no official numbers are frozen",
             paper="He et al., LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation, SIGIR "
             "2020",
             summary="embeddings passed along the graph of users and items, ranked by BPR",
@@ -52,6 +53,7 @@ vertical = Vertical(
         SystemEntry(
             name="vbpr",
             status="experimental",
+            missing="1: no official numbers are frozen",
             paper="He and McAuley, VBPR: Visual Bayesian Personalized Ranking from Implicit Feedback, AAAI 2016",
             summary="factors of ids beside factors of the items' features, ranked by BPR",
             needs="interactions with item features (the embedded generator by default)",
@@ -62,7 +64,7 @@ vertical = Vertical(
         ),
         SystemEntry(
             name="bm3",
-            status="experimental",
+            status="ready",
             paper="Zhou et al., Bootstrap Latent Representations for Multi-modal Recommendation, WWW 2023",
             summary="users, items and modalities predict one another's dropped-out vectors; no negatives",
             needs="interactions with item features (the embedded generator by default)",
@@ -73,7 +75,7 @@ vertical = Vertical(
         ),
         SystemEntry(
             name="rearm",
-            status="experimental",
+            status="ready",
             paper="Wang et al., Refining Contrastive Learning and Homography Relations for Multi-Modal "
             "Recommendation, MM 2025",
             summary="graphs among users and among items, attention between modalities, what both say in common",
@@ -86,6 +88,7 @@ vertical = Vertical(
         SystemEntry(
             name="ceaa",
             status="experimental",
+            missing="1: the paper's equations are not public, this is our formulation",
             paper="after Zhang et al., Semantic Item Graph Enhancement for Multimodal Recommendation, arXiv "
             "2508.06154, 2025; its equations are not public: our formulation",
             summary="semantic item graphs enhanced by co-occurrence, noise views, behaviour as the modalities' anchor",
@@ -98,6 +101,7 @@ vertical = Vertical(
         SystemEntry(
             name="sasrec",
             status="experimental",
+            missing="1: only its encoder is held to official numbers",
             paper="Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018",
             summary="a causal transformer over a user's items tells the next one at every place",
             needs="interactions in the order of time (the embedded generator by default)",
@@ -108,7 +112,7 @@ vertical = Vertical(
         ),
         SystemEntry(
             name="mclrec",
-            status="experimental",
+            status="ready",
             paper="Qin et al., Meta-optimized Contrastive Learning for Sequential Recommendation, SIGIR 2023",
             summary="altered prefixes and learnt views of them, contrasted beside the next item",
             needs="interactions in the order of time (the embedded generator by default)",
@@ -120,6 +124,7 @@ vertical = Vertical(
         SystemEntry(
             name="two-tower",
             status="experimental",
+            missing="1: our readings where the paper leaves a choice",
             paper="Yao et al., Self-supervised Learning for Large-scale Item Recommendations, CIKM 2021",
             summary="towers over fields of users and items, corrected for popularity, self-supervised on rare items",
             needs="interactions; columns of users and items and item features where there are any",

@@ -327,7 +327,7 @@ def compared(rank: int, store: str, wholes: dict[str, dict], found: dict[str, Ca
     for world in (3, 2):
         if rank >= world:
             break
-        patience = timedelta(seconds=60)
+        patience = timedelta(seconds=600)
         dist.init_process_group(
             "gloo", init_method=f"file://{store}{world}", rank=rank, world_size=world, timeout=patience
         )
@@ -367,7 +367,7 @@ def differences(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     found = cases(folder)
     wholes = {name: trained(case, 0, ROWS, 1) for name, case in found.items()}
-    ranks = forked(lambda rank: compared(rank, str(folder / "store"), wholes, found), 3, 240)
+    ranks = forked(lambda rank: compared(rank, str(folder / "store"), wholes, found), 3, 900)
     return {name: max(rank.get(name, 0.0) for rank in ranks) for name in ranks[0]}
 
 
@@ -395,7 +395,7 @@ def on_two_processes(tmp_path: Path, cls: Any, config: Any, data: Any, **changes
         os.environ.update(RANK=str(rank), NODE_RANK="0", GLOO_SOCKET_IFNAME="lo")
         run(cls, config, data, tmp_path / "two", devices=2, strategy="ddp", **changes)
 
-    forked(body, 2, 60)
+    forked(body, 2, 600)
     return load_file(tmp_path / "two/checkpoints/last/model.safetensors")
 
 

@@ -255,7 +255,7 @@ def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
         raise InputError(f"{name}, row {_row(frame, empty)}: empty id; every sample needs its own")
     frame["id"] = frame["id"].astype(str)
     # Counted by Arrow, with half the memory that finding the place of one takes.
-    if pc.count_distinct(pa.array(frame["id"], from_pandas=True)).as_py() < len(frame):
+    if len(frame) and pc.count_distinct(pa.array(frame["id"], from_pandas=True)).as_py() < len(frame):
         twice = frame["id"].duplicated()
         raise InputError(
             f"{name}, row {_row(frame, twice)}: id {frame['id'][twice].iloc[0]!r} stands there a second time; every "

@@ -161,7 +161,7 @@ class Problem:
 
     @property
     def masked(self) -> bool:
-        return bool(self.exclude or self.only) or self.valid_cols is not None or self.score_floor is not None
+        return len(self.exclude) + len(self.only) > 0 or self.valid_cols is not None or self.score_floor is not None
 
     def keys(self, start: int, stop: int) -> "Problem":
         """The same rows against the columns start:stop alone."""

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from counterpoint.common.errors import InputError
 from counterpoint.common.vertical import Outcome
-
-if TYPE_CHECKING:  # the help of the command loads no torch
-    from torch import Tensor
-
-    from counterpoint.common.metrics.scores import Score
-    from counterpoint.common.runs.encode import Encoded
 
 
 def curate(
@@ -118,7 +112,7 @@ def curate(
     return Outcome(figures, (*lines, f"wrote {out}"), {"manifest": out, "dropped": listing})
 
 
-def _matches(encoded: Encoded, metric: Score, pairs: Sequence[tuple[str, str]]) -> Tensor:
+def _matches(encoded: Any, metric: Any, pairs: Sequence[tuple[str, str]]) -> Any:
     """[n] how well the modalities of each sample match, by the system's metric: the first two that can be compared, or
     all of them where it is a joint one."""
     from counterpoint.common.data.curate import pair_scores

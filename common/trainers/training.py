@@ -273,6 +273,12 @@ class Training(Validation):
             parameters = [p for g in optimizer.param_groups for p in g["params"]]
             self.record({"train/grad_norm": clip_gradients(parameters, limit)})
 
+    def weights_state(self) -> tuple[Any, ...]:
+        """Changes whenever the weights do. Steps are counted beside the tensors' own versions, which fused optimisers
+        leave as they are."""
+        tensors = [*self.parameters(), *self.buffers()]
+        return self.progress.total_step, *((t.data_ptr(), t._version) for t in tensors)
+
     def teachers(self) -> list[EMATeacher]:
         """The momentum teachers, which follow their students."""
         return [part for part in self.modules() if isinstance(part, EMATeacher)]

@@ -136,8 +136,7 @@ class CircuitGCL(ContrastiveSystem):
 
     def _vectors_of(self, whole: JoinedCircuits) -> Tensor:
         """Representations of all nodes of joined circuits, kept until the weights change or move."""
-        device = next(self.online.parameters()).device
-        weights = (device, *(p._version for p in self.online.parameters()))
+        device, weights = next(self.online.parameters()).device, self.weights_state()
         known, version, vectors = self._kept
         if known is not whole or version != weights:
             vectors = self.online(whole.kind.to(device), whole.edge_index.to(device))

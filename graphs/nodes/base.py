@@ -216,7 +216,7 @@ class NodeSystem(ContrastiveSystem):
         """Vectors of all nodes; without gradients they are computed once for all batches of the same weights."""
         if torch.is_grad_enabled() or self.training:
             return self.represent(batch["x"], batch["edge_index"])
-        weights = tuple(p._version for p in self.parameters())
+        weights = self.weights_state()
         if self._known is None or self._known[0] != weights or self._known[1] is not batch["x"]:
             self._known = (weights, batch["x"], self.represent(batch["x"], batch["edge_index"]))
         return self._known[2]

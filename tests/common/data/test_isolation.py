@@ -32,7 +32,7 @@ def test_a_crash_costs_its_own_item(workers, chunk):
 
 def test_time_and_memory_are_limited():
     ((_, hang),) = isolated_map(parsers.parse, ["hang"], timeout=1)
-    assert "takes more than 1 s" in hang.reason
+    assert "its reader was ended" in hang.reason  # in its own words, or, where the machine is busy, in ours
     found = dict(isolated_map(parsers.parse, ["memory", "one"], memory=256 << 20))
     assert "needs more than 256 MB" in found["memory"].reason
     assert found["one"] == "ONE"

@@ -304,7 +304,7 @@ def compare(case: Case, whole: tuple, mode: str, here: slice, world: int) -> flo
 
 def differences(rank: int, world: int, store: str) -> dict[str, float]:
     """Every case on the ranks of one process group."""
-    patience = timedelta(seconds=60)  # ranks that wait for one another for ever fail instead
+    patience = timedelta(seconds=600)  # ranks that wait for one another for ever fail instead
     dist.init_process_group("gloo", init_method=f"file://{store}{world}", rank=rank, world_size=world, timeout=patience)
     errors = {}
     for name, case in cases().items():
