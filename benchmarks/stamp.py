@@ -18,6 +18,7 @@ from counterpoint.common.sources import known_hash
 HERE = Path(__file__).parent
 STAMPS = HERE / "stamps.json"
 RESTS_ON = {
+    "continual": ("counterpoint.benchmarks.continual:*",),
     "engine": ("counterpoint.benchmarks.engine:*", "counterpoint.common.kernels.api:*"),
     "evaluation_claims": ("counterpoint.benchmarks.evaluation_claims:*", "counterpoint.common.metrics:*"),
     "graphs": ("counterpoint.benchmarks.graphs:*",),
