@@ -6,6 +6,8 @@ With U_i the training users of item i, the k most similar items j of every i are
     w_{ij} = \frac{|U_i \cap U_j|}{\sqrt{|U_i|\,|U_j|} + \lambda}, \qquad
     s_{uj} = \sum_{i \in H_u} w_{ij}
 
+Who has met nothing is the mean of all users: :math:`s_j \propto \sum_i |U_i| w_{ij}`.
+
 Sarwar, Karypis, Konstan, Riedl, "Item-Based Collaborative Filtering Recommendation Algorithms", WWW 2001; Deshpande and
 Karypis, "Item-Based Top-N Recommendation Algorithms", TOIS 2004. The product of the sparse matrices is taken in blocks
 of items, so that memory stays with the pairs kept. A user's score is a sum over what he met: there are no vectors.
@@ -83,10 +85,20 @@ class ItemKNN(Counted):
         """[batch, items] sums of the similarities to what each user met."""
         links = self.histories.of_queries(users.cpu().numpy())
         met = sp.csr_array((np.ones(len(links)), links.keys, links.starts), shape=links.shape)
-        return torch.from_numpy((met @ self._matrix).toarray().astype(np.float32))
+        scores = (met @ self._matrix).toarray()
+        if not links.counts.all():
+            scores[links.counts == 0] = self._mean_scores()
+        return torch.from_numpy(scores.astype(np.float32))
+
+    def _mean_scores(self) -> np.ndarray:
+        """[items] the mean scores of the users that have met something."""
+        users = max(int((self.histories.counts > 0).sum()), 1)
+        return (self.item_counts / users) @ self._matrix
 
     def scores_of_history(self, history: Tensor) -> Tensor:
         """[items] the same for a user that is in no table."""
+        if not len(history):
+            return torch.from_numpy(self._mean_scores().astype(np.float32))
         met = sp.csr_array((np.ones(len(history)), (np.zeros(len(history), int), history.numpy())),
                            shape=(1, self.n_items))  # fmt: skip
         return torch.from_numpy((met @ self._matrix).toarray()[0].astype(np.float32))

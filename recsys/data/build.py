@@ -81,6 +81,7 @@ def build(
         shutil.rmtree(spool, ignore_errors=True)
     if not len(log):
         return ImportReport(out / MANIFEST, 0, tuple(rejected))
+    extras.notes += _units(log)
     features = {}
     for name, source in extras.features.items():
         try:
@@ -115,6 +116,18 @@ def save_dataset(
     return out / MANIFEST
 
 
+def _units(log: Interactions) -> list[str]:
+    """A sentence where times of both seconds and milliseconds since 1970 seem to stand in one log."""
+    if log.time is None:
+        return []
+    seconds = int(((log.time >= 3e8) & (log.time < 1e10)).sum())  # 1979 to 2286
+    thousandths = int(((log.time >= 3e11) & (log.time < 1e13)).sum())
+    if not seconds or not thousandths:
+        return []
+    said = f"{seconds} times read as seconds since 1970 and {thousandths} as milliseconds"
+    return [f"{said}: give all in one unit, or their order is wrong"]
+
+
 def _read(found: Found, spool: Path, wanted: Wanted, rejected: list[Rejected]) -> list[tuple[Path, Path, Part]]:
     """(file, checked columns, what became of it) of every file that can be read."""
     tasks = [(str(file), str(spool / f"{i}.parquet"), wanted) for i, file in enumerate(found.files)]
@@ -130,9 +143,9 @@ def _read(found: Found, spool: Path, wanted: Wanted, rejected: list[Rejected]) -
         rejected += [Rejected(str(file), sentence) for sentence in part.sentences()]
         if part.rows:
             parts.append((file, Path(task[1]), part))
-    columns = {tuple(c for c in part.columns if c != "row") for _, _, part in parts}
+    columns = {tuple(c for c in part.columns if c != "row"): file.name for file, _, part in reversed(parts)}
     if len(columns) > 1:
-        said = " and ".join(f"{file.name} has {', '.join(p.columns[:-1])}" for file, _, p in parts[:2])
+        said = " and ".join(f"{file} has {', '.join(names)}" for names, file in list(columns.items())[-2:])
         raise InputError(f"the parts of the log have different columns ({said}); name them (--time none, ...)")
     return parts
 
@@ -198,6 +211,12 @@ def _without(
         listed = np.zeros(len(maps[role]), dtype=bool)
         listed[maps[role].rows(table.column("id"))] = True
         bad = ~listed[getattr(log, role)]
+        if len(log) and bad.all():
+            first = maps[role][int(getattr(log, role)[0])]
+            raise InputError(
+                f"the table of {role}s lists not one {role} of the log (such as {first!r}); its first column is the "
+                f"id, and it holds {table.column('id')[0].as_py()!r}"
+            )
         if unknown == "drop":
             tell(bad, f"of an {role} that the table of {role}s does not list; add it there, or give --unknown keep")
             log, places = log.take(~bad), places[~bad]

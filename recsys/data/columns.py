@@ -38,10 +38,20 @@ def read_header(source: Path) -> tuple[list[str], str]:
         raise InputError(f"{source.name}: its first line names no columns; write them there")
     separator = max("\t,;|", key=text.count)
     names = next(csv.reader([text], delimiter=separator))
+    if all(_is_number(name) for name in names):
+        raise InputError(f"{source.name}: its first line names no columns ({text[:40]!r}); write their names above it")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{source.name}: column {twice!r} stands there twice; rename one of them")
     return names, separator
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def find_columns(names: Sequence[str], given: Mapping[str, str], file: str, typed: bool = False) -> dict[str, str]:

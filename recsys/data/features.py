@@ -25,6 +25,7 @@ from counterpoint.common.data.npy import BROKEN, check_npy, unreadable_numpy
 from counterpoint.common.errors import InputError
 from counterpoint.common.metrics.inputs import from_columns, vector_columns
 from counterpoint.common.suggest import no_such
+from counterpoint.recsys.data.columns import as_text
 from counterpoint.recsys.data.ids import IdMap
 
 ROWS = 512  # rows that are in double precision at a time
@@ -87,10 +88,12 @@ def read_features(
     """Vectors of a file or folder in the rows of `items`, and sentences about what does not fit.
 
     A Parquet file and a folder of `embed` bring ids of their own; of several modalities in a folder the one called
-    `name` is taken. Row i of a `.npy` is `ids[i]`, or, where none are given, the item whose id is the whole number i.
+    `name` is taken. Row i of a `.npy` is `ids[i]`, or, where none are given, the item whose id is the whole number i;
+    then every item has to have a row, since a table in another order would give items the vectors of others.
 
     Raises:
-        InputError: nothing readable, no vector of an item of the log, or another number of rows than of ids.
+        InputError: nothing readable, no vector of an item of the log, another number of rows than of ids, or an item
+            without a row where rows are counted.
     """
     source = Path(source)
     if source.is_dir() and not (source / "embeddings.json").is_file():
@@ -103,20 +106,32 @@ def read_features(
         except InputError as error:
             said = str(error)
             raise InputError(said if source.name in said else f"{source}: {said}") from None
+    counted = names is None and ids is None
     if names is None:
         names = [str(i) for i in range(len(values))] if ids is None else ids
         if len(names) != len(values):
             raise InputError(f"{source}: {len(values)} rows and {len(names)} ids; row i is the vector of the i-th id")
-    rows = IdMap(names).rows(items)
-    found = ItemFeatures(values, np.isfinite(values).all(1)).take(rows)
-    if not found.known.any():
+    table = IdMap(names)
+    rows = table.rows(items)
+    if not (rows >= 0).any():
+        npy = source.suffix == ".npy"
+        whose = "; say whose rows they are (--feature_ids)" if npy else f"; the first is {names[0]!r}"
+        raise InputError(f"{source}: none of its ids is an item of the log (such as {items[0]!r}){whose}")
+    if counted and (rows < 0).any():
         raise InputError(
-            f"{source}: none of its ids is an item of the log (such as {items[0]!r}); say whose rows they are "
-            "(--feature_ids)"
+            f"{source}: row i is the item called i, and {int((rows < 0).sum())} of {len(items)} items have no row (the "
+            f"first: {items[int((rows < 0).argmax())]!r}); say whose rows they are (--feature_ids)"
         )
+    finite = np.isfinite(values).all(1)
+    found = ItemFeatures(values, finite).take(rows)
+    if not found.known.any():
+        raise InputError(f"{source}: every vector of an item of the log holds NaN or infinity (in single precision)")
     notes = []
-    if (bad := int((~np.isfinite(values).all(1)).sum())) > 0:
-        first = names[int((~np.isfinite(values).all(1)).argmax())]
+    if strange := int((items.rows(table) < 0).sum()):
+        first = names[int((items.rows(table) < 0).argmax())]
+        notes.append(f"{source.name}: {strange} of {len(values)} rows are of no item of the log (the first: {first!r})")
+    if (bad := int((~finite).sum())) > 0:
+        first = names[int((~finite).argmax())]
         notes.append(f"{source.name}: {bad} rows hold NaN or infinity (the first: {first!r}); they count as missing")
     if missing := int((~found.known).sum()):
         first = items[int((~found.known).argmax())]
@@ -147,7 +162,11 @@ def _vectors(source: str, name: str) -> tuple[np.ndarray, list[str] | None]:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path.name}: cannot be read ({' '.join(str(error).split())[:150]})") from error
-    return _real(path, values), [str(name) for name in table.column("id").to_pylist()]
+    names = as_text(table.column("id"))
+    if names.null_count:
+        row = int(np.flatnonzero(names.is_null().to_numpy(zero_copy_only=False))[0]) + 1
+        raise InputError(f"{path.name}: row {row} has no id; give every vector one")
+    return _real(path, values), names.to_pylist()
 
 
 def _real(path: Path, values: np.ndarray) -> np.ndarray:
@@ -155,7 +174,12 @@ def _real(path: Path, values: np.ndarray) -> np.ndarray:
         raise InputError(
             f"{path.name}: features are a matrix of numbers [items, width], not {values.dtype} {list(values.shape)}"
         )
-    return values if values.dtype in (np.float16, np.float32) else values.astype(np.float32)
+    return values if values.dtype in (np.float16, np.float32) else _single(values)
+
+
+def _single(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, which is told as such
+        return values.astype(np.float32)
 
 
 def load_npy(path: Path) -> np.ndarray:

@@ -103,7 +103,8 @@ def read_part(task: tuple[str, str, Wanted]) -> Part:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the file's content
             raise
         reason = " ".join(str(error).split())[:150]
-        raise InputError(f"{source.name}: cannot be read ({reason}); save or copy it again") from error
+        remedy = "save it as UTF-8" if isinstance(error, UnicodeError) or "UTF8" in reason else "save or copy it again"
+        raise InputError(f"{source.name}: cannot be read ({reason}); {remedy}") from error
     finally:
         if writer is not None:
             writer.close()
@@ -172,7 +173,7 @@ def _jsonl(source: Path, wanted: Wanted, part: Part) -> Iterator[pa.Table]:
         columns = {}
         for role, name in roles.items():
             values = [row.get(name) for row in rows]
-            said = [None if v is None else v if isinstance(v, str) else json.dumps(v) for v in values]
+            said = [v if v is None or isinstance(v, str) else json.dumps(_whole(v)) for v in values]
             columns[role] = pa.array(said, pa.string())
         numbers = pa.array([row[""] for row in rows], pa.int64())
         return pa.table(columns | {"row": numbers})
@@ -198,6 +199,11 @@ def _jsonl(source: Path, wanted: Wanted, part: Part) -> Iterator[pa.Table]:
         yield table()
     elif not roles and part.seen:
         raise InputError(f"{source.name}: not one of its {part.seen} lines is a JSON object; write one object a line")
+
+
+def _whole(value: Any) -> Any:
+    """2.0 as 2: an id is the same one in every format."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
 def _sequences(source: Path, part: Part) -> Iterator[pa.Table]:

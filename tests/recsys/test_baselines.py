@@ -54,6 +54,19 @@ def test_item_knn_is_the_cosine_of_the_items_users(shrink):
     assert system.scores_of_history(history).numpy() == pytest.approx(scores[7], rel=1e-6)
 
 
+def test_item_knn_offers_who_has_met_nothing_what_suits_most():
+    system = made(ItemKNN, ItemKNNConfig, neighbours=4)
+    starts = system.assets["starts"].copy()
+    starts[1:4] = starts[0]  # the first three users have met nothing
+    system.assets = system.assets.replace(starts=starts, history=system.assets["history"])
+    system._forget()
+    system.count()
+    scores = system.scorer().scores(torch.arange(40))
+    torch.testing.assert_close(scores[:3], scores[3:].mean(0).expand(3, -1))
+    nobody = system.scores_of_history(torch.tensor([], dtype=torch.int64))
+    torch.testing.assert_close(nobody, scores[3:].mean(0))
+
+
 def test_lightgcn_is_the_dense_formula_and_its_gradient():
     system = made(LightGCN, LightGCNConfig, dim=5, layers=3, reg=0.2)
     r = torch.from_numpy(met(system))

@@ -195,6 +195,46 @@ def test_a_column_that_is_not_there_is_named_with_the_nearest(tmp_path):
     assert "no column of users among 'who', 'what'; name it with --user" in report.rejected[0].reason
 
 
+def test_a_first_line_of_numbers_is_no_header(tmp_path):
+    (tmp_path / "log.csv").write_text("1,1,4.0,964982703\n1,3,4.0,964981247\n")
+    (rejected,) = import_interactions(tmp_path / "log.csv", tmp_path / "out").rejected
+    assert "its first line names no columns ('1,1,4.0,964982703')" in rejected.reason
+
+
+def test_a_text_that_is_not_utf8_is_told_to_be_saved_so(tmp_path):
+    (tmp_path / "log.csv").write_bytes("user,item\nZoë,x\n".encode("latin1"))
+    (rejected,) = import_interactions(tmp_path / "log.csv", tmp_path / "out").rejected
+    assert rejected.reason.endswith("save it as UTF-8")
+
+
+def test_whole_numbers_of_json_are_the_ids_that_they_are_in_parquet(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"user": 1.0, "item": 7}\n{"user": "1", "item": 2.5}\n')
+    data = open_dataset(import_interactions(tmp_path / "log.jsonl", tmp_path / "out").manifest)
+    assert (list(data.log.users), list(data.log.items)) == (["1"], ["2.5", "7"])
+
+
+def test_a_table_that_lists_nothing_of_the_log_is_refused(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item\na,x\na,y\n")
+    (tmp_path / "items.csv").write_text("title,id\nA song,x\nAnother,y\n")
+    with pytest.raises(InputError, match=r"lists not one item of the log \(such as 'x'\).*it holds 'A song'"):
+        import_interactions(tmp_path / "log.csv", tmp_path / "out", items=tmp_path / "items.csv")
+
+
+def test_parts_of_other_columns_are_named(tmp_path):
+    for name, columns in (("a", "user,item,time"), ("b", "user,item,time"), ("c", "user,item")):
+        (tmp_path / f"{name}.csv").write_text(f"{columns}\n{','.join('1' for _ in columns.split(','))}\n")
+    with pytest.raises(InputError, match=r"c.csv has user, item and a.csv has user, item, time\)"):
+        import_interactions(tmp_path, tmp_path / "out")
+
+
+def test_seconds_among_milliseconds_are_told(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item,time\na,x,1445714835\na,y,1445714835000\nb,x,1445714836000\n")
+    report = import_interactions(tmp_path / "log.csv", tmp_path / "out")
+    assert "1 times read as seconds since 1970 and 2 as milliseconds" in report.note
+    (tmp_path / "log.csv").write_text("user,item,time\na,x,1\na,y,1445714835000\n")
+    assert "milliseconds" not in import_interactions(tmp_path / "log.csv", tmp_path / "out").note
+
+
 def test_a_damaged_log_is_told_by_its_checksum(tmp_path):
     frame().to_csv(tmp_path / "log.csv", index=False)
     manifest = import_interactions(tmp_path / "log.csv", tmp_path / "out").manifest

@@ -139,8 +139,9 @@ def test_vectors_come_by_id_from_a_table_an_array_and_what_embed_wrote(tmp_path)
     found, notes = read_features(tmp_path / "v.parquet", items)
     assert found.known.tolist() == [False, False, True]
     assert found.values[2].tolist() == [1.0, 2.0]
-    assert "1 rows hold NaN or infinity (the first: 'a')" in notes[0]
-    assert "2 of 3 items have no vector (the first: 'a')" in notes[1]
+    assert "1 of 3 rows are of no item of the log (the first: 'x')" in notes[0]
+    assert "1 rows hold NaN or infinity (the first: 'a')" in notes[1]
+    assert "2 of 3 items have no vector (the first: 'a')" in notes[2]
     np.save(tmp_path / "v.npy", np.eye(2, dtype=np.float16))
     found, _ = read_features(tmp_path / "v.npy", items, ["b", "a"])
     assert found.values.tolist() == [[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
@@ -166,6 +167,33 @@ def test_vectors_come_by_id_from_a_table_an_array_and_what_embed_wrote(tmp_path)
     assert read_features(tmp_path / "two", items, name="sheet")[0].values[1].tolist() == [-2.0, -1.0]
     with pytest.raises(InputError, match="holds audio and sheet; name the one to use: sheet=two"):
         read_features(tmp_path / "two", items)
+
+
+def test_rows_that_are_counted_are_those_of_every_item_or_of_none(tmp_path):
+    """Row i of an array without ids is the item called i: a catalogue that counts otherwise would get the vectors of
+    others."""
+    np.save(tmp_path / "v.npy", np.eye(4))
+    found, notes = read_features(tmp_path / "v.npy", IdMap(["0", "3"]))
+    assert found.values.argmax(1).tolist() == [0, 3]
+    assert "2 of 4 rows are of no item of the log (the first: '1')" in notes[0]
+    with pytest.raises(InputError, match=r"1 of 4 items have no row \(the first: '4'\); say whose rows they are"):
+        read_features(tmp_path / "v.npy", IdMap(["1", "2", "3", "4"]))
+
+
+def test_ids_of_vectors_are_the_texts_that_they_are_in_the_log(tmp_path):
+    items = IdMap(["1", "2"])
+    for ids in ([2.0, 1.0], [" 2", "1 "], [2, 1]):
+        pd.DataFrame({"id": ids, "v": [[2.0], [1.0]]}).to_parquet(tmp_path / "v.parquet")
+        assert read_features(tmp_path / "v.parquet", items)[0].values[:, 0].tolist() == [1.0, 2.0]
+    pd.DataFrame({"id": ["1", None], "v": [[2.0], [1.0]]}).to_parquet(tmp_path / "v.parquet")
+    with pytest.raises(InputError, match=r"v.parquet: row 2 has no id"):
+        read_features(tmp_path / "v.parquet", IdMap(["1", "None"]))
+
+
+def test_vectors_that_no_item_can_use_are_told_as_such(tmp_path):
+    np.save(tmp_path / "v.npy", np.full((2, 3), 1e300))
+    with pytest.raises(InputError, match="every vector of an item of the log holds NaN or infinity"):
+        read_features(tmp_path / "v.npy", IdMap(["0", "1"]))
 
 
 def test_a_data_set_comes_back_as_it_was_written(tmp_path):
