@@ -110,8 +110,9 @@ class Recommender(ContrastiveSystem):
             row = held.take(np.array([int(seen.argmax())]))
             raise LeakageError(
                 f"user {users[row.user[0]]!r} and item {items[row.item[0]]!r} are held out here and were trained on "
-                f"before ({int(seen.sum())} such pairs): figures would be those of known data. Split by time, or keep "
-                "the split of the earlier data"
+                f"before ({int(seen.sum())} such pairs): figures would be those of known data. Split by time "
+                "(--data.split time) where what is held out is later than all that was trained on, or keep the split "
+                "of the earlier data"
             )
         train = new.of("train")
         kept = old.take(~stands_in(old.pairs, train.pairs))

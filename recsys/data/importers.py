@@ -42,13 +42,13 @@ def import_atomic(
 ) -> ImportReport:  # fmt: skip
     """RecBole's NAME.inter with NAME.item and NAME.user beside it where they are."""
     found = find_files(source, (".inter",))
+    if len(found.files) > 1:  # their ids are of different tables, or their names say a split
+        several = " and ".join(file.name for file in found.files[:2])
+        raise InputError(f"{source}: {several}: several data sets; name one .inter file")
     extras = _extras(None, None, features, feature_ids)
     rejected = list(found.rejected)
     for suffix in (".user", ".item"):
-        sides = [file.with_suffix(suffix) for file in found.files if file.with_suffix(suffix).exists()]
-        if len(sides) > 1:
-            raise InputError(f"{source}: {sides[0].name} and {sides[1].name}: several data sets; name one .inter file")
-        for side in sides:
+        for side in (file.with_suffix(suffix) for file in found.files if file.with_suffix(suffix).exists()):
             try:
                 table = read_sidetable(side, None, "atomic")
             except InputError as error:

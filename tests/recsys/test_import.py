@@ -195,6 +195,13 @@ def test_a_column_that_is_not_there_is_named_with_the_nearest(tmp_path):
     assert "no column of users among 'who', 'what'; name it with --user" in report.rejected[0].reason
 
 
+def test_two_data_sets_in_a_folder_are_not_one(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / f"{name}.inter").write_text("userID\titemID\tx_label\n0\t0\t0\n0\t1\t2\n")
+    with pytest.raises(InputError, match=r"one.inter and other.inter: several data sets; name one .inter file"):
+        import_mmrec(tmp_path, tmp_path / "out")
+
+
 def test_a_first_line_of_numbers_is_no_header(tmp_path):
     (tmp_path / "log.csv").write_text("1,1,4.0,964982703\n1,3,4.0,964981247\n")
     (rejected,) = import_interactions(tmp_path / "log.csv", tmp_path / "out").rejected
