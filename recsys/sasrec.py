@@ -12,9 +12,9 @@ Evaluation ranks all items; the paper ranks one against 100 drawn ones.
 
 Where its terms stand:
 
-    encoder         recsys/models/sasrec.py: SequenceEncoder
-    softmax, binary recsys/models/objectives.py: next_item_loss, binary_loss
-    samples         recsys/data/sequences.py: Histories
+    encoder          recsys/models/sasrec.py: SequenceEncoder
+    softmax, binary  recsys/models/objectives.py: next_item_loss, binary_loss
+    samples          recsys/data/sequences.py: Histories
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from counterpoint.common.cli.options import call
 from counterpoint.common.cli.verbs import Call
@@ -14,9 +14,6 @@ from counterpoint.common.lazy import resolve
 from counterpoint.common.progress import note
 from counterpoint.common.suggest import no_such
 from counterpoint.common.vertical import Outcome, Vertical
-
-if TYPE_CHECKING:
-    from counterpoint.common.trainers.reproduce import Verdict
 
 
 def reproduce(command: Call) -> int:
@@ -83,7 +80,7 @@ def reproduce_run(
     return Outcome({v.claim.name: v.as_dict() for v in verdicts}, tuple(lines))
 
 
-def _said(v: Verdict) -> str:
+def _said(v: Any) -> str:
     groups = f" and {v.groups} groups" if v.groups else ""
     return (
         f"{v.claim.name}: {v.verdict}; improvement {v.improvement} in {v.claim.metric}, {len(v.seeds)} seeds{groups}"

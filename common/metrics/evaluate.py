@@ -104,6 +104,7 @@ def evaluate(
     val: Split | None = None,
     *,
     protocols: Sequence[str] | str = "auto",
+    strict: bool = True,
     task: str = "auto",
     descriptions: Mapping[str, Tensor] | None = None,
     ks: Sequence[int] = (1, 5, 10),
@@ -117,6 +118,7 @@ def evaluate(
         test, train, val: features with labels and groups; labels and the last two are optional.
         protocols: names from `PROTOCOLS`, or "auto" for the default ones the data allow. A protocol asked for by name
             that lacks something it needs is an error; under "auto" it is listed in `skipped` with the reason.
+        strict: False lists it there too where it was named.
         task: "classification", "multilabel", "regression", or "auto" (by the labels' shape; numbers with more than
             twenty different values that are not integers are regression).
         descriptions: class -> embeddings [prompts, dim] of its descriptions, for the protocol `zeroshot`.
@@ -136,7 +138,7 @@ def evaluate(
     given = _given(context)
     default = [n for n in PROTOCOLS if n not in ("efficiency", "missing", "control")]
     names = default if protocols == "auto" else [protocols] if isinstance(protocols, str) else list(protocols)
-    reason = _no_target(context)
+    reason, strict = _no_target(context), strict and protocols != "auto"
     results: dict[str, Result] = {}
     skipped: dict[str, str] = {}
     for name in names:
@@ -144,19 +146,19 @@ def evaluate(
             raise ValueError(f"unknown protocol {name!r}; there are {', '.join(PROTOCOLS)}")
         if missing := [n for n in PROTOCOLS[name].needs if n not in given]:
             needed, advice = _lacking(missing, context.task, remedies or {})
-            if protocols != "auto":
+            if strict:
                 raise ValueError(f"protocol {name!r} needs {needed}, which the data given lack{advice}")
             skipped[name] = f"needs {needed}{advice}"
             continue
         if reason and name != "zeroshot" and {"labels", "classes"} & set(PROTOCOLS[name].needs):
-            if protocols != "auto":
+            if strict:
                 raise ValueError(f"protocol {name!r}: {reason}")
             skipped[name] = reason
             continue
         try:
             results |= PROTOCOLS[name].run(context)
         except ValueError as error:
-            if protocols != "auto":
+            if strict:
                 raise
             skipped[name] = str(error)
     return Evaluation(

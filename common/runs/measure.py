@@ -150,7 +150,8 @@ def measure(
             raise InputError(f"{type(run.system).__name__} has no embeddings, which the common protocols are about")
         evaluation = _nothing(run, n_boot, seed)
     else:
-        evaluation = _common(run, protocols=chosen, descriptions=descriptions, n_boot=n_boot, seed=seed)
+        options = {"descriptions": descriptions, "n_boot": n_boot, "seed": seed}
+        evaluation = _common(run, chosen, asked=bool(protocols), **options)
     if entry is None or entry.protocols is None or protocols:
         return evaluation
     own = resolve(entry.protocols)(run.drawing(n_boot, seed))
@@ -168,13 +169,14 @@ def _nothing(run: OpenRun, n_boot: int, seed: int) -> Evaluation:
 
 def _common(
     run: OpenRun,
-    *,
     protocols: tuple[str, ...] | None,
+    *,
+    asked: bool,
     descriptions: Mapping[str, Tensor] | None = None,
     n_boot: int,
     seed: int,
 ) -> Evaluation:
-    """The protocols that every system shares."""
+    """The protocols that every system shares; those that somebody asked for must be possible."""
     others = {name: split_of(part) for name, part in _learnt_from(run).items()}
     try:
         return evaluate(
@@ -182,6 +184,7 @@ def _common(
             others.get("train"),
             others.get("val"),
             protocols="auto" if protocols is None else protocols,
+            strict=asked,
             descriptions=descriptions,
             ks=(1, 5, 10, 25),
             seed=seed,

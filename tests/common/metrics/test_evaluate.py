@@ -69,6 +69,13 @@ def test_a_protocol_asked_for_by_name_that_cannot_run_is_an_error_and_else_a_rea
     assert "at least 15 samples" in m.evaluate(few, n_boot=2).skipped["fewshot"]
 
 
+def test_a_usual_protocol_that_cannot_run_is_listed_and_one_that_was_asked_for_is_an_error():
+    one = m.Split(Z[:1])
+    with pytest.raises(ValueError, match="uniformity needs at least two samples"):
+        m.evaluate(one, protocols=["labelfree"])
+    assert "at least two samples" in m.evaluate(one, protocols=["labelfree"], strict=False).skipped["labelfree"]
+
+
 def test_protocols_are_the_functions_with_the_splits_in_their_places():
     options = {"groups": TEST.groups, "n_boot": 5, "seed": 4}
     report = m.evaluate(TEST, TRAIN, VAL, protocols=["knn", "probe", "simpleshot"], n_boot=5, seed=4)
