@@ -278,7 +278,7 @@ def _sharing(system: ContrastiveSystem, sampler: BatchSampler, world: int) -> It
 def _batch_size(stage: Stage, train: Any, datasets: Datasets) -> int:
     size, samples = stage.batch_size or train.batch_size, len(datasets.train)
     if samples < 1:
-        raise InputError("no sample of the data can be trained on; see what the split holds, and what was left out and why (`data check`)")
+        raise InputError("no sample of the data can be trained on; `data check` says what was left out and why")
     if samples >= size:
         return size
     world = max(1, train.devices) * train.num_nodes

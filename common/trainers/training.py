@@ -232,7 +232,7 @@ class Training(Validation):
                 average_gradients(list(self.parameters()))
         return result
 
-    def _with_terms(self, batch: dict[str, Any], embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _with_terms(self, batch: Any, embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
         """The system's losses and those of plug-ins."""
         terms = dict(self.losses(batch, embeddings))
         for name, plugin in self.plugins.items():
