@@ -122,15 +122,28 @@ def write_table(readme: str | os.PathLike[str], new: Iterable[Record] = (), mark
         InputError: the file has no such pair of markers.
     """
     path = Path(readme)
+    before, behind = around_table(path, marker)
+    lines = table(add_records(path.with_name(FILE), new))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(before + "\n".join(["", *lines, ""]) + behind, encoding="utf-8")
+    return temporary.replace(path)
+
+
+def around_table(readme: str | os.PathLike[str], marker: str = "fidelity") -> tuple[str, str]:
+    """What stands before and behind the table of a README, its markers included; whoever is about to run for hours asks
+    first.
+
+    Raises:
+        InputError: there is no such file, or it has no such pair of markers.
+    """
+    path = Path(readme)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; --readme names the page whose table is written")
     text = path.read_text(encoding="utf-8")
     begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise InputError(f"{path}: put the lines {begin} and {end} once each where the table shall stand")
-    head, rest = text.split(begin)
-    lines = table(add_records(path.with_name(FILE), new))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(head + begin + "\n" + "\n".join(lines) + "\n" + end + rest.split(end)[1], encoding="utf-8")
-    return temporary.replace(path)
+    return text[: text.index(begin) + len(begin)], text[text.index(end) :]
 
 
 def system_of(check: str, systems: Iterable[str]) -> str:

@@ -91,7 +91,8 @@ class Recommender(ContrastiveSystem):
                     )
                 facts["features"][name] = {"place": place, "width": int(found.values.shape[1])}
                 facts |= {f"mean.{place}": mean, f"deviation.{place}": deviation}
-        return Assets(**facts)
+        assets = Assets(**facts)
+        return assets.replace(**cls.graphs(assets, config, data))
 
     @classmethod
     def extend(cls, assets: Assets, config: Any, data: InteractionData) -> Assets:
@@ -118,7 +119,13 @@ class Recommender(ContrastiveSystem):
         kept = old.take(~stands_in(old.pairs, train.pairs))
         user, item = np.concatenate([kept.user, train.user]), np.concatenate([kept.item, train.item])
         log = Interactions(users, items, user, item).ordered()
-        return assets.replace(**{USERS: users.to_bytes(), ITEMS: items.to_bytes(), **_histories(log)})
+        wider = assets.replace(**{USERS: users.to_bytes(), ITEMS: items.to_bytes(), **_histories(log)})
+        return wider.replace(**cls.graphs(wider, config, data.renamed(*names_of(wider))))
+
+    @classmethod
+    def graphs(cls, assets: Assets, config: Any, data: InteractionData) -> dict[str, Any]:
+        """Further facts, made of the histories and of the data's features; made anew when a run goes on."""
+        return {}
 
     def grow(self, assets: Assets) -> None:
         """Tables for the new users and items; the old rows keep their bits."""

@@ -45,7 +45,7 @@ from torch.nn.functional import normalize, softplus
 from counterpoint.common.kernels import Index, contrast_stats
 from counterpoint.common.losses import InfoNCE, Shared, unshared
 from counterpoint.common.trainers import Assets
-from counterpoint.recsys.base import Recommender, names_of
+from counterpoint.recsys.base import Recommender
 from counterpoint.recsys.contrast_configs import CEAAConfig
 from counterpoint.recsys.data.folder import InteractionData
 from counterpoint.recsys.models.homogeneous import co_occurrence, neighbour_graph
@@ -108,15 +108,9 @@ class CEAA(Recommender):
         self._whole: tuple[Tensor, ...] | None = None
 
     @classmethod
-    def learn(cls, config: CEAAConfig, data: InteractionData) -> Assets:
-        """Also the semantic graph of every modality."""
-        assets = super().learn(config, data)
-        return assets.replace(**_enhanced(assets, config, data))
-
-    @classmethod
-    def extend(cls, assets: Assets, config: CEAAConfig, data: InteractionData) -> Assets:
-        wider = super().extend(assets, config, data)
-        return wider.replace(**_enhanced(wider, config, data.renamed(*names_of(wider))))
+    def graphs(cls, assets: Assets, config: CEAAConfig, data: InteractionData) -> dict[str, Any]:
+        """The semantic graph of every modality."""
+        return _enhanced(assets, config, data)
 
     def _semantic_graphs(self) -> nn.ModuleList:
         found = []

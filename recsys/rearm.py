@@ -50,7 +50,7 @@ from torch.nn.functional import normalize, scaled_dot_product_attention
 from counterpoint.common.errors import InputError
 from counterpoint.common.losses import InfoNCE, Shared, unshared
 from counterpoint.common.trainers import Assets
-from counterpoint.recsys.base import Recommender, names_of
+from counterpoint.recsys.base import Recommender
 from counterpoint.recsys.contrast_configs import REARMConfig
 from counterpoint.recsys.data.features import scaled
 from counterpoint.recsys.data.folder import InteractionData
@@ -240,16 +240,9 @@ class REARM(Recommender):
         self._both: Tensor | None = None
 
     @classmethod
-    def learn(cls, config: REARMConfig, data: InteractionData) -> Assets:
-        """Also the strengthened graphs of items and of users."""
-        assets = super().learn(config, data)
-        return assets.replace(**_strengthened(assets, config, data))
-
-    @classmethod
-    def extend(cls, assets: Assets, config: REARMConfig, data: InteractionData) -> Assets:
-        """Graphs of all histories, by the features that the new data bring."""
-        wider = super().extend(assets, config, data)
-        return wider.replace(**_strengthened(wider, config, data.renamed(*names_of(wider))))
+    def graphs(cls, assets: Assets, config: REARMConfig, data: InteractionData) -> dict[str, Any]:
+        """The strengthened graphs of items and users; when a run goes on, by the features that the new data bring."""
+        return _strengthened(assets, config, data)
 
     def _graphs(self) -> tuple[SparseMatrix, SparseMatrix]:
         found = []

@@ -9,7 +9,7 @@ from typing import Any
 from counterpoint.common.cli.options import call
 from counterpoint.common.cli.verbs import Call
 from counterpoint.common.errors import InputError
-from counterpoint.common.fidelity import FILE, read_records, write_table
+from counterpoint.common.fidelity import FILE, around_table, read_records, write_table
 from counterpoint.common.lazy import resolve
 from counterpoint.common.progress import note
 from counterpoint.common.suggest import no_such
@@ -62,6 +62,8 @@ def reproduce_run(
 
     if not seeds or len(set(seeds)) != len(seeds):
         raise InputError("--seeds: give different seeds, as in --seeds 0,1,2")
+    if readme is not None:
+        around_table(readme)  # a page without a place for the table is told before the runs, not behind them
     folder = sample_folder(data)
     verdicts, plans = [], {}
     for name in chosen:

@@ -53,6 +53,14 @@ def test_a_system_names_all_of_its_checks_and_finished_runs_stay(tmp_path):
     assert json.loads((tmp_path / "toys" / "toy-adds.json").read_text())["improvement"]["value"] == 1.0
 
 
+def test_a_page_without_a_place_for_the_table_is_told_before_anything_runs(tmp_path):
+    (tmp_path / "README.md").write_text("# Toys\n")
+    for page, said in (("README.md", "fidelity:begin"), ("none.md", "no such file")):
+        with pytest.raises(InputError, match=said):
+            module.reproduce_run(VERTICAL, "toy", out=tmp_path / "runs", seeds=(0, 1, 2), readme=tmp_path / page)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_the_row_goes_into_the_readme(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("# Toys\n<!-- fidelity:begin -->\n<!-- fidelity:end -->\n")
