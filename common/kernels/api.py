@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from counterpoint.common.kernels import onetile
 from counterpoint.common.kernels.dense import Outputs
 from counterpoint.common.kernels.dispatch import evaluate
 from counterpoint.common.kernels.flatten import flatten
 from counterpoint.common.kernels.problem import Problem
-from counterpoint.common.kernels.spec import Mask, Positive
+from counterpoint.common.kernels.spec import Diagonal, Mask, Positive
 
 __all__ = ["ContrastStats", "contrast_stats"]
 
@@ -94,6 +95,13 @@ def contrast_stats(
     >>> stats.count
     tensor([3, 3, 3])
     """
+    diagonal = isinstance(positive, Diagonal) and positive.offset == 0
+    if backend == "auto" and distributed == "none" and (diagonal or positive is None) and not (mean or row_offset):
+        given = (row_bias, col_bias, col_scale, exclude, only, valid_cols, score_floor)
+        if all(argument is None for argument in given) and onetile.applies(q, k, scale, diagonal):
+            stats = _one_tile(q, k, scale, diagonal, columns)
+            if stats is not None:
+                return stats
     problem, batch, has_scales = flatten(
         q,
         k,
@@ -113,6 +121,16 @@ def contrast_stats(
     )
     outputs = evaluate(problem, backend, distributed, process_group, deterministic)
     return _shaped(outputs, problem, batch, has_scales, sharded=distributed != "none")
+
+
+def _one_tile(q: Tensor, k: Tensor, scale: float | Tensor, diagonal: bool, columns: bool) -> ContrastStats | None:
+    found = onetile.statistics(q, k, scale, diagonal, columns)
+    if found is None:
+        return None
+    lse, positive, col_lse = found
+    count, col_count = (torch.full((length,), other) for length, other in ((len(q), len(k)), (len(k), len(q))))
+    down = ContrastStats(col_lse, positive, None, col_count) if columns else None
+    return ContrastStats(lse, positive, None, count, down)
 
 
 def _shaped(outputs: Outputs, problem: Problem, batch: torch.Size, has_scales: bool, sharded: bool) -> ContrastStats:

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 from counterpoint.common.kernels.problem import Problem
 
-__all__ = ["KEPT_BYTES", "fits", "kept_bytes"]
+__all__ = ["KEPT_BYTES", "fits", "kept_budget", "kept_bytes"]
 
 KEPT_BYTES = 64 * 2**20
 
@@ -31,6 +31,11 @@ def kept_bytes(budget: int) -> Iterator[None]:
         yield
     finally:
         _budget.reset(token)
+
+
+def kept_budget() -> int:
+    """The bytes that a contrast may keep here."""
+    return _budget.get()
 
 
 def fits(problem: Problem) -> bool:

@@ -15,7 +15,7 @@ from counterpoint.common.kernels.budget import fits
 from counterpoint.common.kernels.dense import Outputs
 from counterpoint.common.kernels.problem import Gradients, Problem, RawStats, Upstream
 
-__all__ = ["inputs_of", "pair_sums", "statistics", "transformed"]
+__all__ = ["dense_gradients", "inputs_of", "pair_sums", "statistics", "transformed"]
 
 INPUTS = ("q", "k", "scale", "col_scale", "row_bias", "col_bias")
 SAVED = ("shift", "sum", "mean", "col_shift", "col_sum", "col_mean", "own", "rest", "col_rest")
@@ -99,7 +99,7 @@ class _Statistics(torch.autograd.Function):
         if torch.is_grad_enabled():  # a derivative of this derivative is wanted
             if not ctx.twice:
                 raise RuntimeError("no second derivatives (create_graph=True) across ranks")
-            return None, None, None, *_dense_gradients(_with(ctx.problem, inputs), inputs, quiet, needs)
+            return None, None, None, *dense_gradients(_with(ctx.problem, inputs), inputs, quiet, needs)
         kept = None
         if ctx.tiles is not None:
             rest = iter(tiles)
@@ -111,7 +111,7 @@ class _Statistics(torch.autograd.Function):
         return None, None, None, *_returned(found, inputs, needs)
 
 
-def _dense_gradients(
+def dense_gradients(
     problem: Problem, inputs: tuple[Tensor | None, ...], upstream: list[Tensor | None], needs: tuple[bool, ...]
 ) -> list[Tensor | None]:
     """Gradients that can be differentiated further, by the dense formula."""

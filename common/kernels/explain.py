@@ -4,6 +4,7 @@ import time
 
 import torch
 
+from counterpoint.common.kernels.budget import kept_budget
 from counterpoint.common.kernels.dispatch import choose
 from counterpoint.common.kernels.flatten import flatten
 from counterpoint.common.kernels.sweep import tile_shape
@@ -45,7 +46,8 @@ def explain(
         r = c = min(r, c)
         strips = -(-rows // r)
         tiles = strips * (strips + 1) // 2
-    operations = 8 * rows * width * dim // half
+    products = 3 if chosen == "tiled" and rows * width * bits // half <= kept_budget() else 4
+    operations = 2 * products * rows * width * dim // half
     gradients = (rows + (0 if same else width)) * dim * dtype.itemsize
     statistics = 4 * (rows + (width if both_directions else 0)) * bits
     workspace = 0 if chosen == "dense" else 2 * r * c * bits
@@ -64,7 +66,8 @@ def explain(
             f"  tiles        {plan}",
             f"  memory       {total / 1e6:.1f} MB beside the inputs ({gradients / 1e6:.1f} MB of it gradients); "
             f"written-out logits: {written / 1e6:.1f} MB a copy",
-            f"  operations   {operations:.3e} in 4 matrix products (scores twice, two gradients), "
+            f"  operations   {operations:.3e} in {products} matrix products (scores "
+            f"{'once' if products == 3 else 'twice'}, two gradients), "
             f"{2 * rows * width // half:.3e} exponentials",
             f"  time floor   {operations / rate:.3g} s at {rate / 1e9:.0f} GFLOP/s",
         )

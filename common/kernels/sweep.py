@@ -17,7 +17,7 @@ from torch import Tensor
 
 from counterpoint.common.kernels.problem import Band, Gradients, Labels, Problem, finite_features
 
-__all__ = ["LN2", "LOG2E", "Places", "Sweep", "Tile", "tile_shape", "row_dots", "tile_size"]
+__all__ = ["LN2", "LOG2E", "Places", "Sweep", "Tile", "forced_tiles", "headroom", "tile_shape", "row_dots", "tile_size"]
 
 LOG2E = math.log2(math.e)
 LN2 = math.log(2.0)
@@ -66,6 +66,16 @@ def tile_size(rows: int, columns: int) -> Iterator[None]:
         yield
     finally:
         _forced.reset(token)
+
+
+def forced_tiles() -> bool:
+    """Whether the caller has asked for a tile size."""
+    return _forced.get() is not None
+
+
+def headroom(dtype: torch.dtype) -> float:
+    """H in nats: exp(H) times any number of columns is finite, exp(-H) times a rounding unit is a normal number."""
+    return 600.0 if dtype == torch.float64 else 60.0
 
 
 def tile_shape(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from counterpoint.common.kernels import pairsum, selfsim, tiled_backward
 from counterpoint.common.kernels.precision import products
 from counterpoint.common.kernels.problem import Gradients, Problem, RawStats, Upstream
-from counterpoint.common.kernels.sweep import LN2, LOG2E, Places, Sweep, Tile
+from counterpoint.common.kernels.sweep import LN2, LOG2E, Places, Sweep, Tile, headroom
 
 __all__ = ["backward", "forward", "pair_sum_backward", "pair_sum_forward"]
 
@@ -121,11 +121,6 @@ def one_sided(problem: Problem, out: Gradients) -> Gradients:
 
 
 # ---- shifts ---------------------------------------------------------------------------------------------------------
-
-
-def headroom(dtype: torch.dtype) -> float:
-    """H in nats: exp(H) times any number of columns is finite, exp(-H) times a rounding unit is a normal number."""
-    return 600.0 if dtype == torch.float64 else 60.0
 
 
 def certified_shifts(problem: Problem, n: int) -> list[float] | None:
