@@ -5,6 +5,7 @@ from counterpoint.common.vertical import Importer, Modality, SystemEntry, Vertic
 
 _AUDIO = "counterpoint.audio_speech"
 _COMMANDS = f"{_AUDIO}.commands"
+_SOUNDS = f"{_AUDIO}.sounds"
 
 vertical = Vertical(
     name="audio",
@@ -24,6 +25,27 @@ vertical = Vertical(
             system="counterpoint.audio_speech.audio_sheet:AudioSheet",
             protocols="counterpoint.audio_speech.identify:protocols",
         ),
+        SystemEntry(
+            name="clap",
+            status="experimental",
+            missing="2: the towers are ours, not HTSAT and RoBERTa",
+            paper="Wu et al., Large-scale Contrastive Language-Audio Pretraining with Feature Fusion and "
+            "Keyword-to-Caption Augmentation, ICASSP 2023",
+            summary="sounds and what is said of them in one space: search by words, zero-shot classes",
+            needs="recordings with captions (the embedded generator by default); extra audio-speech",
+            config=f"{_SOUNDS}.configs:CLAPConfig",
+            system="counterpoint.audio_speech.clap:CLAP",
+        ),
+        SystemEntry(
+            name="cpc",
+            status="experimental",
+            missing="4: no check was run",
+            paper="van den Oord, Li, Vinyals, Representation Learning with Contrastive Predictive Coding, 2018",
+            summary="a context of the past tells the coming sound from others; no labels",
+            needs="recordings (the embedded generator by default); extra audio-speech",
+            config=f"{_SOUNDS}.configs:CPCConfig",
+            system="counterpoint.audio_speech.cpc:CPC",
+        ),
     ),
     importers=(
         Importer(
@@ -31,15 +53,41 @@ vertical = Vertical(
             "MusicXML (.musicxml, .xml, .mxl), MEI and MIDI scores: one file, or a folder and all below it",
             f"{_COMMANDS}:import_scores",
         ),
+        Importer(
+            "sounds",
+            "recordings (WAV, FLAC, OGG, MP3, AIFF) with what names, folders and tables say of them",
+            f"{_COMMANDS}:import_sounds",
+        ),
+        Importer("kaldi", "a Kaldi data folder: wav.scp, segments, text, utt2spk", f"{_COMMANDS}:import_kaldi"),
     ),
     data_check="counterpoint.audio_speech.importers:check_row",
     simulate=f"{_COMMANDS}:simulate",
     preview=f"{_COMMANDS}:preview",
     demo=f"{_COMMANDS}:demo",
-    modalities=tuple(
-        Modality(name, endings, read=f"{_AUDIO}.queries:query", picture=f"{_AUDIO}.gallery:picture",
-                 caption=f"{_AUDIO}.gallery:caption")
-        for name, endings in (("audio", AUDIO_SUFFIXES), ("sheet", (*SCORE_SUFFIXES, *IMAGE_SUFFIXES)))
+    modalities=(
+        *(
+            Modality(
+                name,
+                endings,
+                read=f"{_AUDIO}.queries:query",
+                picture=f"{_AUDIO}.gallery:picture",
+                caption=f"{_AUDIO}.gallery:caption",
+            )
+            for name, endings in (("audio", AUDIO_SUFFIXES), ("sheet", (*SCORE_SUFFIXES, *IMAGE_SUFFIXES)))
+        ),
+        Modality(
+            "sound",
+            AUDIO_SUFFIXES,
+            read=f"{_SOUNDS}.queries:recording",
+            picture=f"{_SOUNDS}.gallery:picture",
+            caption=f"{_SOUNDS}.gallery:caption",
+        ),
+        Modality(
+            "caption",
+            parse=f"{_SOUNDS}.queries:words",
+            picture=f"{_SOUNDS}.gallery:picture",
+            caption=f"{_SOUNDS}.gallery:caption",
+        ),
     ),
     checks="counterpoint.audio_speech.checks:CHECKS",
 )

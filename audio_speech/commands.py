@@ -27,18 +27,92 @@ def import_scores(source: Path, out: Path, by_tune: bool = True, seed: int = 0, 
     return import_folder(source, out, by_tune=by_tune, seed=seed, workers=workers)
 
 
+def import_sounds(
+    source: Path,
+    out: Path,
+    table: Path | None = None,
+    file: str = "",
+    pattern: str = "",
+    folders: str = "",
+    group: str = "",
+    seed: int = 0,
+    workers: int = 2,
+) -> ImportReport:
+    """Turn SOURCE (a recording, or a folder of them) into a manifest with a split; the files stay where they are.
+
+    WAV, FLAC, OGG, MP3 and AIFF of any rate and channels are read through. Left out, with the reason, are files that
+    are cut off, empty, silent, cannot be decoded or have samples that are not finite; clipped ones and ones whose
+    channels cancel each other are taken and told. Captions, labels, speakers and segments come from names, folders and
+    a table; a `metadata.csv`, `.jsonl` or `.parquet` in SOURCE is found by itself.
+
+    Args:
+        source: a recording, or a folder that is searched with all folders below.
+        out: folder that receives manifest.parquet.
+        table: CSV, TSV, JSONL or Parquet with a row a recording (or a segment: `start`, `end` in seconds; or a caption:
+            `caption`, or `caption_1`, `caption_2` ...); other columns become the manifest's.
+        file: the table's column that names the recordings, by path or by name.
+        pattern: facts in file names, as in `{label}_{speaker}_{take}`.
+        folders: facts that folders stand for, as in `speaker/chapter`.
+        group: column whose values are never parted by a split; by default speaker, artist, track or the file.
+        seed: seed of the split, where the table has none.
+        workers: processes that read.
+    """
+    from counterpoint.audio_speech.sounds.importers import import_recordings
+
+    return import_recordings(
+        source, out, table=table, file=file, pattern=pattern, folders=folders, group=group, seed=seed, workers=workers
+    )
+
+
+def import_kaldi(
+    source: Path, out: Path, root: Path | None = None, group: str = "", seed: int = 0, workers: int = 2
+) -> ImportReport:
+    """Turn SOURCE (a Kaldi data folder: wav.scp; segments, text, utt2spk where they are there) into a manifest.
+
+    Commands in wav.scp are refused, nothing is executed.
+
+    Args:
+        source: the folder of wav.scp.
+        out: folder that receives manifest.parquet.
+        root: folder that relative paths of wav.scp start from; SOURCE unless given.
+        group: column whose values are never parted by a split; by default the speaker.
+        seed: seed of the split.
+        workers: processes that read.
+    """
+    from counterpoint.audio_speech.sounds.importers import import_kaldi as take
+
+    return take(source, out, root=root, group=group, seed=seed, workers=workers)
+
+
 def simulate(
-    out: Path, pieces: int = 20, rendition: str = "piano@1.0", manifest: Path | None = None, workers: int = 2
+    out: Path,
+    what: Literal["scores", "scenes"] = "scores",
+    pieces: int = 20,
+    rendition: str = "piano@1.0",
+    manifest: Path | None = None,
+    scenes: int = 600,
+    seed: int = 0,
+    workers: int = 2,
 ) -> ImportReport:
     """Render real scores to files: score, printed strip (PNG), synthetic audio (FLAC), notes with onsets (CSV).
 
+    With `--what scenes`: synthetic scenes of one or two sounds with captions (which, how, in which order), for `clap`
+    and `cpc`; combinations of kinds are held out for validation and test.
+
     Args:
         out: folder that receives manifest.parquet and the files.
+        what: scores or scenes.
         pieces: how many of the chorales of the music21 package; 0 is all of them.
         rendition: timbre@tempo of the synthetic audio.
         manifest: render these scores (from `data import`) and not the chorales.
+        scenes: how many scenes.
+        seed: seed of the scenes.
         workers: processes that engrave.
     """
+    if what == "scenes":
+        from counterpoint.audio_speech.sounds.scenes import write_scenes
+
+        return write_scenes(out, scenes, seed)
     from counterpoint.audio_speech.importers import render_folder
 
     return render_folder(out, pieces=pieces, rendition=rendition, manifest=manifest, workers=workers)

@@ -15,6 +15,7 @@ from counterpoint.audio_speech.midi import midi_to_musicxml
 from counterpoint.audio_speech.pieces import melody, same_tune
 from counterpoint.audio_speech.render import Job, Piece, play, render
 from counterpoint.audio_speech.snippets import FRACTIONS, chorale_manifest
+from counterpoint.audio_speech.sounds.importers import check_recording
 from counterpoint.common.data import Manifest, split_by_group
 from counterpoint.common.data.importing import find_files, name_files, plain_reason, read_files, save_manifest
 from counterpoint.common.data.names import file_name
@@ -69,9 +70,12 @@ def import_folder(source: Path, out: Path, *, by_tune: bool = True, seed: int = 
 
 
 def check_row(row: dict, root: Path | Folder) -> None:
-    """Raise with the reason when a row's score cannot be engraved."""
+    """Raise with the reason when a row's score cannot be engraved, or its recording not be read."""
+    if row.get("file") and not row.get("score"):
+        check_recording(row, root)
+        return
     if not row.get("score"):
-        raise InputError("no score file named in column 'score'")
+        raise InputError("no score named in column 'score', and no recording in column 'file'")
     engrave(root / row["score"])
 
 

@@ -20,7 +20,7 @@ the verb's `--help` is slow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -291,8 +291,9 @@ class Vertical:
         """What is known of a modality by its name; nothing but the name where the vertical lists none."""
         return next((m for m in self.modalities if m.name == name), Modality(name))
 
-    def modality_of(self, file: str) -> str | None:
-        """The modality that a file's ending says, compressed or not; None where none does, or several do."""
+    def modality_of(self, file: str, among: Collection[str] | None = None) -> str | None:
+        """The modality (`among` those of a system) that a file's ending says, compressed or not; None where none does,
+        or several do."""
         name = file.lower().removesuffix(".gz")
-        found = [m.name for m in self.modalities if name.endswith(m.endings)]
+        found = [m.name for m in self.modalities if name.endswith(m.endings) and (among is None or m.name in among)]
         return found[0] if len(found) == 1 else None

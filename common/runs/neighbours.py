@@ -149,7 +149,9 @@ class Question:
             raise InputError(f"--top is {top}; it must be at least 1")
         store, names = self.store, self.store.modalities
         if source is None and file is not None:
-            source = self.vertical.modality_of(file.name)
+            source = self.vertical.modality_of(file.name, names)
+        if source is None and text is not None:
+            source = next((name for name in names if self.vertical.modality(name).parse is not None), None)
         source = source or names[0]
         score = score_named(self.system.metric)
         others = [name for name in names if name != source]

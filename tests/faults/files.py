@@ -96,6 +96,19 @@ def sound(path: Path) -> None:
     soundfile.write(path, np.sin(np.arange(260_000) / 10).astype(np.float32), 22050)
 
 
+def kaldi(path: Path) -> None:
+    for name in "ab":
+        sound(path.with_name(f"{name}.wav"))
+    path.write_text("a a.wav\nb b.wav\n", encoding="utf-8")
+    path.with_name("utt2spk").write_text("a one\nb two\n", encoding="utf-8")
+
+
+def told_sounds(path: Path) -> None:
+    for name in "ab":
+        sound(path.with_name(f"{name}.wav"))
+    path.write_text("file_name,label,caption\na.wav,x,a tone\nb.wav,y,a tone\n", encoding="utf-8")
+
+
 def strip(path: Path) -> None:
     from PIL import Image
 

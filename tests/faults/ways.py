@@ -263,6 +263,7 @@ def _settings(file: Path, out: Path) -> str:
 
 
 AUDIO = "counterpoint.audio_speech.configs:AudioSheetConfig"
+CPC = "counterpoint.audio_speech.sounds.configs:CPCConfig"
 SIGNAL = "counterpoint.timeseries.configs:TS2VecConfig"
 GRAPH = "counterpoint.graphs.configs:KCLConfig"
 NODES = "counterpoint.graphs.nodes.reader:read_graph"
@@ -300,6 +301,9 @@ READERS = (
     imported("audio", "scores", "a.mxl", files.mxl),
     imported("audio", "scores", "a.mei", files.text(files.MEI)),
     imported("audio", "scores", "a.mid", files.midi),
+    *(imported("audio", "sounds", f"a.{kind}", files.sound) for kind in ("wav", "flac", "ogg")),
+    imported("audio", "kaldi", "wav.scp", files.kaldi, "."),
+    imported("audio", "sounds", "metadata.csv", files.told_sounds, "."),
     imported("graphs", "molecules", "m.csv", files.text("smiles,y\nCCO,1\nc1ccccc1,0\nCC(C)O,1\n")),
     imported("graphs", "molecules", "m.smi", files.text("CCO a\nCC b\n")),
     imported("graphs", "molecules", "m.sdf", files.text(files.SDF)),
@@ -334,6 +338,7 @@ READERS = (
     foreign("facts.csv", files.vectors_table, "facts.csv"),
     Reader("pretrain --config", "c.yaml", files.text(files.SETTINGS), _settings),
     *(asked("audio", "audio", AUDIO, f"q.{kind}", files.sound) for kind in ("wav", "flac", "ogg")),
+    asked("audio", "sound", CPC, "q.mp3", files.sound),
     asked("audio", "sheet", AUDIO, "q.mxl", files.mxl),
     asked("audio", "sheet", AUDIO, "q.mei", files.text(files.MEI)),
     asked("audio", "sheet", AUDIO, "q.png", files.strip),

@@ -1,0 +1,59 @@
+"""Users' recordings and words as queries of the systems over recordings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from counterpoint.audio_speech.sounds.reading import read_stretch, sound_facts
+from counterpoint.audio_speech.sounds.samples import padded, windows_of
+from counterpoint.audio_speech.sounds.words import UNKNOWN, Vocabulary
+from counterpoint.common.errors import InputError
+from counterpoint.common.progress import note
+
+MOST_WINDOWS = 200
+
+
+def recording(file: Path, modality: str, system: Any) -> dict[str, Any]:
+    """A user's recording: its middle window, and under `windows` all of it, one after the other."""
+    file, config = Path(file), system.config.data
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    try:
+        facts = sound_facts(file)
+    except InputError as error:
+        raise InputError(f"{file.name}: {error}; give another recording") from None
+    for text in facts.notes:
+        note(f"{file.name}: {text}")
+    wave = read_stretch(file, config.sample_rate, channel=facts.channel)
+    count = min(windows_of(facts.seconds, config.seconds), MOST_WINDOWS)
+    last = max(len(wave) - config.samples, 0)
+    starts = [last // 2] if count == 1 else np.linspace(0, last, count).astype(int).tolist()
+    known = {"index": 0, "id": file.name, "group": file.name, "title": file.name}
+    windows = [
+        known
+        | {
+            "sound": padded(wave[start:], config.samples),
+            "length": min(len(wave) - start, config.samples),
+            "seconds": round(start / config.sample_rate, 3),
+        }
+        for start in starts
+    ]
+    middle = windows[len(windows) // 2]
+    return {**middle, "windows": windows} if count > 1 else middle
+
+
+def words(text: str, modality: str, system: Any) -> dict[str, Any]:
+    """A caption, in words that the training captions have."""
+    if "words" not in system.assets:
+        raise InputError("this system reads no words; give a recording (--file)")
+    vocabulary = Vocabulary(system.assets["words"], system.config.text.words)
+    unknown = vocabulary.unknown(text)
+    numbers = vocabulary.numbers(text)
+    if not (numbers > UNKNOWN).any():
+        raise InputError(f"{text!r}: no training caption has a word of it; say it in other words")
+    if unknown:
+        note(f"no training caption has the word(s) {', '.join(dict.fromkeys(unknown))}")
+    return {"caption": numbers, "said": text, "id": text, "group": text, "index": 0}
