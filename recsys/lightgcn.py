@@ -16,7 +16,7 @@ Where its terms stand:
 
     propagation   recsys/models/propagation.py: propagate, bipartite_adjacency
     BPR           recsys/models/bpr.py: bpr_rows, squared_length
-    negatives     recsys/data/samples.py: Pairs.others
+    negatives     recsys/data/samples.py: TrainingPairs.others
     the rest      recsys/lightgcn.py: LightGCN
 """
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from counterpoint.common.trainers.inputs import Input
 from counterpoint.graphs.molecules.arrays import BOND_FEATURES, BOND_TYPES
-from counterpoint.graphs.molecules.featurize import MoleculeBatch, collate, featurize
+from counterpoint.graphs.molecules.featurize import MoleculeBatch, featurize, join_molecules
 
 
 def _numbered(names: tuple[str, ...]) -> str:
@@ -61,8 +61,8 @@ INPUTS = {"atoms": ATOMS, "bonds": BONDS, "bond_features": BOND_KINDS, "sizes": 
 def tensors_of(molecules: MoleculeBatch) -> dict[str, Tensor]:
     """Molecules as `INPUTS`; `molecules_of` makes them again.
 
-    >>> from counterpoint.graphs.molecules.featurize import collate, molecule_graph
-    >>> given = tensors_of(collate([molecule_graph("CO"), molecule_graph("[Ar]")]))
+    >>> from counterpoint.graphs.molecules.featurize import join_molecules, molecule_graph
+    >>> given = tensors_of(join_molecules([molecule_graph("CO"), molecule_graph("[Ar]")]))
     >>> {name: list(value.shape) for name, value in given.items()}, given["sizes"].tolist()
     ({'atoms': [3, 9], 'bonds': [2, 2], 'bond_features': [2, 4], 'sizes': [2]}, [2, 1])
     """
@@ -77,15 +77,15 @@ def tensors_of(molecules: MoleculeBatch) -> dict[str, Tensor]:
 
 def example() -> dict[str, Tensor]:
     """A few molecules as tensors, from which an export is traced."""
-    return tensors_of(collate(featurize(["CCO", "c1ccccc1C(=O)[O-]", "C[C@H](N)C#N", "[Na+].[Cl-]"])))
+    return tensors_of(join_molecules(featurize(["CCO", "c1ccccc1C(=O)[O-]", "C[C@H](N)C#N", "[Na+].[Cl-]"])))
 
 
 def molecules_of(batch: Mapping[str, Any], bond_features: bool = True) -> MoleculeBatch:
     """The molecules of a batch: its `molecule`, or those that its tensors (`INPUTS`) say; `bond_features=False` for an
     encoder that does not read them, which then need not be given.
 
-    >>> from counterpoint.graphs.molecules.featurize import collate, molecule_graph
-    >>> molecules = collate([molecule_graph("CO"), molecule_graph("[Ar]")])
+    >>> from counterpoint.graphs.molecules.featurize import join_molecules, molecule_graph
+    >>> molecules = join_molecules([molecule_graph("CO"), molecule_graph("[Ar]")])
     >>> molecules_of(tensors_of(molecules)).graph.tolist()
     [0, 0, 1]
     """

@@ -13,7 +13,7 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import create_system, export, from_pretrained, override, save_pretrained
 from counterpoint.graphs.configs import GraphCLConfig, KCLConfig
 from counterpoint.graphs.molecules.data import collate_molecules
-from counterpoint.graphs.molecules.featurize import collate, molecule_graph
+from counterpoint.graphs.molecules.featurize import join_molecules, molecule_graph
 from counterpoint.graphs.molecules.graphcl import GraphCL
 from counterpoint.graphs.molecules.kcl import KCL
 from counterpoint.graphs.molecules.recipe import molecules_of, tensors_of
@@ -116,7 +116,7 @@ def test_a_saved_folders_words_make_the_inputs_of_both_views(tmp_path):
     folder = save_pretrained(model, tmp_path / "model")
     said = json.loads((folder / "preprocessing.json").read_text())["inputs"]
     given = {name: torch.from_numpy(value) for name, value in made(MOLECULES, said).items()}
-    theirs = tensors_of(collate([molecule_graph(s) for s in MOLECULES]))
+    theirs = tensors_of(join_molecules([molecule_graph(s) for s in MOLECULES]))
     assert list(said) == list(theirs)
     for name, value in theirs.items():
         assert torch.equal(given[name], value), name
