@@ -30,7 +30,7 @@ from counterpoint.recsys.evaluation.protocol import convention_of, validation_fi
 from counterpoint.recsys.evaluation.ranking import Scorer, VectorScorer, top_items
 from counterpoint.recsys.models.bpr import bpr_rows, squared_length
 from counterpoint.recsys.models.features import FeatureTables
-from counterpoint.recsys.models.propagation import SparseMatrix, bipartite_adjacency, interaction_matrix
+from counterpoint.recsys.models.propagation import EPSILON, SparseMatrix, bipartite_adjacency, interaction_matrix
 
 USERS, ITEMS = "users.jsonl", "items.jsonl"
 
@@ -181,10 +181,10 @@ class Recommender(ContrastiveSystem):
         """[items] training users of every item."""
         return np.bincount(self.histories.keys, minlength=self.n_items)
 
-    def adjacency(self) -> SparseMatrix:
-        """The normalised graph of users, then items."""
+    def adjacency(self, epsilon: float = EPSILON) -> SparseMatrix:
+        """The normalised graph of users, then items, its degrees raised by `epsilon`."""
         links = self.histories
-        return SparseMatrix(bipartite_adjacency(interaction_matrix(links.queries, links.keys, *links.shape)))
+        return SparseMatrix(bipartite_adjacency(interaction_matrix(links.queries, links.keys, *links.shape), epsilon))
 
     def feature_tables(self, trainable: bool = False) -> FeatureTables:
         """Empty tables of the features' widths, to be filled by `load_features`."""
