@@ -70,8 +70,8 @@ def run_demo(
         encode_rows(best, part, batch_size=100, progress="encoding").vectors for part in (data.test, data.unseen)
     )
     findings = {
-        f"seen timbre and tempo ({config.data.test_rendition})": judge(known, data.test),
-        f"unseen timbre and tempo ({config.data.unseen_rendition})": judge(unseen, data.unseen),
+        f"seen timbre and tempo ({config.data.test_rendition})": judge_retrieval(known, data.test),
+        f"unseen timbre and tempo ({config.data.unseen_rendition})": judge_retrieval(unseen, data.unseen),
     }
     _page(demo, best, findings, known, data.test, result.run_dir)
     figures = {
@@ -85,7 +85,7 @@ def run_demo(
     return demo.finish(figures, summary(findings), commands)
 
 
-def judge(vectors: dict[str, Tensor], dataset: SnippetDataset) -> dict[str, Any]:
+def judge_retrieval(vectors: dict[str, Tensor], dataset: SnippetDataset) -> dict[str, Any]:
     """Snippet retrieval and piece identification, both directions, with intervals by tune."""
     tunes = [dataset.tunes[moment.piece] for moment in dataset.moments]
     pieces = dataset.piece_ids

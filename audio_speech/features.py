@@ -121,10 +121,10 @@ def read_audio(path: str | Path, sample_rate: int = 22050) -> Float[np.ndarray, 
         note(f"{path.name}: the channels cancel each other; only channel {int(np.argmax(levels)) + 1} is used")
     if (share := float((np.abs(wave) >= 0.9999).mean())) > 1e-3:
         note(f"{path.name}: {100 * share:.1f} % of the samples are at full scale; the recording is probably clipped")
-    return resample(mono, rate, sample_rate)
+    return resample_wave(mono, rate, sample_rate)
 
 
-def resample(wave: Float[np.ndarray, " samples"], rate: int, target: int) -> Float[np.ndarray, " resampled"]:
+def resample_wave(wave: Float[np.ndarray, " samples"], rate: int, target: int) -> Float[np.ndarray, " resampled"]:
     """Polyphase resampling from `rate` to `target` hertz."""
     from math import gcd
 

@@ -16,10 +16,11 @@ from counterpoint.common.data.cache import Cache
 from counterpoint.common.data.left_out import leave_out
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.data.samples import BadSample, Samples, options_hash, values_hash
-from counterpoint.common.data.splits import check_leakage, split_by_group
+from counterpoint.common.data.splits import split_by_group
 from counterpoint.common.errors import InputError
 from counterpoint.common.output import clock
 from counterpoint.common.progress import note
+from counterpoint.common.trainers.leakage import hold_to_split
 
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 SHEET_MARGIN = 60  # pixels beside the window, so that shift, scale and rotation find music there
@@ -212,7 +213,7 @@ def load_snippets(config: SheetDataConfig, on_error: str = "raise", max_bad: flo
             the manifest has no split; a split has no pieces.
     """
     manifest = Manifest.load(config.manifest) if config.manifest else chorale_manifest(config)
-    check_leakage(manifest)
+    hold_to_split(manifest)
     rows = [manifest.row(i) for i in range(len(manifest))]
     if not all(row.get("split") for row in rows):
         raise InputError(f"{config.manifest}: rows without a split; run `counterpoint audio data split` on it first")

@@ -20,10 +20,11 @@ from evaluation_claims import digits
 from losses import view
 from torch import Tensor, nn
 
+from counterpoint.common.fidelity import COLUMNS
 from counterpoint.common.losses import NTXent
 from counterpoint.common.metrics import retrieval, t_interval
 from counterpoint.common.trainers import Schedule, ScheduleConfig
-from counterpoint.common.trainers.reproduce import COLUMNS, Claim, judge
+from counterpoint.common.trainers.reproduce import Claim, judge
 
 STAGES, STEPS, PEAK = ((0, 1, 2, 3), (4, 5, 6), (7, 8, 9)), 200, 3e-3
 INFINITE = ScheduleConfig("infinite", warmup=0.1, cooldown=0.3, constant=0.4, decay=0.2, final=0.01)

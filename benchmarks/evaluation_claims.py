@@ -24,7 +24,7 @@ from scipy.stats import spearmanr
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from counterpoint.common.fidelity import table
+from counterpoint.common.fidelity import fidelity_rows
 from counterpoint.common.losses import InfoNCE, NTXent
 from counterpoint.common.metrics import auroc, cca, knn, rankme, retrieval, t_interval
 from counterpoint.common.trainers.reproduce import Claim, Verdict
@@ -215,7 +215,7 @@ def main() -> None:
     what = "scikit-learn's digits; 95 % intervals over seeds or runs"
     lines = ["# Claims of the evaluation papers, on digits", "", f"{command} ({what})", ""]
     verdicts = {name: verdict(name, args.most) for name in CLAIMS}
-    lines += table(v.record(code(name)) for name, v in verdicts.items())
+    lines += fidelity_rows(v.record(code(name)) for name, v in verdicts.items())
     lines += ["", *(f"- Plan of {v.claim.name}: {v.plan.sentence}." for v in verdicts.values())]
     found = []
     for seed in seeds:

@@ -29,7 +29,7 @@ HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 
 
 @dataclass(frozen=True)
-class Record:
+class CheckRecord:
     """One check as it was run.
 
     Attributes:
@@ -77,7 +77,7 @@ class Record:
         return "| " + " | ".join(map(_cell, [*cells, f"**{self.verdict}**", made])) + " |"
 
 
-def read_records(file: str | os.PathLike[str]) -> list[Record]:
+def read_records(file: str | os.PathLike[str]) -> list[CheckRecord]:
     """The records of a file, in its order; none where it does not exist.
 
     Raises:
@@ -88,19 +88,20 @@ def read_records(file: str | os.PathLike[str]) -> list[Record]:
         return []
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["checks"]
-        return [Record(**{**row, "baseline": tuple(row["baseline"]), "method": tuple(row["method"])}) for row in rows]
+        pairs = [{name: tuple(row[name]) for name in ("baseline", "method")} for row in rows]
+        return [CheckRecord(**{**row, **own}) for row, own in zip(rows, pairs)]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a record of checks ({error}); restore it from version control") from error
 
 
-def add_records(file: str | os.PathLike[str], new: Iterable[Record]) -> list[Record]:
+def add_records(file: str | os.PathLike[str], new: Iterable[CheckRecord]) -> list[CheckRecord]:
     """Put records into a file: they replace those of the same checks, others stay as they are."""
     known = {r.check: r for r in read_records(file)} | {r.check: r for r in new}
     write_json({"checks": [asdict(r) for r in known.values()]}, Path(file))
     return list(known.values())
 
 
-def records_of(package: str) -> list[Record]:
+def records_of(package: str) -> list[CheckRecord]:
     """The records that came with a vertical's package; none where it has no file, or is not installed."""
     first, *rest = package.split(".")
     spec = importlib.util.find_spec(first)
@@ -109,12 +110,12 @@ def records_of(package: str) -> list[Record]:
     return read_records(Path(next(iter(spec.submodule_search_locations))).joinpath(*rest, FILE))
 
 
-def table(records: Iterable[Record]) -> list[str]:
+def fidelity_rows(records: Iterable[CheckRecord]) -> list[str]:
     """The Markdown table."""
     return ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS), *(r.row() for r in records)]
 
 
-def write_table(readme: str | os.PathLike[str], new: Iterable[Record] = (), marker: str = "fidelity") -> Path:
+def write_table(readme: str | os.PathLike[str], new: Iterable[CheckRecord] = (), marker: str = "fidelity") -> Path:
     """Put records into `fidelity.json` beside a README and the table of all of them between its markers
     `<!-- fidelity:begin -->` and `<!-- fidelity:end -->`.
 
@@ -123,7 +124,7 @@ def write_table(readme: str | os.PathLike[str], new: Iterable[Record] = (), mark
     """
     path = Path(readme)
     before, behind = around_table(path, marker)
-    lines = table(add_records(path.with_name(FILE), new))
+    lines = fidelity_rows(add_records(path.with_name(FILE), new))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(before + "\n".join(["", *lines, ""]) + behind, encoding="utf-8")
     return temporary.replace(path)
@@ -146,10 +147,10 @@ def around_table(readme: str | os.PathLike[str], marker: str = "fidelity") -> tu
     return text[: text.index(begin) + len(begin)], text[text.index(end) :]
 
 
-def system_of(check: str, systems: Iterable[str]) -> str:
+def system_of_check(check: str, systems: Iterable[str]) -> str:
     """The system that a check belongs to: the longest name that begins its own; empty where none does.
 
-    >>> system_of("audio-sheet-pretraining", ["audio", "audio-sheet"])
+    >>> system_of_check("audio-sheet-pretraining", ["audio", "audio-sheet"])
     'audio-sheet'
     """
     return max((s for s in systems if check == s or check.startswith(f"{s}-")), key=len, default="")
@@ -167,7 +168,7 @@ class Standing:
 NOT_CHECKED = "not checked"
 
 
-def standing(status: str, missing: str, checks: Iterable[Record]) -> Standing:
+def standing(status: str, missing: str, checks: Iterable[CheckRecord]) -> Standing:
     """The standing of a system by what its entry says of the first three criteria and by the records of its checks.
 
     Only claims of its papers count (`source`), and only figures of the code as it is.

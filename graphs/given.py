@@ -50,7 +50,7 @@ def _canonical(molecules: list) -> tuple[list[str], dict[int, str]]:
     from rdkit import Chem
 
     from counterpoint.graphs.molecules.rdkit_log import quiet_rdkit
-    from counterpoint.graphs.molecules.reader import parsed, short
+    from counterpoint.graphs.molecules.reader import parsed, short_smiles
 
     smiles, bad = [], {}
     with quiet_rdkit() as log:
@@ -58,7 +58,7 @@ def _canonical(molecules: list) -> tuple[list[str], dict[int, str]]:
             problem = ""
             if isinstance(molecule, str):
                 molecule, problem = parsed(molecule, log)
-                problem = problem and f"({short(molecules[row])!r}) {problem}"
+                problem = problem and f"({short_smiles(molecules[row])!r}) {problem}"
             elif not isinstance(molecule, Chem.Mol):
                 kind = type(molecule).__name__
                 problem = "has no SMILES" if plain(molecule) is None else f"is a {kind}, neither SMILES nor molecule"

@@ -20,17 +20,17 @@ from counterpoint.common.data import Links
 from counterpoint.common.errors import InputError, LeakageError
 from counterpoint.common.progress import note
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
-from counterpoint.recsys.data.features import ROWS, ItemFeatures, scale_of, scaled
+from counterpoint.recsys.data.features import ROWS, ItemFeatures, scale_of, standardized
 from counterpoint.recsys.data.folder import InteractionData, open_dataset, prepared
 from counterpoint.recsys.data.ids import IdMap
 from counterpoint.recsys.data.log import Interactions, stands_in
-from counterpoint.recsys.data.samples import Asked, Pairs, Table
+from counterpoint.recsys.data.samples import Asked, Table, TrainingPairs
 from counterpoint.recsys.evaluation.measures import accuracy, hits_of
 from counterpoint.recsys.evaluation.protocol import convention_of, validation_figures
 from counterpoint.recsys.evaluation.ranking import Scorer, VectorScorer, top_items
 from counterpoint.recsys.models.bpr import bpr_rows, squared_length
 from counterpoint.recsys.models.features import FeatureTables
-from counterpoint.recsys.models.propagation import SparseMatrix, bipartite_adjacency, interaction_matrix
+from counterpoint.recsys.models.propagation import EPSILON, SparseMatrix, bipartite_adjacency, interaction_matrix
 
 USERS, ITEMS = "users.jsonl", "items.jsonl"
 
@@ -61,16 +61,16 @@ class Recommender(ContrastiveSystem):
         if config.data.manifest:
             data = open_dataset(config.data.manifest)
         else:
-            from counterpoint.recsys.simulate import simulated
+            from counterpoint.recsys.simulate import simulated_interactions
 
-            data = simulated(config.data.users, config.data.items, config.data.seed)
+            data = simulated_interactions(config.data.users, config.data.items, config.data.seed)
         data = prepared(data, config.data)
         if cls.uses_features and cls.needs_features and not data.features:
             raise InputError(
                 f"{cls.__name__} needs vectors of the items, and {config.data.manifest or 'the generator'} has none; "
                 "give them to the import (--features NAME=FILE)"
             )
-        return data if assets is None else data.renamed(*names_of(assets))
+        return data if assets is None else data.renamed(*id_maps(assets))
 
     @classmethod
     def learn(cls, config: Any, data: InteractionData) -> Assets:
@@ -101,7 +101,7 @@ class Recommender(ContrastiveSystem):
         Raises:
             LeakageError: what is held out now was trained on before.
         """
-        users, items = names_of(assets)
+        users, items = id_maps(assets)
         users, items = users.extended(data.log.users), items.extended(data.log.items)
         new, _ = data.log.renamed(users, items)
         old = _known_log(assets, users, items)
@@ -120,7 +120,7 @@ class Recommender(ContrastiveSystem):
         user, item = np.concatenate([kept.user, train.user]), np.concatenate([kept.item, train.item])
         log = Interactions(users, items, user, item).ordered()
         wider = assets.replace(**{USERS: users.to_bytes(), ITEMS: items.to_bytes(), **_histories(log)})
-        return wider.replace(**cls.graphs(wider, config, data.renamed(*names_of(wider))))
+        return wider.replace(**cls.graphs(wider, config, data.renamed(*id_maps(wider))))
 
     @classmethod
     def graphs(cls, assets: Assets, config: Any, data: InteractionData) -> dict[str, Any]:
@@ -181,10 +181,10 @@ class Recommender(ContrastiveSystem):
         """[items] training users of every item."""
         return np.bincount(self.histories.keys, minlength=self.n_items)
 
-    def adjacency(self) -> SparseMatrix:
-        """The normalised graph of users, then items."""
+    def adjacency(self, epsilon: float = EPSILON) -> SparseMatrix:
+        """The normalised graph of users, then items, its degrees raised by `epsilon`."""
         links = self.histories
-        return SparseMatrix(bipartite_adjacency(interaction_matrix(links.queries, links.keys, *links.shape)))
+        return SparseMatrix(bipartite_adjacency(interaction_matrix(links.queries, links.keys, *links.shape), epsilon))
 
     def feature_tables(self, trainable: bool = False) -> FeatureTables:
         """Empty tables of the features' widths, to be filled by `load_features`."""
@@ -211,7 +211,7 @@ class Recommender(ContrastiveSystem):
         scale = [self.assets[f"{what}.{fact['place']}"] for what in ("mean", "deviation")]
         for start in range(0, len(found.values), ROWS):
             part = slice(start, start + ROWS)
-            yield start, scaled(ItemFeatures(found.values[part], found.known[part]), *scale)
+            yield start, standardized(ItemFeatures(found.values[part], found.known[part]), *scale)
 
     def load_features(self) -> None:
         """Fill the tables of features that are not known yet; what was trained stays."""
@@ -237,7 +237,7 @@ class Recommender(ContrastiveSystem):
 
     def datasets(self) -> Datasets:
         """Training interactions; validation users."""
-        return Datasets(Pairs(self.data), val=self._asked("val"))
+        return Datasets(TrainingPairs(self.data), val=self._asked("val"))
 
     def evaluation_datasets(self) -> Datasets:
         """The users of every split."""
@@ -360,7 +360,7 @@ class Recommender(ContrastiveSystem):
         return validation_figures(embeddings, self.config.ranking)
 
 
-def names_of(assets: Assets) -> tuple[IdMap, IdMap]:
+def id_maps(assets: Assets) -> tuple[IdMap, IdMap]:
     return IdMap.from_bytes(assets[USERS]), IdMap.from_bytes(assets[ITEMS])
 
 

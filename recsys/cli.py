@@ -39,8 +39,7 @@ vertical = Vertical(
         ),
         SystemEntry(
             name="lightgcn",
-            status="experimental",
-            missing="1: no official numbers are frozen",
+            status="ready",
             paper="He et al., LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation, SIGIR "
             "2020",
             summary="embeddings passed along the graph of users and items, ranked by BPR",
@@ -52,8 +51,7 @@ vertical = Vertical(
         ),
         SystemEntry(
             name="vbpr",
-            status="experimental",
-            missing="1: no official numbers are frozen",
+            status="ready",
             paper="He and McAuley, VBPR: Visual Bayesian Personalized Ranking from Implicit Feedback, AAAI 2016",
             summary="factors of ids beside factors of the items' features, ranked by BPR",
             needs="interactions with item features (the embedded generator by default)",
@@ -101,7 +99,7 @@ vertical = Vertical(
         SystemEntry(
             name="sasrec",
             status="experimental",
-            missing="1: only its encoder is held to official numbers",
+            missing="1: loss and encoder equal official numbers, but the encoder is RecBole's form, not the authors'",
             paper="Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018",
             summary="a causal transformer over a user's items tells the next one at every place",
             needs="interactions in the order of time (the embedded generator by default)",

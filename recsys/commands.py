@@ -139,7 +139,7 @@ def import_edges(
         features: vectors of the items, NAME=FILE with commas between.
         feature_ids: text file whose line i is the id of row i of a .npy; without it row i is the item called i.
     """
-    from counterpoint.recsys.data.importers import import_edges as run
+    from counterpoint.recsys.data.importers import import_edge_arrays as run
 
     return run(source, out, features=features, feature_ids=feature_ids)
 

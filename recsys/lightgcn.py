@@ -16,7 +16,7 @@ Where its terms stand:
 
     propagation   recsys/models/propagation.py: propagate, bipartite_adjacency
     BPR           recsys/models/bpr.py: bpr_rows, squared_length
-    negatives     recsys/data/samples.py: Pairs.others
+    negatives     recsys/data/samples.py: TrainingPairs.others
     the rest      recsys/lightgcn.py: LightGCN
 """
 
@@ -46,12 +46,12 @@ class LightGCN(Recommender):
         self.item_embedding = nn.Embedding(self.n_items, config.dim)
         for table in (self.user_embedding, self.item_embedding):
             nn.init.normal_(table.weight, std=0.1)
-        self.graph = self.adjacency()
+        self.graph = self.adjacency(epsilon=0.0)
 
     def grow_tables(self) -> None:
         self.user_embedding = grown(self.user_embedding, self.n_users)
         self.item_embedding = grown(self.item_embedding, self.n_items)
-        self.graph = self.adjacency().to(self.user_embedding.weight)
+        self.graph = self.adjacency(epsilon=0.0).to(self.user_embedding.weight)
 
     def tables(self) -> tuple[Tensor, Tensor]:
         nodes = torch.cat([self.user_embedding.weight, self.item_embedding.weight])

@@ -52,7 +52,7 @@ from counterpoint.common.losses import InfoNCE, Shared, unshared
 from counterpoint.common.trainers import Assets
 from counterpoint.recsys.base import Recommender
 from counterpoint.recsys.contrast_configs import REARMConfig
-from counterpoint.recsys.data.features import scaled
+from counterpoint.recsys.data.features import standardized
 from counterpoint.recsys.data.folder import InteractionData
 from counterpoint.recsys.models.bpr import bpr_rows
 from counterpoint.recsys.models.features import FeatureTables
@@ -312,7 +312,7 @@ def _strengthened(assets: Assets, config: REARMConfig, data: InteractionData) ->
         if name not in data.features:
             raise InputError(f"the data have no item features {name!r}, which this model was trained with")
         scale = (assets[f"{what}.{fact['place']}"] for what in ("mean", "deviation"))
-        raw.append(scaled(data.feature(name), *scale).values.astype(np.float64))
+        raw.append(standardized(data.feature(name), *scale).values.astype(np.float64))
     interests = [met @ x / np.maximum(met.sum(1), 1)[:, None] for x in raw]
     facts: dict[str, np.ndarray] = {}
     for kind, vectors, r, k, first, shared in (

@@ -8,7 +8,8 @@ Kang, McAuley, "Self-attentive sequential recommendation", ICDM 2018.
 
 over the T places of a batch, :math:`j_t` an item that the user has not met, drawn for each place. The softmax over all
 items is the default: it is much stronger than the paper's loss, and what later systems should be compared with.
-Evaluation ranks all items; the paper ranks one against 100 drawn ones.
+Evaluation ranks all items; the paper ranks one against 100 drawn ones. The encoder is RecBole's form (norm behind the
+residual, GELU), not the authors' (norm before attention, ReLU, item vectors times the root of the width).
 
 Where its terms stand:
 

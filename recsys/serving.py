@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from counterpoint.common.data import Links
-from counterpoint.common.data.filters import allowed
+from counterpoint.common.data.filters import meeting
 from counterpoint.common.data.search import NeighbourIndex
 from counterpoint.common.errors import InputError
 from counterpoint.common.output import table
@@ -63,7 +63,7 @@ class Server:
             items = system.catalogue
         if again:
             links = Links([], [], links.shape)
-        kept = np.arange(system.n_items) if items is None else np.flatnonzero(allowed(items, where))
+        kept = np.arange(system.n_items) if items is None else np.flatnonzero(meeting(items, where))
         return cls(system, links, items, kept)
 
     @cached_property

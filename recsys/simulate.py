@@ -32,10 +32,10 @@ DAY, BEGIN = 86_400.0, 1_577_836_800.0  # 2020-01-01
 WIDTHS = {"text": 48, "image": 64}
 
 
-def simulated(users: int = 2000, items: int = 1000, seed: int = 0) -> InteractionData:
+def simulated_interactions(users: int = 2000, items: int = 1000, seed: int = 0) -> InteractionData:
     """The data in memory, not split yet.
 
-    >>> data = simulated(60, 50, seed=1)
+    >>> data = simulated_interactions(60, 50, seed=1)
     >>> len(data.log.users), data.synthetic == SAID, bool((np.diff(data.log.user) >= 0).all())
     (60, True, True)
     """
@@ -100,7 +100,7 @@ class _kept:
 
 def write_simulated(out: Path, users: int, items: int, seed: int) -> ImportReport:
     """The same as a data set's folder."""
-    data = simulated(users, items, seed)
+    data = simulated_interactions(users, items, seed)
     features = {name: data.feature(name) for name in data.features}
     path = save_dataset(out, data.log, data.users, data.items, features, {"synthetic": SAID})
     note = f"{len(data.log):,} interactions of {users:,} users with {items:,} items; SYNTHETIC: {SAID}"

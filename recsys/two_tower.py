@@ -43,12 +43,12 @@ from torch import Tensor
 
 from counterpoint.common.losses import InfoNCE
 from counterpoint.common.trainers import Assets, Datasets
-from counterpoint.recsys.base import Recommender, names_of
+from counterpoint.recsys.base import Recommender, id_maps
 from counterpoint.recsys.contrast_configs import TwoTowerConfig
 from counterpoint.recsys.data.features import ItemFeatures
 from counterpoint.recsys.data.fields import encode_fields, learn_fields
 from counterpoint.recsys.data.folder import InteractionData
-from counterpoint.recsys.data.samples import Pairs, mixed
+from counterpoint.recsys.data.samples import TrainingPairs, mixed
 from counterpoint.recsys.models.features import FeatureTables
 from counterpoint.recsys.models.frequency import CorrectedSoftmax, StreamingFrequency
 from counterpoint.recsys.models.masking import FieldMasks, mutual_information
@@ -59,7 +59,7 @@ CHUNK, CLUSTERS, SAMPLED = 8192, 32, 20_000
 CATALOGUE_DRAW = 1_000
 
 
-class TowerPairs(Pairs):
+class TowerPairs(TrainingPairs):
     """Training interactions, each with an item of the catalogue drawn uniformly."""
 
     def batch(self, positions: Sequence[int], seeds: Sequence[int]) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class TwoTower(Recommender):
     @classmethod
     def extend(cls, assets: Assets, config: TwoTowerConfig, data: InteractionData) -> Assets:
         wider = super().extend(assets, config, data)
-        users, items = names_of(wider)
+        users, items = id_maps(wider)
         return wider.replace(**_coded(assets["fields"], data.renamed(users, items)))
 
     def grow_tables(self) -> None:

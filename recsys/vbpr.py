@@ -7,8 +7,12 @@ He and McAuley, "VBPR: Visual Bayesian Personalized Ranking from Implicit Feedba
     L = -\frac1N \sum \log \sigma(s_{ui} - s_{uj}) + \frac{\lambda}{2N} \sum \lVert \cdot \rVert^2
 
 over the factors of the batch's users and items. Features are fixed; every modality has its own projection and its own
-factors of users (MMRec concatenates the raw features, drops the biases and has one projection). The paper's bias by
-features, beta' . f, is left out, as in the authors' and MMRec's code. An item without a modality adds zero there.
+factors of users. The paper's bias by features, beta' . f, is left out, as in the authors' and MMRec's code. An item
+without a modality adds zero there.
+
+MMRec concatenates the raw features, so that all modalities share a user's factors, and drops the items' bias: with
+equal factors and no bias its scores are these up to a number for each user (its projection's bias), and its BPR and all
+gradients of it are these. Its regulariser is not: norms that are not squared, of the projected features too.
 
 Where its terms stand:
 

@@ -8,7 +8,7 @@ import pytest
 
 from counterpoint.common.cli.listings import list_systems
 from counterpoint.common.discover import find_verticals
-from counterpoint.common.fidelity import FILE, read_records, table
+from counterpoint.common.fidelity import FILE, fidelity_rows, read_records
 from counterpoint.common.lazy import resolve
 from counterpoint.common.sources import code_hash
 
@@ -27,7 +27,7 @@ def test_the_table_is_that_of_the_records_and_marks_what_is_older_than_its_code(
     text = readme.read_text(encoding="utf-8")
     shown = text.split("<!-- fidelity:begin -->\n")[1].split("\n<!-- fidelity:end -->")[0]
     again = f"counterpoint {vertical.name} reproduce table --readme {readme.relative_to(ROOT)}"
-    assert shown.splitlines() == table(read_records(folder(vertical) / FILE)), f"run: {again}"
+    assert shown.splitlines() == fidelity_rows(read_records(folder(vertical) / FILE)), f"run: {again}"
 
 
 @pytest.mark.parametrize("vertical", CHECKED, ids=lambda v: v.name)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from counterpoint.common.data import Manifest, ManifestDataset, check_leakage
+from counterpoint.common.data import Manifest, ManifestDataset
 from counterpoint.common.data.left_out import leave_out
 from counterpoint.common.data.names import file_name
 from counterpoint.common.data.samples import BadSample, options_hash
@@ -23,6 +23,7 @@ from counterpoint.common.data.split_rules import keeps_groups_apart
 from counterpoint.common.errors import InputError
 from counterpoint.common.metrics.labels import class_names
 from counterpoint.common.progress import note, track
+from counterpoint.common.trainers.leakage import hold_to_split
 from counterpoint.timeseries.configs import SignalConfig
 from counterpoint.timeseries.events import check_events
 from counterpoint.timeseries.form import SignalForm
@@ -53,7 +54,7 @@ def load_windows(
     manifest = Manifest.load(config.manifest)
     if not len(manifest):
         raise InputError(f"{config.manifest}: the manifest has no rows; import recordings into it (data import)")
-    check_leakage(manifest)
+    hold_to_split(manifest)
     if (manifest.frame["split"] == "").all():
         manifest = replace(manifest, frame=manifest.frame.assign(split="train"))
     reading = Reading(config, manifest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
-from counterpoint.common.cli.options import listing, parse, run, wants_help, write
+from counterpoint.common.cli.options import listing, parse_options, run, wants_help, write
 from counterpoint.common.cli.plugins import add_options, take_names, with_options
 from counterpoint.common.cli.pretrain import build_config, config_parser, preset_defaults
 from counterpoint.common.cli.verbs import Call
@@ -53,7 +53,7 @@ def compare(call: Call) -> int:
         "--out", type=Path, default=None, help="folder of the runs; runs/SYSTEM-objectives unless given"
     )
     argv, named = take_names(preset_defaults(entry, config_class, parser, call.argv[1:]))
-    options = parse(parser, argv)
+    options = parse_options(parser, argv)
     if plugins:
         options["train.plugins"] = with_options(options["train.plugins"], named, options, argv, plugins)
     for option in ("resume", "continue_from"):

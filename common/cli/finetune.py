@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from counterpoint.common.cli.options import new_parser, parse, run
+from counterpoint.common.cli.options import new_parser, parse_options, run
 from counterpoint.common.cli.plugins import add_options, take_names, with_options
 from counterpoint.common.cli.pretrain import build_config, outcome, without_own
 from counterpoint.common.cli.verbs import Call
@@ -31,7 +31,7 @@ def finetune(command: Call) -> int:
     parser.add_class_arguments(FinetuneConfig, None, skip=_RECORDED)
     plugins = add_options(parser)
     argv, named = take_names(command.argv)
-    options = parse(parser, argv)
+    options = parse_options(parser, argv)
     options["train.plugins"] = with_options(options["train.plugins"], named, options, argv, plugins)
     if options.resume is not None:
         return run(lambda: _finetune(FinetuneConfig(), options.resume), options.json)

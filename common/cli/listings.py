@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from counterpoint.common.cli.options import call
 from counterpoint.common.cli.verbs import Call
-from counterpoint.common.fidelity import records_of, standing, system_of
+from counterpoint.common.fidelity import records_of, standing, system_of_check
 from counterpoint.common.output import Rows
 from counterpoint.common.vertical import Vertical
 
@@ -33,7 +33,7 @@ def list_systems(vertical: Vertical) -> Rows:
     names = [entry.name for entry in vertical.systems]
     rows = []
     for entry in vertical.systems:
-        own = [r for r in records if system_of(r.check, names) == entry.name]
+        own = [r for r in records if system_of_check(r.check, names) == entry.name]
         rows.append(entry.as_dict() | asdict(standing(entry.status, entry.missing, own)))
     return Rows(rows, ("name", "status", "verdict", "missing", "module", "paper", "summary"))
 

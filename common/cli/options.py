@@ -80,7 +80,7 @@ def listing(usage: str, about: str, sections: Mapping[str, Mapping[str, str]], m
 
 
 def new_parser(program: str, about: str, usage: str | None = None, epilog: str | None = None):
-    """A jsonargparse parser without abbreviations; parse with `parse`, which raises `InputError`."""
+    """A jsonargparse parser without abbreviations; parse with `parse_options`, which raises `InputError`."""
     from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
     # A string under a dataclass field is its help text.
@@ -106,12 +106,12 @@ def new_parser(program: str, about: str, usage: str | None = None, epilog: str |
     )
 
 
-def option_names(parser) -> list[str]:
+def parser_options(parser) -> list[str]:
     """Every `--option` of the parser."""
     return [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
 
 
-def parse(parser, argv: Sequence[str], help_command: str = ""):
+def parse_options(parser, argv: Sequence[str], help_command: str = ""):
     """Parse, or raise an `InputError` of one sentence that names the option, the value and the nearest valid name."""
     words, typed = arrange(parser, argv)
     try:
@@ -126,7 +126,7 @@ def parse(parser, argv: Sequence[str], help_command: str = ""):
 
 def _filled(parser, options):
     """The options, none of whose groups is empty, as `train:` in a file of settings that was cut leaves it."""
-    groups = {name.removeprefix("--").rpartition(".")[0] for name in option_names(parser)} - {""}
+    groups = {name.removeprefix("--").rpartition(".")[0] for name in parser_options(parser)} - {""}
     if empty := sorted(group for group in groups if options.get(group, options) is None):
         usual = parser.get_defaults()
         for group in empty:
@@ -139,14 +139,14 @@ def _no_settings(parser, words: Sequence[str]) -> str:
     """About a file that is no text where an option that stands for several takes their YAML."""
     for word, value in zip(words, [*words[1:], ""]):
         option, _, joined = word.partition("=")
-        inner = [name for name in option_names(parser) if name.startswith(f"{option}.")]
+        inner = [name for name in parser_options(parser) if name.startswith(f"{option}.")]
         if inner and Path(joined or value).is_file():
             return f"{option} takes a YAML file of settings, which {joined or value} is not; set {', '.join(inner[:6])}"
     return f"a file of settings is not UTF-8 text; see {parser.prog} --help"
 
 
 def _sentence(message: str, parser, help_command: str, typed: Mapping[str, str]) -> str:
-    options = option_names(parser)
+    options = parser_options(parser)
     if match := re.match(r"unrecognized arguments: (.*)", message, re.IGNORECASE | re.DOTALL):
         words = match[1].split()
         unknown = next((word for word in words if word.startswith("-")), words[0]).partition("=")[0]
@@ -194,7 +194,7 @@ def call(
         parser.add_argument(more, nargs="*", type=get_type_hints(function)[more], help=_help_of(function, more))
     parser.add_function_arguments(function, as_group=False, skip=given | set(plain))
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    namespace = parse(parser, argv)
+    namespace = parse_options(parser, argv)
     values = parser.instantiate(namespace).as_dict()  # vars() would give marked names (`items`)
     as_json = values.pop("json")
     further = values.pop(more) if more is not None else []

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from counterpoint.common.cli.options import listing, new_parser, parse, run, wants_help, write
+from counterpoint.common.cli.options import listing, new_parser, parse_options, run, wants_help, write
 from counterpoint.common.cli.plugins import add_options, take_names, with_options
 from counterpoint.common.cli.run_verbs import check_own
 from counterpoint.common.cli.settings import about_file, named_by, other_system
@@ -44,7 +44,7 @@ def _resume_only(call: Call) -> int:
     parser = new_parser(call.program, "Continue an interrupted run from its last checkpoint.")
     parser.add_argument("--resume", type=Path, required=True, metavar="RUN", help="the run's folder")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    options = parse(parser, call.argv)
+    options = parse_options(parser, call.argv)
     check_own(options.resume, call.vertical)
     return run(lambda: _continue(options.resume), options.json)
 
@@ -55,7 +55,7 @@ def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
     plugins = add_options(parser)
     argv, named = take_names(preset_defaults(entry, config_class, parser, argv))
     try:
-        options = parse(parser, argv)
+        options = parse_options(parser, argv)
     except InputError as error:
         raise about_file(error, _value_of("--config", argv), entry) from error
     if plugins:
@@ -80,7 +80,7 @@ def preset_defaults(entry: SystemEntry, config_class: type, parser: Any, argv: l
     preset = _value_of("--preset", argv)
     if preset is not None:
         start = to_dict(override(config_class(), preset_values(preset, config_class, entry.system)))
-        parser.set_defaults(dict(flatten(start, known={action.dest for action in parser._actions})))
+        parser.set_defaults(dict(dotted_options(start, known={action.dest for action in parser._actions})))
     argv = _from_file(entry, config_class, parser, argv)
     steps = any(action.dest == "train.max_steps" for action in parser._actions)
     return _epochs_over_steps(parser, argv) if steps else argv
@@ -115,7 +115,7 @@ def _from_file(entry: SystemEntry, config_class: type, parser: Any, argv: list[s
     elif not isinstance(train, Mapping) or ("harmonize" not in train and isinstance(train.get("plugins", {}), Mapping)):
         return argv
     start = to_dict(override(config_class(), settings))
-    parser.set_defaults(dict(flatten(start, known={action.dest for action in parser._actions})))
+    parser.set_defaults(dict(dotted_options(start, known={action.dest for action in parser._actions})))
     place = next(i for i, word in enumerate(argv) if word.partition("=")[0] == "--config")
     return [*argv[:place], *argv[place + (1 if "=" in argv[place] else 2) :]]
 
@@ -147,16 +147,16 @@ def build_config(parser, options, config_class: type, given: Mapping[str, Any] |
         raise InputError(str(error)) from error
 
 
-def flatten(values: Mapping[str, Any], known: set[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def dotted_options(values: Mapping[str, Any], known: set[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Nested settings as dotted ones, as far down as there are options of that name.
 
-    >>> dict(flatten({"train": {"seed": 1}, "mining": {"start": 2}}, known={"train.seed", "mining"}))
+    >>> dict(dotted_options({"train": {"seed": 1}, "mining": {"start": 2}}, known={"train.seed", "mining"}))
     {'train.seed': 1, 'mining': {'start': 2}}
     """
     for key, value in values.items():
         name = f"{prefix}{key}"
         if value and isinstance(value, Mapping) and all(_is_option(f"{name}.{inner}", known) for inner in value):
-            yield from flatten(value, known, f"{name}.")
+            yield from dotted_options(value, known, f"{name}.")
         else:
             yield name, value
 

@@ -78,7 +78,7 @@ def _number(value: str, text: str) -> None:
         raise InputError(f"--where {text!r}: {value!r} is no number to compare with") from None
 
 
-def allowed(samples: Samples, conditions: Sequence[str]) -> np.ndarray:
+def meeting(samples: Samples, conditions: Sequence[str]) -> np.ndarray:
     """[samples] bool: which samples meet all conditions. Raises `InputError` for a column that is not there, and where
     none of them is left."""
     kept = np.ones(len(samples), dtype=bool)

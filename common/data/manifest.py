@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import math
 import os
@@ -46,6 +47,8 @@ class Manifest:
     path: Path | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     outside: tuple[Path, ...] = ()
+    state: tuple[Any, ...] | None = field(default=None, init=False, repr=False, compare=False)
+    """Which content of which file this is, as it was loaded; None for rows that were chosen, changed or made here."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root))
@@ -60,10 +63,17 @@ class Manifest:
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:
-        """Read `.parquet`, `.csv` or `.jsonl`; file names in it are relative to its folder."""
+        """Read `.parquet`, `.csv` or `.jsonl`; file names in it are relative to its folder.
+
+        The table read last is kept (until `forget_manifest`) and not read again while its file stays as it is: a data
+        set, the leakage check and an evaluation ask for it one after the other.
+        """
         path = Path(path)
         if not path.is_file():
             raise InputError(f"{path}: no such manifest; give a .parquet, .csv or .jsonl file")
+        state = _state(path)
+        if cls is Manifest and _read_last and _read_last[0].state == state:
+            return _read_last[0]._again()
         try:
             if path.suffix == ".parquet":
                 frame = pd.read_parquet(path)
@@ -90,7 +100,21 @@ class Manifest:
         side = _sidecar(path)
         meta = _facts(side) if side.is_file() else {}
         meta.pop(OUTSIDE, None)
-        return cls(frame.reset_index(drop=True), path.parent, path, meta, recorded(path.parent))
+        found = cls(frame.reset_index(drop=True), path.parent, path, meta, recorded(path.parent))
+        if cls is not Manifest or _state(path) != state:
+            return found
+        object.__setattr__(found, "state", state)
+        _read_last[:] = [found]
+        return found._again()
+
+    def _again(self) -> Manifest:
+        """The same table for another owner, who may change its frame."""
+        other = copy.copy(self)
+        deep = int(pd.__version__.partition(".")[0]) < 3  # from then on frames are copied when they are written to
+        object.__setattr__(other, "frame", self.frame.copy(deep=deep))
+        object.__setattr__(other, "meta", copy.deepcopy(self.meta))
+        object.__setattr__(other, "outside", recorded(self.root))
+        return other
 
     def save(self, path: str | Path) -> Manifest:
         """Write the table and its meta facts; complete or not at all."""
@@ -230,6 +254,26 @@ def as_number(value: Any, column: str, wanted: str = "a number") -> float | None
     if isinstance(value, bool) or not math.isfinite(number):
         raise InputError(f"{column} is {str(value)[:40]!r}; give {wanted}, or leave the cell empty")
     return number
+
+
+_read_last: list[Manifest] = []
+
+
+def forget_manifest() -> None:
+    """Give the memory of the table that was read last back."""
+    _read_last.clear()
+
+
+def _state(path: Path) -> tuple[Any, ...]:
+    """What tells whether a manifest, or the facts beside it, changed since they were read."""
+    found: list[Any] = [str(path), os.path.abspath(path)]
+    for file in (path, _sidecar(path)):
+        try:
+            about = file.stat()
+            found.append((about.st_ino, about.st_mtime_ns, about.st_ctime_ns, about.st_size))
+        except OSError:
+            found.append(None)
+    return tuple(found)
 
 
 def _sidecar(path: Path) -> Path:

@@ -20,7 +20,7 @@ OUTSIDE = "outside"
 """The fact, in a manifest's `.meta.json`, under which an import records the folders that it left files in."""
 
 
-def allowed(folders: bool) -> list[str]:
+def allowed_by_user(folders: bool) -> list[str]:
     """The folders, or the modules, that COUNTERPOINT_ALLOW names."""
     told = (name.strip() for name in os.environ.get(ALLOW, "").split(","))
     return [name for name in told if name and (os.sep in name or "/" in name) == folders]
@@ -69,7 +69,7 @@ manifest, set COUNTERPOINT_ALLOW=/, else move the file into the folder
 
     @cached_property
     def _folders(self) -> tuple[str, ...]:
-        every = (self.root, *self.outside, *(Path(name).expanduser() for name in allowed(folders=True)))
+        every = (self.root, *self.outside, *(Path(name).expanduser() for name in allowed_by_user(folders=True)))
         return tuple(os.path.realpath(folder).rstrip(os.sep) + os.sep for folder in every)
 
 

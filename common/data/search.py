@@ -166,7 +166,7 @@ class NeighbourIndex:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundNeighbours:
     """The neighbours of one query among the `target` modality."""
 
     query: str
@@ -176,7 +176,7 @@ class Found:
     """Share of the true neighbours that an approximate index finds, measured; None where it is exact."""
 
 
-def search(
+def search_store(
     store: EmbeddingStore,
     *,
     target: str | None = None,
@@ -190,7 +190,7 @@ def search(
     metric: str | Score = "cosine",
     leave_out: Mapping[str, Collection[int]] | None = None,
     only: np.ndarray | None = None,
-) -> list[Found]:
+) -> list[FoundNeighbours]:
     """Search a folder of embeddings by sample id, by the user's own files, or by vectors, across modalities.
 
     Args:
@@ -228,7 +228,7 @@ def search(
         places = np.searchsorted(rows_kept, sorted(rows))
         return {int(p) for p, row in zip(places, sorted(rows)) if p < len(rows_kept) and rows_kept[p] == row}
 
-    found: list[Found] = []
+    found: list[FoundNeighbours] = []
     if ids:
         source, bank = source or several[0], asked
         if bank.shape[1] != index.vectors[0].shape[1]:
@@ -240,15 +240,15 @@ def search(
         more = leave_out or {}
         left_out = [in_index(own | {*more.get(i, ())}) for i, own in zip(ids, itself)]
         hits = index.search(bank[rows], k, leave_out=left_out)
-        found += [Found(name, target, of_store(h), recall) for name, h in zip(ids, hits)]
+        found += [FoundNeighbours(name, target, of_store(h), recall) for name, h in zip(ids, hits)]
     if files:
         if encode is None:
             raise InputError("searching by file needs the function that embeds a file")
         z = torch.stack([encode(Path(file)).reshape(-1) for file in files])
-        found += [Found(str(file), target, of_store(h), recall) for file, h in zip(files, index.search(z, k))]
+        found += [FoundNeighbours(str(file), target, of_store(h), recall) for file, h in zip(files, index.search(z, k))]
     if vectors is not None:
         hits = index.search(vectors, k)
-        found += [Found(f"vector {i}", target, of_store(h), recall) for i, h in enumerate(hits)]
+        found += [FoundNeighbours(f"vector {i}", target, of_store(h), recall) for i, h in enumerate(hits)]
     if not found:
         raise InputError("nothing to search for: give ids, files or vectors")
     return found

@@ -109,7 +109,7 @@ def leak_of(manifest: Manifest) -> str | None:
     return rule_named(kind).leak(manifest, columns, said)
 
 
-def times(manifest: Manifest, column: str) -> np.ndarray:
+def times_of(manifest: Manifest, column: str) -> np.ndarray:
     """A column of times as numbers that grow: numbers as they are, dates and clock times in seconds since 1970.
 
     Raises `InputError` naming the first row without a readable time.
@@ -132,7 +132,7 @@ def times(manifest: Manifest, column: str) -> np.ndarray:
 def _by_time(
     manifest: Manifest, by: Sequence[str], fractions: Fractions, seed: int, options: Mapping[str, Any]
 ) -> np.ndarray:
-    moments = times(manifest, by[0])
+    moments = times_of(manifest, by[0])
     names = [name for name in SPLITS if fractions.get(name)]
     unique, counts = np.unique(moments, return_counts=True)
     if len(unique) < len(names):
@@ -149,7 +149,7 @@ def _by_time(
 
 def _time_leak(manifest: Manifest, by: Sequence[str], options: Mapping[str, Any]) -> str:
     used = manifest.frame["split"].to_numpy()
-    moments = times(manifest, by[0])
+    moments = times_of(manifest, by[0])
     for i, earlier in enumerate(SPLITS):
         for later in SPLITS[i + 1 :]:
             first, second = np.flatnonzero(used == earlier), np.flatnonzero(used == later)
@@ -166,7 +166,7 @@ def _last_out(
     manifest: Manifest, by: Sequence[str], fractions: Fractions, seed: int, options: Mapping[str, Any]
 ) -> np.ndarray:
     frame = pd.DataFrame(
-        {"group": manifest.frame["group"].to_numpy(), "time": times(manifest, by[0]), "id": manifest.frame["id"]}
+        {"group": manifest.frame["group"].to_numpy(), "time": times_of(manifest, by[0]), "id": manifest.frame["id"]}
     ).reset_index(drop=True)
     ordered = frame.sort_values(["group", "time", "id"])  # the order of the rows has no say
     behind = ordered.groupby("group").cumcount(ascending=False)
@@ -178,7 +178,7 @@ def _last_out(
 
 
 def _last_out_leak(manifest: Manifest, by: Sequence[str], options: Mapping[str, Any]) -> str:
-    frame = manifest.frame[["id", "group", "split"]].assign(time=times(manifest, by[0]))
+    frame = manifest.frame[["id", "group", "split"]].assign(time=times_of(manifest, by[0]))
     frame = frame[frame["split"] != ""].assign(place=lambda f: f["split"].map(SPLITS.index))
     ordered = frame.sort_values(["group", "time", "place"])
     falls = ordered.groupby("group")["place"].diff() < 0

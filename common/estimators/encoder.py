@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from counterpoint.common.errors import InputError, NonFiniteLossError
 from counterpoint.common.estimators import inputs, pickling
-from counterpoint.common.estimators.lookup import Found, check_options, find_system, in_python, settings
+from counterpoint.common.estimators.lookup import KnownSystem, check_options, find_system, in_python, settings_of_system
 from counterpoint.common.progress import silent
 from counterpoint.common.trainers.config_files import override
 from counterpoint.common.vertical import Given
@@ -134,13 +134,13 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             self._fit(found, X, groups)
         return self
 
-    def _fit(self, found: Found, X: Any, groups: Any) -> None:
+    def _fit(self, found: KnownSystem, X: Any, groups: Any) -> None:
         from counterpoint.common.trainers import create_system
 
         config = self._config(found)
         rows = inputs.rows_of(self, X, reset=True)
         names = inputs.groups_of(groups, len(rows))
-        split = inputs.split_of(names, self.validation_fraction, config.train.seed)
+        split = inputs.split_at_random(names, self.validation_fraction, config.train.seed)
         given = found.samples_from(rows, config, names, split, None)
         if len(given.left_out) == len(rows):
             raise InputError(f"X makes no sample: {_of_rows(given.left_out)}")
@@ -157,13 +157,13 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 self.system_.run_dir = None
         self.n_features_out_ = self._encode(given, [0])[0].shape[1]
 
-    def _config(self, found: Found) -> Any:
+    def _config(self, found: KnownSystem) -> Any:
         """The system's settings, the seed among them; raises for parameters that cannot be used."""
         if self.what not in WHAT:
             raise InputError(f"what is {self.what!r}; give {' or '.join(WHAT)}")
         if "train__out" in self._options:
             raise InputError("train__out: give run_folder, which says where the run is kept")
-        config = settings(found, self.preset, self._options)
+        config = settings_of_system(found, self.preset, self._options)
         if self.random_state is None:
             return config
         if "train__seed" in self._options:
@@ -247,7 +247,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         known = dict(super().__getstate__())
-        return {**known, "system_": pickling.plain(known["system_"])} if "system_" in known else known
+        return {**known, "system_": pickling.pickled_state(known["system_"])} if "system_" in known else known
 
     def __setstate__(self, known: dict[str, Any]) -> None:
         super().__setstate__(known)

@@ -71,10 +71,10 @@ def groups_of(groups: Any, count: int) -> list[str]:
     return [str(name) for name in names]
 
 
-def split_of(groups: Sequence[str], fraction: float, seed: int) -> list[str]:
+def split_at_random(groups: Sequence[str], fraction: float, seed: int) -> list[str]:
     """`train` or `val` for every row: whole groups for validation, about a `fraction` of the rows.
 
-    >>> split_of(["a", "a", "b", "c"], 0.25, seed=0).count("val") in (1, 2)
+    >>> split_at_random(["a", "a", "b", "c"], 0.25, seed=0).count("val") in (1, 2)
     True
     """
     if not isinstance(fraction, Number) or not 0 <= fraction < 1:

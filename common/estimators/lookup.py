@@ -19,7 +19,7 @@ from counterpoint.common.vertical import Given, Vertical
 
 
 @dataclass(frozen=True)
-class Found:
+class KnownSystem:
     """A system that can be trained: its name, its vertical, its config class, and where its class is."""
 
     name: str
@@ -43,7 +43,7 @@ class Found:
         return resolve(self.vertical.samples_from)
 
 
-def find_system(system: Any) -> Found:
+def find_system(system: Any) -> KnownSystem:
     """The system of a name (`"ts2vec"`), or a class derived from one of a vertical's.
 
     >>> find_system("ts2vec").vertical.name
@@ -62,10 +62,10 @@ def find_system(system: Any) -> Found:
         where = " and ".join(vertical.name for vertical, _ in found)
         raise InputError(f"{where} both have a system {system}; give its class, system=...")
     ((vertical, entry),) = found
-    return Found(entry.name, vertical, resolve(entry.config), entry.system)
+    return KnownSystem(entry.name, vertical, resolve(entry.config), entry.system)
 
 
-def _of_class(cls: type) -> Found:
+def _of_class(cls: type) -> KnownSystem:
     from counterpoint.common.trainers.run_folder import check_importable
     from counterpoint.common.trainers.system import ContrastiveSystem
 
@@ -76,18 +76,18 @@ def _of_class(cls: type) -> Found:
     for load in find_verticals().values():
         vertical = load()
         if any(f"{module}.".startswith(f"{vertical.package}.") for module in parents):
-            return Found(cls.__name__, vertical, cls.Config, cls)
+            return KnownSystem(cls.__name__, vertical, cls.Config, cls)
     raise InputError(
         f"{cls.__name__} derives from no system of an installed vertical, so nothing says how X becomes its samples"
     )
 
 
-def settings(found: Found, preset: str, options: Mapping[str, Any]) -> Any:
+def settings_of_system(found: KnownSystem, preset: str, options: Mapping[str, Any]) -> Any:
     """The system's configuration: a preset, with options named as scikit-learn nests them.
 
-    >>> settings(find_system("ts2vec"), "small", {"train__max_steps": np.int64(3)}).train.max_steps
+    >>> settings_of_system(find_system("ts2vec"), "small", {"train__max_steps": np.int64(3)}).train.max_steps
     3
-    >>> settings(find_system("ts2vec"), "small", {"max_steps": 3})
+    >>> settings_of_system(find_system("ts2vec"), "small", {"max_steps": 3})
     Traceback (most recent call last):
     ...
     counterpoint.common.errors.InputError: 'max_steps' is not an option of ts2vec; did you mean 'train__max_steps'?
@@ -103,7 +103,7 @@ def settings(found: Found, preset: str, options: Mapping[str, Any]) -> Any:
         raise InputError(f"an option of {found.name} cannot be used: {error}") from None
 
 
-def check_options(found: Found, options: Mapping[str, Any]) -> None:
+def check_options(found: KnownSystem, options: Mapping[str, Any]) -> None:
     """Raise `InputError` for an option that the system's configuration lacks, with the nearest that it has."""
     known = list(option_names(found.config_class))
     for name in options:
@@ -117,7 +117,7 @@ def check_options(found: Found, options: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def in_python(found: Found) -> Iterator[None]:
+def in_python(found: KnownSystem) -> Iterator[None]:
     """Sentences about settings name them as `Encoder` takes them: `train__max_steps`, not `train.max_steps`."""
     try:
         yield

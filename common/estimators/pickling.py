@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def plain(system: Any) -> dict[str, Any]:
+def pickled_state(system: Any) -> dict[str, Any]:
     """What `system` builds an equal system from."""
     from safetensors.torch import save
 
@@ -23,7 +23,7 @@ def plain(system: Any) -> dict[str, Any]:
 
 
 def system(known: Mapping[str, Any]) -> Any:
-    """The system of `plain`, in evaluation mode; nothing in it is unpickled."""
+    """The system of `pickled_state`, in evaluation mode; nothing in it is unpickled."""
     from safetensors.torch import load
 
     from counterpoint.common.trainers.assets import Assets

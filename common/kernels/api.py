@@ -8,7 +8,7 @@ from torch import Tensor
 
 from counterpoint.common.kernels import onetile
 from counterpoint.common.kernels.dense import Outputs
-from counterpoint.common.kernels.dispatch import evaluate
+from counterpoint.common.kernels.dispatch import evaluate_statistics
 from counterpoint.common.kernels.flatten import flatten
 from counterpoint.common.kernels.problem import Problem
 from counterpoint.common.kernels.spec import Diagonal, Mask, Positive
@@ -119,7 +119,7 @@ def contrast_stats(
         row_offset=row_offset,
         sharded=distributed != "none",
     )
-    outputs = evaluate(problem, backend, distributed, process_group, deterministic)
+    outputs = evaluate_statistics(problem, backend, distributed, process_group, deterministic)
     return _shaped(outputs, problem, batch, has_scales, sharded=distributed != "none")
 
 

@@ -5,11 +5,11 @@ from importlib import import_module
 
 from counterpoint.common.kernels import tiled
 
-__all__ = ["resolve"]
+__all__ = ["backend_named"]
 
 
 @cache
-def resolve(name: str, deterministic: bool) -> object:
+def backend_named(name: str, deterministic: bool) -> object:
     """The object that answers `forward` and `backward`."""
     if name == "triton":
         return import_module("counterpoint.common.kernels.triton_backend").TritonBackend(deterministic=deterministic)

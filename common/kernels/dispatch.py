@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from counterpoint.common.kernels import dense, eager, pair_registration, sharded
-from counterpoint.common.kernels.backends import resolve
+from counterpoint.common.kernels.backends import backend_named
 from counterpoint.common.kernels.dense import Outputs
 from counterpoint.common.kernels.problem import Problem
 from counterpoint.common.kernels.refusal import refusal
 from counterpoint.common.kernels.registration import contrast
 
-__all__ = ["BACKENDS", "DENSE_PAIRS", "choose", "evaluate", "evaluate_pair_sum"]
+__all__ = ["BACKENDS", "DENSE_PAIRS", "choose", "evaluate_statistics", "evaluate_pair_sum"]
 
 BACKENDS = ("auto", "dense", "tiled", "triton")
 
@@ -64,7 +64,7 @@ def _refuse_ranks(distributed: str) -> None:
         )
 
 
-def evaluate(
+def evaluate_statistics(
     problem: Problem, backend: str, distributed: str, process_group: object | None, deterministic: bool
 ) -> Outputs:
     """The differentiable statistics of a problem."""
@@ -73,7 +73,7 @@ def evaluate(
         _refuse_ranks(distributed)
         return dense.statistics(problem)
     if distributed != "none":
-        return sharded.statistics(problem, distributed, process_group, resolve(chosen, deterministic))
+        return sharded.statistics(problem, distributed, process_group, backend_named(chosen, deterministic))
     return dense.statistics(problem) if chosen == "dense" else contrast(problem, chosen, deterministic)
 
 
@@ -86,5 +86,5 @@ def evaluate_pair_sum(
         _refuse_ranks(distributed)
         return dense.pair_sums(problem, fn)
     if distributed != "none":
-        return sharded.pair_sums(problem, fn, distributed, process_group, resolve(chosen, True))
+        return sharded.pair_sums(problem, fn, distributed, process_group, backend_named(chosen, True))
     return dense.pair_sums(problem, fn) if chosen == "dense" else pair_registration.pair_sums(problem, fn, chosen)

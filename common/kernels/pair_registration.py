@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from counterpoint.common.kernels import dense
-from counterpoint.common.kernels.backends import resolve
+from counterpoint.common.kernels.backends import backend_named
 from counterpoint.common.kernels.packing import DIFFERENTIABLE, TENSORS, pack, second_order, unpack
 from counterpoint.common.kernels.problem import Problem
 
@@ -36,7 +36,7 @@ def _pair_sum(
     backend: str,
 ) -> Tensor:
     named = (q, k, scale, col_scale, row_bias, col_bias, positive, valid_cols, score_floor)
-    return resolve(backend, True).pair_sum_forward(unpack(named, masks, layout), fn)
+    return backend_named(backend, True).pair_sum_forward(unpack(named, masks, layout), fn)
 
 
 @_pair_sum.register_fake
@@ -84,7 +84,7 @@ def _pair_sum_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     named = (q, k, scale, col_scale, row_bias, col_bias, positive, valid_cols, score_floor)
     problem = unpack(named, masks, layout)
-    found = resolve(backend, True).pair_sum_backward(problem, fn, upstream)
+    found = backend_named(backend, True).pair_sum_backward(problem, fn, upstream)
     gradients = [(getattr(found, name), getattr(problem, name)) for name in DIFFERENTIABLE]
     return tuple(scale.new_empty(0) if g is None else g.to(like.dtype) for g, like in gradients)
 

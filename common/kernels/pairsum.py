@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.kernels.problem import Gradients, Problem
-from counterpoint.common.kernels.sweep import Places, Sweep, Tile
+from counterpoint.common.kernels.sweep import Sweep, Tile, TilePlaces
 
 __all__ = ["backward", "forward"]
 
@@ -40,7 +40,7 @@ def backward(problem: Problem, fn: str, upstream: Float[Tensor, "batch rows"], o
     return out
 
 
-def _signed(sweep: Sweep, t: Tile) -> tuple[Float[Tensor, "r c"], Places | None]:
+def _signed(sweep: Sweep, t: Tile) -> tuple[Float[Tensor, "r c"], TilePlaces | None]:
     """The tile's logits, negated at the positives, and where these lie."""
     x = sweep.logits(t, 0, sweep.product(t))
     found = sweep.positives(t)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from counterpoint.common.kernels import dense, eager
-from counterpoint.common.kernels.backends import resolve
+from counterpoint.common.kernels.backends import backend_named
 from counterpoint.common.kernels.dense import Outputs
 from counterpoint.common.kernels.packing import DIFFERENTIABLE, TENSORS, pack, second_order, unpack
 from counterpoint.common.kernels.problem import Problem, RawStats, Upstream
@@ -27,7 +27,7 @@ def contrast(problem: Problem, backend: str, deterministic: bool) -> Outputs:
     As an operator for the compiler, which knows shapes; else as an autograd function, which may keep its tiles.
     """
     if not torch.compiler.is_compiling():
-        return eager.statistics(problem, resolve(backend, deterministic), keep=backend == "tiled")
+        return eager.statistics(problem, backend_named(backend, deterministic), keep=backend == "tiled")
     masks, layout = pack(problem)
     named = [getattr(problem, name) for name in TENSORS]
     lse, positive, mean, count, col_lse, col_mean, col_count = _contrast(*named, masks, layout, backend, deterministic)[
@@ -68,7 +68,7 @@ def _contrast(
     """lse, positive, mean, count, the columns' lse, mean, count; then what is saved of sums. Absent ones are empty."""
     named = (q, k, scale, col_scale, row_bias, col_bias, positive, valid_cols, score_floor)
     problem = unpack(named, masks, layout)
-    stats = resolve(backend, deterministic).forward(problem)
+    stats = backend_named(backend, deterministic).forward(problem)
     nothing = problem.scale.new_empty
 
     def given(t: Tensor | None) -> Tensor:
@@ -206,7 +206,7 @@ def _contrast_backward(
     given = {name: (t if t.numel() else None) for name, t in zip(_SAVED, values)}
     saved = RawStats(**given, count=None)
     upstream = Upstream(g_lse, g_positive, g_mean, g_col_lse, g_col_mean, needs_q=needs[0], needs_k=needs[1])
-    found = resolve(backend, deterministic).backward(problem, saved, upstream)
+    found = backend_named(backend, deterministic).backward(problem, saved, upstream)
     result = []
     for name in DIFFERENTIABLE:
         gradient, like = getattr(found, name), getattr(problem, name)

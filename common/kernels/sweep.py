@@ -17,7 +17,7 @@ from torch import Tensor
 
 from counterpoint.common.kernels.problem import Band, Gradients, Labels, Problem, finite_features
 
-__all__ = ["LN2", "LOG2E", "Places", "Sweep", "Tile", "forced_tiles", "headroom", "tile_shape", "row_dots", "tile_size"]
+__all__ = ["LN2", "LOG2E", "Sweep", "Tile", "TilePlaces", "forced_tiles", "headroom", "tile_shape", "row_dots", "tile_size"]
 
 LOG2E = math.log2(math.e)
 LN2 = math.log(2.0)
@@ -39,7 +39,7 @@ class Tile(NamedTuple):
         return d if -(self.i1 - self.i0) < d < self.j1 - self.j0 else None
 
 
-class Places(NamedTuple):
+class TilePlaces(NamedTuple):
     """Where positives lie in a tile: rows and columns of the problem, and a diagonal of the tile or flat places."""
 
     row: slice | Tensor
@@ -204,7 +204,7 @@ class Sweep:
 
     # ---- positives ----
 
-    def positives(self, t: Tile, transposed: bool = False) -> Places | None:
+    def positives(self, t: Tile, transposed: bool = False) -> TilePlaces | None:
         """The positives in the tile; None if there is none.
 
         `transposed`: the tile read as columns x rows, for self-similarities.
@@ -219,13 +219,13 @@ class Sweep:
                 return None
             first, length = i0 + max(0, -d), min(i1 - i0 - max(0, -d), j1 - j0 - max(0, d))
             start = first + self.problem.diagonal
-            return Places(slice(first, first + length), slice(start, start + length), -d if transposed else d)
+            return TilePlaces(slice(first, first + length), slice(start, start + length), -d if transposed else d)
         column = self.positive[i0:i1] - j0
         row = ((column >= 0) & (column < j1 - j0)).nonzero()[:, 0]
         if row.numel() == 0:
             return None
         column = column[row]
-        return Places(row + i0, column + j0, (column * width + row) if transposed else (row * width + column))
+        return TilePlaces(row + i0, column + j0, (column * width + row) if transposed else (row * width + column))
 
     # ---- masks ----
 

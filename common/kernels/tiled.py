@@ -15,7 +15,7 @@ from torch import Tensor
 from counterpoint.common.kernels import pairsum, selfsim, tiled_backward
 from counterpoint.common.kernels.precision import products
 from counterpoint.common.kernels.problem import Gradients, Problem, RawStats, Upstream
-from counterpoint.common.kernels.sweep import LN2, LOG2E, Places, Sweep, Tile, headroom
+from counterpoint.common.kernels.sweep import LN2, LOG2E, Sweep, Tile, TilePlaces, headroom
 
 __all__ = ["backward", "forward", "pair_sum_backward", "pair_sum_forward"]
 
@@ -270,7 +270,7 @@ def _accumulate(
     x: Tensor,
     raw: Tensor | None,
     dim: int,
-    found: Places | None,
+    found: TilePlaces | None,
     spare: Tensor,
     shift: Tensor,
     total: Tensor,

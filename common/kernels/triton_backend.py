@@ -29,7 +29,7 @@ from counterpoint.common.kernels.triton_launch import (
     tile,
 )
 from counterpoint.common.kernels.triton_pairs import pair_sums
-from counterpoint.common.kernels.triton_tiles import Side
+from counterpoint.common.kernels.triton_tiles import UpstreamSide
 
 __all__ = ["PARTIAL_BYTES", "TritonBackend"]
 
@@ -111,7 +111,7 @@ class TritonBackend:
         if problem.empty:
             return tiled.pair_sum_backward(problem, fn, upstream)
         unit = unit_of(problem, Upstream(lse=upstream[:, None]))
-        row = Side(shift=None, lse=(upstream[:, None] / unit).contiguous())
+        row = UpstreamSide(shift=None, lse=(upstream[:, None] / unit).contiguous())
         work = Work(problem, row, None, None, unit, half=False, one_exp=False, fn=fn)
         with asked_precision(problem):
             return work.gradients(self.deterministic)

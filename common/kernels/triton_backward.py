@@ -21,8 +21,8 @@ from counterpoint.common.kernels.triton_tiles import (
     load_block,
     load_vector,
     logit_gradient,
-    scaled,
-    scores,
+    scaled_tile,
+    tile_scores,
 )
 
 
@@ -52,7 +52,7 @@ def score_gradient(
         gradient, direct = logit_gradient(
             s, kept, a, terms, rows, cols, positive, om, on, R, C, FN, ONE_EXP, SYMMETRIC
         )  # fmt: skip
-        weight += scaled(gradient, a, terms, om, on, R, C) + direct
+        weight += scaled_tile(gradient, a, terms, om, on, R, C) + direct
         if sums.row_scale is not None:
             moment = gradient * s
             if terms.col_scale is not None:
@@ -178,7 +178,7 @@ def weights_kernel(
     # Entries of the tile beyond the block belong to another block: move them outside the matrix.
     om = tl.where(local_m < n_rows, row0 + local_m, R)
     on = tl.where(local_n < n_cols, col0 + local_n, C)
-    s = scores(Q, K, om, on, R, C, D, BM, BN, BD, PRECISION, UPCAST)
+    s = tile_scores(Q, K, om, on, R, C, D, BM, BN, BD, PRECISION, UPCAST)
     weight, row_scale, row_bias, col_scale, col_bias = score_gradient(
         s, terms, keep, rows, cols, positive, sums,
         running(BM, S, 0.0), running(BM, S, 0.0), running(BN, S, 0.0), running(BN, S, 0.0),

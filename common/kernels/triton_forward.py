@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from counterpoint.common.kernels.triton_tiles import kept_entries, logits, scores
+from counterpoint.common.kernels.triton_tiles import kept_entries, logits, tile_scores
 
 
 class Partial(NamedTuple):
@@ -78,7 +78,7 @@ def stats_kernel(
     first = diagonal if TRIANGLE else 0
     for t in range(first + split, tl.cdiv(C, BN), splits):
         on = t * BN + tl.arange(0, BN)
-        s = scores(Q, K, om, on, R, C, D, BM, BN, BD, PRECISION, UPCAST)
+        s = tile_scores(Q, K, om, on, R, C, D, BM, BN, BD, PRECISION, UPCAST)
         kept = kept_entries(s, keep, om, on, R, C, BM, BN)
         column_store = on < C
         if TRIANGLE:

@@ -11,7 +11,7 @@ from torch import Tensor
 from counterpoint.common.kernels.problem import Gradients, Problem, Upstream, tensors
 from counterpoint.common.kernels.triton_backward import Sums, fused_kernel, side_kernel, weights_kernel
 from counterpoint.common.kernels.triton_launch import INTERPRET, SIDE_MAX_DIM, at, keep_of, processors, terms_of, tile
-from counterpoint.common.kernels.triton_tiles import Positive, Side
+from counterpoint.common.kernels.triton_tiles import PositiveColumn, UpstreamSide
 
 __all__ = ["WEIGHT_BYTES", "Work", "added", "side_of", "unit_of"]
 
@@ -23,8 +23,8 @@ class Work:
     """A problem with everything its backward kernels read."""
 
     problem: Problem
-    row: Side  # [batch, S, rows]
-    col: Side | None
+    row: UpstreamSide  # [batch, S, rows]
+    col: UpstreamSide | None
     positive: Tensor | None  # derivative of the positives' logits
     unit: Tensor
     half: bool  # symmetric: see triton_launch.symmetric
@@ -71,7 +71,7 @@ class Work:
         positive = None
         if problem.positive is not None and (self.positive is not None or self.fn != "softmax"):
             gradient = None if self.positive is None else self.positive[n].contiguous()
-            positive = Positive(problem.positive[n].to(torch.int32).contiguous(), gradient)
+            positive = PositiveColumn(problem.positive[n].to(torch.int32).contiguous(), gradient)
         return _Block(
             q=problem.q[n].contiguous(),
             k=problem.k[n].contiguous(),
@@ -224,17 +224,17 @@ def unit_of(problem: Problem, upstream: Upstream) -> Tensor:
 
 def side_of(
     shift: Tensor, total: Tensor, mean: Tensor | None, lse: Tensor | None, mean_grad: Tensor | None, unit: Tensor
-) -> Side:
+) -> UpstreamSide:
     def per_sum(gradient: Tensor) -> Tensor:
         return torch.where(total > 0, gradient / (total * unit), 0.0)
 
     weight = torch.zeros_like(total) if lse is None else per_sum(lse)
     if mean_grad is None:
-        return Side(shift.contiguous(), weight)
-    return Side(shift.contiguous(), weight, mean.contiguous(), per_sum(mean_grad))
+        return UpstreamSide(shift.contiguous(), weight)
+    return UpstreamSide(shift.contiguous(), weight, mean.contiguous(), per_sum(mean_grad))
 
 
-def added(a: Side, b: Side) -> Side:
+def added(a: UpstreamSide, b: UpstreamSide) -> UpstreamSide:
     mean_grads = [t for t in (a.mean_grad, b.mean_grad) if t is not None]
     mean = b.mean if a.mean is None else a.mean
-    return Side(a.shift, a.lse + b.lse, mean, sum(mean_grads[1:], mean_grads[0]) if mean_grads else None)
+    return UpstreamSide(a.shift, a.lse + b.lse, mean, sum(mean_grads[1:], mean_grads[0]) if mean_grads else None)

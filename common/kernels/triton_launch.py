@@ -21,7 +21,7 @@ from counterpoint.common.kernels.triton_tiles import Keep, Match, Terms
 __all__ = [
     "INTERPRET",
     "SIDE_MAX_DIM",
-    "Tile",
+    "LaunchTile",
     "asked_precision",
     "at",
     "constant_shift",
@@ -41,7 +41,7 @@ ONE_EXP_BOUND = 50.0  # |logit| below which exp(logit) neither overflows a float
 
 
 @dataclass(frozen=True)
-class Tile:
+class LaunchTile:
     """Shape of a kernel's tile and how the GPU runs it."""
 
     rows: int
@@ -56,7 +56,7 @@ class Tile:
         return options if INTERPRET else {**options, "num_warps": self.warps, "num_stages": self.stages}
 
 
-def tile(kind: str, dtype: torch.dtype, dim: int) -> Tile:
+def tile(kind: str, dtype: torch.dtype, dim: int) -> LaunchTile:
     """The tile of a kernel for features of this width.
 
     "stats" and its square form "triangle", "side", "fused", "weights" and its symmetric form "mirrored": the largest
@@ -67,14 +67,14 @@ def tile(kind: str, dtype: torch.dtype, dim: int) -> Tile:
     whole = kind in ("side", "fused")  # these keep the full feature width at hand
     if INTERPRET:
         edge = 64 if kind in ("weights", "mirrored") else 32
-        return Tile(edge, edge, width if whole else min(width, 128), 1, 1)
+        return LaunchTile(edge, edge, width if whole else min(width, 128), 1, 1)
     if dtype == torch.float32:
         if whole:
-            return Tile(64 if kind == "side" else 32, 64, width, 8, 1)
-        return Tile(64, 64, 32, 8, 2)
+            return LaunchTile(64 if kind == "side" else 32, 64, width, 8, 1)
+        return LaunchTile(64, 64, 32, 8, 2)
     if whole:
-        return Tile(128, 64, width, 8, 2) if kind == "side" else Tile(64, 64, width, 8, 2)
-    return Tile(128, {"stats": 256, "mirrored": 64}.get(kind, 128), min(width, 64), 8, 3)
+        return LaunchTile(128, 64, width, 8, 2) if kind == "side" else LaunchTile(64, 64, width, 8, 2)
+    return LaunchTile(128, {"stats": 256, "mirrored": 64}.get(kind, 128), min(width, 64), 8, 3)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from counterpoint.common.kernels.problem import Problem
 from counterpoint.common.kernels.triton_launch import keep_of, processors, terms_of, tile
-from counterpoint.common.kernels.triton_tiles import Positive, kept_entries, pair_logits, scores, softplus
+from counterpoint.common.kernels.triton_tiles import (
+    PositiveColumn,
+    kept_entries,
+    pair_logits,
+    tile_scores,
+    tile_softplus,
+)
 
 __all__ = ["pair_sums"]
 
@@ -26,11 +32,11 @@ def pair_sum_kernel(
     total = tl.zeros([BM], tl.float32)
     for t in range(split, tl.cdiv(C, BN), splits):
         on = t * BN + tl.arange(0, BN)
-        s = scores(Q, K, om, on, R, C, D, BM, BN, BD, PRECISION, UPCAST)
+        s = tile_scores(Q, K, om, on, R, C, D, BM, BN, BD, PRECISION, UPCAST)
         kept = kept_entries(s, keep, om, on, R, C, BM, BN)
         x, _ = pair_logits(s, kept, 0, terms, positive, om, on, R, C)
         if FN == "softplus":
-            value = softplus(x)
+            value = tile_softplus(x)
         else:
             value = 1.0 / (1.0 + tl.exp(-x))
         total += tl.sum(tl.where(kept, value, 0.0), 1)
@@ -48,7 +54,7 @@ def pair_sums(problem: Problem, fn: str) -> Float[Tensor, "batch rows"]:
         q, k = problem.q[n].contiguous(), problem.k[n].contiguous()
         positive = None
         if problem.positive is not None:
-            positive = Positive(problem.positive[n].to(torch.int32).contiguous(), None)
+            positive = PositiveColumn(problem.positive[n].to(torch.int32).contiguous(), None)
         parts = torch.empty(splits, rows, device=out.device)
         pair_sum_kernel[(tiles, splits)](
             q, k, parts, terms_of(problem, n), keep_of(problem, n), positive, rows, cols, dim, splits,

@@ -40,7 +40,7 @@ class Terms(NamedTuple):
     col_bias: Any = None  # [S, C]
 
 
-class Side(NamedTuple):
+class UpstreamSide(NamedTuple):
     """Upstream of one side's statistics, divided by its sums: with e = exp(logit - shift) the logit's derivative is
 
     e * (lse + mean_grad * (s - mean)), and the raw score's own is e * mean_grad. Float32 [S, n]."""
@@ -51,7 +51,7 @@ class Side(NamedTuple):
     mean_grad: Any = None
 
 
-class Positive(NamedTuple):
+class PositiveColumn(NamedTuple):
     """Column of each row's positive (int32 [R], -1 none) and the derivative of its logit (float32 [S, R])."""
 
     index: Any
@@ -75,7 +75,7 @@ def load_vector(X, a, n, o):
 
 
 @triton.jit
-def scores(
+def tile_scores(
     Q, K, om, on, R, C, D,
     BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
@@ -123,7 +123,7 @@ def kept_entries(s, keep, om, on, R, C, BM: tl.constexpr, BN: tl.constexpr):
 
 
 @triton.jit
-def scaled(x, a, terms, om, on, R, C):
+def scaled_tile(x, a, terms, om, on, R, C):
     """x times d logit / d s of scale number a."""
     x *= load_vector(terms.scale, a, R, om)[:, None]
     if terms.col_scale is not None:
@@ -134,7 +134,7 @@ def scaled(x, a, terms, om, on, R, C):
 @triton.jit
 def all_logits(s, a, terms, om, on, R, C):
     """Logits of scale number a."""
-    logit = scaled(s, a, terms, om, on, R, C)
+    logit = scaled_tile(s, a, terms, om, on, R, C)
     if terms.row_bias is not None:
         logit += load_vector(terms.row_bias, a, R, om)[:, None]
     if terms.col_bias is not None:
@@ -149,7 +149,7 @@ def logits(s, kept, a, terms, om, on, R, C):
 
 
 @triton.jit
-def softplus(x):
+def tile_softplus(x):
     """log(1 + exp(x)) to float32's last digits: log1p by its series in t = y / (2 + y), where libraries are absent."""
     y = tl.exp(-tl.abs(x))
     t = y / (2.0 + y)

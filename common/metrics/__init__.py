@@ -15,7 +15,7 @@ from counterpoint.common.metrics.classification import Scores, auroc, score_clas
 from counterpoint.common.metrics.clustering import Clustering, cluster, hungarian_accuracy
 from counterpoint.common.metrics.compare import Comparison, compare_evaluations, lower_is_better
 from counterpoint.common.metrics.control import Control, shuffled_control
-from counterpoint.common.metrics.evaluate import Evaluation, evaluate, task_of
+from counterpoint.common.metrics.evaluate import Evaluation, evaluate_features, task_of
 from counterpoint.common.metrics.fewshot import Episodes, LabelEfficiency, few_shot, label_efficiency, simpleshot
 from counterpoint.common.metrics.knn import KNN, knn
 from counterpoint.common.metrics.label_free import (
@@ -41,7 +41,7 @@ from counterpoint.common.metrics.labels import LabelSet, class_names, defines_gr
 from counterpoint.common.metrics.power import Spread, group_shares, probe_shares
 from counterpoint.common.metrics.probe import Probe, logistic_probe, ridge_probe
 from counterpoint.common.metrics.registry import PROTOCOLS, Protocol, Split, protocol
-from counterpoint.common.metrics.result import NotRun, PerQuery, Result, plain
+from counterpoint.common.metrics.result import NotRun, PerQuery, Result, json_ready
 from counterpoint.common.metrics.retrieval import Retrieval, RetrievalResult, rank_queries, retrieval
 from counterpoint.common.metrics.robustness import (
     CORRUPTIONS,
@@ -98,7 +98,7 @@ __all__ = [
     "defines_groups",
     "encode_labels",
     "entropy_rank",
-    "evaluate",
+    "evaluate_features",
     "few_shot",
     "fit_temperature",
     "group_shares",
@@ -116,7 +116,7 @@ __all__ = [
     "mutual_knn",
     "nesum",
     "paired_difference",
-    "plain",
+    "json_ready",
     "probe_shares",
     "prompt_ensemble",
     "protocol",

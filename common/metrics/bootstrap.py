@@ -86,10 +86,10 @@ def _numbers(name: str, values: Tensor | np.ndarray | Sequence[float]) -> np.nda
     return array
 
 
-def group_codes(groups: object | None, n: int) -> tuple[np.ndarray, int]:
+def numbered_groups(groups: object | None, n: int) -> tuple[np.ndarray, int]:
     """Number the groups 0..G-1; without groups every row is its own group.
 
-    >>> group_codes(["ann", "bob", "ann"], 3)
+    >>> numbered_groups(["ann", "bob", "ann"], 3)
     (array([0, 1, 0]), 2)
     """
     if groups is None:
@@ -142,7 +142,7 @@ def bootstrap_interval(
         return bootstrap_columns({"values": rows}, groups, n=n, seed=seed, level=level, medians=medians)["values"]
     if not callable(statistic):
         raise ValueError(f'statistic must be "mean", "median" or a function, got {statistic!r}')
-    codes, count = group_codes(groups, len(rows))
+    codes, count = numbered_groups(groups, len(rows))
     order = np.argsort(codes, kind="stable")
     rng = np.random.default_rng(seed)
     replicates = [
@@ -170,7 +170,7 @@ def bootstrap_columns(
     """
     names = list(columns)
     table = np.stack([_numbers(name, columns[name]) for name in names], axis=1)
-    codes, count = group_codes(groups, len(table))
+    codes, count = numbered_groups(groups, len(table))
     sizes = np.bincount(codes, minlength=count)
     sums = np.stack([np.bincount(codes, column, count) for column in table.T], axis=1)
     order = {name: np.argsort(columns_i, kind="stable") for name, columns_i in zip(names, table.T) if name in medians}
@@ -216,7 +216,7 @@ def paired_difference(
     if a.shape != b.shape:
         raise ValueError(f"paired values must have one shape, got {a.shape} and {b.shape}")
     interval = bootstrap_interval(b - a, groups, n=n, seed=seed, level=level)
-    codes, count = group_codes(groups, len(a))
+    codes, count = numbered_groups(groups, len(a))
     sums = np.bincount(codes, b - a, count)
     rng = np.random.default_rng(seed + 1)
     hits = 0
@@ -248,7 +248,7 @@ def seeds_and_groups(
     differences = np.asarray(differences, dtype=np.float64)
     if differences.ndim != 2 or not differences.size:
         raise ValueError(f"differences must be [seeds, rows], got {differences.shape}")
-    codes, count = group_codes(groups, differences.shape[1])
+    codes, count = numbered_groups(groups, differences.shape[1])
     sizes = np.bincount(codes, minlength=count)
     sums = np.stack([np.bincount(codes, row, count) for row in differences])
     drawn_seeds, drawn_groups = np.random.default_rng(seed).spawn(2)
@@ -356,7 +356,7 @@ def bootstrap_weights(
     >>> bootstrap_weights(lambda w: {"mean": float(w @ x / w.sum())}, 3, n=50)["mean"].value
     2.0
     """
-    codes, count = group_codes(groups, rows)
+    codes, count = numbered_groups(groups, rows)
     value = statistic(np.ones(rows))
     rng = np.random.default_rng(seed)
     draws = [statistic(weight[codes].astype(np.float64)) for weight in _group_weights(count, n, rng)]

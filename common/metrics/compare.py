@@ -72,10 +72,11 @@ def compare_evaluations(
         ValueError: the two were measured on different numbers of test samples.
 
     >>> import torch
-    >>> from counterpoint.common.metrics import Split, evaluate
+    >>> from counterpoint.common.metrics import Split, evaluate_features
     >>> g = torch.Generator().manual_seed(0)
     >>> a, noise = torch.randn(100, 8, generator=g), torch.randn(100, 8, generator=g)
-    >>> runs = [evaluate(Split({"x": a, "y": a + s * noise}), protocols="retrieval", n_boot=9) for s in (2.0, 0.5)]
+    >>> splits = [Split({"x": a, "y": a + s * noise}) for s in (2.0, 0.5)]
+    >>> runs = [evaluate_features(split, protocols="retrieval", n_boot=9) for split in splits]
     >>> [c.verdict for c in compare_evaluations(*runs, n_boot=100) if c.metric == "MRR"]
     ['better', 'better']
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from counterpoint.common.metrics.bootstrap import group_codes
+from counterpoint.common.metrics.bootstrap import numbered_groups
 from counterpoint.common.metrics.inputs import accepts, as_list
 from counterpoint.common.metrics.labels import LabelsLike
 from counterpoint.common.metrics.result import Result
@@ -38,7 +38,7 @@ def shuffle_labels(labels: LabelsLike, groups: object | None, rng: np.random.Gen
     ['b', 'b', 'a']
     """
     values = as_list(labels)
-    codes, count = group_codes(groups, len(values))
+    codes, count = numbered_groups(groups, len(values))
     first = [values[i] for i in np.unique(codes, return_index=True)[1]]
     if groups is None or not all(_same(values[i], first[g]) for i, g in enumerate(codes)):
         return [values[i] for i in rng.permutation(len(values))]

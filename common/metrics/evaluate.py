@@ -1,4 +1,4 @@
-"""`evaluate(test, train, protocols=...)`: every protocol in one call, as JSON that says what was measured on what."""
+"""`evaluate_features(test, train, protocols=...)`: every protocol in one call, as JSON that says what was measured."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from counterpoint.common.metrics.fewshot import LabelEfficiency
 from counterpoint.common.metrics.inputs import as_array, as_list, as_table
 from counterpoint.common.metrics.labels import LabelsLike, defines_groups
 from counterpoint.common.metrics.registry import NEEDS, PROTOCOLS, Context, Split
-from counterpoint.common.metrics.result import Result, features, plain
+from counterpoint.common.metrics.result import Result, features, json_ready
 
 _LABELLED = ("labels", "classes", "no regression", "train")
 
@@ -45,7 +45,7 @@ class Evaluation(Result):
         """Write as JSON (to a temporary name, then renamed)."""
         path = Path(path)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(plain(self), indent=2) + "\n")
+        temporary.write_text(json.dumps(json_ready(self), indent=2) + "\n")
         return temporary.replace(path)
 
     def markdown(self) -> str:
@@ -98,7 +98,7 @@ def _scores(result: Result) -> Any:
     return getattr(result, "scores", None) or getattr(result, "best", None) or result
 
 
-def evaluate(
+def evaluate_features(
     test: Split,
     train: Split | None = None,
     val: Split | None = None,
@@ -126,7 +126,7 @@ def evaluate(
 
     >>> import torch
     >>> z = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
-    >>> report = evaluate(Split(z, labels=[0, 1] * 30), n_boot=10)
+    >>> report = evaluate_features(Split(z, labels=[0, 1] * 30), n_boot=10)
     >>> sorted(report.results)
     ['cluster', 'fewshot', 'knn', 'labelfree']
     """

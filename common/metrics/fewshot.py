@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from counterpoint.common.metrics.bootstrap import Interval, group_codes, t_interval
+from counterpoint.common.metrics.bootstrap import Interval, numbered_groups, t_interval
 from counterpoint.common.metrics.bounds import metric_bounds
 from counterpoint.common.metrics.classification import Scores, score_classes
 from counterpoint.common.metrics.inputs import accepts
@@ -103,7 +103,7 @@ def few_shot(
     (coded,) = encode_labels(labels)
     x = features("z", z).double()
     _check_rows("z", x, len(coded.codes))
-    units, _ = group_codes(groups, len(x))
+    units, _ = numbered_groups(groups, len(x))
     rng = np.random.default_rng(seed)
     members = {c: np.flatnonzero(coded.codes == c) for c in range(len(coded.classes))}
     usable = [c for c, rows in members.items() if len(rows) >= k_shot + n_query]

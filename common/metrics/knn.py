@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from counterpoint.common.kernels import SameLabel, topk_scores
-from counterpoint.common.metrics.bootstrap import group_codes
+from counterpoint.common.metrics.bootstrap import numbered_groups
 from counterpoint.common.metrics.classification import Scores, score_classes, score_multilabel
 from counterpoint.common.metrics.inputs import accepts
 from counterpoint.common.metrics.labels import LabelsLike, encode_labels, one_hot, take
@@ -97,7 +97,7 @@ def knn(
     known = bank_labels.present
     labelled = int(known.sum())
     array = None if groups is None else np.asarray(groups)
-    unit = group_codes(groups, len(queries))[0] if leave_one_out and groups is not None else None
+    unit = numbered_groups(groups, len(queries))[0] if leave_one_out and groups is not None else None
     available = labelled - (int(leave_one_out) if unit is None else int(np.bincount(unit[known]).max(initial=0)))
     if available < 1:
         raise ValueError(f"kNN needs at least one labelled neighbour{'' if unit is None else ' of another group'}")

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.kernels import Self, contrast_stats
-from counterpoint.common.metrics.bootstrap import group_codes
+from counterpoint.common.metrics.bootstrap import numbered_groups
 from counterpoint.common.metrics.inputs import accepts
 from counterpoint.common.metrics.result import Result, features
 
@@ -237,7 +237,7 @@ def tolerance(z: Float[Tensor, "n dim"], labels: object) -> float:
     Source: Wang & Liu, "Understanding the behaviour of contrastive loss", CVPR 2021.
     """
     z = features("z", z, normalize=True).double()
-    names, count = group_codes(labels, len(z))
+    names, count = numbered_groups(labels, len(z))
     codes = torch.as_tensor(names, device=z.device)
     sizes = torch.bincount(codes, minlength=count).double()
     sums = z.new_zeros(count, z.shape[1]).index_add_(0, codes, z)

@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import stdtrit
 
-from counterpoint.common.metrics.bootstrap import group_codes
+from counterpoint.common.metrics.bootstrap import numbered_groups
 from counterpoint.common.metrics.classification import auroc, confusion, confusion_figures
 from counterpoint.common.metrics.inputs import accepts
 from counterpoint.common.metrics.probe import Probe
@@ -137,7 +137,7 @@ def group_shares(
 
     Source: Tukey, "Bias and confidence in not quite large samples", 1958.
     """
-    codes, count = group_codes(groups, rows)
+    codes, count = numbered_groups(groups, rows)
     if count < 2:
         raise ValueError("all rows are of one group: a figure has no shares then")
     names = np.asarray(groups).astype(str)[np.unique(codes, return_index=True)[1]]

@@ -81,7 +81,7 @@ def _ways(z: Mapping[str, Tensor], joint: bool) -> list[tuple[str, tuple[str, ..
 
 
 @dataclass(frozen=True)
-class Alignment(Result):
+class AlignmentFigures(Result):
     """Likeness of two modalities' representations of the same samples."""
 
     cka: float
@@ -96,7 +96,7 @@ def _alignment(c: Context) -> dict[str, Result]:
     names, n = list(c.test.modalities), c.test.rows
     k = min(10, n - 1)
     return {
-        f"alignment {a} ~ {b}": Alignment(
+        f"alignment {a} ~ {b}": AlignmentFigures(
             cka(c.test.modalities[a], c.test.modalities[b]),
             mutual_knn(c.test.modalities[a], c.test.modalities[b], k=k),
             k,

@@ -25,7 +25,7 @@ class Result:
 
     def as_dict(self) -> dict[str, object]:
         return {
-            f.name: plain(getattr(self, f.name))
+            f.name: json_ready(getattr(self, f.name))
             for f in dataclasses.fields(self)  # type: ignore[arg-type]
             if f.metadata.get("json", True)
         }
@@ -52,24 +52,24 @@ class NotRun(Result):
     reason: str
 
 
-def plain(value: object) -> object:
+def json_ready(value: object) -> object:
     """Turn results, tensors and arrays into what `json.dumps` accepts; not-a-number becomes None.
 
-    >>> plain({"a": torch.tensor([1.0, float("nan")]), 2: (np.float64(3.0),)})
+    >>> json_ready({"a": torch.tensor([1.0, float("nan")]), 2: (np.float64(3.0),)})
     {'a': [1.0, None], '2': [3.0]}
     """
     if isinstance(value, Result):
         return value.as_dict()
     if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): json_ready(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
+        return [json_ready(v) for v in value]
     if isinstance(value, Tensor):
-        return plain(value.detach().cpu().tolist())
+        return json_ready(value.detach().cpu().tolist())
     if isinstance(value, np.ndarray):
-        return plain(value.tolist())
+        return json_ready(value.tolist())
     if isinstance(value, np.generic):
-        return plain(value.item())
+        return json_ready(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value

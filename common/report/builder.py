@@ -20,7 +20,7 @@ from counterpoint.common.metrics.scores import Score
 from counterpoint.common.report.charts import interval_chart, line_chart, number
 from counterpoint.common.report.embedding_map import embedding_map, project
 from counterpoint.common.report.media import Media, image_uri
-from counterpoint.common.report.parts import Cell, Chip, Spread, anchor, code, media, table
+from counterpoint.common.report.parts import Cell, Chip, IntervalCell, anchor, code, html_table, media
 from counterpoint.common.report.script import JS
 from counterpoint.common.report.style import CSS, UNSCRIPTED
 from counterpoint.common.report.words import metric_name
@@ -127,8 +127,8 @@ class Report:
     def figures(self, title: str, rows: Sequence[tuple[str, Interval, float | None]]) -> Report:
         """A table of figures as (metric, interval, chance), beside its neighbours where there is room."""
         spread = [f"{number(i.low)} – {number(i.high)}" if i.known else "" for _, i, _ in rows]
-        cells = [[metric_name(m), i.value, Spread(said), chance] for (m, i, chance), said in zip(rows, spread)]
-        body = table(title, cells, ["metric", "value", "95\u00a0%", "chance"])
+        cells = [[metric_name(m), i.value, IntervalCell(said), chance] for (m, i, chance), said in zip(rows, spread)]
+        body = html_table(title, cells, ["metric", "value", "95\u00a0%", "chance"])
         return self._add(f'<div class="card">{body}</div>', grid="grid wide")
 
     def curves(self, title: str, series: Mapping[str, tuple[ArrayLike, ArrayLike]], **options) -> Report:
@@ -175,10 +175,10 @@ class Report:
             rows = [list(r) for r in rows.itertuples(index=False)]
         rows = [list(r) for r in rows]  # type: ignore[union-attr]
         if folded:
-            body = table("", rows, list(columns or []))
+            body = html_table("", rows, list(columns or []))
             summary = f"<summary>{escape(title)}: {len(rows)}</summary>"
             return self._add(f'<details class="card solo">{summary}{body}</details>')
-        return self._add(f'<div class="card solo">{table(title, rows, list(columns or []))}</div>')
+        return self._add(f'<div class="card solo">{html_table(title, rows, list(columns or []))}</div>')
 
     def embedding_map(
         self,
@@ -254,7 +254,7 @@ class Report:
         for name, expected in others.items():
             if (value := getattr(measures, name)) is not None:
                 rows.append([name.replace("_", " "), value, expected, ""])
-        body = table(
+        body = html_table(
             f"{label}: {measures.n} samples, {measures.dim} dimensions",
             rows,
             ["measure", "reading", "expected", "state"],

@@ -31,11 +31,11 @@ class Strong(str):
     """A table cell in bold."""
 
 
-class Spread(str):
+class IntervalCell(str):
     """A table cell that stays on one line: an interval."""
 
 
-def table(title: str, rows: list[list[Cell]], columns: list[str]) -> str:
+def html_table(title: str, rows: list[list[Cell]], columns: list[str]) -> str:
     width = len(columns) or max((len(r) for r in rows), default=0)
     for i, row in enumerate(rows):
         if len(row) != width:
@@ -62,7 +62,7 @@ def _cell(value: Cell, right: bool) -> str:
         return f"<td>{_chip(value)}</td>"
     if isinstance(value, Strong):
         return f'<td class="best">{escape(value)}</td>'
-    if isinstance(value, Spread):
+    if isinstance(value, IntervalCell):
         return f'<td class="spread">{escape(value)}</td>'
     if value is None:
         return "<td></td>"

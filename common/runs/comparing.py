@@ -18,7 +18,7 @@ from counterpoint.common.data.names import file_name
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.losses.choice import chosen_objective
-from counterpoint.common.metrics import Evaluation, Interval, LabelFree, plain, seeds_and_groups, t_interval
+from counterpoint.common.metrics import Evaluation, Interval, LabelFree, json_ready, seeds_and_groups, t_interval
 from counterpoint.common.metrics.compare import lower_is_better, sample_values
 from counterpoint.common.output import table, write_json
 from counterpoint.common.progress import note
@@ -237,7 +237,7 @@ class _Comparison:
                 {
                     "objective": arm.objective,
                     "values": arm.values(self.figure),
-                    "difference": None if difference is None else plain(difference),
+                    "difference": None if difference is None else json_ready(difference),
                     "verdict": None if difference is None else self.verdict(difference),
                     "seconds_per_step": arm.seconds,
                     "megabytes_per_step": arm.megabytes,

@@ -64,7 +64,7 @@ def evaluate(
         out: the JSON file; RUN/evaluation-SPLIT.json unless given.
         vertical: the vertical of the run's system; looked up among the installed ones unless given.
     """
-    from counterpoint.common.metrics import compare_evaluations, plain
+    from counterpoint.common.metrics import compare_evaluations, json_ready
     from counterpoint.common.runs.encode import copied, trained_on, vertical_of_run
     from counterpoint.common.runs.layers import layered
     from counterpoint.common.runs.measure import comparison_lines, examine, lines_of, not_paired
@@ -129,7 +129,7 @@ def evaluate(
     if seen.untrained is not None:
         found = compare_evaluations(seen.untrained, seen.evaluation, n_boot=bootstrap, seed=seed)
         values = {f"{name}: {metric}": i.value for name, metric, i, _ in seen.untrained.figures()}
-        figures["untrained"] = {"values": plain(values), "differences": [c.as_dict() for c in found]}
+        figures["untrained"] = {"values": json_ready(values), "differences": [c.as_dict() for c in found]}
         if found:
             lines += ["", *comparison_lines(found, "an untrained network of the same shape", str(run))]
     if against is not None:

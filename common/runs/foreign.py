@@ -81,7 +81,7 @@ def measure_vectors(
     metric: str = "cosine",
 ) -> tuple[VectorTable, Evaluation, list[str]]:
     """(the rows scored, their evaluation, what to be warned of): `check_vectors`, then every protocol."""
-    from counterpoint.common.metrics import PROTOCOLS, Split, evaluate
+    from counterpoint.common.metrics import PROTOCOLS, Split, evaluate_features
     from counterpoint.common.runs.vectors import check_vectors
 
     for name in protocols:
@@ -100,7 +100,7 @@ def measure_vectors(
         return Split(learnt.vectors, learnt.labels, learnt.groups)
 
     try:
-        evaluation = evaluate(
+        evaluation = evaluate_features(
             Split(part.vectors, part.labels, part.groups, metric=metric),
             others("train"),
             others("val"),

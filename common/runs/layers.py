@@ -11,7 +11,7 @@ from torch import Tensor
 
 from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.errors import InputError
-from counterpoint.common.metrics import Result, Split, evaluate
+from counterpoint.common.metrics import Result, Split, evaluate_features
 from counterpoint.common.models import Projector
 from counterpoint.common.runs.encode import Encoded
 from counterpoint.common.runs.measure import Examined
@@ -94,4 +94,4 @@ def layered(
         names.remove("knn")
     test = split(seen.encoded)
     learnt = None if train is None or names == ["labelfree"] else split(train)
-    return evaluate(test, learnt, protocols=names, task=task, n_boot=n_boot, seed=seed).results
+    return evaluate_features(test, learnt, protocols=names, task=task, n_boot=n_boot, seed=seed).results

@@ -25,7 +25,7 @@ from counterpoint.common.metrics import (
     MissingModality,
     NotRun,
     Split,
-    evaluate,
+    evaluate_features,
 )
 from counterpoint.common.metrics.bootstrap import short
 from counterpoint.common.output import table
@@ -177,10 +177,10 @@ def _common(
     seed: int,
 ) -> Evaluation:
     """The protocols that every system shares; those that somebody asked for must be possible."""
-    others = {name: split_of(part) for name, part in _learnt_from(run).items()}
+    others = {name: evaluation_split(part) for name, part in _learnt_from(run).items()}
     try:
-        return evaluate(
-            split_of(run.encoded(), run.system.metric),
+        return evaluate_features(
+            evaluation_split(run.encoded(), run.system.metric),
             others.get("train"),
             others.get("val"),
             protocols="auto" if protocols is None else protocols,
@@ -196,7 +196,7 @@ def _common(
         raise InputError(str(error)) from error
 
 
-def split_of(part: Encoded, metric: str = "cosine") -> Split:
+def evaluation_split(part: Encoded, metric: str = "cosine") -> Split:
     """Encoded samples with their truth as metrics take them."""
     ways = [(a, b) for a, b in modality_pairs(part)]
     truth = {what: {way: part.links(*way, what) for way in ways} for what in ("relevant", "exclude")}

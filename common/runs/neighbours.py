@@ -12,9 +12,8 @@ import numpy as np
 
 from counterpoint.common.data import samples as truth
 from counterpoint.common.data.embeddings import EmbeddingStore, check_unchanged, model_hash
-from counterpoint.common.data.filters import allowed
-from counterpoint.common.data.search import Hit, joined
-from counterpoint.common.data.search import search as search_store
+from counterpoint.common.data.filters import meeting
+from counterpoint.common.data.search import Hit, joined, search_store
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.metrics.scores import score_named
@@ -212,7 +211,7 @@ class Question:
         """[stored samples] which of them meet the conditions; None without any."""
         if not where:
             return None
-        kept = allowed(truth.source(self.dataset, modality), where)
+        kept = meeting(truth.source(self.dataset, modality), where)
         return kept[self.store.part(modality).frame["sample"].to_numpy()]
 
     def _excluded(self, id: str, source: str, to: str) -> set[int]:

@@ -46,13 +46,13 @@ def report(
     from counterpoint.common.runs.encode import vertical_of_run
     from counterpoint.common.runs.measure import examine
     from counterpoint.common.runs.page import fill
-    from counterpoint.common.runs.side_by_side import fill_comparison, names_of
+    from counterpoint.common.runs.side_by_side import fill_comparison, names_of_runs
 
     vertical = vertical or vertical_of_run(run)
     runs = [run, *others]
     if len({path.resolve() for path in runs}) < len(runs):
         raise InputError("a run is given twice; a comparison needs different runs")
-    names = names_of(runs)
+    names = names_of_runs(runs)
     options = {"manifest": manifest, "limit": limit, "label": label}
     seen = {
         name: examine(vertical, path, checkpoint, split, n_boot=bootstrap, seed=seed, **options)

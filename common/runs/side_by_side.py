@@ -15,10 +15,10 @@ from counterpoint.common.runs.page import add_gallery, add_map, curves
 from counterpoint.common.vertical import Vertical
 
 
-def names_of(runs: Sequence[Path]) -> list[str]:
+def names_of_runs(runs: Sequence[Path]) -> list[str]:
     """A short name for each run: its folder's, or as much of the path as tells the runs apart.
 
-    >>> names_of([Path("runs/a"), Path("runs/b")]), names_of([Path("x/run"), Path("y/run")])
+    >>> names_of_runs([Path("runs/a"), Path("runs/b")]), names_of_runs([Path("x/run"), Path("y/run")])
     (['a', 'b'], ['x/run', 'y/run'])
     """
     paths = [run.resolve() for run in runs]
@@ -50,7 +50,7 @@ def fill_comparison(
         for name, e in seen.items()
     ]
     page.table("What is compared", rows, ["run", "system", "samples", "groups", "folder"])
-    if changed := differences({name: settings(folder) for name, folder in folders.items()}):
+    if changed := differences({name: settings_of_run(folder) for name, folder in folders.items()}):
         page.table("Settings that differ", changed, ["setting", *names], folded=len(changed) > 8)
     compare_runs(
         page,
@@ -84,7 +84,7 @@ def fill_comparison(
             page.config(f"{name}: config.yaml", (folder / "config.yaml").read_text(encoding="utf-8"))
 
 
-def settings(folder: Path) -> dict[str, Any]:
+def settings_of_run(folder: Path) -> dict[str, Any]:
     """A run's configuration with dotted names."""
     file = folder / "config.yaml"
     content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}

@@ -23,11 +23,11 @@ MODEL, STATE, STATE_TENSORS = "model.safetensors", "state.json", "state.safetens
 HASHES, FORMAT = "checkpoint.json", 1  # the checkpoint's files with their SHA-256, written last
 
 
-def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
+def pack_state(tree: Any) -> tuple[Any, dict[str, Tensor]]:
     """Split a tree of dicts, lists, tuples, numbers, text, arrays and tensors into JSON and tensors.
 
-    >>> plain, tensors = pack({"step": 3, 0: (torch.ones(2), None)})
-    >>> unpack(plain, tensors)
+    >>> plain, tensors = pack_state({"step": 3, 0: (torch.ones(2), None)})
+    >>> unpack_state(plain, tensors)
     {'step': 3, 0: (tensor([1., 1.]), None)}
     """
     tensors: dict[str, Tensor] = {}
@@ -60,20 +60,20 @@ def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
     return walk(tree, ""), tensors
 
 
-def unpack(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The inverse of `pack`."""
+def unpack_state(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `pack_state`."""
     if isinstance(plain, list):
-        return [unpack(v, tensors) for v in plain]
+        return [unpack_state(v, tensors) for v in plain]
     if isinstance(plain, dict):
         if "__tensor__" in plain:
             return tensors[plain["__tensor__"]]
         if "__array__" in plain:
             return tensors[plain["__array__"]].numpy()
         if "__items__" in plain:
-            return {unpack(k, tensors): unpack(v, tensors) for k, v in plain["__items__"]}
+            return {unpack_state(k, tensors): unpack_state(v, tensors) for k, v in plain["__items__"]}
         if "__tuple__" in plain:
-            return tuple(unpack(v, tensors) for v in plain["__tuple__"])
-        return {k: unpack(v, tensors) for k, v in plain.items()}
+            return tuple(unpack_state(v, tensors) for v in plain["__tuple__"])
+        return {k: unpack_state(v, tensors) for k, v in plain.items()}
     return plain
 
 
@@ -106,7 +106,7 @@ def write_checkpoint(
     A crash at any moment leaves either the old or the new checkpoint readable (see `find_checkpoint`). A full disk or
     a folder without write permission raises `InputError`; the older checkpoint then stays.
     """
-    plain, tensors = pack(state)
+    plain, tensors = pack_state(state)
 
     def fill(temporary: Path) -> None:
         write_model(temporary, weights, parts or {})
@@ -241,7 +241,7 @@ def read_state(folder: Path) -> Any:
                 tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{folder}: the checkpoint cannot be read ({error})") from error
-    return unpack(plain, tensors)
+    return unpack_state(plain, tensors)
 
 
 def _sync(folder: Path) -> None:

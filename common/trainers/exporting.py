@@ -214,13 +214,14 @@ def _written(
 ) -> Callable[..., Any]:
     """Write the program; returns the function that runs what was written."""
     if format == "torch":
-        torch.export.save(traced.program, path)
+        torch.export.save(traced.program, path, extra_files=_metadata(system, modality))
         return torch.export.load(path).module()
     return _onnx(traced, path, outputs, _metadata(system, modality))
 
 
 def _metadata(system: Any, modality: str | None) -> dict[str, str]:
-    """What a user of the file needs to make its inputs, as the text that ONNX metadata hold."""
+    """What a user of the file needs to make its inputs, as text: ONNX metadata, extra files of a torch.export
+    program (`torch.export.load(path, extra_files={name: ""})` fills them in)."""
     return {
         "counterpoint.system": system_name(system),
         "counterpoint.modality": modality or "",

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from counterpoint.common.data.left_out import list_left_out
+from counterpoint.common.data.manifest import forget_manifest
 from counterpoint.common.data.samplers import BatchSampler, SequentialSampler
 from counterpoint.common.data.samples import Samples
 from counterpoint.common.errors import InputError, LostProcessError
@@ -147,6 +148,7 @@ def _run_stage(
     system.stage = stage
     system.on_stage_start(stage)
     datasets = system.datasets()
+    forget_manifest()  # what a data set needs of it, it holds
     if stage.gradient_free:  # there is no loss to validate
         datasets = replace(datasets, val=None)
     if state is not None:

@@ -19,11 +19,17 @@ def manifest_of(system: Any) -> Manifest | None:
 def hold_to_split(manifest: Manifest | None) -> None:
     """Raise `LeakageError` where a manifest is not apart by the rule that it was split by, whatever its vertical.
 
-    The whole manifest counts, also splits that a training does not open: it will be evaluated on them.
+    The whole manifest counts, also splits that a training does not open: it will be evaluated on them. One that was
+    found apart is not checked again while its file stays as it is.
     """
-    if manifest is None:
+    if manifest is None or (manifest.state is not None and manifest.state in _apart):
         return
     try:
         check_leakage(manifest)
     except LeakageError as error:
-        raise LeakageError(f"{manifest.path}: {error}") from None
+        raise LeakageError(f"{manifest.path}: {error}" if manifest.path else str(error)) from None
+    if manifest.state is not None:
+        _apart.add(manifest.state)
+
+
+_apart: set[tuple[Any, ...]] = set()  # files, as they were, whose splits are apart

@@ -55,7 +55,7 @@ def multistage(
         file = run / CLUSTERS
         if not file.is_file():
             _train(create, number, run)
-            np.save(file, cluster(load_run(run, "last"), clusters, modality), allow_pickle=False)
+            np.save(file, cluster_samples(load_run(run, "last"), clusters, modality), allow_pickle=False)
     return ConcatEncoder([load_run(run, "last").requires_grad_(False) for run in runs], normalize_each).eval()
 
 
@@ -69,7 +69,7 @@ def _train(create: Callable[[int, str], Any], number: int, run: Path) -> None:
     fit(system, resume=run if started else None)
 
 
-def cluster(system: Any, clusters: int, modality: str | None = None) -> Int[np.ndarray, " samples"]:
+def cluster_samples(system: Any, clusters: int, modality: str | None = None) -> Int[np.ndarray, " samples"]:
     """K-means of the training set's normalised contrast embeddings, in evaluation mode, one view per sample."""
     vectors, found = unit_embeddings(system, system.datasets().train, modality)
     if found.left_out:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from counterpoint.common.fidelity import FAILS, HOLDS, UNDECIDED, Record, commit_of
+from counterpoint.common.fidelity import FAILS, HOLDS, UNDECIDED, CheckRecord, commit_of
 from counterpoint.common.metrics import Interval, Spread, seeds_and_groups, t_interval
 from counterpoint.common.output import write_json
 from counterpoint.common.sources import known_hash
@@ -124,12 +124,12 @@ class Verdict:
             "plan": None if self.plan is None else asdict(self.plan),
         }
 
-    def record(self, rests_on: str = "") -> Record:
+    def record(self, rests_on: str = "") -> CheckRecord:
         """What goes into the table, with the commit and the hash of the code under `rests_on`."""
         c, i = self.claim, self.improvement
         means = [_finite(sum(v) / len(v)) for v in (self.baseline, self.method)]
         plan = self.plan
-        return Record(
+        return CheckRecord(
             c.name, c.statement, c.data, c.metric, c.source, (c.baseline, means[0]), (c.method, means[1]),
             {k: _finite(getattr(i, k)) for k in ("value", "low", "high")}, len(self.seeds), self.groups, self.verdict,
             self.powered, plan.sentence if plan else "", commit_of(rests_on or "counterpoint"), rests_on,

@@ -17,7 +17,7 @@ Free = Mapping[str, Mapping[int, str]]
 _SYMBOLIC = 1 << 31  # a bound beyond it is none
 
 
-class Encoder(nn.Module):
+class EncoderProgram(nn.Module):
     """`system.encode` for one modality as a module of tensors: inputs by position, one embedding per output.
 
     `idle` are entries that `encode` reads but whose values reach none of the outputs: constants stand in for them.
@@ -40,7 +40,7 @@ class Encoder(nn.Module):
 class Traced:
     """The encoder of the inputs that count (`names`), its program, which of their axes are free beside the batch."""
 
-    encoder: Encoder
+    encoder: EncoderProgram
     program: Any
     names: tuple[str, ...]
     free: Free = field(default_factory=dict)
@@ -89,8 +89,8 @@ def _program(
     modality: str | None,
     idle: Mapping[str, Tensor],
     free: Free,
-) -> tuple[Encoder, Any]:
-    encoder = Encoder(system, names, modality, idle)
+) -> tuple[EncoderProgram, Any]:
+    encoder = EncoderProgram(system, names, modality, idle)
     anything = torch.export.Dim.AUTO
     first = {n: {0: torch.export.Dim("batch")} if _batched(system, n) else {} for n in names}
     shapes = tuple({**first[n], **dict.fromkeys(free.get(n, {}), anything)} for n in names)

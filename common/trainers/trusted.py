@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
-from counterpoint.common.data.places import ALLOW, allowed
+from counterpoint.common.data.places import ALLOW, allowed_by_user
 from counterpoint.common.discover import GROUP as VERTICALS
 from counterpoint.common.discover import find_verticals
 from counterpoint.common.errors import InputError
@@ -48,7 +48,7 @@ def trusted_class(target: Any, base: type, where: str, allow: Sequence[str] = ()
         return known[module, name]
     if not module or not name:
         raise InputError(f"{where}: {target!r} is not of the form module:Class")
-    known_packages = (*trusted_packages(), *allow, *allowed(folders=False))
+    known_packages = (*trusted_packages(), *allow, *allowed_by_user(folders=False))
     inside = any(module == a or module.startswith(f"{a}.") for a in known_packages)
     if not inside and target not in _listed():
         raise InputError(

@@ -23,7 +23,7 @@ from counterpoint.common.data.places import Folder
 from counterpoint.common.data.samples import BadSample, Samples, options_hash, values_hash
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers.loader import Datasets
-from counterpoint.graphs.circuits.flatten import flatten
+from counterpoint.graphs.circuits.flatten import flatten_netlist
 from counterpoint.graphs.circuits.graph import POWER_NETS, CircuitGraph, build_graph
 from counterpoint.graphs.circuits.parasitics import read_dspf, read_spef
 from counterpoint.graphs.circuits.spice import read_spice
@@ -38,7 +38,7 @@ def load_circuit(
     what was left out on the way. `allow_outside` lets the netlist include files outside of its own folder."""
     netlist = read_spice(root / str(row["netlist"]), allow_outside=allow_outside)
     top, extra = (v if isinstance(v := row.get(name), str) else "" for name in ("top", "parasitics"))  # a gap is NaN
-    flat = flatten(netlist, top or None)
+    flat = flatten_netlist(netlist, top or None)
     parasitics = None
     if extra:
         path = require_file(root / extra)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from counterpoint.common.errors import InputError
-from counterpoint.graphs.circuits.numbers import evaluate
+from counterpoint.graphs.circuits.numbers import value_of_expression
 from counterpoint.graphs.circuits.spice import Cell, Element, Netlist, NetlistError
 
 # What a leaf's model name says of its kind: sky130, ASAP7, generic Cadence names.
@@ -65,7 +65,7 @@ class FlatCircuit:
         return list(seen)
 
 
-def flatten(netlist: Netlist, top: str | None = None, *, merge_subnodes: bool = True) -> FlatCircuit:
+def flatten_netlist(netlist: Netlist, top: str | None = None, *, merge_subnodes: bool = True) -> FlatCircuit:
     """Expand `top` (the only uninstantiated cell when not given) down to its devices.
 
     Hierarchical names are joined by '/'. Parameters are evaluated with the instance's values over the cell's defaults
@@ -106,7 +106,7 @@ def _count(netlist: Netlist, cell: Cell, known: dict[str, int], depth: int) -> i
 
 def _scale(netlist: Netlist, scope: Mapping[str, float]) -> float:
     try:
-        scale = evaluate(netlist.scale, scope)
+        scale = value_of_expression(netlist.scale, scope)
     except (KeyError, ValueError):
         scale = 0.0
     if scale <= 0:
@@ -139,7 +139,7 @@ def _scope(path: str, line: int, texts: Mapping[str, str], outer: Mapping[str, f
         progressed = False
         for name, text in list(pending.items()):
             try:
-                scope[name] = evaluate(text, {k: v for k, v in scope.items() if k != name or name in outer})
+                scope[name] = value_of_expression(text, {k: v for k, v in scope.items() if k != name or name in outer})
             except KeyError:
                 continue
             except ValueError as error:
@@ -228,7 +228,7 @@ def _count_unresolved(flat: FlatCircuit, what: str) -> None:
 
 def _number(netlist: Netlist, element: Element, text: str, scope: Mapping[str, float]) -> float:
     try:
-        return evaluate(text, scope)
+        return value_of_expression(text, scope)
     except KeyError as error:
         raise NetlistError(
             netlist.path, element.line, f"{element.name}: parameter {error.args[0]!r} has no value"

@@ -71,12 +71,12 @@ def _scaled(digits: str, factor: float) -> float:
     return float(digits) * factor
 
 
-def evaluate(expression: str, scope: Mapping[str, float]) -> float:
+def value_of_expression(expression: str, scope: Mapping[str, float]) -> float:
     """Value of a parameter expression; names are looked up case-insensitively in `scope`.
 
     Only arithmetic, numbers with suffixes, names and a few functions are understood: nothing is executed.
 
-    >>> evaluate("'2*wn + 0.5'", {"wn": 1.0})
+    >>> value_of_expression("'2*wn + 0.5'", {"wn": 1.0})
     2.5
     """
     text = expression.strip().strip("'\"").strip()

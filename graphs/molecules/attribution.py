@@ -10,7 +10,7 @@ from jaxtyping import Float
 from rdkit.Chem.Draw import rdMolDraw2D
 from torch import Tensor
 
-from counterpoint.graphs.molecules.featurize import MoleculeBatch, collate, molecule_graph
+from counterpoint.graphs.molecules.featurize import MoleculeBatch, join_molecules, molecule_graph
 from counterpoint.graphs.molecules.smiles import parse_smiles
 
 
@@ -31,7 +31,7 @@ def atom_attributions(
     """
     graph = molecule_graph(smiles)
     n = len(graph.atoms)
-    copies = collate([graph] * (n + 1))
+    copies = join_molecules([graph] * (n + 1))
     atoms = copies.atoms.clone()
     each = torch.arange(n)
     atoms[(each + 1) * n + each] = 0  # copy 0 is whole; atomic number 0 means "no element"

@@ -16,8 +16,8 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.trainers.configs import TrainConfig
 from counterpoint.common.trainers.loader import Datasets
 from counterpoint.graphs.configs import MoleculeDataConfig
-from counterpoint.graphs.molecules.featurize import collate as join
 from counterpoint.graphs.molecules.featurize import featurize, featurize_apart
+from counterpoint.graphs.molecules.featurize import join_molecules as join
 
 
 class MoleculeDataset(ManifestDataset):

@@ -78,7 +78,7 @@ class MoleculeGCN(nn.Module):
         h = self.embedding(batch.atoms)
         source, target = batch.bonds
         for message, residual in zip(self.message, self.residual, strict=True):
-            summed = h.new_zeros(len(h), message.out_features).index_add(
+            summed = h.new_zeros(h.shape[0], message.out_features).index_add(
                 0, target, nn.functional.linear(h, message.weight)[source]
             )
             h = nn.functional.gelu(summed + message.bias) + nn.functional.gelu(residual(h))

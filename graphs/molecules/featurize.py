@@ -1,6 +1,6 @@
 """Molecules as graphs: atom and bond features, batches, many processes.
 
-A `MoleculeGraph` is plain tensors; `collate` joins graphs to one `MoleculeBatch`, which also carries the element
+A `MoleculeGraph` is plain tensors; `join_molecules` joins graphs to one `MoleculeBatch`, which also carries the element
 attributes when an element graph is given.
 """
 
@@ -129,10 +129,10 @@ class MoleculeBatch:
         )
 
 
-def collate(graphs: Sequence[MoleculeGraph]) -> MoleculeBatch:
+def join_molecules(graphs: Sequence[MoleculeGraph]) -> MoleculeBatch:
     """Join graphs; atom numbers of each are shifted behind those of the graphs before it.
 
-    >>> batch = collate([molecule_graph("CO"), molecule_graph("[Ar]")])
+    >>> batch = join_molecules([molecule_graph("CO"), molecule_graph("[Ar]")])
     >>> batch.graph.tolist(), batch.n_graphs
     ([0, 0, 1], 2)
     """
@@ -152,7 +152,7 @@ def with_element_knowledge(batch: MoleculeBatch, knowledge: ElementGraph) -> Mol
     attribute's relation to every atom of an element that has it. Bonds stay as they are.
 
     >>> from counterpoint.graphs.molecules.element_kg import periodic_table_graph
-    >>> batch = with_element_knowledge(collate([molecule_graph("CC")]), periodic_table_graph())
+    >>> batch = with_element_knowledge(join_molecules([molecule_graph("CC")]), periodic_table_graph())
     >>> len(batch.attributes), batch.attribute_edges.shape[1] == 2 * len(batch.attributes)
     (10, True)
     """

@@ -28,7 +28,7 @@ _MISSING = ("", "nan", "na", "n/a", "none", "null")
 
 
 @dataclass(frozen=True)
-class Record:
+class MoleculeRecord:
     """One molecule of a file as it stands there; `problem` says why it cannot be used, when that is known already."""
 
     row: int
@@ -42,12 +42,12 @@ class Record:
 class Records:
     """All of a file: `tasks` are its label columns, `left_out` the other columns with the reason."""
 
-    records: list[Record]
+    records: list[MoleculeRecord]
     tasks: list[str]
     left_out: dict[str, str]
 
 
-def read_records(
+def read_molecule_records(
     path: Path,
     smiles_column: str | None,
     id_column: str | None,
@@ -107,7 +107,7 @@ def _read_list(path: Path, text: str, tasks: Sequence[str] | None) -> Records:
             name = name[name.index("|", 1) + 1 :].strip()
         names.append(name)
     names = _unique(path, [n or str(i) for i, n in enumerate(names, 1)], None)
-    return Records([Record(i, n, p[0]) for i, (n, p) in enumerate(zip(names, lines, strict=True), 1)], [], {})
+    return Records([MoleculeRecord(i, n, p[0]) for i, (n, p) in enumerate(zip(names, lines, strict=True), 1)], [], {})
 
 
 def _read_table(
@@ -134,7 +134,7 @@ def _read_table(
         extra = any(cell.strip() for cell in row[len(header) :])
         problem = f"has {len(row)} fields where the header has {len(header)}" if extra else ""
         labels = {name: v[i] for name, v in values.items()}
-        records.append(Record(i + 1, ids[i], cells[smiles_column][i], labels, problem))
+        records.append(MoleculeRecord(i + 1, ids[i], cells[smiles_column][i], labels, problem))
     return Records(records, list(values), left_out)
 
 
@@ -193,9 +193,13 @@ def _read_sdf(path: Path, data: bytes, tasks: Sequence[str] | None, log: LogTail
     values, left_out = _labels(path, {k: [p.get(k, "") for p in properties] for k in keys}, tasks)
     ids = _unique(path, [n or str(i) for i, n in enumerate(names, 1)], None)
     return Records(
-        [Record(i + 1, ids[i], smiles[i], {n: v[i] for n, v in values.items()}, problems[i]) for i in range(len(ids))],
-        list(values), left_out,
-    )  # fmt: skip
+        [
+            MoleculeRecord(i + 1, name, smiles[i], {n: v[i] for n, v in values.items()}, problems[i])
+            for i, name in enumerate(ids)
+        ],
+        list(values),
+        left_out,
+    )
 
 
 def _molecules_of(data: bytes, log: LogTail, watch: Watch) -> Iterator[tuple[Chem.Mol | None, str]]:

@@ -16,7 +16,7 @@ Where its terms stand:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,12 @@ from counterpoint.common.kernels.unit import unit
 from counterpoint.common.losses import NTXent
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
 from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
+from counterpoint.common.trainers.inputs import Input
 from counterpoint.graphs.configs import GraphCLConfig
+from counterpoint.graphs.molecules import recipe
 from counterpoint.graphs.molecules.data import molecule_datasets
 from counterpoint.graphs.molecules.encoders import MoleculeGCN
+from counterpoint.graphs.molecules.recipe import molecules_of
 from counterpoint.graphs.molecules.views import augment
 
 
@@ -38,6 +41,7 @@ class GraphCL(ContrastiveSystem):
     Config = GraphCLConfig
     presets = GraphCLConfig.presets
     modalities = ("view1", "view2")
+    inputs: ClassVar[dict[str, Input]] = {k: v for k, v in recipe.INPUTS.items() if k != "bond_features"}
 
     def __init__(self, config: GraphCLConfig, assets: Assets | None = None) -> None:
         super().__init__(config, assets)
@@ -56,6 +60,10 @@ class GraphCL(ContrastiveSystem):
     def datasets(self) -> Datasets:
         return self.data or molecule_datasets(self.config.data, self.config.train)
 
+    def example(self) -> dict[str, Tensor]:
+        """Molecules as tensors alone."""
+        return {name: value for name, value in recipe.example().items() if name in self.inputs}
+
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         molecules = batch["molecule"]
         views = [augment(molecules, view, self.config.ratio) for view in self.config.views]
@@ -70,8 +78,8 @@ class GraphCL(ContrastiveSystem):
 
     def features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The graph vector of the molecule itself, before the projector, for property predictors."""
-        return {"molecule": self.gcn(batch["molecule"])}
+        return {"molecule": self.gcn(molecules_of(batch, bond_features=False))}
 
     def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
         """The same vector at unit length, for search."""
-        return {"molecule": unit(self.gcn(batch["molecule"]), dim=1)}
+        return {"molecule": unit(self.gcn(molecules_of(batch, bond_features=False)), dim=1)}

@@ -36,14 +36,17 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from counterpoint.common.data.samplers import BatchSampler
+from counterpoint.common.errors import InputError
 from counterpoint.common.losses import NTXent
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
 from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
 from counterpoint.graphs.configs import KCLConfig
+from counterpoint.graphs.molecules import recipe
 from counterpoint.graphs.molecules.data import molecule_datasets
 from counterpoint.graphs.molecules.element_kg import ElementGraph, periodic_table_graph, read_triples
 from counterpoint.graphs.molecules.encoders import KMPNN, MoleculeGCN
 from counterpoint.graphs.molecules.featurize import MoleculeBatch, with_element_knowledge
+from counterpoint.graphs.molecules.recipe import molecules_of
 from counterpoint.graphs.molecules.rotate import train_rotate
 from counterpoint.graphs.molecules.similar import OrderedBatchSampler, butina_order
 
@@ -54,6 +57,7 @@ class KCL(ContrastiveSystem):
     Config = KCLConfig
     presets = KCLConfig.presets
     modalities = ("molecule", "knowledge")
+    inputs = recipe.INPUTS
 
     def __init__(self, config: KCLConfig, assets: Assets) -> None:
         super().__init__(config, assets)
@@ -100,13 +104,26 @@ class KCL(ContrastiveSystem):
             return super().batch_sampler(dataset, batch_size, seed)
         return OrderedBatchSampler(butina_order(dataset.smiles, self.config.butina_threshold), batch_size, seed)
 
+    def example(self) -> dict[str, Tensor]:
+        """Molecules as tensors alone."""
+        return recipe.example()
+
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         molecules: MoleculeBatch = batch["molecule"]
-        knowledge = with_element_knowledge(molecules, self.knowledge)
+        knowledge = self._augmented(molecules)
         return {
             "molecule": self.projector(self.gcn(molecules)),
             "knowledge": self.projector(self.kmpnn(knowledge)),
         }
+
+    def _augmented(self, molecules: MoleculeBatch) -> MoleculeBatch:
+        """The molecules' twins with their elements' attributes."""
+        if torch.compiler.is_exporting():
+            raise InputError(
+                "KCL's knowledge view has as many nodes as its molecules' elements have attributes, which no exported "
+                "program can count: export the modality molecule, or the folder (from_pretrained encodes knowledge too)"
+            )
+        return with_element_knowledge(molecules, self.knowledge)
 
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return contrast_terms(self.contrast, "nt_xent", embeddings, batch)
@@ -114,12 +131,12 @@ class KCL(ContrastiveSystem):
     def features(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
         """Graph vectors before the projector: what a property predictor uses. Their length carries the molecule's size
         (the readouts sum), so they are not normalised."""
-        molecules: MoleculeBatch = batch["molecule"]
+        molecules = molecules_of(batch, bond_features=modality != "molecule")
         out = {}
         if modality in (None, "molecule"):
             out["molecule"] = self.gcn(molecules)
         if modality in (None, "knowledge"):
-            out["knowledge"] = self.kmpnn(with_element_knowledge(molecules, self.knowledge))
+            out["knowledge"] = self.kmpnn(self._augmented(molecules))
         return out
 
     def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from counterpoint.common.metrics.bootstrap import t_interval
 from counterpoint.common.metrics.classification import auroc
 from counterpoint.common.metrics.probe import logistic_probe, ridge_probe
 from counterpoint.graphs.molecules.encoders import MoleculeGCN
-from counterpoint.graphs.molecules.featurize import MoleculeGraph, collate, featurize
+from counterpoint.graphs.molecules.featurize import MoleculeGraph, featurize, join_molecules
 from counterpoint.graphs.molecules.fingerprints import fingerprint_matrix
 from counterpoint.graphs.molecules.splits import scaffold_groups, scaffold_split
 
@@ -140,7 +140,7 @@ def _train(
     rng = np.random.default_rng(seed)
 
     def run(rows: np.ndarray) -> Tensor:
-        parts = [collate([graphs[i] for i in rows[s : s + 256]]) for s in range(0, len(rows), 256)]
+        parts = [join_molecules([graphs[i] for i in rows[s : s + 256]]) for s in range(0, len(rows), 256)]
         return torch.cat([model[1](model[0](p))[:, 0] for p in parts])
 
     best, best_state, waited = -np.inf, None, 0

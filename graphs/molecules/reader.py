@@ -13,7 +13,7 @@ from rdkit import Chem
 from rdkit.Chem.MolStandardize import rdMolStandardize
 
 from counterpoint.common.errors import InputError
-from counterpoint.graphs.molecules.files import read_records
+from counterpoint.graphs.molecules.files import read_molecule_records
 from counterpoint.graphs.molecules.rdkit_log import LogTail, quiet_rdkit
 from counterpoint.graphs.molecules.smiles import oversize
 from counterpoint.graphs.molecules.watch import Watch
@@ -135,7 +135,7 @@ def read_molecules(
         raise InputError(f"{path}: no such file; give a .csv, .tsv, .smi or .sdf file of molecules")
     watch = watch or Watch()
     with quiet_rdkit() as log:
-        raw = read_records(path, smiles_column, id_column, tasks, log, watch)
+        raw = read_molecule_records(path, smiles_column, id_column, tasks, log, watch)
         issues: list[Issue] = []
         rows = []
         for record in raw.records:
@@ -143,8 +143,8 @@ def read_molecules(
             molecule, problem = (None, problem) if problem else parsed(record.smiles, log)
             if molecule is None:
                 if on_error == "raise":
-                    raise InputError(f"{path}, row {record.row}: {short(record.smiles)!r} {problem}")
-                issues.append(Issue(record.row, short(record.smiles), problem, "dropped"))
+                    raise InputError(f"{path}, row {record.row}: {short_smiles(record.smiles)!r} {problem}")
+                issues.append(Issue(record.row, short_smiles(record.smiles), problem, "dropped"))
                 continue
             if salts == "largest" and "." in record.smiles:
                 fragments = Chem.GetMolFrags(molecule, asMols=True)
@@ -165,7 +165,7 @@ def read_molecules(
     return MoleculeTable(frame.reset_index(drop=True), raw.tasks, issues, raw.left_out)
 
 
-def short(text: str) -> str:
+def short_smiles(text: str) -> str:
     """A SMILES as it is named in a message."""
     return text if len(text) <= 200 else f"{text[:200]}..."
 

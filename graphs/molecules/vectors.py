@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from counterpoint.common.trainers import ContrastiveSystem
-from counterpoint.graphs.molecules.featurize import collate, featurize
+from counterpoint.graphs.molecules.featurize import featurize, join_molecules
 
 
 def encoder_of(
@@ -35,7 +35,7 @@ def _remembering(system: ContrastiveSystem, encoder: Callable, modality: str, ba
         if key not in known:
             system.eval()
             graphs = featurize(key)
-            parts = [collate(graphs[i : i + batch_size]) for i in range(0, len(graphs), batch_size)]
+            parts = [join_molecules(graphs[i : i + batch_size]) for i in range(0, len(graphs), batch_size)]
             known[key] = torch.cat([encoder({"molecule": part})[modality] for part in parts])
         return known[key]
 

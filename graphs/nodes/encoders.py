@@ -24,7 +24,7 @@ def thin(x: Float[Tensor, "nodes features"], density: float = 0.1) -> Tensor:
     return x.to_sparse().coalesce() if x.count_nonzero() < density * x.numel() else x
 
 
-def times(x: Tensor, weight: Float[Tensor, "out features"]) -> Float[Tensor, "nodes out"]:
+def sparse_product(x: Tensor, weight: Float[Tensor, "out features"]) -> Float[Tensor, "nodes out"]:
     """x W^T of dense or sparse features."""
     # The sparse product reads rows of its second factor: from a transposed view it is four times as slow.
     return torch.sparse.mm(x, weight.T.contiguous()) if x.is_sparse else nn.functional.linear(x, weight)
@@ -55,12 +55,12 @@ class GCN(nn.Module):
         ).coalesce()
         h = x
         for layer, activation in zip(self.layers, self.activations, strict=True):
-            h = activation(torch.addmm(layer.bias, a, times(h, layer.weight)))
+            h = activation(torch.addmm(layer.bias, a, sparse_product(h, layer.weight)))
         return h
 
     def _summed(self, h: Tensor, source: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         """The same layers edge by edge."""
         for layer, activation in zip(self.layers, self.activations, strict=True):
-            sent = weight[:, None] * times(h, layer.weight)[source]
+            sent = weight[:, None] * sparse_product(h, layer.weight)[source]
             h = activation(layer.bias + sent.new_zeros(h.shape[0], sent.shape[1]).index_add(0, target, sent))
         return h

@@ -35,7 +35,7 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import Assets, Datasets, Stage
 from counterpoint.graphs.configs import PamCConfig
 from counterpoint.graphs.nodes.base import NodeRows, NodeSystem
-from counterpoint.graphs.nodes.encoders import times
+from counterpoint.graphs.nodes.encoders import sparse_product
 from counterpoint.graphs.nodes.metanodes import (
     dec_loss,
     full_loss,
@@ -102,7 +102,7 @@ class PamC(NodeSystem):
 
     def represent(self, x: Tensor, edge_index: Tensor | None = None) -> Tensor:
         first, *rest = self.encoder
-        return nn.Sequential(*rest)(times(x, first.weight) + first.bias)
+        return nn.Sequential(*rest)(sparse_product(x, first.weight) + first.bias)
 
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         return {"node": self.represent(batch["x"])}

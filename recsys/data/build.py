@@ -31,9 +31,9 @@ from counterpoint.common.vertical import ImportReport, Rejected
 from counterpoint.recsys.data.features import ItemFeatures, read_features, save_features
 from counterpoint.recsys.data.folder import INTERACTIONS, ITEMS, MANIFEST, SPLIT
 from counterpoint.recsys.data.ids import IdMap
-from counterpoint.recsys.data.log import Interactions, write_table
-from counterpoint.recsys.data.parts import Part, Wanted, read_part
-from counterpoint.recsys.data.sidetables import table_of
+from counterpoint.recsys.data.log import Interactions, write_log_table
+from counterpoint.recsys.data.parts import LogPart, Wanted, read_part
+from counterpoint.recsys.data.sidetables import side_table
 from counterpoint.recsys.data.splits import TRAIN
 
 SECONDS_PER_GB = 600.0
@@ -107,10 +107,10 @@ def save_dataset(
     """Write the folder of a data set; returns its manifest."""
     out.mkdir(parents=True, exist_ok=True)
     log.save(out / INTERACTIONS)
-    write_table(table_of(log.items, item_table), out / ITEMS)
+    write_log_table(side_table(log.items, item_table), out / ITEMS)
     files = save_features(out, features or {})
     facts = {"interactions": INTERACTIONS, "items": ITEMS, "features": files, "rejected": rejected}
-    users = table_of(log.users, user_table).to_pandas()
+    users = side_table(log.users, user_table).to_pandas()
     users = users.drop(columns=[c for c in ("group", "split") if c in users])
     Manifest(users, out, meta={**facts, **(meta or {})}).save(out / MANIFEST)
     return out / MANIFEST
@@ -128,7 +128,7 @@ def _units(log: Interactions) -> list[str]:
     return [f"{said}: give all in one unit, or their order is wrong"]
 
 
-def _read(found: Found, spool: Path, wanted: Wanted, rejected: list[Rejected]) -> list[tuple[Path, Path, Part]]:
+def _read(found: Found, spool: Path, wanted: Wanted, rejected: list[Rejected]) -> list[tuple[Path, Path, LogPart]]:
     """(file, checked columns, what became of it) of every file that can be read."""
     tasks = [(str(file), str(spool / f"{i}.parquet"), wanted) for i, file in enumerate(found.files)]
     size = max((os.path.getsize(file) for file in found.files), default=0)
@@ -150,7 +150,7 @@ def _read(found: Found, spool: Path, wanted: Wanted, rejected: list[Rejected]) -
     return parts
 
 
-def _joined(parts: list[tuple[Path, Path, Part]], extras: Extras) -> tuple[Interactions, np.ndarray]:
+def _joined(parts: list[tuple[Path, Path, LogPart]], extras: Extras) -> tuple[Interactions, np.ndarray]:
     """All parts as one log in the order of the files, with the names of the tables given, too; and where each row stood
     (file and row as one number)."""
     spools = [pq.ParquetFile(path, read_dictionary=["user", "item"]) for _, path, _ in parts]

@@ -98,7 +98,7 @@ def as_text(column: Any) -> pa.Array:
     return pc.utf8_trim_whitespace(pc.cast(array, pa.large_string()))
 
 
-def as_numbers(column: Any) -> np.ndarray:
+def numbers_of_column(column: Any) -> np.ndarray:
     """[rows] float64, NaN where there is no number."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     kind = array.type
@@ -125,7 +125,7 @@ def as_seconds(column: Any) -> np.ndarray:
     if pa.types.is_timestamp(array.type):
         micro = pc.cast(pc.cast(array, pa.timestamp("us", array.type.tz), safe=False), pa.int64())
         return pc.cast(micro, pa.float64(), safe=False).to_numpy(zero_copy_only=False) / 1e6
-    found = as_numbers(array)
+    found = numbers_of_column(array)
     if np.isnan(found).any() and not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
         places = np.flatnonzero(np.isnan(found))
         texts = as_text(array.take(pa.array(places))).to_pylist()

@@ -72,7 +72,7 @@ def scale_of(features: ItemFeatures, items: np.ndarray | None = None) -> tuple[n
     return mean, np.where(deviation > 1e-12 * np.maximum(np.abs(mean), 1), deviation, 1.0)
 
 
-def scaled(features: ItemFeatures, mean: np.ndarray, deviation: np.ndarray) -> ItemFeatures:
+def standardized(features: ItemFeatures, mean: np.ndarray, deviation: np.ndarray) -> ItemFeatures:
     """Features at mean 0 and deviation 1 by what was learnt, single precision; missing rows stay zero."""
     values = np.empty(features.values.shape, dtype=np.float32)
     for start in range(0, len(values), ROWS):

@@ -18,7 +18,7 @@ from counterpoint.common.progress import note
 from counterpoint.common.suggest import no_such
 from counterpoint.recsys.data.features import ItemFeatures, load_features
 from counterpoint.recsys.data.ids import IdMap
-from counterpoint.recsys.data.log import NO_SPLIT, Interactions, read_table
+from counterpoint.recsys.data.log import NO_SPLIT, Interactions, read_log_table
 from counterpoint.recsys.data.splits import check_split, k_core, split_log
 
 MANIFEST, ITEMS, INTERACTIONS = "manifest.parquet", "items.parquet", "interactions.parquet"
@@ -102,7 +102,7 @@ def open_dataset(path: str | Path) -> InteractionData:
             f"{path}: says nothing of interactions; make it with `counterpoint recsys data import`, and keep its "
             ".meta.json beside it"
         )
-    items = read_table(manifest.file(facts["items"]))
+    items = read_log_table(manifest.file(facts["items"]))
     if "id" not in items.column_names or items.column("id").null_count:
         raise InputError(f"{manifest.file(facts['items'])}: has no column id; import the data again")
     names = IdMap(items.column("id"))

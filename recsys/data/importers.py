@@ -64,7 +64,7 @@ def import_lines(source: Path, out: Path, *, features: Sequence[str], feature_id
     return build(found, out, Wanted(form="sequences"), _extras(None, None, features, feature_ids), repeats="keep")
 
 
-def import_edges(source: Path, out: Path, *, features: Sequence[str], feature_ids: Path | None) -> ImportReport:
+def import_edge_arrays(source: Path, out: Path, *, features: Sequence[str], feature_ids: Path | None) -> ImportReport:
     """`train.npy`, `valid.npy` (or `val.npy`) and `test.npy`, each [2, n] whole numbers: users, items."""
     found = find_files(source, (".npy",))
     sides = {"train": "train", "valid": "val", "val": "val", "test": "test"}

@@ -135,12 +135,12 @@ class Interactions:
         """Write the columns as Parquet with checksums; whole or not at all."""
         columns = {n: v for n in _TYPES if (v := getattr(self, n)) is not None}
         table = pa.table({name: pa.array(values, _TYPES[name]) for name, values in columns.items()})
-        write_table(table, path)
+        write_log_table(table, path)
 
     @classmethod
     def load(cls, path: Path, users: IdMap, items: IdMap) -> Interactions:
         """Read what `save` wrote. Raises `InputError` for a file that is missing, damaged, or of other tables."""
-        table = read_table(path)
+        table = read_log_table(path)
         if not {"user", "item"} <= set(table.column_names):
             raise InputError(f"{path}: has no columns user and item; import the data again")
         columns: dict[str, Any] = {}
@@ -168,7 +168,7 @@ def stands_in(values: np.ndarray, among: np.ndarray) -> np.ndarray:
     return among[np.minimum(np.searchsorted(among, values), len(among) - 1)] == values
 
 
-def write_table(table: pa.Table, path: Path) -> None:
+def write_log_table(table: pa.Table, path: Path) -> None:
     """A Parquet file with checksums, written whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -181,7 +181,7 @@ def write_table(table: pa.Table, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_table(path: Path) -> pa.Table:
+def read_log_table(path: Path) -> pa.Table:
     """A Parquet file of ours; raises `InputError` where it is missing or damaged."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; import the data again")

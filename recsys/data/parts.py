@@ -20,7 +20,7 @@ import pyarrow.csv as pv
 import pyarrow.parquet as pq
 
 from counterpoint.common.errors import InputError
-from counterpoint.recsys.data.columns import as_numbers, as_seconds, as_text, find_columns, read_header
+from counterpoint.recsys.data.columns import as_seconds, as_text, find_columns, numbers_of_column, read_header
 from counterpoint.recsys.data.log import NO_SPLIT
 
 CHUNK = 1 << 20
@@ -58,7 +58,7 @@ class Wanted:
 
 
 @dataclass
-class Part:
+class LogPart:
     """What became of a file: rows written, rows seen, and of each kind of bad row how many, which first, and its value.
     """
 
@@ -86,10 +86,10 @@ class Part:
         return found
 
 
-def read_part(task: tuple[str, str, Wanted]) -> Part:
+def read_part(task: tuple[str, str, Wanted]) -> LogPart:
     """Read a file (first) into checked columns (second: the Parquet file to write)."""
     source, target, wanted = Path(task[0]), Path(task[1]), task[2]
-    part, writer = Part(), None
+    part, writer = LogPart(), None
     try:
         for table in _batches(source, wanted, part):
             checked = _checked(table, wanted, part)
@@ -113,7 +113,7 @@ def read_part(task: tuple[str, str, Wanted]) -> Part:
     return part
 
 
-def _batches(source: Path, wanted: Wanted, part: Part) -> Iterator[pa.Table]:
+def _batches(source: Path, wanted: Wanted, part: LogPart) -> Iterator[pa.Table]:
     """Tables with the columns named by their roles, and `row`."""
     if wanted.form == "sequences":
         return _sequences(source, part)
@@ -125,7 +125,7 @@ def _batches(source: Path, wanted: Wanted, part: Part) -> Iterator[pa.Table]:
     return _text(source, wanted, part)
 
 
-def _parquet(source: Path, wanted: Wanted, part: Part) -> Iterator[pa.Table]:
+def _parquet(source: Path, wanted: Wanted, part: LogPart) -> Iterator[pa.Table]:
     try:
         file = pq.ParquetFile(source, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
@@ -138,7 +138,7 @@ def _parquet(source: Path, wanted: Wanted, part: Part) -> Iterator[pa.Table]:
         yield _numbered({role: table.column(name) for role, name in roles.items()}, table.num_rows, part)
 
 
-def _text(source: Path, wanted: Wanted, part: Part) -> Iterator[pa.Table]:
+def _text(source: Path, wanted: Wanted, part: LogPart) -> Iterator[pa.Table]:
     names, separator = read_header(source)
     roles = find_columns(names, wanted.columns, source.name, typed=wanted.form == "atomic")
     odd: list[int] = []
@@ -165,7 +165,7 @@ def _text(source: Path, wanted: Wanted, part: Part) -> Iterator[pa.Table]:
     part.seen += len(odd)
 
 
-def _jsonl(source: Path, wanted: Wanted, part: Part) -> Iterator[pa.Table]:
+def _jsonl(source: Path, wanted: Wanted, part: LogPart) -> Iterator[pa.Table]:
     roles: dict[str, str] = {}
     rows: list[dict] = []
 
@@ -206,7 +206,7 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
-def _sequences(source: Path, part: Part) -> Iterator[pa.Table]:
+def _sequences(source: Path, part: LogPart) -> Iterator[pa.Table]:
     """Lines of a user and its items in the order of time."""
     users: list[str] = []
     items: list[str] = []
@@ -224,7 +224,7 @@ def _sequences(source: Path, part: Part) -> Iterator[pa.Table]:
         yield _numbered({"user": pa.array(users), "item": pa.array(items)}, len(users), part)
 
 
-def _numbered(columns: dict[str, Any], rows: int, part: Part, odd: list[int] | None = None) -> pa.Table:
+def _numbered(columns: dict[str, Any], rows: int, part: LogPart, odd: list[int] | None = None) -> pa.Table:
     """Columns with the numbers of their rows, which pass over the odd ones that the parser has left out (in order)."""
     left_out: list[int] = []
     while odd and odd[0] <= part.seen + rows + len(left_out):
@@ -235,7 +235,7 @@ def _numbered(columns: dict[str, Any], rows: int, part: Part, odd: list[int] | N
     return pa.table({**columns, "row": pa.array(np.setdiff1d(numbers, left_out))})
 
 
-def _checked(table: pa.Table, wanted: Wanted, part: Part) -> pa.Table:
+def _checked(table: pa.Table, wanted: Wanted, part: LogPart) -> pa.Table:
     """The rows that can be used, in the types they are kept in."""
     rows = table.column("row").to_numpy()
     good = np.ones(len(rows), dtype=bool)
@@ -259,7 +259,7 @@ def _checked(table: pa.Table, wanted: Wanted, part: Part) -> pa.Table:
         columns["time"] = pa.array(values)
     if "rating" in table.column_names:
         column = table.column("rating")
-        values = as_numbers(column)
+        values = numbers_of_column(column)
         refuse("rating", ~np.isfinite(values), column)
         low = -np.inf if wanted.lowest is None else wanted.lowest
         high = np.inf if wanted.highest is None else wanted.highest

@@ -32,7 +32,7 @@ def mixed(seeds: np.ndarray, draw: int) -> np.ndarray:
         return x ^ (x >> np.uint64(31))
 
 
-class Pairs(Samples):
+class TrainingPairs(Samples):
     """Training interactions: user, item, and an item that the user has not met in training, drawn uniformly.
 
     Validation and test items are drawn like any other: to leave them out would tell the training which they are.

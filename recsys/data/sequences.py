@@ -17,10 +17,10 @@ from counterpoint.recsys.models.sasrec import NOTHING
 from counterpoint.recsys.models.sequences import altered, numbers_for
 
 
-def uniform(seeds: np.ndarray, draws: int) -> np.ndarray:
+def uniform_draws(seeds: np.ndarray, draws: int) -> np.ndarray:
     """[rows, draws] numbers in [0, 1), each row's by its seed.
 
-    >>> u = uniform(np.arange(1000, dtype=np.uint64), 3)
+    >>> u = uniform_draws(np.arange(1000, dtype=np.uint64), 3)
     >>> bool((abs(u.mean(0) - 0.5) < 0.05).all()), float(abs(np.corrcoef(u.T)[0, 1])) < 0.1
     (True, True)
     """
@@ -83,7 +83,7 @@ class Prefixes(_Histories):
         items, lengths = padded(self.log.item, self.log.starts[user], rows, self.length)
         found = {"sequence": items, "lengths": lengths, "item": self.log.item[rows].astype(np.int64)}
         if self.shares is not None:
-            numbers = uniform(np.asarray(seeds, dtype=np.uint64), numbers_for(items.shape[1]))
+            numbers = uniform_draws(np.asarray(seeds, dtype=np.uint64), numbers_for(items.shape[1]))
             for name, (view, ends) in zip(("first", "second"), altered(items, lengths, numbers, self.shares)):
                 found |= {name: view, f"{name}_lengths": ends}
         index = torch.as_tensor(np.asarray(positions, dtype=np.int64))
@@ -135,7 +135,7 @@ class Histories(_Histories):
         found = np.zeros((len(users), places), dtype=np.int64)
         bad = np.ones_like(found, dtype=bool)
         for draw in range(tries):
-            found = np.where(bad, (uniform(mixed(own, draw), places) * n).astype(np.int64), found)
+            found = np.where(bad, (uniform_draws(mixed(own, draw), places) * n).astype(np.int64), found)
             bad = np.isin(users[:, None] * n + found, self.met)
             if not bad.any():
                 break

@@ -15,11 +15,11 @@ from counterpoint.common.data.importing import require_file
 from counterpoint.common.data.isolation import Isolated
 from counterpoint.common.errors import InputError
 from counterpoint.common.suggest import no_such
-from counterpoint.recsys.data.columns import as_numbers, as_text, read_header
+from counterpoint.recsys.data.columns import as_text, numbers_of_column, read_header
 from counterpoint.recsys.data.ids import IdMap
 
 
-def table_of(ids: IdMap, table: pa.Table | None) -> pa.Table:
+def side_table(ids: IdMap, table: pa.Table | None) -> pa.Table:
     """A row for every id, with the columns of a table that knows some of them."""
     if table is None:
         return pa.table({"id": ids.names})
@@ -90,7 +90,7 @@ def _plain(column: pa.ChunkedArray, kind: str) -> pa.Array:
     texts = pc.cast(array, pa.large_string()) if not pa.types.is_dictionary(array.type) else array.dictionary_decode()
     if kind in ("token", "token_seq", "float_seq"):
         return texts
-    numbers = as_numbers(array)
+    numbers = numbers_of_column(array)
     some = pc.fill_null(pc.not_equal(texts, ""), False).to_numpy(zero_copy_only=False)
     if some.any() and np.isfinite(numbers[some]).all():
         return pa.array(numbers, mask=~some)

@@ -126,8 +126,8 @@ def interaction_matrix(
 
 
 def bipartite_adjacency(r: sp.csr_array, epsilon: float = EPSILON) -> sp.csr_array:
-    r"""[nodes, nodes] :math:`D^{-1/2} A D^{-1/2}` of A = [[0, R], [R^T, 0]], degrees raised by `epsilon` as in the
-    official codes (5e-8 of a weight at most; nodes without an edge have none here either).
+    r"""[nodes, nodes] :math:`D^{-1/2} A D^{-1/2}` of A = [[0, R], [R^T, 0]], degrees raised by `epsilon` as in
+    MMRec's codes (5e-8 of a weight at most; nodes without an edge have none here either).
 
     >>> bipartite_adjacency(interaction_matrix(np.array([0, 0]), np.array([0, 1]), 1, 2), 0.0).toarray().round(3)[0]
     array([0.   , 0.707, 0.707])

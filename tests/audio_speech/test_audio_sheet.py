@@ -12,7 +12,7 @@ import torch
 from counterpoint.audio_speech.audio_sheet import AudioSheet, ShortEpochs
 from counterpoint.audio_speech.cli import vertical
 from counterpoint.audio_speech.configs import AudioSheetConfig, Rendition
-from counterpoint.audio_speech.demo import judge, summary
+from counterpoint.audio_speech.demo import judge_retrieval, summary
 from counterpoint.audio_speech.gallery import caption
 from counterpoint.audio_speech.identify import protocols
 from counterpoint.audio_speech.synth import synthesise
@@ -114,7 +114,7 @@ def test_training_end_to_end_leaves_a_run_that_loads_and_is_judged(system, snipp
     vectors, again = (encode_rows(s, snippets.test, batch_size=100).vectors for s in (system, loaded))
     assert torch.equal(vectors["sheet"], again["sheet"])
     assert torch.allclose(vectors["audio"].norm(dim=1), torch.ones(24), atol=1e-5)
-    found = judge(vectors, snippets.test)
+    found = judge_retrieval(vectors, snippets.test)
     assert set(found) == {"audio -> sheet", "sheet -> audio", "piece, audio -> sheet", "piece, sheet -> audio"}
     text = "\n".join(summary({"seen": found}))
     assert "pool of 24" in text

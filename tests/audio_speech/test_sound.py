@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from counterpoint.audio_speech.configs import Rendition, SpectrogramConfig
-from counterpoint.audio_speech.features import analyse, log_filterbank, read_audio, resample, spectrogram
+from counterpoint.audio_speech.features import analyse, log_filterbank, read_audio, resample_wave, spectrogram
 from counterpoint.audio_speech.synth import TIMBRES, synthesise
 from counterpoint.common.errors import InputError
 
@@ -110,7 +110,7 @@ def test_any_sound_file_is_read_as_mono_at_the_asked_rate(tmp_path):
         assert abs(len(wave) - RATE) < 0.1 * RATE
         middle = wave[5000:15000]
         assert abs(middle.std() - 0.5 / np.sqrt(2)) < 0.03
-    assert np.array_equal(resample(wave, RATE, RATE), wave)
+    assert np.array_equal(resample_wave(wave, RATE, RATE), wave)
 
 
 def test_broken_audio_says_why(tmp_path):

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from counterpoint.common.errors import InputError
-from counterpoint.common.fidelity import read_records, records_of, standing, system_of, write_table
+from counterpoint.common.fidelity import read_records, records_of, standing, system_of_check, write_table
 from counterpoint.common.sources import code_hash
 from counterpoint.common.trainers.reproduce import Claim, judge
 
-HERE = "counterpoint.common.fidelity:system_of"
+HERE = "counterpoint.common.fidelity:system_of_check"
 
 
 def record(name="ssl-helps", method=(0.4, 0.5, 0.6), **changes):
@@ -71,8 +71,8 @@ def test_mistakes_are_named(tmp_path):
 
 
 def test_a_check_belongs_to_the_longest_name_that_begins_it():
-    assert system_of("kcl-bbbp", ["kcl", "graphcl"]) == "kcl"
-    assert system_of("graph-x", ["graphcl"]) == ""
+    assert system_of_check("kcl-bbbp", ["kcl", "graphcl"]) == "kcl"
+    assert system_of_check("graph-x", ["graphcl"]) == ""
 
 
 def test_a_system_is_ready_after_a_check_with_power_whatever_it_found():

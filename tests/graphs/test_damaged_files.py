@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from counterpoint.common.errors import InputError
-from counterpoint.graphs.circuits.flatten import flatten
+from counterpoint.graphs.circuits.flatten import flatten_netlist
 from counterpoint.graphs.circuits.graph import build_graph
 from counterpoint.graphs.circuits.parasitics import read_dspf, read_spef
 from counterpoint.graphs.circuits.spice import read_spice
@@ -114,7 +114,7 @@ def damaged(text: str, rng: random.Random) -> str:
 
 
 def graph_of(path):
-    return build_graph(flatten(read_spice(path)))
+    return build_graph(flatten_netlist(read_spice(path)))
 
 
 @pytest.mark.parametrize(

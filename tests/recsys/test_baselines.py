@@ -8,7 +8,7 @@ from torch.nn.functional import logsigmoid
 from counterpoint.common.trainers import create_system, override
 from counterpoint.common.trainers.loader import SeededBatches
 from counterpoint.recsys.configs import ItemKNNConfig, LightGCNConfig, PopularityConfig, VBPRConfig
-from counterpoint.recsys.data.samples import Pairs
+from counterpoint.recsys.data.samples import TrainingPairs
 from counterpoint.recsys.item_knn import ItemKNN
 from counterpoint.recsys.lightgcn import LightGCN
 from counterpoint.recsys.popularity import Popularity
@@ -113,7 +113,7 @@ def test_vbpr_scores_are_the_sum_of_its_parts_and_batches_are_rows_of_its_tables
 
 
 def test_negatives_are_uniform_over_what_was_not_met_and_come_from_the_seeds_alone():
-    samples = Pairs(made(Popularity, PopularityConfig).data)
+    samples = TrainingPairs(made(Popularity, PopularityConfig).data)
     users = np.repeat(samples.log.user[:1], 40_000).astype(np.int64)
     drawn = samples.others(users, np.arange(40_000, dtype=np.uint64))
     mine = set(samples.log.item[samples.log.user == users[0]].tolist())

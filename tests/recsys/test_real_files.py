@@ -11,7 +11,7 @@ from counterpoint.recsys.commands import (
     import_sequences,
 )
 from counterpoint.recsys.configs import InteractionsConfig
-from counterpoint.recsys.data.features import scale_of, scaled
+from counterpoint.recsys.data.features import scale_of, standardized
 from counterpoint.recsys.data.folder import open_dataset, prepared
 
 pytestmark = pytest.mark.realdata
@@ -34,7 +34,7 @@ def test_lastfm_with_its_vectors(data_dir, tmp_path):
     assert np.bincount(data.log.split).tolist() == [44327, 4799, 7219]
     raw = data.feature("audio")
     assert raw.values[raw.known].mean() > 100, "raw values of 0 to 255"
-    found = scaled(raw, *scale_of(raw)).values
+    found = standardized(raw, *scale_of(raw)).values
     assert abs(found.mean()) < 1e-3
     assert found.std(0).max() < 1.01
     row = int(data.log.items[100])

@@ -12,14 +12,14 @@ from counterpoint.common.data import ListSamples
 from counterpoint.common.data.embeddings import embed_to_parquet
 from counterpoint.common.errors import InputError, LeakageError
 from counterpoint.recsys.configs import InteractionsConfig
-from counterpoint.recsys.data.features import ItemFeatures, read_features, scale_of, scaled
+from counterpoint.recsys.data.features import ItemFeatures, read_features, scale_of, standardized
 from counterpoint.recsys.data.folder import open_dataset, prepared
 from counterpoint.recsys.data.ids import IdMap
 from counterpoint.recsys.data.log import Interactions
 from counterpoint.recsys.data.splits import KINDS, check_split, k_core, split_log
-from counterpoint.recsys.simulate import simulated, write_simulated
+from counterpoint.recsys.simulate import simulated_interactions, write_simulated
 
-LOG = simulated(80, 60, 3).log
+LOG = simulated_interactions(80, 60, 3).log
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,11 +81,11 @@ def test_a_core_is_the_largest_part_of_its_degree(edges, k):
 
 
 def test_a_cores_catalogue_is_its_own(tmp_path):
-    data = prepared(simulated(60, 80, 1), InteractionsConfig(core=6))
+    data = prepared(simulated_interactions(60, 80, 1), InteractionsConfig(core=6))
     assert (data.log.user_counts >= 6).all()
     assert (data.log.item_counts >= 6).all()
     assert len(data.log.items) == data.items.num_rows < 80
-    whole = simulated(60, 80, 1)
+    whole = simulated_interactions(60, 80, 1)
     name = data.log.items[5]
     row = whole.log.items.row(name)
     assert data.feature("text").values[5].tolist() == whole.feature("text").values[row].tolist()
@@ -93,7 +93,7 @@ def test_a_cores_catalogue_is_its_own(tmp_path):
 
 
 def test_fingerprints_are_of_the_data_and_of_the_split_not_of_the_order():
-    data = simulated(40, 30, 2)
+    data = simulated_interactions(40, 30, 2)
     one = prepared(data, InteractionsConfig(split_seed=1)).fingerprint
     assert prepared(data, InteractionsConfig(split_seed=1)).fingerprint == one
     two = prepared(data, InteractionsConfig(split_seed=2)).fingerprint
@@ -118,7 +118,7 @@ def test_half_precision_is_summed_in_full():
     features = ItemFeatures(values, np.ones(len(values), dtype=bool))
     mean, deviation = scale_of(features)
     assert (mean.item(), deviation.item()) == (200.0, 100.0)
-    z = scaled(features, mean, deviation).values
+    z = standardized(features, mean, deviation).values
     assert set(z[:, 0].tolist()) == {-1.0, 1.0}
     assert z.dtype == np.float32
 
@@ -126,7 +126,7 @@ def test_half_precision_is_summed_in_full():
 def test_scale_is_that_of_the_items_trained_on_and_missing_rows_stay_zero():
     features = ItemFeatures(np.array([[1.0], [3.0], [99.0], [7.0]], np.float32), np.array([1, 1, 1, 0], bool))
     mean, deviation = scale_of(features, np.array([1, 1, 0, 0], bool))
-    found = scaled(features, mean, deviation)
+    found = standardized(features, mean, deviation)
     assert found.values[:, 0].tolist() == [-1.0, 1.0, 97.0, 0.0]
     assert found.known.tolist() == [True, True, True, False]
 
@@ -198,7 +198,7 @@ def test_vectors_that_no_item_can_use_are_told_as_such(tmp_path):
 
 def test_a_data_set_comes_back_as_it_was_written(tmp_path):
     report = write_simulated(tmp_path / "set", 30, 25, 4)
-    data, made = open_dataset(report.manifest), simulated(30, 25, 4)
+    data, made = open_dataset(report.manifest), simulated_interactions(30, 25, 4)
     assert data.log.hash == made.log.hash
     assert data.synthetic == made.synthetic != ""
     for name in ("text", "image"):

@@ -11,7 +11,7 @@ import yaml
 
 import counterpoint
 from counterpoint.common.cli.main import main
-from counterpoint.common.cli.options import parse
+from counterpoint.common.cli.options import parse_options
 from counterpoint.common.cli.pretrain import build_config, config_parser
 from counterpoint.common.discover import find_verticals
 from counterpoint.common.lazy import resolve
@@ -103,7 +103,7 @@ def test_printed_configuration_feeds_back_for_every_preset(vertical, entry, tmp_
 def test_no_options_give_the_configs_own_defaults(vertical, entry):
     config = resolve(entry.config)
     parser = config_parser("x", entry, config)
-    assert build_config(parser, parse(parser, []), config) == config()
+    assert build_config(parser, parse_options(parser, []), config) == config()
 
 
 @pytest.mark.parametrize(("typed", "steps"), [((), 200), (("--train.max_epochs", "3"), None)])

@@ -110,7 +110,7 @@ def test_evaluation_of_a_set_that_neither_batches_nor_shards_nor_processes_divid
     labels = [i % 4 for i in range(61)]
     split = metrics.Split({"audio": store.vectors("audio")}, labels, store.frame["group"].to_numpy())
     whole = metrics.Split({"audio": together["audio"].detach()}, labels, [f"g{i // 3}" for i in range(61)])
-    got, expected = (metrics.evaluate(s, protocols=["knn", "labelfree"], n_boot=5) for s in (split, whole))
+    got, expected = (metrics.evaluate_features(s, protocols=["knn", "labelfree"], n_boot=5) for s in (split, whole))
     assert got.samples == {"test": 61}
     assert got.results["knn of audio"].as_dict() == expected.results["knn of audio"].as_dict()
     assert got.results["labelfree of audio"].rankme == pytest.approx(expected.results["labelfree of audio"].rankme)

@@ -17,7 +17,7 @@ from counterpoint.common.data.curate import (
 )
 from counterpoint.common.data.embeddings import embed_to_parquet
 from counterpoint.common.data.samples import ListSamples
-from counterpoint.common.data.search import NeighbourIndex, search
+from counterpoint.common.data.search import NeighbourIndex, search_store
 from counterpoint.common.errors import InputError, LeakageError
 from counterpoint.common.metrics import auroc
 from counterpoint.common.metrics.scores import score_named
@@ -118,9 +118,9 @@ class TestIndex:
 class TestSearch:
     def test_by_id_across_modalities_may_find_its_own_partner_but_not_itself(self, store):
         folder, _ = store
-        (across,) = search(folder, ids=["s4"], source="audio", target="sheet", k=3)
+        (across,) = search_store(folder, ids=["s4"], source="audio", target="sheet", k=3)
         assert across.hits[0].id == "s5"  # the sheet of s5 is the audio of s4 in this toy
-        (within,) = search(folder, ids=["s4"], target="audio", k=3)
+        (within,) = search_store(folder, ids=["s4"], target="audio", k=3)
         assert "s4" not in [h.id for h in within.hits]
         assert len(within.hits) == 3
 
@@ -131,12 +131,12 @@ class TestSearch:
 
         z = gaussian(12, 6)
         folder = embed_to_parquet(Same(), ListSamples([{"x": z[i], "id": f"s{i}"} for i in range(12)]), tmp_path)
-        found = search(folder, ids=["s9", "s1", "s4"], source="audio", target="sheet", k=1)
+        found = search_store(folder, ids=["s9", "s1", "s4"], source="audio", target="sheet", k=1)
         assert [(f.query, f.hits[0].id) for f in found] == [("s9", "s9"), ("s1", "s1"), ("s4", "s4")]
 
     def test_every_query_keeps_its_own_hits_in_the_order_asked(self, store, tmp_path):
         folder, z = store
-        found = search(folder, ids=["s9", "s1", "s20"], target="audio", k=4)
+        found = search_store(folder, ids=["s9", "s1", "s20"], target="audio", k=4)
         cosines = (unit(z) @ unit(z).T).fill_diagonal_(-2)
         for f in found:
             expected = cosines[int(f.query[1:])].topk(4).indices.tolist()
@@ -144,23 +144,23 @@ class TestSearch:
         files = [tmp_path / name for name in ("b.txt", "c.txt", "a.txt")]
         for file, row in zip(files, (3, 5, 8)):
             file.write_text(str(row))
-        by_file = search(folder, target="audio", files=files, encode=lambda p: z[int(p.read_text())], k=1)
+        by_file = search_store(folder, target="audio", files=files, encode=lambda p: z[int(p.read_text())], k=1)
         assert [(f.query, f.hits[0].id) for f in by_file] == list(zip(map(str, files), ("s3", "s5", "s8")))
 
     def test_by_file_and_by_vector(self, store, tmp_path):
         folder, z = store
         file = tmp_path / "mine.txt"
         file.write_text("7")
-        by_file = search(folder, target="audio", files=[file], encode=lambda p: z[int(p.read_text())], k=1)
+        by_file = search_store(folder, target="audio", files=[file], encode=lambda p: z[int(p.read_text())], k=1)
         assert by_file[0].hits[0].id == "s7"
-        assert search(folder, target="audio", vectors=z[9:10], k=1)[0].hits[0].id == "s9"
+        assert search_store(folder, target="audio", vectors=z[9:10], k=1)[0].hits[0].id == "s9"
 
     def test_what_is_missing_is_said(self, store):
         folder, _ = store
         with pytest.raises(InputError, match="audio, sheet"):
-            search(folder, ids=["s1"])
+            search_store(folder, ids=["s1"])
         with pytest.raises(InputError, match="nothing to search for"):
-            search(folder, target="audio")
+            search_store(folder, target="audio")
 
 
 class TestCurate:

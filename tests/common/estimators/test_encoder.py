@@ -9,7 +9,7 @@ from sklearn.exceptions import NotFittedError
 from counterpoint.common.discover import find_verticals
 from counterpoint.common.errors import InputError
 from counterpoint.common.estimators import Encoder
-from counterpoint.common.estimators.inputs import rows_of, split_of
+from counterpoint.common.estimators.inputs import rows_of, split_at_random
 from counterpoint.common.lazy import resolve
 from counterpoint.common.trainers.config_files import option_names
 
@@ -113,10 +113,10 @@ def test_texts_and_objects_are_a_list_and_everything_else_is_numbers():
 
 def test_validation_takes_whole_groups():
     groups = [f"g{i // 4}" for i in range(40)]
-    split = split_of(groups, 0.2, seed=0)
+    split = split_at_random(groups, 0.2, seed=0)
     assert split.count("val") == 8
     assert all(len({s for s, g in zip(split, groups) if g == name}) == 1 for name in groups)
-    assert split_of(groups, 0.0, seed=0) == ["train"] * 40
+    assert split_at_random(groups, 0.0, seed=0) == ["train"] * 40
     for fraction in (1.0, -0.1, "half"):
         with pytest.raises(InputError, match="validation_fraction"):
-            split_of(groups, fraction, seed=0)
+            split_at_random(groups, fraction, seed=0)

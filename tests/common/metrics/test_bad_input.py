@@ -118,24 +118,24 @@ class TestRefusals:
         broken[3, 1] = float("nan")
         for splits in ((m.Split(broken, Y),), (m.Split(X, Y), m.Split(broken, Y))):
             with pytest.raises(ValueError, match=r"1 of 60 rows \(first: row 3\)"):
-                m.evaluate(*splits)
+                m.evaluate_features(*splits)
         with pytest.raises(ValueError, match="train: 59 labels for 60 samples"):
-            m.evaluate(m.Split(X, Y), m.Split(X, Y[:59]))
+            m.evaluate_features(m.Split(X, Y), m.Split(X, Y[:59]))
         with pytest.raises(ValueError, match="test b: 59 rows, but 60"):
-            m.evaluate(m.Split({"a": X, "b": X[:59]}))
+            m.evaluate_features(m.Split({"a": X, "b": X[:59]}))
 
     def test_comparing_needs_a_group_for_every_test_sample(self):
-        run = m.evaluate(m.Split(X, Y), protocols="knn", n_boot=2)
+        run = m.evaluate_features(m.Split(X, Y), protocols="knn", n_boot=2)
         with pytest.raises(ValueError, match="59 groups for 60 test samples"):
             m.compare_evaluations(run, run, list(range(59)))
 
 
 def test_numbers_with_holes_are_a_regression_task():
     targets = [None if i == 3 else v for i, v in enumerate(X[:, 0].tolist())]
-    report = m.evaluate(m.Split(X, targets), m.Split(X, targets), protocols="probe", n_boot=2)
+    report = m.evaluate_features(m.Split(X, targets), m.Split(X, targets), protocols="probe", n_boot=2)
     assert report.task == "regression"
     assert report.results["ridge"].scores.unlabelled == 1
-    assert m.evaluate(m.Split(X, [None, *Y[1:].tolist()]), protocols="knn", n_boot=2).task == "classification"
+    assert m.evaluate_features(m.Split(X, [None, *Y[1:].tolist()]), protocols="knn", n_boot=2).task == "classification"
 
 
 class TestConstantTargets:

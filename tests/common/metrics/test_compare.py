@@ -22,7 +22,7 @@ def evaluations(protocol, labels=Y, **options):
     found = []
     for z in (X, SIGNAL):
         test, train = m.Split(z[:150], labels[:150], groups), m.Split(z[150:], labels[150:])
-        found.append(m.evaluate(test, train, protocols=protocol, n_boot=20, **options))
+        found.append(m.evaluate_features(test, train, protocols=protocol, n_boot=20, **options))
     return found, groups
 
 
@@ -49,9 +49,8 @@ def test_a_smaller_error_is_better():
     target = (X[:, 0] + 0.1 * gaussian(300, 1, 3)[:, 0]).numpy()
     runs = []
     for z in (gaussian(300, 4, 9), X):
-        runs.append(
-            m.evaluate(m.Split(z[:150], target[:150]), m.Split(z[150:], target[150:]), protocols="probe", n_boot=9)
-        )
+        test, train = m.Split(z[:150], target[:150]), m.Split(z[150:], target[150:])
+        runs.append(m.evaluate_features(test, train, protocols="probe", n_boot=9))
     (found,) = m.compare_evaluations(*runs, n_boot=100)
     assert (found.metric, found.verdict) == ("MAE", "better")
     assert found.difference.value < 0
@@ -105,7 +104,7 @@ def test_as_many_but_other_labelled_samples_are_not_paired():
 
 def test_other_samples_are_refused():
     (weak, _), _ = evaluations("knn")
-    other = m.evaluate(m.Split(X[:40], Y[:40]), protocols="knn", n_boot=5)
+    other = m.evaluate_features(m.Split(X[:40], Y[:40]), protocols="knn", n_boot=5)
     with pytest.raises(ValueError, match="same samples: 150 and 40"):
         m.compare_evaluations(weak, other)
 
@@ -159,14 +158,14 @@ class TestMissing:
         train = m.Split({"a": tells[150:], "b": noise[150:]}, Y[150:])
         test = m.Split({"a": tells[:150], "b": noise[:150]}, Y[:150])
         for bank in (train, None):
-            (found,) = m.evaluate(test, bank, protocols="missing").results.values()
+            (found,) = m.evaluate_features(test, bank, protocols="missing").results.values()
             assert found.scores["a"] > 0.9
             assert found.scores["b"] == pytest.approx(1 / 3, abs=0.13)
             assert found.drop_without["a"] > 0.4
 
     def test_each_sample_is_left_out_of_its_own_neighbours(self):
         z = {"a": gaussian(120, 6, 1), "b": gaussian(120, 6, 2)}
-        (found,) = m.evaluate(m.Split(z, torch.arange(120) % 2), protocols="missing").results.values()
+        (found,) = m.evaluate_features(m.Split(z, torch.arange(120) % 2), protocols="missing").results.values()
         assert all(abs(score - 0.5) < 0.2 for score in found.scores.values())
 
 

@@ -66,7 +66,8 @@ class TestVerdict:
         y = torch.arange(60) % 4
         z = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)) + 4 * torch.eye(4)[y]
         by_tensor, by_list = (
-            m.evaluate(m.Split(z, labels), protocols="control").results["control"] for labels in (y, y.tolist())
+            m.evaluate_features(m.Split(z, labels), protocols="control").results["control"]
+            for labels in (y, y.tolist())
         )
         assert by_tensor.real == by_list.real > 0.8
         assert by_tensor.p_value == pytest.approx(1 / 21)

@@ -30,11 +30,11 @@ TEST, TRAIN, VAL = (m.Split(Z[a:b], Y[a:b], np.arange(b - a) // 2) for a, b in (
     ],
 )
 def test_the_task_is_read_from_the_labels(labels, task):
-    assert m.evaluate(m.Split(Z, labels), protocols="labelfree").task == task
+    assert m.evaluate_features(m.Split(Z, labels), protocols="labelfree").task == task
 
 
 def test_the_record_is_of_each_split():
-    report = m.evaluate(TEST, TRAIN, VAL, protocols="knn", n_boot=5)
+    report = m.evaluate_features(TEST, TRAIN, VAL, protocols="knn", n_boot=5)
     assert report.samples == {"test": 60, "train": 90, "val": 30}
     assert report.groups == {"test": 30, "train": 45, "val": 15}
     assert report.data_hash == {"test": TEST.digest(), "train": TRAIN.digest(), "val": VAL.digest()}
@@ -54,7 +54,7 @@ def test_a_digest_sees_groups_names_and_shapes():
 
 
 def test_every_figure_stands_beside_its_own_chance():
-    report = m.evaluate(TEST, TRAIN, protocols=["knn", "fewshot", "cluster"], n_boot=5)
+    report = m.evaluate_features(TEST, TRAIN, protocols=["knn", "fewshot", "cluster"], n_boot=5)
     figures = {(name, metric): chance for name, metric, _, chance in report.figures()}
     assert figures["knn", "accuracy"] == pytest.approx(1 / 3)
     assert figures["knn", "auroc"] == 0.5
@@ -65,20 +65,21 @@ def test_every_figure_stands_beside_its_own_chance():
 def test_a_protocol_asked_for_by_name_that_cannot_run_is_an_error_and_else_a_reason():
     few = m.Split(Z[:6], Y[:6])
     with pytest.raises(ValueError, match="classes of at least 15 samples"):
-        m.evaluate(few, protocols="fewshot")
-    assert "at least 15 samples" in m.evaluate(few, n_boot=2).skipped["fewshot"]
+        m.evaluate_features(few, protocols="fewshot")
+    assert "at least 15 samples" in m.evaluate_features(few, n_boot=2).skipped["fewshot"]
 
 
 def test_a_usual_protocol_that_cannot_run_is_listed_and_one_that_was_asked_for_is_an_error():
     one = m.Split(Z[:1])
     with pytest.raises(ValueError, match="uniformity needs at least two samples"):
-        m.evaluate(one, protocols=["labelfree"])
-    assert "at least two samples" in m.evaluate(one, protocols=["labelfree"], strict=False).skipped["labelfree"]
+        m.evaluate_features(one, protocols=["labelfree"])
+    skipped = m.evaluate_features(one, protocols=["labelfree"], strict=False).skipped
+    assert "at least two samples" in skipped["labelfree"]
 
 
 def test_protocols_are_the_functions_with_the_splits_in_their_places():
     options = {"groups": TEST.groups, "n_boot": 5, "seed": 4}
-    report = m.evaluate(TEST, TRAIN, VAL, protocols=["knn", "probe", "simpleshot"], n_boot=5, seed=4)
+    report = m.evaluate_features(TEST, TRAIN, VAL, protocols=["knn", "probe", "simpleshot"], n_boot=5, seed=4)
     knn = m.knn(TRAIN.features, TRAIN.labels, TEST.features, TEST.labels, **options)
     assert report.results["knn"].as_dict() == knn.as_dict()
     probe = m.logistic_probe(
@@ -88,12 +89,12 @@ def test_protocols_are_the_functions_with_the_splits_in_their_places():
     crossed = m.logistic_probe(
         TRAIN.features, TRAIN.labels, TEST.features, TEST.labels, train_groups=TRAIN.groups, **options
     )
-    without = m.evaluate(TEST, TRAIN, protocols="probe", n_boot=5, seed=4).results["logreg"]
+    without = m.evaluate_features(TEST, TRAIN, protocols="probe", n_boot=5, seed=4).results["logreg"]
     assert without.as_dict() == crossed.as_dict()
     assert "grouped" in without.chosen_on
     simple = m.simpleshot(TRAIN.features, TRAIN.labels, TEST.features, TEST.labels, **options)
     assert report.results["simpleshot"].as_dict() == simple.as_dict()
-    alone = m.evaluate(TEST, protocols=["knn", "fewshot"], n_boot=5, seed=4).results
+    alone = m.evaluate_features(TEST, protocols=["knn", "fewshot"], n_boot=5, seed=4).results
     assert alone["knn"].as_dict() == m.knn(TEST.features, TEST.labels, **options).as_dict()
     episodes = m.few_shot(TEST.features, TEST.labels, n_query=10, episodes=200, seed=4, groups=TEST.groups)
     assert alone["fewshot"].as_dict() == episodes.as_dict()
@@ -102,7 +103,8 @@ def test_protocols_are_the_functions_with_the_splits_in_their_places():
 def test_pairs_of_modalities_are_named_in_the_direction_measured():
     a, b = gaussian(40, 5), gaussian(40, 5, 1)
     groups = np.arange(40) // 4
-    report = m.evaluate(m.Split({"a": a, "b": b}, groups=groups), protocols=["retrieval", "alignment"], n_boot=5)
+    split = m.Split({"a": a, "b": b}, groups=groups)
+    report = m.evaluate_features(split, protocols=["retrieval", "alignment"], n_boot=5)
     both = m.retrieval(a, b, groups=groups, names=("a", "b"), n_boot=5)
     assert set(report.results) == {"retrieval a -> b (pool 40)", "retrieval b -> a (pool 40)", "alignment a ~ b"}
     assert report.results["retrieval a -> b (pool 40)"].as_dict() == both.a_to_b.as_dict()
@@ -113,15 +115,15 @@ def test_pairs_of_modalities_are_named_in_the_direction_measured():
 
 
 def test_partly_labelled_sets_have_no_tolerance_and_the_control_deals_whole_groups():
-    whole = m.evaluate(m.Split(Z, Y), protocols="labelfree").results["labelfree"]
+    whole = m.evaluate_features(m.Split(Z, Y), protocols="labelfree").results["labelfree"]
     assert whole.tolerance == pytest.approx(m.tolerance(Z, Y))
-    partly = m.evaluate(m.Split(Z, [None, *Y[1:].tolist()]), protocols="labelfree").results["labelfree"]
+    partly = m.evaluate_features(m.Split(Z, [None, *Y[1:].tolist()]), protocols="labelfree").results["labelfree"]
     assert partly.tolerance is None
     # Ten recordings of one class each: shuffled rows would pretend that there are 120 independent samples.
     groups = np.arange(120) // 12
     labels = (groups % 2).tolist()
     z = torch.eye(10).double()[torch.from_numpy(groups)] + 0.1 * gaussian(120, 10)
-    control = m.evaluate(m.Split(z, labels, groups), protocols="control").results["control"]
+    control = m.evaluate_features(m.Split(z, labels, groups), protocols="control").results["control"]
     assert not control.leak  # neighbours are of other recordings, which a recording's features say nothing of
     assert control.shuffled_mean < 0.7
 
@@ -130,7 +132,7 @@ def test_a_modality_that_the_training_split_lacks_is_named():
     test, train = m.Split({"ct": Z, "report": Z}, Y), m.Split({"ct": Z}, Y)
     for protocol in ("knn", "probe", "simpleshot"):
         with pytest.raises(ValueError, match="modality 'report', the split learnt from only ct"):
-            m.evaluate(test, train, protocols=protocol, n_boot=2)
+            m.evaluate_features(test, train, protocols=protocol, n_boot=2)
 
 
 def test_a_verticals_own_result_may_call_its_fields_as_it_likes():
@@ -147,7 +149,7 @@ def test_a_verticals_own_result_may_call_its_fields_as_it_likes():
         intervals: dict
         notes: tuple = ("few samples",)
 
-    found = m.evaluate(m.Split(torch.randn(30, 4)), protocols="labelfree", n_boot=5)
+    found = m.evaluate_features(m.Split(torch.randn(30, 4)), protocols="labelfree", n_boot=5)
     interval = m.Interval(0.5, 0.4, 0.6, 9, 3)
     found = replace(found, results={"own": Own(), "measured": Measured({"b": interval, "c": 2.0})})
     assert found.figures() == [("measured", "b", interval, None)]

@@ -49,14 +49,14 @@ def test_a_label_that_names_the_groups_is_no_target_but_zero_shot_runs():
     z, names = gaussian(30), [f"g{i // 3}" for i in range(30)]
     words = {name: gaussian(2, seed=i) for i, name in enumerate(sorted(set(names)))}
     test, train = m.Split(z[:15], names[:15], names[:15]), m.Split(z[15:], names[15:], names[15:])
-    found = m.evaluate(test, train, descriptions=words, n_boot=5)
+    found = m.evaluate_features(test, train, descriptions=words, n_boot=5)
     assert sorted(found.results) == ["labelfree", "zeroshot"]
     for name in ("knn", "probe", "simpleshot", "fewshot", "cluster"):
         assert "another name of the groups" in found.skipped[name]
     with pytest.raises(ValueError, match="another name of the groups"):
-        m.evaluate(test, train, protocols="knn", n_boot=5)
+        m.evaluate_features(test, train, protocols="knn", n_boot=5)
     two = m.Split(z[:15], ["a", "b", "a"] * 5, names[:15])
-    assert "knn" in m.evaluate(two, n_boot=5).results
+    assert "knn" in m.evaluate_features(two, n_boot=5).results
 
 
 @settings(deadline=None, max_examples=12)
@@ -70,7 +70,7 @@ def test_no_figure_lies_outside_its_own_interval(seed, groups, classes):
     names = [f"g{u}" for u in unit]
     test = m.Split({"a": z, "b": z + torch.as_tensor(rng.normal(size=(40, 3)), dtype=torch.float32)}, labels, names)
     train = m.Split({"a": z.flip(0), "b": z}, labels[::-1].copy(), names[::-1])
-    report = m.evaluate(test, train, protocols=["knn", "simpleshot", "retrieval", "cluster"], n_boot=30)
+    report = m.evaluate_features(test, train, protocols=["knn", "simpleshot", "retrieval", "cluster"], n_boot=30)
     ridge = m.ridge_probe(z[:20], labels[:20] + 0.5, z[20:], labels[20:] + 0.5, groups=names[20:], n_boot=30)
     figures = [(name, metric, i) for name, metric, i, _ in report.figures()]
     figures += [("ridge", metric, i) for metric, i in ridge.scores.intervals.items()]
@@ -111,8 +111,8 @@ def test_arrays_lists_and_columns_of_a_table_are_measured_as_tensors_are():
     z, names = gaussian(40), ["a", "b"] * 20
     column = pd.DataFrame({"vector": list(z.double().numpy()), "label": names})
     forms = [(z.numpy(), np.array(names)), (z.tolist(), tuple(names)), (column["vector"], column["label"])]
-    wanted = m.evaluate(m.Split(z.double(), names), n_boot=5)
+    wanted = m.evaluate_features(m.Split(z.double(), names), n_boot=5)
     for features, labels in forms:
-        found = m.evaluate(m.Split(features, labels), n_boot=5)
+        found = m.evaluate_features(m.Split(features, labels), n_boot=5)
         assert found.results["knn"].best.metrics == pytest.approx(wanted.results["knn"].best.metrics)
         assert found.results["labelfree"].rankme == pytest.approx(wanted.results["labelfree"].rankme, abs=1e-4)

@@ -87,7 +87,7 @@ CALLS = {
     "defines_groups": lambda M, C: m.defines_groups(C(GROUPS), C(GROUPS)),
     "encode_labels": lambda M, C: [s.codes for s in m.encode_labels(C(LABELS), C(LABELS[:6]))],
     "entropy_rank": lambda M, C: m.entropy_rank(C(np.abs(TARGET).tolist())),
-    "evaluate": lambda M, C: m.evaluate(
+    "evaluate_features": lambda M, C: m.evaluate_features(
         m.Split({"a": M(X), "b": M(Y)}, C(LABELS), C(GROUPS)), protocols=["knn", "retrieval", "labelfree"], **QUICK
     ).results,
     "few_shot": lambda M, C: m.few_shot(M(X), C(LABELS), n_query=3, episodes=5, groups=C(GROUPS)),
@@ -144,8 +144,8 @@ CALLS = {
     ),
 }
 # Functions that take no data of samples: functions, names or results instead.
-WITHOUT = {"corruption_sweep", "missing_modality", "lower_is_better", "plain", "probe_shares", "protocol"}
-RUN = m.evaluate(m.Split(torch.as_tensor(X), LABELS, GROUPS), protocols="knn", n_boot=4)
+WITHOUT = {"corruption_sweep", "missing_modality", "lower_is_better", "json_ready", "probe_shares", "protocol"}
+RUN = m.evaluate_features(m.Split(torch.as_tensor(X), LABELS, GROUPS), protocols="knn", n_boot=4)
 
 
 def same(found, wanted, where=""):
@@ -165,7 +165,7 @@ def same(found, wanted, where=""):
 
 
 def figures(call, matrix, column):
-    return m.plain(call(matrix, column))
+    return m.json_ready(call(matrix, column))
 
 
 def test_every_public_function_is_called_here():

@@ -73,7 +73,7 @@ def test_values_lie_in_intervals_and_these_in_the_range_of_the_figure(seed, kind
     results = {}
     for name in set(m.PROTOCOLS) - {"efficiency", "control"}:  # many fits: once is enough, below
         try:
-            results |= m.evaluate(test, train, val, protocols=name, descriptions=words, n_boot=25).results
+            results |= m.evaluate_features(test, train, val, protocols=name, descriptions=words, n_boot=25).results
         except ValueError:  # the data do not allow it
             continue
     assert results
@@ -88,7 +88,7 @@ def test_every_protocol_with_intervals_is_among_those_checked():
         words = {f"c{i}": torch.randn(2, 3, dtype=torch.float64) for i in range(3)}
         for name in m.PROTOCOLS:
             try:
-                found = m.evaluate(test, train, val, protocols=name, descriptions=words, n_boot=10).results
+                found = m.evaluate_features(test, train, val, protocols=name, descriptions=words, n_boot=10).results
             except ValueError:
                 continue
             ran.add(name)
@@ -135,7 +135,7 @@ def test_one_group_or_one_sample_has_no_interval_and_a_sentence(groups):
     labels = [0, 1] * 20
     train = m.Split({"a": z, "b": z.flip(1)}, labels, [f"t{i}" for i in range(40)] if groups else None)
     test = m.Split({"a": z[:n] + 0.1, "b": z[:n].flip(1)}, labels[:n], groups)
-    found = m.evaluate(test, train, protocols=["knn", "probe", "simpleshot", "retrieval"], n_boot=20)
+    found = m.evaluate_features(test, train, protocols=["knn", "probe", "simpleshot", "retrieval"], n_boot=20)
     figures = found.figures()
     assert {name.split()[0] for name, *_ in figures} == {"knn", "logreg", "simpleshot", "retrieval"}
     assert not any(i.known for *_, i, _ in figures)
@@ -154,7 +154,7 @@ def test_shares_of_the_labels_that_come_to_the_same_samples_are_shown_once():
     z = torch.randn(48, 4, generator=torch.Generator().manual_seed(0)).double()
     labels, groups = [i // 4 % 2 for i in range(48)], [f"g{i // 4}" for i in range(48)]
     train, test = m.Split(z[:24], labels[:24], groups[:24]), m.Split(z[24:], labels[24:], groups[24:])
-    found = m.evaluate(test, train, protocols="efficiency")
+    found = m.evaluate_features(test, train, protocols="efficiency")
     curve = found.results["efficiency"]
     assert curve.fractions == [0.1, 1.0]
     assert curve.samples == [8.0, 24.0]

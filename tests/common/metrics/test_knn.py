@@ -164,7 +164,7 @@ class TestMetrics:
 
     def test_a_joint_metric_says_that_neighbours_are_by_cosine(self):
         z, labels = gaussian(12, 4), [0, 1, 2] * 4
-        found = m.evaluate(m.Split({"a": z, "b": z + 1}, labels, metric="volume"), protocols=["knn"], n_boot=2)
+        found = m.evaluate_features(m.Split({"a": z, "b": z + 1}, labels, metric="volume"), protocols=["knn"], n_boot=2)
         assert found.results["knn of a"].metric == "cosine"
         said = "neighbours are those by cosine: volume compares the modalities of a sample, not samples of one"
         assert ("knn of a", said) in found.notes()
@@ -177,7 +177,7 @@ class TestMetrics:
         learnt = m.Split(gaussian(9, 4, 2), [0, 1, 2] * 3)
         train = m.Split({"a": learnt.features}, learnt.labels, pools={"b": m.Split(gaussian(15, 4, 3), [0, 1, 2] * 5)})
         test = m.Split({"a": a}, [0, 1, 2] * 3, pools={"b": m.Split(b, [2, 1, 0] * 5), "c": m.Split(b)}, metric="dot")
-        found = m.evaluate(test, train, protocols=["knn"], n_boot=2).results
+        found = m.evaluate_features(test, train, protocols=["knn"], n_boot=2).results
         assert set(found) == {"knn of a", "knn of b"}  # the pool without labels is left alone
         alone = m.knn(gaussian(15, 4, 3), [0, 1, 2] * 5, b, [2, 1, 0] * 5, metric="dot", n_boot=2)
         assert found["knn of b"].best.metrics == alone.best.metrics

@@ -181,12 +181,12 @@ class TestZeroShot:
     def test_evaluate_takes_descriptions_for_the_modalities_of_their_width(self):
         z, words = gaussian(30, 4), {c: gaussian(2, 4, i + 1) for i, c in enumerate("abc")}
         split = m.Split({"image": z, "sound": gaussian(30, 5)}, [*"abc"] * 10)
-        report = m.evaluate(split, protocols="zeroshot", descriptions=words, n_boot=5)
+        report = m.evaluate_features(split, protocols="zeroshot", descriptions=words, n_boot=5)
         assert set(report.results) == {"zeroshot of image"}
         alone = m.zero_shot(z, [*"abc"] * 10, words, n_boot=5)
         assert report.results["zeroshot of image"].metrics == alone.metrics
         with pytest.raises(ValueError, match="descriptions have 7 dimensions"):
-            m.evaluate(split, protocols="zeroshot", descriptions={c: gaussian(1, 7) for c in "abc"})
+            m.evaluate_features(split, protocols="zeroshot", descriptions={c: gaussian(1, 7) for c in "abc"})
 
     def test_a_class_read_as_a_number_is_found_by_its_name(self):
         (labels,) = m.encode_labels([1.0, 0.0, float("nan"), 1, True])
@@ -336,7 +336,7 @@ class TestEvaluate:
         train = m.Split({k: v[:400] for k, v in halves.items()}, y[:400])
         val = m.Split({k: v[400:500] for k, v in halves.items()}, y[400:500])
         test = m.Split({k: v[500:] for k, v in halves.items()}, y[500:], groups=np.arange(400) // 2)
-        report = m.evaluate(test, train, val, n_boot=20)
+        report = m.evaluate_features(test, train, val, n_boot=20)
         assert {
             "knn of left",
             "logreg of right",
@@ -353,16 +353,16 @@ class TestEvaluate:
     def test_regression_runs_ridge_and_skips_what_needs_classes(self):
         x = gaussian(200, 5)
         y = (x[:, 0] + 0.1 * gaussian(200, 1, 1)[:, 0]).numpy()
-        report = m.evaluate(m.Split(x[100:], y[100:]), m.Split(x[:100], y[:100]), n_boot=10)
+        report = m.evaluate_features(m.Split(x[100:], y[100:]), m.Split(x[:100], y[:100]), n_boot=10)
         assert report.task == "regression"
         assert report.results["ridge"].scores.metrics["R2"] > 0.9
         assert "fewshot" in report.skipped
 
     def test_asking_for_the_impossible_says_what_is_missing(self):
         with pytest.raises(ValueError, match="'probe' needs labels, which the data given lack"):
-            m.evaluate(m.Split(gaussian(20, 3)), protocols=["probe"])
+            m.evaluate_features(m.Split(gaussian(20, 3)), protocols=["probe"])
         with pytest.raises(ValueError, match="unknown protocol 'magic'"):
-            m.evaluate(m.Split(gaussian(20, 3)), protocols="magic")
+            m.evaluate_features(m.Split(gaussian(20, 3)), protocols="magic")
 
     def test_digest_sees_every_change(self):
         x = gaussian(10, 2)
@@ -373,5 +373,5 @@ class TestEvaluate:
         assert base != m.Split(x, labels=[0] * 10).digest()
 
     def test_the_control_protocol_is_at_chance(self):
-        report = m.evaluate(m.Split(gaussian(90, 4), [0, 1, 2] * 30), protocols="control")
+        report = m.evaluate_features(m.Split(gaussian(90, 4), [0, 1, 2] * 30), protocols="control")
         assert not report.results["control"].leak

@@ -10,7 +10,7 @@ from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.data.samples import ListSamples
 from counterpoint.common.errors import InputError
 from counterpoint.common.metrics import Split
-from counterpoint.common.metrics import evaluate as measure
+from counterpoint.common.metrics import evaluate_features as measure
 from counterpoint.common.models import Projector
 from counterpoint.common.runs.layers import layer_outputs, layered
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from counterpoint.common.metrics import Interval, Split, evaluate, label_free, rank_queries, retrieval
+from counterpoint.common.metrics import Interval, Split, evaluate_features, label_free, rank_queries, retrieval
 from counterpoint.common.report import Chip, GalleryRow, Media, Report, compare_figures, compare_runs
 from counterpoint.common.report.builder import telling
 from counterpoint.common.report.charts import interval_chart, line_chart, ticks
@@ -94,7 +94,8 @@ def test_page_is_well_formed_and_loads_nothing():
 def noisy_runs(levels, n=300, protocols="retrieval"):
     g = torch.Generator().manual_seed(0)
     a, noise = torch.randn(n, 8, generator=g), torch.randn(n, 8, generator=g)
-    return {f"noise {s}": evaluate(Split({"a": a, "b": a + s * noise}), protocols=protocols, n_boot=50) for s in levels}
+    splits = {f"noise {s}": Split({"a": a, "b": a + s * noise}) for s in levels}
+    return {name: evaluate_features(split, protocols=protocols, n_boot=50) for name, split in splits.items()}
 
 
 def test_runs_on_the_same_samples_are_compared_one_by_one():
@@ -208,7 +209,7 @@ def test_the_labelled_figures_come_first_each_once_and_say_what_they_stand_on():
     labels = ["a", "b"] * 60
     z = torch.randn(120, 8, generator=g)
     split = Split(z[:60], labels[:60], [str(i // 4) for i in range(60)])
-    evaluation = evaluate(split, Split(z[60:], labels[60:], [f"t{i}" for i in range(60)]), n_boot=20)
+    evaluation = evaluate_features(split, Split(z[60:], labels[60:], [f"t{i}" for i in range(60)]), n_boot=20)
     twice = {**evaluation.results, "probe by patient": evaluation.results["logreg"]}
     page = Report("x")
     figure_cards(page, replace(evaluation, results=twice), label="beat")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from counterpoint.common.errors import InputError
-from counterpoint.graphs.circuits.flatten import flatten
+from counterpoint.graphs.circuits.flatten import flatten_netlist
 from counterpoint.graphs.circuits.graph import NET_FEATURES, TERMINALS, CapacitanceScale, build_graph
 from counterpoint.graphs.circuits.parasitics import Parasitics
 from counterpoint.graphs.circuits.spice import read_spice
@@ -30,7 +30,7 @@ C5 VDD VSS 9fF
 def graph(tmp_path):
     path = tmp_path / "pair.spice"
     path.write_text(INVERTERS)
-    return build_graph(flatten(read_spice(path)))
+    return build_graph(flatten_netlist(read_spice(path)))
 
 
 def test_nodes_edges_and_pins(graph):
@@ -84,7 +84,7 @@ def test_spef_parasitics_replace_the_netlists(tmp_path):
     path = tmp_path / "pair.spice"
     path.write_text(INVERTERS)
     spef = Parasitics("x", "pair", ground={"out": 3e-15}, coupling={("in", "out"): 4e-15})
-    graph = build_graph(flatten(read_spice(path)), spef)
+    graph = build_graph(flatten_netlist(read_spice(path)), spef)
     assert graph.coupling_farad.tolist() == [4e-15]
     assert graph.ground_farad.sum().item() == pytest.approx(3e-15, rel=1e-6, abs=0)
 
@@ -103,7 +103,7 @@ def test_a_circuit_of_supplies_alone_is_refused(tmp_path):
     path = tmp_path / "empty.spice"
     path.write_text("C1 VDD VSS 1f\n")
     with pytest.raises(InputError, match="circuit top has no device .*give a netlist of devices"):
-        build_graph(flatten(read_spice(path)))
+        build_graph(flatten_netlist(read_spice(path)))
 
 
 @pytest.mark.realdata
@@ -116,7 +116,7 @@ def test_a_circuit_of_supplies_alone_is_refused(tmp_path):
 )
 def test_sky130_blocks_have_their_known_capacitors(data_dir, name, coupled, grounded):
     """Net-to-net and to-supply counts stated with the data (single capacitors, before parallel ones are summed)."""
-    flat = flatten(read_spice(data_dir / "graphs" / "circuits" / name), merge_subnodes=False)
+    flat = flatten_netlist(read_spice(data_dir / "graphs" / "circuits" / name), merge_subnodes=False)
     signal = set(build_graph(flat).nets)
     between = sum(a in signal and b in signal for a, b, _ in flat.capacitors)
     assert (between, len(flat.capacitors) - between) == (coupled, grounded)

@@ -5,7 +5,7 @@
 
 import pytest
 
-from counterpoint.graphs.circuits.flatten import flatten
+from counterpoint.graphs.circuits.flatten import flatten_netlist
 from counterpoint.graphs.circuits.graph import TERMINALS, build_graph
 from counterpoint.graphs.circuits.parasitics import read_dspf, read_spef
 from counterpoint.graphs.circuits.spice import NetlistError, read_spice
@@ -165,7 +165,7 @@ def test_dspf_devices_and_continued_cards(tmp_path):
     path.write_text(DSPF.replace("C2 in:1 out:2 1.0f", "C2 in:1\n+ out:2 1.0f").replace(".ENDS", devices))
     parasitics = read_dspf(path)
     assert parasitics.coupling == pytest.approx({("in", "out"): 1e-15}, rel=1e-6, abs=0)
-    graph = build_graph(flatten(read_spice(path)), parasitics)
+    graph = build_graph(flatten_netlist(read_spice(path)), parasitics)
     assert graph.nets == ["in", "out"]
     assert graph.coupling_farad.tolist() == pytest.approx([1e-15], rel=1e-6, abs=0)
     on_gate = [graph.nets[n] for n, t in zip(graph.pin_net, graph.pin_terminal, strict=True) if TERMINALS[t] == "g"]
@@ -181,7 +181,7 @@ def test_dividers_become_slashes_and_names_match_in_any_spelling(tmp_path):
     )
     netlist = tmp_path / "toy.sp"
     netlist.write_text(".subckt c a\nM1 a mid vss vss nmos\n.ends\nxi1 bus[3] c\nM2 bus[3] bus[3] vss vss nmos\n")
-    graph = build_graph(flatten(read_spice(netlist)), read_spef(path))
+    graph = build_graph(flatten_netlist(read_spice(netlist)), read_spef(path))
     assert [[graph.nets[i] for i in pair] for pair in graph.coupling.T] == [["bus[3]", "xi1/mid"]]
     assert graph.ground_farad[graph.nets.index("bus[3]")].item() == pytest.approx(0.5e-15, rel=1e-6, abs=0)
     assert "capacitors at unknown nets dropped" not in graph.report

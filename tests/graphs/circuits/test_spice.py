@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from counterpoint.common.errors import InputError
-from counterpoint.graphs.circuits.flatten import flatten
-from counterpoint.graphs.circuits.numbers import evaluate, parse_number
+from counterpoint.graphs.circuits.flatten import flatten_netlist
+from counterpoint.graphs.circuits.numbers import parse_number, value_of_expression
 from counterpoint.graphs.circuits.spice import NetlistError, read_spice, self_contained
 
 
@@ -27,24 +27,25 @@ def write(tmp_path: Path, text: str) -> Path:
 )  # fmt: skip
 def test_numbers(text, value):
     assert parse_number(text) == pytest.approx(value, rel=1e-12, abs=0)
-    assert evaluate(f"{{2*{text}}}", {}) == pytest.approx(2 * value, rel=1e-12, abs=0)
+    assert value_of_expression(f"{{2*{text}}}", {}) == pytest.approx(2 * value, rel=1e-12, abs=0)
 
 
 @pytest.mark.parametrize("text", ["1M5", "1m5", "4F7", "4.5k7", "4k7.2", "0x10", "1_000", "1.5.2"])
 def test_numbers_that_can_be_read_in_two_ways_or_none_are_refused(text):
     for written in (text, f"'{text}'", f"{{1*{text}}}"):
         with pytest.raises(ValueError, match=text):
-            evaluate(written, {})
+            value_of_expression(written, {})
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0.1, 1e3))
 def test_expressions_follow_arithmetic(a, b):
-    assert evaluate("'(x + 2*y)/y - -1'", {"x": a, "y": b}) == pytest.approx((a + 2 * b) / b + 1, rel=1e-9, abs=1e-9)
+    found = value_of_expression("'(x + 2*y)/y - -1'", {"x": a, "y": b})
+    assert found == pytest.approx((a + 2 * b) / b + 1, rel=1e-9, abs=1e-9)
 
 
 def test_expressions_execute_nothing():
     with pytest.raises(ValueError, match="not an expression"):
-        evaluate("__import__('os').getcwd()", {})
+        value_of_expression("__import__('os').getcwd()", {})
 
 
 def test_hierarchy_parameters_and_nets(tmp_path):
@@ -67,7 +68,7 @@ C1 a y 12.5fF
 .ENDS
 """,
     )
-    flat = flatten(read_spice(path))
+    flat = flatten_netlist(read_spice(path))
     assert flat.name == "buf"
     devices = {d.name: d for d in flat.devices}
     assert devices["Xa/M1"].params == pytest.approx({"w": 4e-6, "l": 0.15e-6})
@@ -85,16 +86,16 @@ def test_magic_transistors_written_as_x_and_subnodes(tmp_path):
         "X0 out.t1 in.t0 VSS.t2 VSS.t1 sky130_fd_pr__nfet_01v8 w=2 l=0.15\n"
         "**devattr s=1,2\nX1 out in vdd vdd sky130_fd_pr__pfet_01v8_lvt w=4 l=0.15\nC0 out in.n3 0.5fF\n",
     )
-    flat = flatten(read_spice(path))
+    flat = flatten_netlist(read_spice(path))
     assert [d.kind for d in flat.devices] == ["nmos", "pmos"]
     assert dict(flat.devices[0].pins) == {"d": "out", "g": "in", "s": "VSS", "b": "VSS"}
     assert flat.capacitors == [("out", "in", pytest.approx(0.5e-15, rel=1e-6, abs=0))]
-    assert "out.t1" in flatten(read_spice(path), merge_subnodes=False).nets
+    assert "out.t1" in flatten_netlist(read_spice(path), merge_subnodes=False).nets
 
 
 def test_backslash_continuation_and_double_slash_comments(tmp_path):
     path = write(tmp_path, "// header\n.param a=2 \\\n   b=3\nM1 d g s b nfet w='a*b' // width\n")
-    assert flatten(read_spice(path)).devices[0].params["w"] == 6.0
+    assert flatten_netlist(read_spice(path)).devices[0].params["w"] == 6.0
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_backslash_continuation_and_double_slash_comments(tmp_path):
 def test_errors_name_file_and_line(tmp_path, text, line, words):
     path = write(tmp_path, text)
     with pytest.raises(NetlistError) as error:
-        flatten(read_spice(path))
+        flatten_netlist(read_spice(path))
     assert f"cell.sp, line {line}: " in str(error.value)
     assert words in str(error.value)
 
@@ -143,7 +144,7 @@ def test_nets_are_the_same_whatever_their_case(tmp_path):
         ".subckt inv A Y VSS\nM1 y a vss vss nmos w=1u l=1u\nM2 Mid MID mid vss nmos\n.ends\nX1 In OUT 0 inv\n"
         "X2 OUT in2 0 INV\nM3 out IN 0 0 nmos\n",
     )
-    flat = flatten(read_spice(path))
+    flat = flatten_netlist(read_spice(path))
     pins = {d.name: dict(d.pins) for d in flat.devices}
     assert pins["X1/M1"] == {"d": "OUT", "g": "In", "s": "0", "b": "0"}
     assert set(pins["X1/M2"].values()) == {"X1/Mid", "0"}
@@ -152,17 +153,17 @@ def test_nets_are_the_same_whatever_their_case(tmp_path):
 
 def test_defaults_that_depend_on_a_given_parameter_follow_it(tmp_path):
     path = write(tmp_path, ".subckt a p w=1 l='2*w'\nM1 p p p p nmos w=w l=l ad='W*L'\n.ends\nX1 n a w=4\nX2 n a\n")
-    params = {d.name: d.params for d in flatten(read_spice(path)).devices}
+    params = {d.name: d.params for d in flatten_netlist(read_spice(path)).devices}
     assert params == {"X1/M1": {"w": 4, "l": 8, "ad": 32}, "X2/M1": {"w": 1, "l": 2, "ad": 2}}
 
 
 def test_a_parameter_without_a_value_is_counted(tmp_path):
-    flat = flatten(read_spice(write(tmp_path, "M1 d g s b nmos w=w0 l=1u\nM2 d g s b nmos w=w0 l=1u\n")))
+    flat = flatten_netlist(read_spice(write(tmp_path, "M1 d g s b nmos w=w0 l=1u\nM2 d g s b nmos w=w0 l=1u\n")))
     assert flat.unresolved == {"nmos.w": 2}
 
 
 def devices_of(path):
-    return {d.name: d for d in flatten(read_spice(path)).devices}
+    return {d.name: d for d in flatten_netlist(read_spice(path)).devices}
 
 
 def test_values_and_what_controls_a_source(tmp_path):
@@ -190,7 +191,7 @@ R2 a b 1k 0.01 0.02
 M1 y a b 0 nmos
 """,
     )
-    found, flat = devices_of(path), flatten(read_spice(path))
+    found, flat = devices_of(path), flatten_netlist(read_spice(path))
     values = {n: d.params["value"] for n, d in found.items() if "value" in d.params}
     assert values == {"L1": 1e-9, "L2": 2e-9, "K1": 0.9, "V1": 1.8, "V2": 0.2, "V3": 0.4, "I1": 1e-6, "E1": 10.0,
                       "E2": 11.0, "F1": 2.0}  # fmt: skip
@@ -210,7 +211,7 @@ def test_option_scale_multiplies_sizes(tmp_path, card):
     assert sizes == pytest.approx({"w": 2e-6, "l": 0.18e-6, "ad": 3e-12, "nf": 2.0}, rel=1e-9, abs=0)
     path.write_text("M1 d g s b nmos w=2\n.option scale=0\n")
     with pytest.raises(ValueError, match="scale=0 is no positive number"):
-        flatten(read_spice(path))
+        flatten_netlist(read_spice(path))
 
 
 def test_areas_and_words_behind_a_model(tmp_path):
@@ -225,7 +226,7 @@ def test_spectre_instances_in_brackets(tmp_path):
         "subckt inv a y vss\nM0 ( y a vss vss) nfet w=1u l=40n\nends inv\n"
         "subckt top a y vss\nI0 (a y vss) inv\nC0 (a y) capacitor c=1f\nV0 (a vss) vsource dc=1.8\nends top\n",
     )
-    flat = flatten(read_spice(path))
+    flat = flatten_netlist(read_spice(path))
     assert dict(flat.devices[0].pins) == {"d": "y", "g": "a", "s": "vss", "b": "vss"}
     assert (flat.devices[0].name, flat.devices[0].kind) == ("I0/M0", "nmos")
     assert flat.capacitors == [("a", "y", pytest.approx(1e-15, rel=1e-9, abs=0))]
@@ -233,7 +234,7 @@ def test_spectre_instances_in_brackets(tmp_path):
 
 
 def test_copies_of_a_capacitor_add_up(tmp_path):
-    flat = flatten(read_spice(write(tmp_path, "C1 a b 2f m=3\nR1 a b 6 m=3\nM1 a b c d nmos\n")))
+    flat = flatten_netlist(read_spice(write(tmp_path, "C1 a b 2f m=3\nR1 a b 6 m=3\nM1 a b c d nmos\n")))
     assert flat.capacitors[0][2] == pytest.approx(6e-15, rel=1e-9, abs=0)
     assert flat.resistors[0][2] == 2.0
 
@@ -252,8 +253,8 @@ def test_includes_count_where_they_stand(tmp_path):
     alone = tmp_path / "elsewhere" / "cell.sp"
     alone.parent.mkdir()
     alone.write_text(self_contained(path))
-    assert [d.name for d in flatten(read_spice(alone)).devices] == ["X1/M1"]
-    assert len(flatten(read_spice(alone)).capacitors) == 1
+    assert [d.name for d in flatten_netlist(read_spice(alone)).devices] == ["X1/M1"]
+    assert len(flatten_netlist(read_spice(alone)).capacitors) == 1
 
 
 def test_a_file_that_includes_itself_by_another_way_is_refused(tmp_path):
@@ -268,14 +269,14 @@ def test_a_file_that_includes_itself_by_another_way_is_refused(tmp_path):
 def test_recursion_is_refused(tmp_path):
     path = write(tmp_path, ".subckt a p\nX1 p a\n.ends\nX0 n a\n")
     with pytest.raises(NetlistError, match="instantiates itself"):
-        flatten(read_spice(path))
+        flatten_netlist(read_spice(path))
 
 
 def test_a_circle_of_cells_has_no_top(tmp_path):
     path = tmp_path / "r.sp"
     path.write_text(".subckt a x y\nX1 x y b\n.ends\n.subckt b x y\nX1 x y a\n.ends\n")
     with pytest.raises(ValueError, match="in a circle"):
-        flatten(read_spice(path))
+        flatten_netlist(read_spice(path))
 
 
 def test_a_title_may_begin_with_the_letter_of_a_device(tmp_path):
@@ -284,7 +285,7 @@ def test_a_title_may_begin_with_the_letter_of_a_device(tmp_path):
     path = tmp_path / "t.sp"
     path.write_text("My inverter, version two\n" + cards)
     netlist = read_spice(path)
-    assert len(flatten(netlist).devices) == 1
+    assert len(flatten_netlist(netlist).devices) == 1
     assert "taken as the title" in netlist.notes[0]
     path.write_text("* title\nMy inverter, version two\n" + cards)
     with pytest.raises(ValueError, match="line 2: My needs"):
@@ -294,15 +295,15 @@ def test_a_title_may_begin_with_the_letter_of_a_device(tmp_path):
 def test_several_tops_ask_for_a_name(tmp_path):
     path = write(tmp_path, ".subckt a p\nR1 p 0 1\n.ends\n.subckt b p\nR1 p 0 1\n.ends\n")
     with pytest.raises(ValueError, match=r"2 cells could be the top \(a, b\)"):
-        flatten(read_spice(path))
-    assert flatten(read_spice(path), top="b").name == "b"
+        flatten_netlist(read_spice(path))
+    assert flatten_netlist(read_spice(path), top="b").name == "b"
 
 
 @pytest.mark.realdata
 def test_the_sar_adc_has_its_known_devices_and_capacitors(data_dir):
     """Counts stated with the data: 6116 devices and 18705 capacitors in the extracted matrix."""
     folder = data_dir / "graphs" / "circuits" / "sky130_saradc"
-    flat = flatten(read_spice(folder / "adc_array_matrix_12bit.mag.C.postlayout.spice"))
+    flat = flatten_netlist(read_spice(folder / "adc_array_matrix_12bit.mag.C.postlayout.spice"))
     assert len(flat.devices) == 6116
     assert len(flat.capacitors) == 18705
     supply = sum("VSS" in (a, b) or "VDD" in (a, b) for a, b, _ in flat.capacitors)
@@ -343,5 +344,5 @@ def test_a_hierarchy_is_counted_before_it_is_flattened(tmp_path):
         cells += f".subckt c{level} a b\n" + "".join(f"X{i} a b c{level - 1}\n" for i in range(10)) + ".ends\n"
     path = write(tmp_path, cells)
     with pytest.raises(InputError, match="c9 expands to 1,000,000,000 devices"):
-        flatten(read_spice(path))
-    assert len(flatten(read_spice(path), top="c2").resistors) == 100
+        flatten_netlist(read_spice(path))
+    assert len(flatten_netlist(read_spice(path), top="c2").resistors) == 100

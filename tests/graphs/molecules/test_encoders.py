@@ -5,7 +5,7 @@ import torch
 
 from counterpoint.graphs.molecules.element_kg import periodic_table_graph
 from counterpoint.graphs.molecules.encoders import KMPNN, MoleculeGCN, WeightedSumAndMax
-from counterpoint.graphs.molecules.featurize import collate, molecule_graph, with_element_knowledge
+from counterpoint.graphs.molecules.featurize import join_molecules, molecule_graph, with_element_knowledge
 
 SMILES = ["CCO", "c1ccccc1C(=O)[O-]", "[Na+].[Cl-]", "[Ar]", "CC#N"]
 
@@ -16,7 +16,7 @@ def knowledge():
 
 
 def batch_of(smiles, knowledge):
-    return with_element_knowledge(collate([molecule_graph(s) for s in smiles]), knowledge)
+    return with_element_knowledge(join_molecules([molecule_graph(s) for s in smiles]), knowledge)
 
 
 def make(kind, knowledge):

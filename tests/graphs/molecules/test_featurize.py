@@ -6,9 +6,9 @@ from rdkit import Chem
 from counterpoint.graphs.molecules.arrays import ATOM_FEATURES, BOND_FEATURES, BOND_TYPES
 from counterpoint.graphs.molecules.element_kg import FIRST_ATTRIBUTE, periodic_table_graph
 from counterpoint.graphs.molecules.featurize import (
-    collate,
     featurize,
     featurize_apart,
+    join_molecules,
     molecule_graph,
     with_element_knowledge,
 )
@@ -51,7 +51,7 @@ def test_workers_give_the_same_graphs_in_order():
 
 def test_a_batch_is_the_disjoint_union():
     graphs = [molecule_graph(s) for s in SMILES]
-    batch = collate(graphs)
+    batch = join_molecules(graphs)
     assert torch.equal(batch.graph[batch.bonds[0]], batch.graph[batch.bonds[1]])
     for i, graph in enumerate(graphs):
         inside = batch.graph == i
@@ -61,7 +61,7 @@ def test_a_batch_is_the_disjoint_union():
 def test_attributes_are_one_per_molecule_and_point_at_the_right_atoms():
     """Each atom has exactly its element's (attribute, relation) pairs; shared inside a molecule only."""
     knowledge = periodic_table_graph()
-    batch = with_element_knowledge(collate([molecule_graph(s) for s in SMILES]), knowledge)
+    batch = with_element_knowledge(join_molecules([molecule_graph(s) for s in SMILES]), knowledge)
     node, atom = batch.attribute_edges
     assert torch.equal(batch.attribute_graph[node], batch.graph[atom])
     for i, z in enumerate(batch.atoms[:, 0].tolist()):
@@ -88,9 +88,9 @@ def test_each_feature_is_the_atoms_and_the_bonds_own():
 def test_a_part_of_a_batch_is_the_batch_of_its_part():
     knowledge = periodic_table_graph()
     graphs = [molecule_graph(s) for s in SMILES]
-    whole = with_element_knowledge(collate(graphs), knowledge)
+    whole = with_element_knowledge(join_molecules(graphs), knowledge)
     for start, stop in ((0, 2), (1, len(graphs)), (2, 2)):
-        part, expected = whole.cut(start, stop), collate(graphs[start:stop]) if stop > start else None
+        part, expected = whole.cut(start, stop), join_molecules(graphs[start:stop]) if stop > start else None
         assert len(part) == stop - start
         if expected is not None:
             expected = with_element_knowledge(expected, knowledge)

@@ -18,7 +18,7 @@ from counterpoint.common.trainers.exporting import export
 from counterpoint.common.trainers.finetuning import create_finetune
 from counterpoint.graphs.configs import GraphCLConfig, KCLConfig, MoleculeDataConfig
 from counterpoint.graphs.molecules.data import MoleculeDataset, collate_molecules
-from counterpoint.graphs.molecules.featurize import collate, molecule_graph
+from counterpoint.graphs.molecules.featurize import join_molecules, molecule_graph
 from counterpoint.graphs.molecules.graphcl import GraphCL
 from counterpoint.graphs.molecules.kcl import KCL
 from counterpoint.graphs.molecules.rotate import train_rotate
@@ -43,7 +43,7 @@ def manifest(tmp_path_factory):
 
 @pytest.mark.parametrize("view", ["drop", "perturb", "mask", "subgraph"])
 def test_views_act_inside_each_molecule(view):
-    batch = collate([molecule_graph(s) for s in (*library(), "[Ar]", "[Na+].[Cl-]")])
+    batch = join_molecules([molecule_graph(s) for s in (*library(), "[Ar]", "[Na+].[Cl-]")])
     changed = augment(batch, view, 0.3, torch.Generator().manual_seed(0))
     before = torch.bincount(batch.graph, minlength=batch.n_graphs)
     after = torch.bincount(changed.graph, minlength=batch.n_graphs)
@@ -63,7 +63,7 @@ def test_views_act_inside_each_molecule(view):
 
 
 def test_subgraphs_are_connected():
-    batch = collate([molecule_graph(s) for s in library()])
+    batch = join_molecules([molecule_graph(s) for s in library()])
     part = augment(batch, "subgraph", 0.4, torch.Generator().manual_seed(1))
     label = torch.arange(len(part.atoms))
     for _ in range(30):
