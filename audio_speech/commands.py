@@ -57,9 +57,9 @@ def import_sounds(
         seed: seed of the split, where the table has none.
         workers: processes that read.
     """
-    from counterpoint.audio_speech.sounds.importers import import_recordings
+    from counterpoint.audio_speech.sounds.importers import import_sound_files
 
-    return import_recordings(
+    return import_sound_files(
         source, out, table=table, file=file, pattern=pattern, folders=folders, group=group, seed=seed, workers=workers
     )
 
@@ -79,9 +79,9 @@ def import_kaldi(
         seed: seed of the split.
         workers: processes that read.
     """
-    from counterpoint.audio_speech.sounds.importers import import_kaldi as take
+    from counterpoint.audio_speech.sounds.importers import import_kaldi_folder
 
-    return take(source, out, root=root, group=group, seed=seed, workers=workers)
+    return import_kaldi_folder(source, out, root=root, group=group, seed=seed, workers=workers)
 
 
 def simulate(

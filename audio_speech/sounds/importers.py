@@ -36,7 +36,7 @@ SPEAKERS = ("speaker", "speaker_id", "spk", "client_id", "artist", "track", "com
 SHOWN = 6
 
 
-def import_recordings(
+def import_sound_files(
     source: Path,
     out: Path,
     *,
@@ -69,7 +69,7 @@ def import_recordings(
     return _write(rows, rejected, found, out, group, seed, workers)
 
 
-def import_kaldi(
+def import_kaldi_folder(
     source: Path, out: Path, *, root: Path | None = None, group: str = "", seed: int = 0, workers: int = 2
 ) -> ImportReport:
     """The utterances of a Kaldi data folder; relative paths of wav.scp are taken from `root` (the folder itself)."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from counterpoint.audio_speech.sounds.reading import read_stretch, sound_facts
-from counterpoint.audio_speech.sounds.samples import padded, windows_of
+from counterpoint.audio_speech.sounds.samples import fixed_length, windows_of
 from counterpoint.audio_speech.sounds.words import UNKNOWN, Vocabulary
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
@@ -35,7 +35,7 @@ def recording(file: Path, modality: str, system: Any) -> dict[str, Any]:
     windows = [
         known
         | {
-            "sound": padded(wave[start:], config.samples),
+            "sound": fixed_length(wave[start:], config.samples),
             "length": min(len(wave) - start, config.samples),
             "seconds": round(start / config.sample_rate, 3),
         }

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from counterpoint.audio_speech.features import LEVEL, SILENT, loudness, resample
+from counterpoint.audio_speech.features import LEVEL, SILENT, loudness, resample_wave
 from counterpoint.common.data.archives import packed
 from counterpoint.common.errors import InputError
 
@@ -147,7 +147,7 @@ def read_stretch(
     if not np.isfinite(wave).all():
         raise InputError(f"{path.name}: samples that are not finite; export the recording anew")
     mono = wave[:, channel - 1] if channel else wave.mean(axis=1)
-    return resample(mono, rate, sample_rate)
+    return resample_wave(mono, rate, sample_rate)
 
 
 def levelled(wave: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " samples"]:

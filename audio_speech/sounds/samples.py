@@ -75,7 +75,7 @@ class SoundWindows(Samples):
                 return BadSample(self.row_of(position), name, str(error))
             where = f"{self.manifest.path or 'manifest'}, row {self.row_of(position) + 1} (id {row['id']})"
             raise InputError(f"{where}: {error}; repair the row, or train with --train.on_error skip") from error
-        sample = {"sound": padded(wave, self.config.samples), "length": min(len(wave), self.config.samples)}
+        sample = {"sound": fixed_length(wave, self.config.samples), "length": min(len(wave), self.config.samples)}
         sample |= {"index": position, "id": name, "group": str(row["group"]), "seconds": round(begin, 3)}
         if self.words is not None:
             said = self.said[number]
@@ -177,7 +177,7 @@ def windows_of(whole: float, seconds: float) -> int:
     return max(math.ceil(whole / seconds - 0.1), 1)
 
 
-def padded(wave: np.ndarray, samples: int) -> torch.Tensor:
+def fixed_length(wave: np.ndarray, samples: int) -> torch.Tensor:
     """A window at one level, its end filled up with silence."""
     out = torch.zeros(samples)
     found = torch.from_numpy(levelled(wave[:samples]))

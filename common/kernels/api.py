@@ -98,7 +98,7 @@ def contrast_stats(
     diagonal = isinstance(positive, Diagonal) and positive.offset == 0
     if backend == "auto" and distributed == "none" and (diagonal or positive is None) and not (mean or row_offset):
         given = (row_bias, col_bias, col_scale, exclude, only, valid_cols, score_floor)
-        if all(argument is None for argument in given) and onetile.applies(q, k, scale, diagonal):
+        if all(argument is None for argument in given) and onetile.fits_one_tile(q, k, scale, diagonal):
             stats = _one_tile(q, k, scale, diagonal, columns)
             if stats is not None:
                 return stats

@@ -17,7 +17,7 @@ from counterpoint.common.kernels.flatten import flatten
 from counterpoint.common.kernels.spec import Diagonal
 from counterpoint.common.kernels.sweep import LN2, LOG2E, forced_tiles, headroom, row_dots
 
-__all__ = ["PAIRS", "applies", "statistics"]
+__all__ = ["PAIRS", "fits_one_tile", "statistics"]
 
 # Beyond, tiles that stay in a core's cache are as fast (benchmarks/engine.py --kept).
 PAIRS = 2048 * 2048
@@ -25,7 +25,7 @@ PAIRS = 2048 * 2048
 Statistics = tuple[Float[Tensor, "rows"] | None, Float[Tensor, "rows"] | None, Float[Tensor, "columns"] | None]
 
 
-def applies(q: Tensor, k: Tensor, scale: float | Tensor, diagonal: bool) -> bool:
+def fits_one_tile(q: Tensor, k: Tensor, scale: float | Tensor, diagonal: bool) -> bool:
     """Whether the features are of this kind, and nobody but plain reverse-mode differentiation looks on."""
     if not (isinstance(q, Tensor) and isinstance(k, Tensor) and q.dim() == k.dim() == 2) or q is k:
         return False

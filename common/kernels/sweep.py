@@ -17,7 +17,9 @@ from torch import Tensor
 
 from counterpoint.common.kernels.problem import Band, Gradients, Labels, Problem, finite_features
 
-__all__ = ["LN2", "LOG2E", "Sweep", "Tile", "TilePlaces", "forced_tiles", "headroom", "tile_shape", "row_dots", "tile_size"]
+__all__ = [
+    "LN2", "LOG2E", "Sweep", "Tile", "TilePlaces", "forced_tiles", "headroom", "tile_shape", "row_dots", "tile_size",
+]  # fmt: skip
 
 LOG2E = math.log2(math.e)
 LN2 = math.log(2.0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from counterpoint.audio_speech.sounds.importers import check_recording, import_kaldi, import_recordings
+from counterpoint.audio_speech.sounds.importers import check_recording, import_kaldi_folder, import_sound_files
 from counterpoint.audio_speech.sounds.reading import read_stretch, sound_facts
 from counterpoint.audio_speech.sounds.told import NamePattern, captions_of, split_named
 from counterpoint.common.data import Manifest, check_leakage
@@ -27,7 +27,7 @@ def rows_of(report) -> dict[str, dict]:
 
 
 def test_names_say_digit_and_speaker(tmp_path):
-    report = import_recordings(speech(tmp_path / "in"), tmp_path / "out", pattern="{digit}_{speaker}_{take}")
+    report = import_sound_files(speech(tmp_path / "in"), tmp_path / "out", pattern="{digit}_{speaker}_{take}")
     rows = rows_of(report)
     assert report.rows == 24
     assert rows["2_voice3_1"]["digit"] == "2"
@@ -42,7 +42,7 @@ def test_names_say_digit_and_speaker(tmp_path):
 def test_a_name_of_another_form_is_listed(tmp_path):
     speech(tmp_path / "in", speakers=3, digits=1, takes=1)
     write(tmp_path / "in" / "noise.wav", tone())
-    report = import_recordings(tmp_path / "in", tmp_path / "out", pattern="{digit}_{speaker}_{take}")
+    report = import_sound_files(tmp_path / "in", tmp_path / "out", pattern="{digit}_{speaker}_{take}")
     assert report.rows == 3
     assert "noise.wav: its name does not fit --pattern" in reasons(report)
 
@@ -50,7 +50,7 @@ def test_a_name_of_another_form_is_listed(tmp_path):
 def test_folders_say_speaker_and_chapter(tmp_path):
     for speaker in "abc":
         write(tmp_path / "in" / speaker / "1" / "x.flac", tone())
-    rows = rows_of(import_recordings(tmp_path / "in", tmp_path / "out", folders="speaker/chapter"))
+    rows = rows_of(import_sound_files(tmp_path / "in", tmp_path / "out", folders="speaker/chapter"))
     assert {row["speaker"] for row in rows.values()} == {"a", "b", "c"}
     assert rows["a-1-x"]["chapter"] == "1"
 
@@ -66,7 +66,7 @@ def test_a_table_beside_the_recordings(tmp_path):
     lines = ["file_name,label,caption,split", '0_voice0_0.wav,low,"a low, short tone",train',
              "0_voice1_0.wav,low,a tone,validation", "gone.wav,low,nothing,test"]  # fmt: skip
     (folder / "metadata.csv").write_text("\n".join(lines), encoding="utf-8")
-    report = import_recordings(folder, tmp_path / "out")
+    report = import_sound_files(folder, tmp_path / "out")
     rows = rows_of(report)
     assert rows["0_voice0_0"]["caption"] == "a low, short tone"
     assert rows["0_voice1_0"]["split"] == "val"
@@ -89,7 +89,7 @@ def test_rows_of_one_recording_are_segments_or_captions(tmp_path):
         '{"file": "clip.wav", "word": "else"}\n',
         encoding="utf-8",
     )
-    report = import_recordings(tmp_path / "in", tmp_path / "out", table=table)
+    report = import_sound_files(tmp_path / "in", tmp_path / "out", table=table)
     rows = rows_of(report)
     assert {(r["start"], r["seconds"]) for r in rows.values() if r["word"]} == {(0.0, 1.0), (1.5, 1.0)}
     assert rows["clip"]["caption"] == "a tone\na steady tone"
@@ -116,7 +116,7 @@ def test_kaldi(tmp_path):
     (folder / "segments").write_text("a-1 a 0.5 1.0\nb-1 b 0 2\nc-1 c 1 1.5\n", encoding="utf-8")
     (folder / "text").write_text("a-1 HELLO WORLD\nb-1\nc-1 YES\n", encoding="utf-8")
     (folder / "utt2spk").write_text("a-1 s1\nb-1 s2\nc-1 s3\n", encoding="utf-8")
-    rows = rows_of(import_kaldi(folder, tmp_path / "out"))
+    rows = rows_of(import_kaldi_folder(folder, tmp_path / "out"))
     assert rows["a-1"]["transcript"] == "HELLO WORLD"
     assert (rows["a-1"]["start"], rows["a-1"]["seconds"], rows["a-1"]["group"]) == (0.5, 0.5, "s1")
     assert rows["b-1"]["transcript"] is None
@@ -125,7 +125,7 @@ def test_kaldi(tmp_path):
 def test_kaldi_commands_are_not_run(tmp_path):
     (tmp_path / "wav.scp").write_text(f"a touch {tmp_path}/ran |\n", encoding="utf-8")
     with pytest.raises(InputError, match="a is a command, not a file"):
-        import_kaldi(tmp_path, tmp_path / "out")
+        import_kaldi_folder(tmp_path, tmp_path / "out")
     assert not (tmp_path / "ran").exists()
 
 
@@ -147,7 +147,7 @@ class TestDamaged:
         (folder / "cut.ogg").write_bytes(whole[: len(whole) * 2 // 3])
         (folder / "text.wav").write_text("no sound", encoding="utf-8")
         (folder / "zero.mp3").write_bytes(b"")
-        report = import_recordings(folder, tmp_path / "out")
+        report = import_sound_files(folder, tmp_path / "out")
         said = reasons(report)
         assert report.rows == 3
         for name, why in (("silent.wav", "is silent"), ("empty.wav", "holds no samples"), ("nan.wav", "not finite"),
@@ -160,7 +160,7 @@ class TestDamaged:
         write(tmp_path / "in" / "clip.wav", np.clip(9 * tone(), -1, 1))
         write(tmp_path / "in" / "anti.wav", np.stack([tone(), -0.98 * tone()], 1))
         write(tmp_path / "in" / "good.wav", tone())
-        report = import_recordings(tmp_path / "in", tmp_path / "out")
+        report = import_sound_files(tmp_path / "in", tmp_path / "out")
         assert "clip: of its samples are at full scale: probably clipped" in report.note
         assert "anti: its channels cancel each other; only channel 1 is used" in report.note
         assert rows_of(report)["anti"]["channel"] == 1
@@ -176,7 +176,7 @@ class TestDamaged:
     def test_no_recording_in_the_folder(self, tmp_path):
         (tmp_path / "a.txt").write_text("x", encoding="utf-8")
         with pytest.raises(InputError, match=r"no \.wav or"):
-            import_recordings(tmp_path, tmp_path / "out")
+            import_sound_files(tmp_path, tmp_path / "out")
 
 
 class TestStretches:

@@ -13,7 +13,7 @@ import torch
 from counterpoint.audio_speech.clap import CLAP
 from counterpoint.audio_speech.cpc import CPC, draw_negatives, predictive_loss
 from counterpoint.audio_speech.sounds.configs import CLAPConfig, CPCConfig, MelConfig, SoundConfig
-from counterpoint.audio_speech.sounds.importers import import_recordings
+from counterpoint.audio_speech.sounds.importers import import_sound_files
 from counterpoint.audio_speech.sounds.mel import FLOOR, LogMel
 from counterpoint.audio_speech.sounds.models import WaveEncoder
 from counterpoint.audio_speech.sounds.samples import SoundWindows, read_manifest, sound_datasets
@@ -102,7 +102,7 @@ class TestCPCNumbers:
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
-    report = import_recordings(speech(folder / "in"), folder / "out", pattern="{digit}_{speaker}_{take}", workers=1)
+    report = import_sound_files(speech(folder / "in"), folder / "out", pattern="{digit}_{speaker}_{take}", workers=1)
     return SoundConfig(str(report.manifest), sample_rate=8000, seconds=0.3, caption="the digit {digit}")
 
 
