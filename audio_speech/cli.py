@@ -35,6 +35,7 @@ vertical = Vertical(
             needs="recordings with captions (the embedded generator by default); extra audio-speech",
             config=f"{_SOUNDS}.configs:CLAPConfig",
             system="counterpoint.audio_speech.clap:CLAP",
+            protocols=f"{_SOUNDS}.binding:protocols",
         ),
         SystemEntry(
             name="cpc",

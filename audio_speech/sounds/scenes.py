@@ -7,7 +7,8 @@ so. Held out for testing are combinations of kinds that no training scene has.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,34 +41,60 @@ def _band(noise: np.ndarray, centre: float) -> np.ndarray:
     return np.fft.irfft(spectrum * np.exp(-((np.log2((f + 1) / centre)) ** 2) / 0.18), len(noise)) * 3
 
 
-def draw_scene(rng: np.random.Generator, held_out: bool) -> tuple[np.ndarray, dict[str, str]]:
-    """Samples, and what is known of them: `caption`, `first`, `second`, `order`."""
-    names = list(KINDS)
-    while True:
-        pair = tuple(rng.choice(names, 2, replace=False))
-        if rng.random() < 0.3 and not held_out:
-            pair = pair[:1]
-        if len(pair) == 2 and (tuple(sorted(pair)) in HELD_OUT) is not held_out:
-            continue
-        break
-    order = str(rng.choice(ORDERS)) if len(pair) == 2 else ""
-    wave, said, at = np.zeros(round(SECONDS * RATE)), [], float(rng.uniform(0.02, 0.15))
-    for kind in pair:
-        pitch, length = str(rng.choice(list(PITCHES))), str(rng.choice(list(LENGTHS)))
-        n = round(LENGTHS[length] * rng.uniform(0.85, 1.15) * RATE)
+@dataclass(frozen=True)
+class Event:
+    """One sound of a scene."""
+
+    kind: str
+    pitch: str
+    length: str
+
+    def __str__(self) -> str:
+        return f"a {self.length} {self.pitch} {self.kind}"
+
+
+def scene_caption(events: Sequence[Event], order: str) -> str:
+    """What one would say.
+
+    >>> scene_caption([Event("beep", "low", "short"), Event("bell", "high", "long")], "before")
+    'a short low beep before a long high bell'
+    """
+    return f" {order} ".join(map(str, events))
+
+
+def play_scene(events: Sequence[Event], order: str, rng: np.random.Generator) -> np.ndarray:
+    """Samples of a scene; pitches, lengths, levels, places and the noise vary with the draw."""
+    wave, at = np.zeros(round(SECONDS * RATE)), float(rng.uniform(0.02, 0.15))
+    for event in events:
+        n = round(LENGTHS[event.length] * rng.uniform(0.85, 1.15) * RATE)
         t = np.arange(n) / RATE
-        sound = KINDS[kind](t, PITCHES[pitch] * rng.uniform(0.88, 1.12), rng)
+        sound = KINDS[event.kind](t, PITCHES[event.pitch] * rng.uniform(0.88, 1.12), rng)
         edge = np.minimum(np.minimum(t, t[::-1]) / 0.01, 1.0)
-        first = round(at * RATE)
-        part = wave[first : first + n]
+        part = wave[round(at * RATE) : round(at * RATE) + n]
         part += (sound * edge)[: len(part)] * rng.uniform(0.5, 1.0)
         if order == "before":
             at += n / RATE + float(rng.uniform(0.05, 0.15))
-        said.append(f"a {length} {pitch} {kind}")
     wave += rng.standard_normal(len(wave)) * 10 ** rng.uniform(-3.0, -1.8)
-    caption = f" {order} ".join(said)
-    known = {"caption": caption, "first": pair[0], "second": pair[1] if len(pair) == 2 else "", "order": order}
-    return (0.25 * wave / np.abs(wave).max()).astype(np.float32), known
+    return (0.25 * wave / np.abs(wave).max()).astype(np.float32)
+
+
+def draw_events(rng: np.random.Generator, held_out: bool, least: int = 1) -> list[Event]:
+    """One or two sounds of different kinds; of a pair whether it is held out."""
+    while True:
+        kinds = rng.choice(list(KINDS), 2, replace=False).tolist()
+        if least == 1 and rng.random() < 0.3 and not held_out:
+            kinds = kinds[:1]
+        if len(kinds) == 1 or (tuple(sorted(kinds)) in HELD_OUT) is held_out:
+            break
+    return [Event(kind, str(rng.choice(list(PITCHES))), str(rng.choice(list(LENGTHS)))) for kind in kinds]
+
+
+def draw_scene(rng: np.random.Generator, held_out: bool) -> tuple[np.ndarray, dict[str, str]]:
+    """Samples, and what is known of them: `caption`, `first`, `second`, `order`."""
+    events = draw_events(rng, held_out)
+    order = str(rng.choice(ORDERS)) if len(events) == 2 else ""
+    known = {"caption": scene_caption(events, order), "first": events[0].kind, "order": order}
+    return play_scene(events, order, rng), known | {"second": events[1].kind if len(events) == 2 else ""}
 
 
 def write_scenes(out: Path, scenes: int, seed: int) -> ImportReport:

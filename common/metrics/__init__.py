@@ -51,9 +51,11 @@ from counterpoint.common.metrics.robustness import (
     missing_modality,
 )
 from counterpoint.common.metrics.similarity import CCA, cca, cka, layer_grid, mutual_knn, utilization
+from counterpoint.common.metrics.winoground import Winoground, winoground
 from counterpoint.common.metrics.zeroshot import prompt_ensemble, zero_shot
 
 __all__ = [
+    "Winoground",
     "CCA",
     "CORRUPTIONS",
     "KNN",
@@ -139,5 +141,6 @@ __all__ = [
     "tolerance",
     "uniformity",
     "utilization",
+    "winoground",
     "zero_shot",
 ]

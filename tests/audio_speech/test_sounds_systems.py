@@ -5,6 +5,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ import torch
 
 from counterpoint.audio_speech.clap import CLAP
 from counterpoint.audio_speech.cpc import CPC, draw_negatives, predictive_loss
+from counterpoint.audio_speech.sounds.binding import protocols, swapped
 from counterpoint.audio_speech.sounds.configs import CLAPConfig, CPCConfig, MelConfig, SoundConfig
 from counterpoint.audio_speech.sounds.importers import import_sound_files
 from counterpoint.audio_speech.sounds.mel import FLOOR, LogMel
 from counterpoint.audio_speech.sounds.models import WaveEncoder
 from counterpoint.audio_speech.sounds.samples import SoundWindows, read_manifest, sound_datasets
-from counterpoint.audio_speech.sounds.scenes import HELD_OUT, write_scenes
+from counterpoint.audio_speech.sounds.scenes import HELD_OUT, scene_caption, write_scenes
 from counterpoint.audio_speech.sounds.words import Vocabulary
 from counterpoint.common.data import Manifest
 from counterpoint.common.data.samples import answers
@@ -217,3 +219,20 @@ def test_scenes_hold_out_combinations(tmp_path):
     first, second = (Path(r.manifest).parent / "sounds" / "scene00003.flac" for r in (report, again))
     assert first.read_bytes() == second.read_bytes()
     assert np.isfinite(len(first.read_bytes()))
+
+
+@pytest.mark.parametrize("task", ["order", "attribute"])
+def test_quadruples_differ_by_one_swap(task):
+    for seed in range(20):
+        first, second, order = swapped(np.random.default_rng(seed), task)
+        one, other = (scene_caption(events, order) for events in (first, second))
+        assert one != other
+        assert sorted(one.split()) == sorted(other.split()) or task == "attribute"
+        assert sorted(e.pitch for e in first) == sorted(e.pitch for e in second)
+        assert tuple(sorted(e.kind for e in first)) in HELD_OUT
+
+
+def test_binding_needs_the_words(digits):
+    system = clap(digits)
+    found = protocols(SimpleNamespace(system=system, n_boot=10, seed=0))
+    assert "lack the words of its scenes" in found["binding of order"].reason
