@@ -183,7 +183,25 @@ def _joined(parts: list[tuple[Path, Path, LogPart]], extras: Extras) -> tuple[In
                     values[start:stop] = column.to_numpy(zero_copy_only=False)
             places[start:stop] = table.column("row").to_numpy() + (number << 40)
             start = stop
+    for role, ids in maps.items():
+        _one_form(role, ids, columns[role], places, parts)
     return Interactions(maps["user"], maps["item"], **columns), places
+
+
+def _one_form(role: str, ids: IdMap, rows: np.ndarray, places: np.ndarray, parts: list) -> None:
+    """Raise `InputError` where an id stands in the log as `1` and as `1.0`, as where one part of it had missing ids."""
+    decimal = ids.names.filter(pc.match_substring_regex(ids.names, r"^-?[0-9]+\.0+$"))
+    whole = pc.replace_substring_regex(decimal, r"\.0+$", "")
+    both = ids.rows(whole) >= 0
+    used = [name for name in decimal.filter(pa.array(both)).to_pylist() if (rows == ids.row(name)).any()]
+    if used:
+        place = int(places[rows == ids.row(used[0])].min())
+        file, row = parts[place >> 40][0], place & ((1 << 40) - 1)
+        more = f", and {len(used) - 1} more {role}s likewise" if len(used) > 1 else ""
+        raise InputError(
+            f"{file.name}: row {row} names the {role} {used[0]!r}, and other rows {used[0].partition('.')[0]!r}{more}; "
+            "write an id in one form in all parts"
+        )
 
 
 def _without(
