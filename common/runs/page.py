@@ -120,7 +120,7 @@ def _sorts(part: Encoded, shown: int = 9) -> list[str]:
     """The sort of every row: the first one of several (`Comedy|Drama`), the most frequent ones by name, the rest as
     one."""
     values = part.dataset.column(part.dataset.sort)
-    said = [_said(part.dataset.sort, None if values[i] is None else values[i]) for i in part.positions]
+    said = [_said(part.dataset.sort, values[i]) for i in part.positions]
     first = [re.split(r"[|;,]", text)[0].strip() or "unlabelled" for text in said]
     counts = Counter(first)
     named = {name for name, _ in counts.most_common(shown if len(counts) > shown + 1 else None)}

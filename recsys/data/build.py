@@ -189,19 +189,24 @@ def _joined(parts: list[tuple[Path, Path, LogPart]], extras: Extras) -> tuple[In
 
 
 def _one_form(role: str, ids: IdMap, rows: np.ndarray, places: np.ndarray, parts: list) -> None:
-    """Raise `InputError` where an id stands in the log as `1` and as `1.0`, as where one part of it had missing ids."""
+    """Raise `InputError` where an id stands in the log, or in its table, as `1` and as `1.0`: so it is written where a
+    part of it had missing ids."""
     decimal = ids.names.filter(pc.match_substring_regex(ids.names, r"^-?[0-9]+\.0+$"))
-    whole = pc.replace_substring_regex(decimal, r"\.0+$", "")
-    both = ids.rows(whole) >= 0
-    used = [name for name in decimal.filter(pa.array(both)).to_pylist() if (rows == ids.row(name)).any()]
-    if used:
-        place = int(places[rows == ids.row(used[0])].min())
-        file, row = parts[place >> 40][0], place & ((1 << 40) - 1)
-        more = f", and {len(used) - 1} more {role}s likewise" if len(used) > 1 else ""
-        raise InputError(
-            f"{file.name}: row {row} names the {role} {used[0]!r}, and other rows {used[0].partition('.')[0]!r}{more}; "
-            "write an id in one form in all parts"
-        )
+    twice = decimal.filter(pa.array(ids.rows(pc.replace_substring_regex(decimal, r"\.0+$", "")) >= 0))
+    if not len(twice):
+        return
+    ours = np.zeros(len(ids), dtype=bool)
+    ours[ids.rows(twice)] = True
+    name, where = twice[0].as_py(), f"the table of {role}s"
+    if (bad := ours[rows]).any():
+        place = int(places[bad].min())
+        name = ids[int(rows[places == place][0])]
+        where = f"{parts[place >> 40][0].name}: row {place & ((1 << 40) - 1)}"
+    more = f", and {len(twice) - 1} more {role}s likewise" if len(twice) > 1 else ""
+    raise InputError(
+        f"{where} names the {role} {name!r}, and others {name.partition('.')[0]!r}{more}; write an id in one form in "
+        "all parts and tables"
+    )
 
 
 def _without(

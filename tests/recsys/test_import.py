@@ -264,8 +264,13 @@ def test_ids_in_two_forms_are_told_by_row(tmp_path):
     source.mkdir()
     (source / "a.csv").write_text("user,item\n1,x\n2,y\n")
     (source / "b.csv").write_text("user,item\n3.0,x\n2.0,y\n")
-    with pytest.raises(InputError, match=r"b.csv: row 2 names the user '2.0', and other rows '2'; write an id in one"):
+    with pytest.raises(InputError, match=r"b.csv: row 2 names the user '2.0', and others '2'; write an id in one"):
         import_interactions(source, tmp_path / "out")
+    (tmp_path / "items.csv").write_text("item,title\nx,X\ny,Y\n7.0,Seven\n7,Seven\n")
+    (source / "b.csv").write_text("user,item\n3,x\n4,7\n")
+    with pytest.raises(InputError, match=r"the table of items names the item '7.0', and others '7'"):
+        import_interactions(source, tmp_path / "out", items=tmp_path / "items.csv")
+    (source / "b.csv").write_text("user,item\n3.0,x\n2.0,y\n")
     (source / "a.csv").write_text("user,item\n1,x\n4,y\n")
     data = open_dataset(import_interactions(source, tmp_path / "out").manifest)
     assert list(data.log.users) == ["1", "2.0", "3.0", "4"]
