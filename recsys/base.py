@@ -75,6 +75,11 @@ class Recommender(ContrastiveSystem):
     @classmethod
     def learn(cls, config: Any, data: InteractionData) -> Assets:
         """Names, histories, and the scale of the features by the items of the training split."""
+        if len(data.log.items) < 2:
+            raise InputError(
+                f"{config.data.manifest or 'the generator'}: its log has {len(data.log.items)} item(s); a recommender "
+                "needs two, to tell one from another"
+            )
         train = data.log.of("train")
         facts: dict[str, Any] = {USERS: train.users.to_bytes(), ITEMS: train.items.to_bytes(), **_histories(train)}
         facts["features"] = {}
@@ -92,7 +97,7 @@ class Recommender(ContrastiveSystem):
                 facts["features"][name] = {"place": place, "width": int(found.values.shape[1])}
                 facts |= {f"mean.{place}": mean, f"deviation.{place}": deviation}
         assets = Assets(**facts)
-        return assets.replace(**cls.graphs(assets, config, data))
+        return assets.replace(**cls.derived(assets, config, data))
 
     @classmethod
     def extend(cls, assets: Assets, config: Any, data: InteractionData) -> Assets:
@@ -120,10 +125,10 @@ class Recommender(ContrastiveSystem):
         user, item = np.concatenate([kept.user, train.user]), np.concatenate([kept.item, train.item])
         log = Interactions(users, items, user, item).ordered()
         wider = assets.replace(**{USERS: users.to_bytes(), ITEMS: items.to_bytes(), **_histories(log)})
-        return wider.replace(**cls.graphs(wider, config, data.renamed(*id_maps(wider))))
+        return wider.replace(**cls.derived(wider, config, data.renamed(*id_maps(wider))))
 
     @classmethod
-    def graphs(cls, assets: Assets, config: Any, data: InteractionData) -> dict[str, Any]:
+    def derived(cls, assets: Assets, config: Any, data: InteractionData) -> dict[str, Any]:
         """Further facts, made of the histories and of the data's features; made anew when a run goes on."""
         return {}
 

@@ -108,7 +108,7 @@ class CEAA(Recommender):
         self._whole: tuple[Tensor, ...] | None = None
 
     @classmethod
-    def graphs(cls, assets: Assets, config: CEAAConfig, data: InteractionData) -> dict[str, Any]:
+    def derived(cls, assets: Assets, config: CEAAConfig, data: InteractionData) -> dict[str, Any]:
         """The semantic graph of every modality."""
         return _enhanced(assets, config, data)
 

@@ -214,9 +214,10 @@ def recommend(
     Parquet file.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or a folder that `export` or save_pretrained wrote.
         user: the user, by id.
-        history: ids of the items that a newcomer has met, with commas between; `none` for nobody's.
+        history: ids of the items that a newcomer has met, with commas between or as a JSON list of texts, which can
+            name any id (["Ramones, The", "none"]); `none` for nobody's.
         top: how many items.
         where: only items whose columns meet all of these, as in category=jazz,released>=1.6e9 (also !=, <=, <, >, and ~
             for texts that contain).

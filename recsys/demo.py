@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,8 @@ def run_demo(out: Path, seed: int, epochs: int) -> Outcome:
     _examples(page, arms["lightgcn"], seed)
     lines = [source, *(f"{name}: recall@{CUT} {interval}" for name, interval in figures.items()), helped]
     said = {name: interval.as_dict() for name, interval in figures.items()}
-    again = f"counterpoint recsys recommend {out}/lightgcn --top 50 --out lists.parquet"
-    commands = ["counterpoint recsys demo", again]
+    again = f"counterpoint recsys recommend {quote(str(out / 'lightgcn'))} --top 50 --out lists.parquet"
+    commands = [f"counterpoint recsys demo --out {quote(str(out))} --seed {seed} --epochs {epochs}", again]
     return demo.finish({"data": source, f"recall@{CUT}": said, "features": helped}, lines, commands)
 
 
@@ -208,7 +209,9 @@ def _examples(page: Report, system: Any, seed: int, users: int = 5, shown: int =
     server = Server.of(system)
     asked = OpenRun.of(system).samples()
     rows = np.random.default_rng(seed).permutation(len(asked))[:users]
-    page.section("Some users", "What a user met last, what is offered next (LightGCN), and what of it was held out.")
+    ordered = system.data.log.time is not None
+    met_what = "What a user met last" if ordered else "Some of what a user met (the log has no times)"
+    page.section("Some users", f"{met_what}, what is offered next (LightGCN), and what of it was held out.")
     links = asked.links_of(("train", "val"))  # of the test's users, here as links of all
     seen = Links(asked.rows[links.queries], links.keys, (system.n_users, system.n_items))
     server = replace(server, seen=seen)
@@ -225,5 +228,6 @@ def _examples(page: Report, system: Any, seed: int, users: int = 5, shown: int =
             [rank, name(item), f"{score:.2f}", "held out" if item in held else ""]
             for rank, (item, score) in enumerate(zip(items[0].tolist(), scores[0].tolist()), 1)
         ]
-        page.table(f"{system.users[user]} met {met}", cells, ["", "offered", "score", "in the test"])
+        title = f"{system.users[user]} met {'' if ordered else 'among others '}{met}"
+        page.table(title, cells, ["", "offered", "score", "in the test"])
 

@@ -9,14 +9,15 @@ import torch
 from counterpoint.common.data import ListSamples, Samples
 from counterpoint.common.errors import InputError
 from counterpoint.recsys.base import ITEMS
-from counterpoint.recsys.data.ids import IdMap
+from counterpoint.recsys.data.ids import IdMap, listed_ids
 
 
 def parse(text: str, modality: str, system: Any) -> Samples:
-    """The items that somebody met, by their ids with commas between, as a user; the id of an item as an item."""
+    """The items that somebody met, by their ids with commas between or as a JSON list, as a user; the id of an item as
+    an item."""
     items = IdMap.from_bytes(system.assets[ITEMS])
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    rows = [items.row(name, "item") for name in names]
+    alone = modality == "item" and items.rows([text.strip()])[0] >= 0  # its id may hold a comma
+    rows = [items.row(name, "item") for name in ([text.strip()] if alone else listed_ids(text))]
     if modality == "user":
         return ListSamples([{"history": torch.tensor(rows, dtype=torch.int64), "words": text}])
     if len(rows) != 1:

@@ -240,7 +240,7 @@ class REARM(Recommender):
         self._both: Tensor | None = None
 
     @classmethod
-    def graphs(cls, assets: Assets, config: REARMConfig, data: InteractionData) -> dict[str, Any]:
+    def derived(cls, assets: Assets, config: REARMConfig, data: InteractionData) -> dict[str, Any]:
         """The strengthened graphs of items and users; when a run goes on, by the features that the new data bring."""
         return _strengthened(assets, config, data)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +21,12 @@ from counterpoint.common.data.search import NeighbourIndex
 from counterpoint.common.errors import InputError
 from counterpoint.common.output import table
 from counterpoint.common.progress import track
-from counterpoint.common.trainers import load_run, override
+from counterpoint.common.trainers import from_pretrained, load_run, override
+from counterpoint.common.trainers.pretrained import CONFIG as MODEL_CONFIG
+from counterpoint.common.trainers.run_folder import CONFIG as RUN_CONFIG
 from counterpoint.common.vertical import Outcome
 from counterpoint.recsys.base import Recommender
+from counterpoint.recsys.data.ids import listed_ids
 from counterpoint.recsys.data.samples import Table
 from counterpoint.recsys.evaluation.ranking import FunctionScorer, Scorer, VectorScorer, top_items
 
@@ -38,13 +42,16 @@ class Server:
         system: the trained model.
         seen: [users, items] what is not offered again.
         items: the catalogue with its columns, None where the run's data are not at hand.
-        offered: rows of the items that may be offered.
+        offered: rows of the items that may be offered. A system that knows items by their ids alone (no features)
+            offers none that nobody met in training: what it has of them was not learnt from anybody who liked them.
+        unmet: how many items are not offered for that reason.
     """
 
     system: Recommender
     seen: Links
     items: Table | None
     offered: np.ndarray
+    unmet: int = 0
 
     @classmethod
     def of(cls, system: Recommender, where: Sequence[str] = (), again: bool = False) -> Server:
@@ -64,7 +71,14 @@ class Server:
         if again:
             links = Links([], [], links.shape)
         kept = np.arange(system.n_items) if items is None else np.flatnonzero(meeting(items, where))
-        return cls(system, links, items, kept)
+        known = kept if system.uses_features else kept[system.item_counts[kept] > 0]
+        if not len(known):
+            raise InputError(
+                f"nobody met {'any of' if where else ''} these {len(kept)} items in training, and "
+                f"{type(system).__name__} knows an item by who met it; ask for others, or take a system that reads "
+                "features"
+            )
+        return cls(system, links, items, known, len(kept) - len(known))
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -154,7 +168,7 @@ def recommend(
         raise InputError("--user is somebody in the model's table, --history somebody else; give one of them")
     if top < 1:
         raise InputError(f"--top is {top}; it must be at least 1")
-    system = load_run(run, checkpoint)
+    system = _opened(run, checkpoint)
     if not isinstance(system, Recommender):
         raise InputError(f"{run}: a run of {type(system).__name__}, which recommends nothing")
     if manifest is not None:
@@ -171,10 +185,12 @@ def recommend(
         items, scores = items[0][items[0] >= 0], scores[0][items[0] >= 0]
         met = system.sequence(row)
     else:
-        met = [system.items.row(name, "item") for name in _listed(history or "")]
+        met = [system.items.row(name, "item") for name in listed_ids(history or "", nobody="none")]
         if index == "faiss":
             raise InputError("--index faiss goes with --user; a newcomer is compared with every item")
         items, scores = server.newcomer(met, top)
+    if server.unmet:
+        notes.append(_unmet(server))
     if not len(met):
         notes.append("without a history: what suits most users")
     milliseconds = 1000 * (time.perf_counter() - begin)
@@ -199,8 +215,16 @@ def recommend(
     return Outcome(figures, tuple(lines))
 
 
-def _listed(text: str) -> list[str]:
-    return [] if text.strip() in ("", "none") else [name.strip() for name in text.split(",") if name.strip()]
+def _opened(folder: Path, checkpoint: str) -> Any:
+    """A run, or a folder of weights (`export`, `save_pretrained`)."""
+    if (folder / MODEL_CONFIG).is_file() and not (folder / RUN_CONFIG).is_file():
+        return from_pretrained(folder)
+    return load_run(folder, checkpoint)
+
+
+def _unmet(server: Server) -> str:
+    name = type(server.system).__name__
+    return f"{server.unmet} items that nobody met in training are not offered: {name} knows an item by who met it"
 
 
 def _export(server: Server, run: Path, top: int, index: str, out: Path | None) -> Outcome:
@@ -239,6 +263,7 @@ def _export(server: Server, run: Path, top: int, index: str, out: Path | None) -
     if index == "faiss":
         figures["recall"] = server.recall(top)
         lines.append(f"the index finds {100 * figures['recall']:.1f} % of the exact lists of {MEASURED} users")
+    lines += [f"note: {_unmet(server)}"] if server.unmet else []
     return Outcome(figures, (*lines, f"wrote {target}"), {"recommendations": target})
 
 

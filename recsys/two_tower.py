@@ -43,7 +43,7 @@ from torch import Tensor
 
 from counterpoint.common.losses import InfoNCE
 from counterpoint.common.trainers import Assets, Datasets
-from counterpoint.recsys.base import Recommender, id_maps
+from counterpoint.recsys.base import Recommender
 from counterpoint.recsys.contrast_configs import TwoTowerConfig
 from counterpoint.recsys.data.features import ItemFeatures
 from counterpoint.recsys.data.fields import encode_fields, learn_fields
@@ -98,22 +98,17 @@ class TwoTower(Recommender):
     # Data ------------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def learn(cls, config: TwoTowerConfig, data: InteractionData) -> Assets:
-        """Also the fields of both tables, every row's values, and the mutual information of the items' fields."""
-        assets = super().learn(config, data)
+    def derived(cls, assets: Assets, config: TwoTowerConfig, data: InteractionData) -> dict[str, Any]:
+        """Every row's values in the fields of both tables. The fields themselves and the mutual information of the
+        items' are learnt of the first data: a run that goes on keeps them, as its towers do."""
+        if "fields" in assets:
+            return _coded(assets["fields"], data)
         fields = {"user": learn_fields(data.users), "item": learn_fields(data.items)}
-        facts: dict[str, Any] = {"fields": fields, **_coded(fields, data)}
         codes = encode_fields(fields["item"], data.items)
         codes += [_clusters(data.feature(name), config.train.seed) for name in data.features]
         information = np.zeros((len(codes) + 1, len(codes) + 1))  # the id, the last one, determines all and tells none
         information[:-1, :-1] = mutual_information(codes)
-        return assets.replace(**facts, information=information)
-
-    @classmethod
-    def extend(cls, assets: Assets, config: TwoTowerConfig, data: InteractionData) -> Assets:
-        wider = super().extend(assets, config, data)
-        users, items = id_maps(wider)
-        return wider.replace(**_coded(assets["fields"], data.renamed(users, items)))
+        return {"fields": fields, **_coded(fields, data), "information": information}
 
     def grow_tables(self) -> None:
         known = self._known_rows()

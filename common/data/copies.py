@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,9 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.errors import LeakageError
 
+NO_FILES = ("id", "group", "split", "shard")
 # Columns that say which part of a file a row is: two parts of one file are two samples.
 PLACES = ("shard", "member", "start", "stop", "end", "begin", "offset", "onset", "channel", "track", "index")
 
@@ -54,6 +59,7 @@ class _Row:
 def _of_equal_size(manifest: Manifest, which: Any) -> Iterable[list[_Row]]:
     """Rows with files that could be copies of one another, by what costs no reading."""
     frame = manifest.frame[which]
+    frame = frame[_may_name_files(manifest, frame)]
     places = [name for name in PLACES if name in frame]
     by_size: dict[tuple, list[_Row]] = defaultdict(list)
     for number, row in zip(frame.index.tolist(), frame.to_dict("records")):
@@ -70,10 +76,27 @@ def _of_equal_content(rows: list[_Row]) -> Iterable[list[_Row]]:
     return seen.values()
 
 
+def _may_name_files(manifest: Manifest, frame: pd.DataFrame) -> np.ndarray:
+    """[rows] bool: false where no text of a row can name a file, as its first part is no entry of the manifest's
+    folder. To ask the disk for each of millions of SMILES or titles takes minutes."""
+    here = {name.casefold() for name in os.listdir(manifest.root)} if manifest.root.is_dir() else set()
+    found = np.zeros(len(frame), dtype=bool)
+    for name in frame.columns:
+        if name in NO_FILES or pd.api.types.is_numeric_dtype(frame[name]):
+            continue
+        for row, value in enumerate(frame[name].tolist()):
+            if isinstance(value, str) and not found[row]:
+                first = value.partition("/")[0]
+                # Absolute, leading elsewhere, on a drive, or spelled in one of several ways: the disk has to be asked.
+                asked = not first.strip(".") or ":" in first or "\\" in first or not first.isascii()
+                found[row] = asked or first.casefold() in here
+    return found
+
+
 def _files(manifest: Manifest, row: dict) -> list[Path]:
     found = []
     for name, value in row.items():
-        if name in ("id", "group", "split", "shard") or not isinstance(value, str) or not 0 < len(value) < 1000:
+        if name in NO_FILES or not isinstance(value, str) or not 0 < len(value) < 1000:
             continue
         try:
             path = manifest.file(value)

@@ -47,6 +47,8 @@ class Samples(Dataset, ABC):
         columns: names for `column`, known of every sample without reading one.
         manifest: the manifest whose rows the samples came from; None where there is none.
         left_out: what is no sample because it could not be read when the data set was made (`on_error` is `skip`).
+        sort: the column that says of what sort every sample is (a catalogue's categories), by which a report colours
+            its map of samples that have rows of their own; empty where there is none.
         pools: modality -> the samples that it is embedded from, where it has rows of its own: more or fewer captions
             than pictures, all items of a catalogue. The other modalities are embedded from these samples.
     """
@@ -57,6 +59,7 @@ class Samples(Dataset, ABC):
     columns: tuple[str, ...] = ()
     manifest: Any = None
     left_out: Sequence[BadSample] = ()
+    sort: str = ""
     pools: Mapping[str, Samples] = MappingProxyType({})
 
     @abstractmethod

@@ -118,7 +118,8 @@ input[type=search]{font:inherit;font-size:.9rem;padding:.3rem .55rem;border:1px 
 dialog{border:1px solid var(--line);border-radius:10px;background:var(--card);color:var(--ink);max-width:94vw}
 dialog img{max-width:88vw;max-height:78vh;display:block;margin-bottom:.6rem;background:#fff}
 @media (max-width:640px){table{font-size:.82rem}th,td{padding:.35rem .3rem}
-  .scroll td:first-child{min-width:0}th:not([aria-sort]) button:after{content:none}}
+  .scroll td:first-child{min-width:0}th:not([aria-sort]) button:after{content:none}
+  .code button{position:static;display:block;margin:0 0 .4rem auto}}
 @media print{:root,:root[data-theme=dark],:root:not([data-theme=light]){color-scheme:light;--bg:#fff;--card:#fff;
   --ink:#000;--soft:#444;--line:#bbb;--accent:#0b5cad;--good:#116b43;--warn:#7a4d00;--bad:#a3182c;
   --goodbg:#fff;--warnbg:#fff;--badbg:#fff}.map canvas{height:auto}

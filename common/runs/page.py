@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,16 +94,37 @@ def add_map(
         links = _lines(encoded, *names) if len(names) == 2 else None
         title = f"{of_run}all modalities" if run else "All modalities"
         page.embedding_map(title, torch.cat([*vectors.values()]), labels, hover, links=links, **options)
+        for name, pool in encoded.pools.items():
+            if name in vectors and pool.dataset is not None and pool.dataset.sort:
+                title = f"{of_run}{name}, coloured by {pool.dataset.sort}"
+                hover = _captions(pool, name, vertical)
+                page.embedding_map(title, vectors[name], _sorts(pool), hover, **options)
         return
     for name in names:
         part = encoded.part(name)
         by, colours = _colours(part)
-        hover = part.ids
-        caption = None if vertical is None else vertical.modality(name).caption
-        if caption is not None:
-            said = (resolve(caption)(part.sample(row), name, encoded.system) for row in range(len(part)))
-            hover = [words if words else sample for sample, words in zip(part.ids, said)]
-        page.embedding_map(f"{of_run}{name}, coloured by {by}", vectors[name], colours, hover, **options)
+        title = f"{of_run}{name}, coloured by {by}"
+        page.embedding_map(title, vectors[name], colours, _captions(part, name, vertical), **options)
+
+
+def _captions(part: Encoded, name: str, vertical: Vertical | None) -> Sequence[str]:
+    """What points are called: by the field's own caption where there is one, else by their ids."""
+    caption = None if vertical is None else vertical.modality(name).caption
+    if caption is None:
+        return part.ids
+    said = (resolve(caption)(part.sample(row), name, part.system) for row in range(len(part)))
+    return [words if words else sample for sample, words in zip(part.ids, said)]
+
+
+def _sorts(part: Encoded, shown: int = 9) -> list[str]:
+    """The sort of every row: the first one of several (`Comedy|Drama`), the most frequent ones by name, the rest as
+    one."""
+    values = part.dataset.column(part.dataset.sort)
+    said = [_said(part.dataset.sort, values[i]) for i in part.positions]
+    first = [re.split(r"[|;,]", text)[0].strip() or "unlabelled" for text in said]
+    counts = Counter(first)
+    named = {name for name, _ in counts.most_common(shown if len(counts) > shown + 1 else None)}
+    return [name if name in named else "other" for name in first]
 
 
 def _lines(encoded: Encoded, a: str, b: str) -> list[tuple[int, int]]:

@@ -183,7 +183,30 @@ def _joined(parts: list[tuple[Path, Path, LogPart]], extras: Extras) -> tuple[In
                     values[start:stop] = column.to_numpy(zero_copy_only=False)
             places[start:stop] = table.column("row").to_numpy() + (number << 40)
             start = stop
+    for role, ids in maps.items():
+        _one_form(role, ids, columns[role], places, parts)
     return Interactions(maps["user"], maps["item"], **columns), places
+
+
+def _one_form(role: str, ids: IdMap, rows: np.ndarray, places: np.ndarray, parts: list) -> None:
+    """Raise `InputError` where an id stands in the log, or in its table, as `1` and as `1.0`: so it is written where a
+    part of it had missing ids."""
+    decimal = ids.names.filter(pc.match_substring_regex(ids.names, r"^-?[0-9]+\.0+$"))
+    twice = decimal.filter(pa.array(ids.rows(pc.replace_substring_regex(decimal, r"\.0+$", "")) >= 0))
+    if not len(twice):
+        return
+    ours = np.zeros(len(ids), dtype=bool)
+    ours[ids.rows(twice)] = True
+    name, where = twice[0].as_py(), f"the table of {role}s"
+    if (bad := ours[rows]).any():
+        place = int(places[bad].min())
+        name = ids[int(rows[places == place][0])]
+        where = f"{parts[place >> 40][0].name}: row {place & ((1 << 40) - 1)}"
+    more = f", and {len(twice) - 1} more {role}s likewise" if len(twice) > 1 else ""
+    raise InputError(
+        f"{where} names the {role} {name!r}, and others {name.partition('.')[0]!r}{more}; write an id in one form in "
+        "all parts and tables"
+    )
 
 
 def _without(

@@ -95,6 +95,27 @@ class IdMap(Sequence):
         return cls(json.loads("[" + content.decode().replace("\n", ",") + "]"))
 
 
+def listed_ids(text: str, nobody: str = "") -> list[str]:
+    """Ids as a person lists them: with commas between, or as a JSON list of texts, which can name any id, also one with
+    a comma in it; the word `nobody` and the empty text list none. `InputError` for a JSON list of something else.
+
+    >>> listed_ids("b12, b77"), listed_ids('["Ramones, The", "none"]'), listed_ids("none", nobody="none")
+    (['b12', 'b77'], ['Ramones, The', 'none'], [])
+    """
+    text = text.strip()
+    if text.startswith("["):
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None  # an id may begin like this
+        if isinstance(found, list):
+            wrong = next((name for name in found if not isinstance(name, str | int) or isinstance(name, bool)), None)
+            if wrong is not None or None in found:
+                raise InputError(f"{text[:60]}: {json.dumps(wrong)} is no id; list texts, as in " + '["b12", "b77"]')
+            return [str(name) for name in found]
+    return [] if text in ("", nobody) else [name.strip() for name in text.split(",") if name.strip()]
+
+
 def _texts(names: Any) -> pa.Array:
     if isinstance(names, IdMap):
         return names.names

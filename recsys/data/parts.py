@@ -8,6 +8,7 @@ and `row`, the row's number in the file (the first one below the header is 1).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,10 +27,14 @@ from counterpoint.recsys.data.log import NO_SPLIT
 CHUNK = 1 << 20
 _SPLITS = {"train": 0, "training": 0, "0": 0, "val": 1, "valid": 1, "validation": 1, "1": 1, "test": 2, "2": 2}
 _SPLITS |= {"": NO_SPLIT, "-1": NO_SPLIT}
+#: What programs write for no value. A `none` or `NA` may be somebody's id; an empty cell is told by itself.
+MISSING = pa.array(["nan", "NaN", "null", "NULL", "<NA>", "NaT"], pa.large_string())
 #: What is wrong with a row, and what to do.
 REMEDIES = {
     "user": "no user; give every row one",
     "item": "no item; give every row one",
+    "missing": "a word for a missing value in place of an id; give the row its user and item, or take it out",
+    "quote": "a line break within an id, as where a quote is opened and not closed; close it, or double it in a text",
     "time": "no readable time; write seconds, or dates such as 2024-05-31T12:00:00",
     "rating": "no rating that is a number; write one, or leave the column out (--rating none)",
     "range": "a rating out of range; mend it, or give the scale of the ratings (--lowest, --highest)",
@@ -82,7 +87,9 @@ class LogPart:
         for kind, (count, first, said) in self.bad.items():
             what = f" ({said!r})" if said else ""
             rows = f"row {first}{what} has" if count == 1 else f"{count} rows (the first: row {first}{what}) have"
-            found.append(f"{rows} {REMEDIES[kind]}")
+            comma = kind in ("time", "rating") and re.fullmatch(r"\s*-?\d+,\d+\s*", said)
+            point = f" (decimals have a point: {said.strip().replace(',', '.')})" if comma else ""
+            found.append(f"{rows} {REMEDIES[kind]}{point}")
         return found
 
 
@@ -141,6 +148,9 @@ def _parquet(source: Path, wanted: Wanted, part: LogPart) -> Iterator[pa.Table]:
 def _text(source: Path, wanted: Wanted, part: LogPart) -> Iterator[pa.Table]:
     names, separator = read_header(source)
     roles = find_columns(names, wanted.columns, source.name, typed=wanted.form == "atomic")
+    quoted = wanted.form != "atomic"
+    if quoted:
+        _close_quotes(source, separator)
     odd: list[int] = []
 
     def skip(row: Any) -> str:
@@ -151,7 +161,7 @@ def _text(source: Path, wanted: Wanted, part: LogPart) -> Iterator[pa.Table]:
         source,
         read_options=pv.ReadOptions(use_threads=False, block_size=1 << 24),
         parse_options=pv.ParseOptions(
-            delimiter=separator, invalid_row_handler=skip, quote_char=False if wanted.form == "atomic" else '"'
+            delimiter=separator, invalid_row_handler=skip, quote_char='"' if quoted else False
         ),
         convert_options=pv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()), include_columns=list(roles.values()),
@@ -163,6 +173,36 @@ def _text(source: Path, wanted: Wanted, part: LogPart) -> Iterator[pa.Table]:
         yield _numbered(columns, batch.num_rows, part, odd)
     part.note("fields", np.array(odd))
     part.seen += len(odd)
+
+
+def _close_quotes(source: Path, separator: str) -> None:
+    """Raise `InputError` where a quote is opened and never closed: it would swallow all lines behind it. A quote opens
+    at the beginning of a field alone, so that 12" within a text is none."""
+    opened = 0
+    with source.open("rb") as file:
+        while part := file.read(1 << 24):
+            opened += part.count(b'"')
+    if opened % 2 == 0:
+        return
+    inside, row, begins = False, 0, re.compile(rb'(?:^|[%s])"' % re.escape(separator).encode())
+    with source.open("rb") as file:
+        for number, line in enumerate(file):
+            rest = line
+            while b'"' in rest:
+                if inside:
+                    rest = rest[rest.index(b'"') + 1 :]
+                    inside = rest.startswith(b'"')  # doubled: a quote of the text
+                    rest = rest[1:] if inside else rest
+                elif found := begins.search(rest if rest is line else b"\0" + rest):
+                    inside, row = True, number
+                    rest = rest[found.end() - (rest is not line) :]
+                else:
+                    break
+    if inside:
+        raise InputError(
+            f"{source.name}: row {row} opens a quote that is never closed: it would swallow the lines behind it; close "
+            'it, or double it within a text ("")'
+        )
 
 
 def _jsonl(source: Path, wanted: Wanted, part: LogPart) -> Iterator[pa.Table]:
@@ -251,6 +291,9 @@ def _checked(table: pa.Table, wanted: Wanted, part: LogPart) -> pa.Table:
     for role in ("user", "item"):
         texts = as_text(table.column(role))
         refuse(role, pc.equal(pc.fill_null(texts, ""), "").to_numpy(zero_copy_only=False), texts)
+        refuse("missing", pc.is_in(texts, value_set=MISSING).to_numpy(zero_copy_only=False), texts)
+        broken = pc.fill_null(pc.match_substring(texts, "\n"), False)
+        refuse("quote", broken.to_numpy(zero_copy_only=False), texts)
         columns[role] = texts
     if "time" in table.column_names:
         column = table.column("time")

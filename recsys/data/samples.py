@@ -130,6 +130,13 @@ class Table(Samples):
         usual = ("title", "name", "movie_title", "item_name")
         return next((name for name in usual if name in self.columns), "")
 
+    @cached_property
+    def sort(self) -> str:
+        """The column of categories, genres or tags; empty where there is none, or where all are alike."""
+        usual = ("category", "main_category", "genre", "genres", "tag", "tags", "type", "brand")
+        found = (name for name in usual if name in self.columns)
+        return next((name for name in found if len(self.table.column(name).unique()) > 1), "")
+
     def words(self, row: int) -> str:
         """A row of the table in words: its title; empty where there is none."""
         return str(self.table.column(self.title)[int(row)].as_py() or "") if self.title else ""

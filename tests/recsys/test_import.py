@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from counterpoint.common.errors import InputError, LeakageError
+from counterpoint.common.trainers import create_system, override
 from counterpoint.recsys.commands import (
     import_edges,
     import_interactions,
@@ -16,9 +17,13 @@ from counterpoint.recsys.commands import (
     import_recbole,
     import_sequences,
 )
+from counterpoint.recsys.configs import LightGCNConfig
+from counterpoint.recsys.contrast_configs import SASRecConfig
 from counterpoint.recsys.data.folder import open_dataset
 from counterpoint.recsys.data.ids import IdMap
 from counterpoint.recsys.data.splits import check_split
+from counterpoint.recsys.lightgcn import LightGCN
+from counterpoint.recsys.sasrec import SASRec
 
 ROWS = [("ann", "x", 30.0, 5.0), ("bob", "y", 10.0, 3.0), ("ann", "y", 20.0, 4.0), ("cat", "z", 40.0, 1.0)]
 
@@ -251,3 +256,61 @@ def test_a_damaged_log_is_told_by_its_checksum(tmp_path):
     file.write_bytes(content)
     with pytest.raises(InputError, match=r"interactions.parquet: cannot be read .*import the data again"):
         open_dataset(manifest)
+
+
+def test_ids_in_two_forms_are_told_by_row(tmp_path):
+    """`1` in one part and `1.0` in another, as where pandas wrote a column with missing values."""
+    source = tmp_path / "parts"
+    source.mkdir()
+    (source / "a.csv").write_text("user,item\n1,x\n2,y\n")
+    (source / "b.csv").write_text("user,item\n3.0,x\n2.0,y\n")
+    with pytest.raises(InputError, match=r"b.csv: row 2 names the user '2.0', and others '2'; write an id in one"):
+        import_interactions(source, tmp_path / "out")
+    (tmp_path / "items.csv").write_text("item,title\nx,X\ny,Y\n7.0,Seven\n7,Seven\n")
+    (source / "b.csv").write_text("user,item\n3,x\n4,7\n")
+    with pytest.raises(InputError, match=r"the table of items names the item '7.0', and others '7'"):
+        import_interactions(source, tmp_path / "out", items=tmp_path / "items.csv")
+    (source / "b.csv").write_text("user,item\n3.0,x\n2.0,y\n")
+    (source / "a.csv").write_text("user,item\n1,x\n4,y\n")
+    data = open_dataset(import_interactions(source, tmp_path / "out").manifest)
+    assert list(data.log.users) == ["1", "2.0", "3.0", "4"]
+
+
+def test_words_for_missing_values_are_no_ids_and_decimal_commas_have_their_remedy(tmp_path):
+    lines = ["user;item;rating", "a;x;1", "nan;x;2", "b;null;3", "NaN;y;4", "none;NA;5", "c;y;3,5"]
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    report = import_interactions(tmp_path / "log.csv", tmp_path / "out")
+    said = [r.reason for r in report.rejected]
+    assert len(said) == 2
+    assert "3 rows (the first: row 2 ('nan')) have a word for a missing value in place of an id" in said[0]
+    assert "row 6 ('3,5') has no rating that is a number" in said[1]
+    assert said[1].endswith("(decimals have a point: 3.5)")
+    assert list(open_dataset(report.manifest).log.users) == ["a", "none"]
+
+
+@pytest.mark.parametrize("row", ['b,"x', '"b,y', 'b,"he said ""x'])
+def test_a_quote_that_is_never_closed_is_told_by_row(tmp_path, row):
+    (tmp_path / "log.csv").write_text("\n".join(["user,item", 'a,"x, y"', "a,w", row, "c,z", "d,z"]) + "\n")
+    report = import_interactions(tmp_path / "log.csv", tmp_path / "out")
+    assert report.rows == 0
+    assert "row 3 opens a quote that is never closed" in report.rejected[0].reason
+    text = (tmp_path / "log.csv").read_text().replace(row, 'b,the 12" mix')  # of no field's beginning: a text's own
+    (tmp_path / "log.csv").write_text(text)
+    data = open_dataset(import_interactions(tmp_path / "log.csv", tmp_path / "out").manifest)
+    assert list(data.log.items) == ['the 12" mix', "w", "x, y", "z"]
+
+
+def test_two_open_quotes_that_swallow_the_lines_between_are_told(tmp_path):
+    (tmp_path / "log.csv").write_text('user,item\na,x\nb,"y\nc,z"\nd,x\n')
+    report = import_interactions(tmp_path / "log.csv", tmp_path / "out")
+    (said,) = [r.reason for r in report.rejected]
+    assert said.startswith("row 2")
+    assert "a line break within an id, as where a quote is opened and not closed" in said
+
+
+@pytest.mark.parametrize(("system", "config"), [(SASRec, SASRecConfig), (LightGCN, LightGCNConfig)])
+def test_a_log_of_one_item_is_nothing_to_recommend_from(tmp_path, system, config):
+    (tmp_path / "log.csv").write_text("user,item,time\na,x,1\na,x,2\nb,x,1\n")
+    manifest = import_interactions(tmp_path / "log.csv", tmp_path / "out", repeats="keep").manifest
+    with pytest.raises(InputError, match=r"manifest.parquet: its log has 1 item\(s\); a recommender needs two"):
+        create_system(system, override(config(), {"data.manifest": str(manifest), "data.split": "random"}))

@@ -54,3 +54,15 @@ def test_a_file_that_changed_is_read_again(files):
     (files / "b.bin").write_bytes(b"abc")
     os.utime(files / "b.bin", (1, 1))  # a clock of coarse steps may show no change
     assert copies_within(table(files, rows), "test") == [["r0", "r1"]]
+
+
+def test_only_texts_that_may_name_files_are_looked_for(files, monkeypatch):
+    """Not the SMILES of millions of molecules; whatever leads out of the folder, or into one of it, is."""
+    asked, real = [], Manifest.file
+    monkeypatch.setattr(Manifest, "file", lambda self, name: asked.append(name) or real(self, name))
+    (files / "more").mkdir()
+    (files / "more" / "\u00fc.bin").write_bytes(b"abc")
+    names = ["more/\u00fc.bin", str(files / "a.bin"), f"../{files.name}/copy.bin", "./a.bin", "C" * 900, "CCO", "title"]
+    found = copies_within(table(files, [(name, "test", {"smiles": "CC/C=C/C"}) for name in names]), "test")
+    assert found == [["r0", "r1", "r2", "r3"]]
+    assert not {"C" * 900, "CCO", "title"} & set(asked)
