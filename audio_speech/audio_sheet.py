@@ -93,7 +93,7 @@ class AudioSheet(ContrastiveSystem):
             {m: Projector(config.dim, config.head_hidden, config.dim, norm="none") for m in self.modalities}
         )
         self.ssl_loss = NTXent(config.ssl_temperature)
-        self.loss = contrast_of(config, InfoNCE(LogitScale(config.temperature)))
+        self.loss = contrast_of(config, InfoNCE(LogitScale(config.temperature)), tokens=True)
         self.cca = CCAProjection(config.dim)
 
     # Data and stages -------------------------------------------------------------------------------------------------
@@ -150,10 +150,12 @@ class AudioSheet(ContrastiveSystem):
             first, second = self.heads[self.unimodal](self.towers[self.unimodal](views)).chunk(2)
             return {f"{self.unimodal} view 1": first, f"{self.unimodal} view 2": second}
         augment = (self.config.align_sheet, self.config.align_audio) if self.training else (None, None)
+        tokens = getattr(getattr(self.loss, "form", None), "kind", "") == "tokens"
         return {
-            modality: self.towers[modality](self.view(batch, modality, how))
-            for modality, how in zip(self.modalities, augment)
-            if modality in batch
+            modality: tower.tokens(view) if tokens else tower(view)
+            for modality, tower, view in (
+                (m, self.towers[m], self.view(batch, m, how)) for m, how in zip(self.modalities, augment) if m in batch
+            )
         }
 
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -39,7 +39,11 @@ class VGGTower(nn.Module):
 
     def forward(self, picture: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch dim"]:
         """Embeddings before normalisation."""
-        return self.features(picture.contiguous(memory_format=torch.channels_last)).mean((2, 3))
+        return self.tokens(picture).mean(1)
+
+    def tokens(self, picture: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch places dim"]:
+        """The embedding of every place of the plane, whose mean is the picture's."""
+        return self.features(picture.contiguous(memory_format=torch.channels_last)).flatten(2).mT
 
 
 class CCAProjection(nn.Module):

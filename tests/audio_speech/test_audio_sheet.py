@@ -89,7 +89,7 @@ def test_the_cross_modal_loss_is_symmetric_cross_entropy(system, snippets):
     s, a = (torch.nn.functional.normalize(embeddings[m], dim=1) for m in ("sheet", "audio"))
     logits = s @ a.T / system.config.temperature
     target = torch.arange(3)
-    expected = (torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target))
+    expected = torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)
     assert torch.allclose(loss, expected / 2, atol=1e-4)
 
 
@@ -186,6 +186,22 @@ def test_cca_is_fitted_on_training_pairs_and_kept_with_the_weights(system, snipp
     other.load_state_dict(system.state_dict())
     loaded = encode_rows(other, snippets.test, batch_size=100).vectors
     assert torch.allclose(loaded["sheet"], fitted["sheet"], atol=1e-6)
+
+
+def test_a_choice_that_compares_tokens_is_given_the_towers_places(system, snippets):
+    chosen = override(system.config, {"objective": "HBI(dim=32, heads=2, planes=2)"})
+    hbi = create_system(AudioSheet, chosen).use(snippets)
+    hbi.begin_stage(hbi.stages()[-1], 10)
+    batch = batch_of(snippets.pairs, 4)
+    tokens = hbi.embed(batch)
+    assert {k: v.ndim for k, v in tokens.items()} == {"sheet": 3, "audio": 3}
+    terms = hbi.losses(batch, tokens)
+    assert list(terms) == ["hbi"]
+    terms["hbi"].backward()
+    assert all(p.grad is not None for t in hbi.towers.values() for p in t.parameters())
+    hbi.eval()
+    torch.testing.assert_close(hbi.towers["sheet"](hbi.view(batch, "sheet")), hbi.embed(batch)["sheet"].mean(1))
+    assert hbi.encode(batch)["sheet"].ndim == 2
 
 
 def test_short_epochs_differ_and_resume():
