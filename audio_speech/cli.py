@@ -15,7 +15,7 @@ vertical = Vertical(
         SystemEntry(
             name="audio-sheet",
             status="experimental",
-            missing="1: InfoNCE stands in place of the cross-modal triplet hinge",
+            missing="2: no halving of the rate on plateaus, sounds changed as spectrograms; 4: its check is undecided",
             paper="Carvalho, Washüttl, Widmer, Self-Supervised Contrastive Learning for Robust Audio-Sheet Music "
             "Retrieval Systems, ACM MMSys 2023",
             summary="printed music and sound in one space: find the bars that are heard, and the sound of the bars",
