@@ -24,6 +24,31 @@ vertical = Vertical(
             system="counterpoint.audio_speech.audio_sheet:AudioSheet",
             protocols="counterpoint.audio_speech.identify:protocols",
         ),
+        *(
+            SystemEntry(
+                name=name,
+                status="experimental",
+                missing="2: convolutions where the paper has a ViT, words of notes where it has captions; 4: no check",
+                paper=paper,
+                summary=summary,
+                needs="scores (the chorales of the music21 package by default); extra audio-speech",
+                config=f"{_AUDIO}.score_configs:{config}",
+                system=f"{_AUDIO}.score_text:{system}",
+                **more,
+            )
+            for name, system, config, paper, summary, more in (
+                ("score-albef", "ScoreALBEF", "ScoreTextConfig", "Li et al., Align before Fuse: Vision and Language "
+                 "Representation Learning with Momentum Distillation (ALBEF), NeurIPS 2021",
+                 "print or sound and the words of its notes: contrast, matching, masked words, momentum targets", {}),
+                ("score-tcl", "ScoreTCL", "ScoreTextConfig", "Yang et al., Vision-Language Pre-Training with Triple "
+                 "Contrastive Learning (TCL), CVPR 2022",
+                 "ALBEF with contrast within each modality and of places and words with the whole", {}),
+                ("score-coca", "ScoreCoCa", "ScoreCaptionConfig", "Yu et al., CoCa: Contrastive Captioners are "
+                 "Image-Text Foundation Models, TMLR 2022",
+                 "print or sound and the words of its notes: contrast and captions, which are transcriptions",
+                 {"protocols": f"{_AUDIO}.transcribe:protocols"}),
+            )
+        ),
     ),
     importers=(
         Importer(
@@ -36,10 +61,13 @@ vertical = Vertical(
     simulate=f"{_COMMANDS}:simulate",
     preview=f"{_COMMANDS}:preview",
     demo=f"{_COMMANDS}:demo",
-    modalities=tuple(
-        Modality(name, endings, read=f"{_AUDIO}.queries:query", picture=f"{_AUDIO}.gallery:picture",
-                 caption=f"{_AUDIO}.gallery:caption")
-        for name, endings in (("audio", AUDIO_SUFFIXES), ("sheet", (*SCORE_SUFFIXES, *IMAGE_SUFFIXES)))
+    modalities=(
+        *(
+            Modality(name, endings, read=f"{_AUDIO}.queries:query", picture=f"{_AUDIO}.gallery:picture",
+                     caption=f"{_AUDIO}.gallery:caption")
+            for name, endings in (("audio", AUDIO_SUFFIXES), ("sheet", (*SCORE_SUFFIXES, *IMAGE_SUFFIXES)))
+        ),
+        Modality("words", parse=f"{_AUDIO}.score_words:parse_words", caption=f"{_AUDIO}.score_words:word_caption"),
     ),
     checks="counterpoint.audio_speech.checks:CHECKS",
 )
