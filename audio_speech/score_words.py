@@ -38,7 +38,7 @@ def step_name(quarters: float) -> str:
     return f"+{Fraction(round(quarters * 48), 48)}"
 
 
-def music_words(places: Sequence[float], pitches: Sequence[int]) -> str:
+def music_words(places: Sequence[float], pitches: Sequence[float]) -> str:
     """The words of notes at printed places (in quarters), each said once.
 
     >>> music_words([0, 0, 1], [60, 64, 62])
@@ -70,7 +70,7 @@ def played_words(engraving: Engraving, begin: float, end: float) -> str:
 def _words(engraving: Engraving, kept: np.ndarray) -> str:
     if engraving.printed is None:
         raise InputError("the engraving does not say where its notes are printed, so their steps are unknown")
-    return music_words(engraving.printed[kept], engraving.notes[kept, 2].astype(int))
+    return music_words(engraving.printed[kept].tolist(), engraving.notes[kept, 2].tolist())
 
 
 def check_words(text: str) -> str:

@@ -66,14 +66,17 @@ def test_every_note_of_a_window_is_said_and_no_other(snippets, picture):
         score = data.pieces[moment.piece].engraving
         time, column = score.onsets[moment.onset]
         if picture == "sheet":
-            inside = np.abs(score.notes[:, 3] + 0.5 - round(column)) <= data.config.sheet_width / 2
+            away, reach, unit = np.abs(score.notes[:, 3] - column), data.config.sheet_width / 2, 1.0
         else:
-            frame = moment.rendition.tempo / data.config.spectrogram.frames_per_second
-            inside = np.abs(score.notes[:, 0] - time) <= frame * data.config.frames / 2 - frame
+            unit = moment.rendition.tempo / data.config.spectrogram.frames_per_second
+            away, reach = np.abs(score.notes[:, 0] - time), unit * data.config.frames / 2
         said = {w for w in words_of(data, index, picture).split() if not w.startswith("+")}
         names = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-        there = {f"{names[int(p) % 12]}{int(p) // 12 - 1}" for p in score.notes[inside, 2]}
-        assert there == said if picture == "sheet" else there <= said
+        inner, outer = (
+            {f"{names[int(p) % 12]}{int(p) // 12 - 1}" for p in score.notes[away < reach + more, 2]}
+            for more in (-unit, unit)
+        )
+        assert inner <= said <= outer
 
 
 def test_words_of_a_user_are_checked():
@@ -118,7 +121,7 @@ def test_all_that_is_no_momentum_model_learns(small_data, snippets, name, pictur
     assert all(p.grad is None for n, p in system.named_parameters() if n.startswith("teacher."))
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", ["albef", pytest.param("tcl", marks=pytest.mark.slow), "coca"])
 def test_a_run_resumes_bit_by_bit_loads_and_embeds_either_side(small_data, snippets, tmp_path, name):
     whole = made(name, small_data, snippets, train={"out": str(tmp_path / "whole")})
     result = fit(whole)
@@ -175,6 +178,7 @@ def test_no_word_of_a_caption_sees_those_behind_it_and_the_sum_sees_all():
     torch.testing.assert_close(decoder.text(padded)[1], whole)
 
 
+@pytest.mark.slow
 def test_coca_learns_to_say_a_handful_of_snippets_by_heart(small_data, snippets):
     torch.manual_seed(0)
     system = made("coca", small_data, snippets, net={"width": 32, "heads": 4}, channels=[8, 8, 16, 16])
@@ -182,7 +186,7 @@ def test_coca_learns_to_say_a_handful_of_snippets_by_heart(small_data, snippets)
     samples = WordedSnippets(replace_margins(snippets.train), cut)
     batch = samples.collate([samples[i] for i in (0, 30, 60, 90)])
     optimizer = torch.optim.Adam(system.parameters(), lr=3e-3)
-    for _ in range(80):
+    for _ in range(150):
         optimizer.zero_grad()
         system.losses(batch, system.train().embed(batch))["coca"].backward()
         optimizer.step()
