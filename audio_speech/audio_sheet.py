@@ -8,20 +8,24 @@ ACM MMSys 2023; towers and features of Dorfer et al. 2018.
        z = g(f(view)),    L = mean_i [ log sum_{j != i} exp(z_i.z_j / T) - z_i.z_i+ / T ],   T = 0.5;
 
    the heads are then dropped.
-2. Both together: a sheet snippet and the audio snippet about the same onset are a pair, and each has to find the other
-   in the batch (symmetric InfoNCE with a learnt temperature).
+2. Both together: a sheet snippet and the audio snippet about the same onset are a pair. The batch's embeddings are
+   projected by the CCA of the batch itself (gradients go through it), and the sheet snippets ask:
 
-Where this departs from the official code: it trains the second stage with a one-directional triplet hinge
-`mean_{i != j} max(0, 0.6 - (s_ii - s_ij))` and halves the learning rate on plateaus; here it is InfoNCE (exact over
-any batch on the engine) and a cosine schedule. The hinge is left out: it needs a pairwise statistic that the engine
-does not have.
+       L = mean_{i != j} max(0, 0.6 - (s_ii - s_ij)),    s the cosine of projected sheet i and audio j
 
+   (`alignment: hinge`, the default). `alignment: info_nce`, which the small preset has, is symmetric InfoNCE with a
+   learnt temperature on the embeddings themselves.
 3. A CCA projection of both embeddings, fitted on training pairs, serves retrieval. The official code fits it once after
    training; here it is fitted before every validation, so that it belongs to the weights of every checkpoint.
+
+Where this departs from the official code: after 30 epochs without a better validation it goes on from the best weights
+at half the learning rate, five times; here the training ends then. Batch CCA is computed in float64, over all ranks.
 
 Where its terms stand:
 
     NT-Xent of stage 1     common/losses/ntxent.py: NTXent
+    hinge of stage 2       common/losses/hinge.py: TripletHinge
+    CCA of the batch       audio_speech/models.py: batch_cca
     InfoNCE of stage 2     common/losses/infonce.py: InfoNCE
     learnt temperature     common/losses/scale.py: LogitScale
     CCA projection         audio_speech/models.py: CCAProjection
@@ -46,7 +50,8 @@ from counterpoint.audio_speech.models import CCAProjection, VGGTower
 from counterpoint.audio_speech.snippets import SnippetData, load_snippets
 from counterpoint.common.data.encoding import encode_rows
 from counterpoint.common.data.samplers import BatchSampler, ShuffleSampler
-from counterpoint.common.losses import InfoNCE, LogitScale, NTXent
+from counterpoint.common.errors import InputError
+from counterpoint.common.losses import InfoNCE, LogitScale, NTXent, TripletHinge
 from counterpoint.common.models import Projector
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets, Stage
 from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
@@ -93,7 +98,10 @@ class AudioSheet(ContrastiveSystem):
             {m: Projector(config.dim, config.head_hidden, config.dim, norm="none") for m in self.modalities}
         )
         self.ssl_loss = NTXent(config.ssl_temperature)
-        self.loss = contrast_of(config, InfoNCE(LogitScale(config.temperature)))
+        hinge = config.alignment == "hinge"
+        published = TripletHinge(config.margin) if hinge else InfoNCE(LogitScale(config.temperature))
+        self.loss = contrast_of(config, published, tokens=True)
+        self.projects = hinge and not config.objective
         self.cca = CCAProjection(config.dim)
 
     # Data and stages -------------------------------------------------------------------------------------------------
@@ -150,16 +158,34 @@ class AudioSheet(ContrastiveSystem):
             first, second = self.heads[self.unimodal](self.towers[self.unimodal](views)).chunk(2)
             return {f"{self.unimodal} view 1": first, f"{self.unimodal} view 2": second}
         augment = (self.config.align_sheet, self.config.align_audio) if self.training else (None, None)
+        tokens = getattr(getattr(self.loss, "form", None), "kind", "") == "tokens"
         return {
-            modality: self.towers[modality](self.view(batch, modality, how))
-            for modality, how in zip(self.modalities, augment)
-            if modality in batch
+            modality: tower.tokens(view) if tokens else tower(view)
+            for modality, tower, view in (
+                (m, self.towers[m], self.view(batch, m, how)) for m, how in zip(self.modalities, augment) if m in batch
+            )
         }
 
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # Other performances of the same onset are no negatives.
-        loss, name = (self.ssl_loss, "nt_xent") if self.unimodal else (self.loss, "info_nce")
-        return contrast_terms(loss, name, embeddings, batch, group=batch["moment"])
+        if self.unimodal:
+            return contrast_terms(self.ssl_loss, "nt_xent", embeddings, batch, group=batch["moment"])
+        if self.projects:
+            embeddings = self._projected(*embeddings.values())
+        return contrast_terms(self.loss, self.config.alignment, embeddings, batch, group=batch["moment"])
+
+    def _projected(self, sheet: Tensor, audio: Tensor) -> dict[str, Tensor]:
+        """Through the CCA of the batch, of all ranks; outside of training, through the one that stands."""
+        if not self.training:
+            return {"sheet": self.cca(sheet, "x"), "audio": self.cca(audio, "y")}
+        own, everyone = self.loss.own(sheet), self.loss.union(sheet)
+        if len(everyone) <= self.config.dim:
+            raise InputError(
+                f"the hinge stands behind the CCA of a batch, which needs more pairs than the {self.config.dim} "
+                f"dimensions, got {len(everyone)}: raise train.batch_size, or take alignment=info_nce"
+            )
+        x, y = self.cca.follow(everyone, self.loss.union(audio))
+        return {"sheet": x[own], "audio": y[own]}
 
     def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
         """Normalised embeddings of the modalities the batch has, through the CCA projection (the identity unless

@@ -16,7 +16,7 @@ vertical = Vertical(
         SystemEntry(
             name="audio-sheet",
             status="experimental",
-            missing="1: InfoNCE stands in place of the cross-modal triplet hinge",
+            missing="2: no halving of the rate on plateaus, sounds changed as spectrograms; 4: its check is undecided",
             paper="Carvalho, Washüttl, Widmer, Self-Supervised Contrastive Learning for Robust Audio-Sheet Music "
             "Retrieval Systems, ACM MMSys 2023",
             summary="printed music and sound in one space: find the bars that are heard, and the sound of the bars",
@@ -39,13 +39,37 @@ vertical = Vertical(
         ),
         SystemEntry(
             name="cpc",
-            status="experimental",
-            missing="4: no check was run",
+            status="ready",
             paper="van den Oord, Li, Vinyals, Representation Learning with Contrastive Predictive Coding, 2018",
             summary="a context of the past tells the coming sound from others; no labels",
             needs="recordings (the embedded generator by default); extra audio-speech",
             config=f"{_SOUNDS}.configs:CPCConfig",
             system="counterpoint.audio_speech.cpc:CPC",
+        ),
+        *(
+            SystemEntry(
+                name=name,
+                status="experimental",
+                missing="2: convolutions where the paper has a ViT, words of notes where it has captions",
+                paper=paper,
+                summary=summary,
+                needs="scores (the chorales of the music21 package by default); extra audio-speech",
+                config=f"{_AUDIO}.score_configs:{config}",
+                system=f"{_AUDIO}.score_text:{system}",
+                **more,
+            )
+            for name, system, config, paper, summary, more in (
+                ("score-albef", "ScoreALBEF", "ScoreTextConfig", "Li et al., Align before Fuse: Vision and Language "
+                 "Representation Learning with Momentum Distillation (ALBEF), NeurIPS 2021",
+                 "print or sound and the words of its notes: contrast, matching, masked words, momentum targets", {}),
+                ("score-tcl", "ScoreTCL", "ScoreTextConfig", "Yang et al., Vision-Language Pre-Training with Triple "
+                 "Contrastive Learning (TCL), CVPR 2022",
+                 "ALBEF with contrast within each modality and of places and words with the whole", {}),
+                ("score-coca", "ScoreCoCa", "ScoreCaptionConfig", "Yu et al., CoCa: Contrastive Captioners are "
+                 "Image-Text Foundation Models, TMLR 2022",
+                 "print or sound and the words of its notes: contrast and captions, which are transcriptions",
+                 {"protocols": f"{_AUDIO}.transcribe:protocols"}),
+            )
         ),
     ),
     importers=(
@@ -83,6 +107,7 @@ vertical = Vertical(
             picture=f"{_SOUNDS}.gallery:picture",
             caption=f"{_SOUNDS}.gallery:caption",
         ),
+        Modality("words", parse=f"{_AUDIO}.score_words:parse_words", caption=f"{_AUDIO}.score_words:word_caption"),
         Modality(
             "caption",
             parse=f"{_SOUNDS}.queries:words",

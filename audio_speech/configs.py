@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from counterpoint.common.errors import InputError
-from counterpoint.common.trainers.configs import OptimConfig, TrainConfig
+from counterpoint.common.trainers.configs import OptimConfig, ScheduleConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,11 @@ class AudioSheetConfig:
         )
     )
     """The run; epochs and steps are those of the cross-modal stage."""
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=4e-4, weight_decay=1e-5, name="adam"))
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            lr=4e-4, weight_decay=1e-5, name="adam", schedule=ScheduleConfig(kind="constant", warmup=0)
+        )
+    )
     """Of the cross-modal stage; the unimodal stages take their learning rate from below and the rest from here."""
     sheet_stage: UnimodalStageConfig = field(
         default_factory=lambda: UnimodalStageConfig(lr=5e-4, batch_size=256, max_epochs=180)
@@ -233,10 +237,14 @@ class AudioSheetConfig:
     """Hidden width of the heads of the unimodal stages, which are dropped afterwards."""
     ssl_temperature: float = 0.5
     """NT-Xent temperature of the unimodal stages."""
+    alignment: Literal["hinge", "info_nce"] = "hinge"
+    """The cross-modal stage: the official triplet hinge behind the CCA of the batch, or InfoNCE."""
+    margin: float = 0.6
+    """Of the hinge."""
     temperature: float = 0.1
-    """Start of the learnt InfoNCE temperature of the cross-modal stage."""
+    """Start of InfoNCE's learnt temperature."""
     objective: str = ""
-    """Another objective than InfoNCE in the cross-modal stage, as in `HCL(beta=0.5)`; see `counterpoint losses`."""
+    """Another objective in the cross-modal stage, as in `HCL(beta=0.5)`; see `counterpoint losses`."""
     cca_pairs: int = 25_000
     """Training pairs on which the CCA projection is fitted before each validation; 0 leaves it out."""
     steps_per_epoch: int = 0
@@ -267,7 +275,8 @@ class AudioSheetConfig:
             "sheet_stage": {"lr": 1e-3, "batch_size": 64, "max_steps": 20},
             "audio_stage": {"lr": 1e-3, "batch_size": 64, "max_steps": 20},
             "train": {"batch_size": 64, "max_epochs": 4, "log_every": 5},
-            "optim": {"lr": 1e-3, "schedule": {"warmup": 10, "final": 0.02}},
+            "alignment": "info_nce",
+            "optim": {"lr": 1e-3, "schedule": {"kind": "cosine", "warmup": 10, "final": 0.02}},
             "sheet_views": {"overlap": 0.95},
             "align_sheet": {
                 **dict.fromkeys(("shift_y", "scale", "rotate", "noise", "perlin"), 0.0),

@@ -39,7 +39,11 @@ class VGGTower(nn.Module):
 
     def forward(self, picture: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch dim"]:
         """Embeddings before normalisation."""
-        return self.features(picture.contiguous(memory_format=torch.channels_last)).mean((2, 3))
+        return self.tokens(picture).mean(1)
+
+    def tokens(self, picture: Float[Tensor, "batch 1 height width"]) -> Float[Tensor, "batch places dim"]:
+        """The embedding of every place of the plane, whose mean is the picture's."""
+        return self.features(picture.contiguous(memory_format=torch.channels_last)).flatten(2).mT
 
 
 class CCAProjection(nn.Module):
@@ -75,9 +79,43 @@ class CCAProjection(nn.Module):
         self.map_y.copy_(white_y @ vt.T)
         self.correlations.copy_(c)
 
+    def follow(self, x: Float[Tensor, "pairs dim"], y: Float[Tensor, "pairs dim"]) -> tuple[Tensor, Tensor]:
+        """Project a training batch by the CCA of itself (`batch_cca`), whose maps become this projection's."""
+        found = batch_cca(x, y, self.regulariser)
+        with torch.no_grad():
+            for side, (_, mapping, mean) in found.items():
+                getattr(self, f"map_{side}").copy_(mapping)
+                getattr(self, f"mean_{side}").copy_(mean)
+        return found["x"][0].to(x.dtype), found["y"][0].to(y.dtype)
+
     def forward(self, x: Float[Tensor, "batch dim"], side: str) -> Float[Tensor, "batch dim"]:
         """Project embeddings of one side, `x` or `y`."""
         return (x - getattr(self, f"mean_{side}")) @ getattr(self, f"map_{side}")
+
+
+def batch_cca(
+    x: Float[Tensor, "pairs dim"], y: Float[Tensor, "pairs dim"], regulariser: float = 1e-3
+) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """CCA of a batch with gradients through all of it, as the official network has it in training: side -> (projected
+    rows, map, mean), in float64.
+
+    With T = S_xx^-1/2 S_xy S_yy^-1/2 (covariances + r I) the maps are S_xx^-1/2 E and S_yy^-1/2 F with the eigenvectors
+    E of T T' + r I and F of T' T + r I, in the order of growing correlation, signs by the correlation. No gradient goes
+    through the means.
+
+    Source: luisfvc/ucasr at 0534103, ucasr/models/cca_layer.py (CCALayer, alpha 1).
+    """
+    x, y = x.double(), y.double()
+    eye = regulariser * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    mean_x, mean_y, n = x.detach().mean(0), y.detach().mean(0), max(len(x) - 1, 1)
+    cx, cy = x - mean_x, y - mean_y
+    s_xy = cx.T @ cy / n
+    white_x, white_y = _inverse_root(cx.T @ cx / n + eye), _inverse_root(cy.T @ cy / n + eye)
+    t = white_x @ s_xy @ white_y
+    map_x = white_x @ torch.linalg.eigh(t @ t.T + eye)[1]
+    map_y = white_y @ torch.linalg.eigh(t.T @ t + eye)[1]
+    map_x = map_x * (map_x.T @ s_xy @ map_y).diagonal().sign()
+    return {"x": (cx @ map_x, map_x, mean_x), "y": (cy @ map_y, map_y, mean_y)}
 
 
 def _inverse_root(matrix: Tensor) -> Tensor:

@@ -134,7 +134,8 @@ class FrameProjections(SignalSystem):
 
     def stages(self) -> Sequence[Stage]:
         """Align the views, then learn the mappers with everything else frozen."""
-        contrast = Stage("frames", trains=("encoders", "projectors", "predictors"))
+        own = ("objective",) if any(True for _ in self.objective.parameters()) else ()
+        contrast = Stage("frames", trains=("encoders", "projectors", "predictors", *own))
         if not self.config.mapper_epochs:
             return (contrast,)
         constant = replace(self.config.optim, schedule=ScheduleConfig(kind="constant", warmup=0))

@@ -83,6 +83,11 @@ def search(command: Call) -> int:
     return _of_run(command, runs.search, runs.search_embeddings)
 
 
+def flow(command: Call) -> int:
+    """Actions and what follows what, drawn."""
+    return _of_run(command, runs.flow, runs.flow_embeddings)
+
+
 def report(command: Call) -> int:
     """One HTML file that shows a run."""
     return _of_run(command, runs.report, runs.report_embeddings)

@@ -60,6 +60,7 @@ VERBS = {
         Verb("evaluate", "the figures of a checkpoint, with intervals and chance", f"{_MODULE}.run_verbs:evaluate"),
         Verb("embed", "embeddings of a split as Parquet", f"{_MODULE}.run_verbs:embed"),
         Verb("search", "nearest neighbours of a sample or of a file, across modalities", f"{_MODULE}.run_verbs:search"),
+        Verb("flow", "sequences of embeddings as a graph of what follows what, drawn", f"{_MODULE}.run_verbs:flow"),
         Verb("report", "one HTML file that shows a run", f"{_MODULE}.run_verbs:report"),
         Verb(
             "reproduce",

@@ -18,6 +18,7 @@ from counterpoint.common.losses.gram import GRAM, gram_volume
 from counterpoint.common.losses.hard import HardContrastive, SimpleContrastive
 from counterpoint.common.losses.hbi import HBI, InteractionNetwork
 from counterpoint.common.losses.hcl import HCL, CrossModalHCL
+from counterpoint.common.losses.hinge import TripletHinge
 from counterpoint.common.losses.infonce import InfoNCE
 from counterpoint.common.losses.m3col import M3CoL, MixCo, SoftClip
 from counterpoint.common.losses.metrix import Metrix
@@ -117,6 +118,7 @@ __all__ = [
     "SwAV",
     "Symile",
     "TCL",
+    "TripletHinge",
     "Uniformity",
     "VICReg",
     "WMSE",

@@ -1,8 +1,9 @@
 """An objective chosen by name: `HCL(beta=0.5)` in a configuration, in place of the one a system was published with.
 
 What an objective can be given is read off its signature: two views, any number of views, or embeddings with labels,
-besides what the batch knows (index, group, label). One that needs more (momentum encoders, tokens, a frozen teacher) is
-refused with what it needs.
+besides what the batch knows (index, group, label). Where a method has parts of its own behind the encoders (heads,
+predictors, clusters), these are made with it (`completed.py`). One that needs more (momentum encoders, a frozen
+teacher) is refused with what it needs.
 """
 
 from __future__ import annotations
@@ -21,20 +22,31 @@ from torch import Tensor, nn
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.losses.cards import ObjectiveEntry, objectives
+from counterpoint.common.losses.completed import COMPLETED
 from counterpoint.common.suggest import no_such
 
 __all__ = ["Chosen", "chosen_objective", "form_of", "parse_choice"]
 
 #: What a batch may know of its samples.
-FACTS = ("index", "group", "label")
+FACTS = ("index", "group", "label", "clusters")
 # Their arguments look like views and labels, and are something else: heads, teachers, keys of a momentum encoder.
-_OTHERWISE = ("AMCL", "AMCLBarlow", "AMCLMoCo", "CWCL", "M3CoL", "MLCD", "MoCo", "MoCHi", "MixCo", "SwAV")
+_OTHERWISE = ("AMCLMoCo", "CWCL", "MoCo", "MoCHi", "MixCo", "SwAV")
+
+# What an objective must be told: in words, and an example.
+_SAID = {
+    "n_samples": ("the number of training samples", "1000"),
+    "dim": ("the width of the embeddings", "64"),
+    "dims": ("the widths of the views' embeddings", "(64, 64)"),
+    "n_classes": ("the number of classes or clusters", "10"),
+    "batch": ("train.batch_size, times the processes", "64"),
+    "vectors": ("folders that `embed --split train` and `embed --split val` wrote", "('runs/a/embeddings-train',)"),
+}
 
 
 @dataclass(frozen=True)
 class Form:
     """How an objective is called: `pair` (za, zb), `views` (one argument each), `labelled` (rows and labels), `single`
-    (one set of embeddings); and which facts it needs and takes."""
+    (one set of embeddings), `tokens` (those of two views); and which facts it needs and takes."""
 
     kind: str
     needs: tuple[str, ...]
@@ -77,7 +89,7 @@ def form_of(name: str) -> Form | None:
     """
     if name in _OTHERWISE:
         return None
-    signature = inspect.signature(_class(name).forward)
+    signature = inspect.signature(_made(name).forward)
     given = [p for p in signature.parameters.values() if p.name != "self"]
     several = any(p.kind is p.VAR_POSITIONAL for p in given)
     required = [p.name for p in given if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
@@ -88,7 +100,7 @@ def form_of(name: str) -> Form | None:
         return Form("views", facts, takes)
     if "label" in facts and views in (("z",), ("za",)):
         return Form("pair" if "zb" in signature.parameters else "labelled", facts, takes)
-    kind = {("za", "zb"): "pair", ("z",): "single"}.get(views)
+    kind = {("za", "zb"): "pair", ("z",): "single", ("a_tokens", "b_tokens"): "tokens"}.get(views)
     return None if kind is None else Form(kind, facts, takes)
 
 
@@ -96,6 +108,11 @@ def _class(name: str) -> type:
     if name not in _entries():
         raise no_such("objective", name, _entries(), "counterpoint losses")
     return resolve(f"{_entries()[name].module}:{name}")
+
+
+def _made(name: str) -> type:
+    """What is made of a choice: the objective, or it and the parts that it stands on."""
+    return COMPLETED.get(name, _class(name))
 
 
 class Chosen(nn.Module):
@@ -121,7 +138,7 @@ class Chosen(nn.Module):
         """Whether all views are compared at once; else two by two."""
         return self.form.kind == "views"
 
-    def forward(self, *views: Float[Tensor, "batch dim"], **facts: Tensor | None) -> Float[Tensor, ""]:
+    def forward(self, *views: Float[Tensor, "batch ... dim"], **facts: Tensor | None) -> Float[Tensor, ""]:
         """The objective of all views together, or its mean over their pairs."""
         known = {k: v for k, v in facts.items() if v is not None}
         for fact in self.form.needs:
@@ -129,6 +146,9 @@ class Chosen(nn.Module):
                 raise InputError(
                     f"{self.chosen} needs a {fact} of every sample, which the batches of this system do not hold"
                 )
+        if (self.form.kind == "tokens") != (views[0].ndim == 3):
+            what = "the tokens of two views, and this system gives one vector of each"
+            raise InputError(f"{self.chosen} needs {what if self.form.kind == 'tokens' else 'one vector of each view'}")
         if self.width not in (None, views[0].shape[-1]):
             raise InputError(
                 f"{self.chosen} was made for embeddings of width {self.width}, those of this system have "
@@ -161,7 +181,7 @@ def chosen_objective(text: str, **defaults: Any) -> Chosen:
     encoders, and one that keeps a state whose size it must be told.
     """
     name, options = parse_choice(text)
-    cls = _class(name)
+    cls = _made(name)
     form = form_of(name)
     if form is None:
         raise InputError(
@@ -174,9 +194,9 @@ def chosen_objective(text: str, **defaults: Any) -> Chosen:
             raise no_such(f"option of {name}", option, takes)
     missing = [option for option, p in takes.items() if p.default is p.empty and option not in options]
     if missing:
-        said = {"n_samples": "the number of training samples", "dim": "the width of the embeddings"}
-        asked = ", ".join(f"{p} ({said.get(p, 'see its documentation')})" for p in missing)
-        raise InputError(f"objective {name} must be told {asked}, as in '{name}({missing[0]}=1000)'")
+        asked = ", ".join(f"{p} ({_SAID.get(p, ('see its documentation',))[0]})" for p in missing)
+        shown = ", ".join(f"{p}={_SAID.get(p, ('', '1000'))[1]}" for p in missing)
+        raise InputError(f"objective {name} must be told {asked}, as in '{name}({shown})'")
     given = {option: value for option, value in defaults.items() if option in takes} | options
     width = given.get("dim", takes["dim"].default) if "dim" in takes else None
     try:

@@ -23,7 +23,8 @@ class HardContrastive(Objective):
         l_i = log( e^{s+ / T} + sum_{j : s_ij >= s_alpha(i)} e^{s_ij / T} ) - s+ / T
 
     s_alpha(i) is the row's score that a share `keep` of its negatives reaches or exceeds; keep = 1 is NT-Xent. The rule
-    that picks the threshold is our reading (the paper's text was not at hand). The threshold carries no gradient.
+    that picks the threshold is our reading: no code of the authors was found (repositories, threads and pages searched
+    by title, authors and terms). The threshold carries no gradient.
 
     Args:
         temperature: T or a `LogitScale` (0.3).
@@ -44,7 +45,7 @@ class HardContrastive(Objective):
         needs="two views",
         engine="topk_scores, contrast_stats(score_floor)",
         status="our reading",
-        checked="written-out equation (quantile rule: our reading); keep = 1 gives NT-Xent",
+        checked="written-out equation (quantile rule: our reading, no code public); keep = 1 gives NT-Xent",
     )
 
     def __init__(

@@ -108,8 +108,10 @@ class CrossModalHCL(HCL):
     """HCL between two modalities: a row's negatives are the other modality's B - 1 other samples.
 
     Equations as `HCL`, averaged over both directions; tau_plus = beta = 0 is the symmetric InfoNCE. The code this comes
-    from keeps n = 2 B - 2 although a row has B - 1 negatives: at cos 0.9, T 0.5 every row then sits on the clamp and no
-    negative gets a gradient. Here n is counted.
+    from (class MM_HNL, read without the name of its repository) differs: it keeps n = 2 B - 2 although a row has B - 1
+    negatives (at cos 0.9, T 0.5 every row then sits on the clamp and no negative gets a gradient), and its positives
+    [2 B, 1] meet its negatives [2 B] as a matrix, so that every row's positive stands against all rows' negatives. Here
+    n is counted and rows keep to themselves.
 
     Args:
         temperature, tau_plus, beta: T (0.1), 0.1, 1.0.
@@ -127,7 +129,7 @@ class CrossModalHCL(HCL):
         needs="pairs; optional group",
         engine="contrast_stats(two scales, columns)",
         status="equation",
-        checked="written-out equation; beta = tau+ = 0 gives InfoNCE",
+        checked="written-out equation (the released code mixes rows); beta = tau+ = 0 gives InfoNCE",
     )
 
     def __init__(

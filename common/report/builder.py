@@ -160,6 +160,10 @@ class Report:
         body = f'<figure class="card item"><h3>{escape(title)}</h3>{picture}{words}</figure>'
         return self._add(body, grid="grid wide")
 
+    def drawing(self, title: str, svg: str) -> Report:
+        """Inline SVG of our own making, which takes the page's colours."""
+        return self._add(f'<figure class="card solo"><h3>{escape(title)}</h3>{svg}</figure>')
+
     def table(
         self,
         title: str,

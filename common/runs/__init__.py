@@ -16,6 +16,8 @@ _EXPORTS = {
     "evaluate": f"{_BASE}.evaluation",
     "evaluate_embeddings": f"{_BASE}.foreign",
     "export": f"{_BASE}.exports",
+    "flow": f"{_BASE}.flows",
+    "flow_embeddings": f"{_BASE}.flows",
     "report": f"{_BASE}.reporting",
     "report_embeddings": f"{_BASE}.foreign",
     "search": f"{_BASE}.searching",

@@ -6,7 +6,7 @@ Nothing is ever unpickled, and whatever cannot be a vector a sample ends in one 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class VectorTable:
         ids: one text a row, each once.
         labels, groups, splits: one value a row (None where a label is missing), or None.
         notes: what a reader of the figures must know.
+        more: further columns, by what they were asked for as.
     """
 
     vectors: dict[str, Tensor]
@@ -45,6 +46,7 @@ class VectorTable:
     groups: list[str] | None = None
     splits: list[str] | None = None
     notes: tuple[str, ...] = field(default=())
+    more: dict[str, list] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -60,9 +62,9 @@ class VectorTable:
             return None if values is None else [values[i] for i in rows]
 
         vectors = {name: z[torch.as_tensor(rows, dtype=torch.long)] for name, z in self.vectors.items()}
-        return VectorTable(
-            vectors, [self.ids[i] for i in rows], cut(self.labels), cut(self.groups), cut(self.splits), self.notes
-        )
+        more = {name: [values[i] for i in rows] for name, values in self.more.items()}
+        parts = cut(self.labels), cut(self.groups), cut(self.splits)
+        return VectorTable(vectors, [self.ids[i] for i in rows], *parts, self.notes, more)
 
 
 def read_vectors(
@@ -71,11 +73,13 @@ def read_vectors(
     labels: str | None = None,
     groups: str | None = None,
     splits: str | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> VectorTable:
     """Read vectors (one file for each modality, or one with several) and the columns that describe them.
 
     A column is named by itself (of the vectors' own table, or of the table given as `ids`), or as FILE or FILE:COLUMN;
     a file with a column `id` is joined by it, any other row by row. `id`, `group` and `split` are found by their names.
+    `more` names further columns by the option that asks for each.
     """
     if not embeddings:
         raise InputError("give the files of the vectors: --embeddings FILE.parquet")
@@ -126,7 +130,8 @@ def read_vectors(
     else:
         side = _named_splits(side, names, notes)
     tensors = {name: torch.from_numpy(z) for name, z in vectors.items()}
-    return VectorTable(tensors, names, label, unit and [str(g) for g in unit], side, tuple(notes))
+    found_more = {what: _column(place, what, table, n, names, what) or [] for what, place in (more or {}).items()}
+    return VectorTable(tensors, names, label, unit and [str(g) for g in unit], side, tuple(notes), found_more)
 
 
 def check_vectors(table: VectorTable, split: str) -> list[str]:

@@ -229,6 +229,40 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True)
+class FusionConfig:
+    """The network of ALBEF, TCL and CoCa over pictures and words, at ALBEF's size.
+
+    >>> FusionConfig().momentum
+    0.995
+    """
+
+    width: int = 768
+    """Of the layers."""
+    heads: int = 12
+    """Of every attention."""
+    dim: int = 256
+    """Of the common space."""
+    picture_layers: int = 12
+    """Over the features of the picture's places."""
+    text_layers: int = 6
+    """That see the words alone."""
+    fusion_layers: int = 6
+    """That see the picture too."""
+    queue: int = 65_536
+    """ALBEF, TCL: momentum features that serve as further negatives."""
+    momentum: float = 0.995
+    """ALBEF, TCL: of the momentum model."""
+    alpha: float = 0.4
+    """ALBEF, TCL: weight of the momentum model's targets, reached after the first epoch."""
+    masked: float = 0.15
+    """ALBEF, TCL: share of the words that are masked."""
+    queries: int = 256
+    """CoCa: of the attentional pooler, for captions."""
+    caption_weight: float = 2.0
+    """CoCa: of captioning, beside 1 for the contrast."""
+
+
+@dataclass(frozen=True)
 class HarmonizeConfig:
     """Cross-modality gradient harmonisation of several losses at the embeddings they share.
 

@@ -12,21 +12,32 @@ from torch import Tensor, nn
 
 from counterpoint.common.data.batch import entry, rows
 from counterpoint.common.data.dataset import group_codes
+from counterpoint.common.errors import InputError
 from counterpoint.common.losses.choice import Chosen, chosen_objective
+from counterpoint.common.losses.completed import ClusteredMLCD
+from counterpoint.common.trainers.cluster_labels import cluster_facts
 
 
-def contrast_of(config: Any, published: nn.Module) -> nn.Module:
+def contrast_of(config: Any, published: nn.Module, tokens: bool = False) -> nn.Module:
     """The objective that `config.objective` names, or the published one where that is empty.
 
     A choice that does not say its temperature has the system's own (`config.temperature`); where the published one
-    takes embeddings with their lengths (`normalize=False`), so does the choice.
+    takes embeddings with their lengths (`normalize=False`), so does the choice. `tokens`: whether the system gives the
+    tokens of its views where the choice compares these.
+
+    Raises `InputError` as `chosen_objective` does, and for one that compares tokens where there are none.
     """
     if not config.objective:
         return published
     known = {"temperature": config.temperature} if hasattr(config, "temperature") else {}
     if getattr(published, "normalizes", None) and not published.normalize:
         known["normalize"] = False
-    return chosen_objective(config.objective, **known)
+    chosen = chosen_objective(config.objective, **known)
+    if chosen.form.kind == "tokens" and not tokens:
+        raise InputError(
+            f"objective {chosen.chosen} needs tokens of both sides, and this system gives one vector of each view"
+        )
+    return chosen
 
 
 def contrast_terms(
@@ -41,6 +52,8 @@ def contrast_terms(
     inner, facts = objective, dict(known)
     if isinstance(objective, Chosen):
         inner, name, facts = objective.objective, objective.name, _facts(batch, known)
+        if isinstance(inner, ClusteredMLCD):
+            facts["clusters"] = cluster_facts(inner, entry(batch, "id"), next(iter(views.values())).device)
     if not _has_rows(inner, views, batch):
         return {name: objective(*views.values(), **facts)}
     given = {k: v for k, v in facts.items() if k in inspect.signature(inner.row_losses).parameters}

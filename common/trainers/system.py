@@ -67,6 +67,7 @@ class ContrastiveSystem(Training):
         self.scheduled: dict[str, float] = {}
         self.run_dir: Path | None = None
         self._frozen: set[str] | None = None
+        self._staged: list[Any] = []
         self._weighed: set[str] = set()
         self._validation: dict[str, Any] = {}
         self._records: dict[str, Any] = {}

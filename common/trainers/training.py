@@ -46,6 +46,7 @@ class Training(Validation):
     total_steps: int
     epochs: int
     _frozen: set[str] | None
+    _staged: list[Any]
     _weighed: set[str]
     _records: dict[str, Any]
     _readings: dict[str, float]
@@ -73,6 +74,7 @@ class Training(Validation):
             schedule = Schedule.from_config(config.weight_decay_schedule, config.weight_decay, total_steps)
             self.schedules["weight_decay"] = schedule
         self.schedules.update(self.named_schedules(total_steps))
+        self._staged = [m for m in self.modules() if callable(getattr(m, "set_progress", None))]
 
     def _untrained(self) -> set[str]:
         """The parameters that no stage trains: those that were frozen when the system was made."""
@@ -105,6 +107,8 @@ class Training(Validation):
                 group["lr"] = self.scheduled["lr"] * group.get("lr_scale", 1.0)
                 if "weight_decay" in self.scheduled:
                     group["weight_decay"] = self.scheduled["weight_decay"] * group.get("decay_scale", 1.0)
+        for part in self._staged:
+            part.set_progress(min(self.progress.step / max(self.total_steps, 1), 1.0))
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         found: Any = self.optimizers(use_pl_optimizer=False)

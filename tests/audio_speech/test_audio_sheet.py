@@ -4,6 +4,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -15,10 +16,13 @@ from counterpoint.audio_speech.configs import AudioSheetConfig, Rendition
 from counterpoint.audio_speech.demo import judge_retrieval, summary
 from counterpoint.audio_speech.gallery import caption
 from counterpoint.audio_speech.identify import protocols
+from counterpoint.audio_speech.models import batch_cca
 from counterpoint.audio_speech.synth import synthesise
 from counterpoint.common.data import collate
 from counterpoint.common.data.encoding import encode_rows
+from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
+from counterpoint.common.losses import TripletHinge
 from counterpoint.common.runs.neighbours import Question
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers import create_system, fit, load_run, override
@@ -89,8 +93,46 @@ def test_the_cross_modal_loss_is_symmetric_cross_entropy(system, snippets):
     s, a = (torch.nn.functional.normalize(embeddings[m], dim=1) for m in ("sheet", "audio"))
     logits = s @ a.T / system.config.temperature
     target = torch.arange(3)
-    expected = (torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target))
+    expected = torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)
     assert torch.allclose(loss, expected / 2, atol=1e-4)
+
+
+def test_the_hinge_behind_the_batch_s_cca_is_the_official_one():
+    """Value and gradients through covariances, roots and eigenvectors, frozen from luisfvc/ucasr."""
+    held = json.loads((Path(__file__).parent / "oracles" / "hinge_cca.json").read_text())
+    x, y = (torch.tensor(held["inputs"][k], dtype=torch.float64, requires_grad=True) for k in "ab")
+    found = batch_cca(x, y)
+    loss = TripletHinge(held["params"]["margin"])(found["x"][0], found["y"][0])
+    assert loss.item() == pytest.approx(held["value"], rel=0, abs=1e-8)
+    loss.backward()
+    for leaf, k in ((x, "a"), (y, "b")):
+        torch.testing.assert_close(
+            leaf.grad, torch.tensor(held["gradients"][k], dtype=torch.float64), atol=1e-8, rtol=0
+        )
+
+
+def test_the_published_alignment_is_the_hinge_and_its_projection_is_the_batch_s(system, snippets):
+    assert AudioSheetConfig().alignment == "hinge"
+    hinge = create_system(AudioSheet, override(system.config, {"alignment": "hinge", "cca_pairs": 0})).use(snippets)
+    hinge.begin_stage(hinge.stages()[-1], 10)
+    batch = batch_of(snippets.pairs, 48)
+    hinge.train()
+    embeddings = hinge.embed(batch)
+    terms = hinge.losses(batch, embeddings)
+    assert list(terms) == ["hinge"]
+    terms["hinge"].backward()
+    assert all(torch.isfinite(p.grad).all() for t in hinge.towers.values() for p in t.parameters())
+    projected = batch_cca(embeddings["sheet"], embeddings["audio"])["x"][0].float()
+    torch.testing.assert_close(hinge.cca(embeddings["sheet"], "x"), projected, rtol=1e-3, atol=1e-4)
+    few = batch_of(snippets.pairs, 4)
+    with pytest.raises(InputError, match="more pairs than the 32 dimensions, got 4: raise train.batch_size"):
+        hinge.losses(few, hinge.embed(few))
+    hinge.eval()
+    embeddings = hinge.embed(batch)
+    value = hinge.losses(batch, embeddings)["hinge"]
+    assert value.item() == pytest.approx(
+        TripletHinge()(hinge.cca(embeddings["sheet"], "x"), hinge.cca(embeddings["audio"], "y")).item(), rel=1e-5
+    )
 
 
 def test_another_performance_of_the_same_onset_is_no_negative(system, snippets):
@@ -186,6 +228,22 @@ def test_cca_is_fitted_on_training_pairs_and_kept_with_the_weights(system, snipp
     other.load_state_dict(system.state_dict())
     loaded = encode_rows(other, snippets.test, batch_size=100).vectors
     assert torch.allclose(loaded["sheet"], fitted["sheet"], atol=1e-6)
+
+
+def test_a_choice_that_compares_tokens_is_given_the_towers_places(system, snippets):
+    chosen = override(system.config, {"objective": "HBI(dim=32, heads=2, planes=2)"})
+    hbi = create_system(AudioSheet, chosen).use(snippets)
+    hbi.begin_stage(hbi.stages()[-1], 10)
+    batch = batch_of(snippets.pairs, 4)
+    tokens = hbi.embed(batch)
+    assert {k: v.ndim for k, v in tokens.items()} == {"sheet": 3, "audio": 3}
+    terms = hbi.losses(batch, tokens)
+    assert list(terms) == ["hbi"]
+    terms["hbi"].backward()
+    assert all(p.grad is not None for t in hbi.towers.values() for p in t.parameters())
+    hbi.eval()
+    torch.testing.assert_close(hbi.towers["sheet"](hbi.view(batch, "sheet")), hbi.embed(batch)["sheet"].mean(1))
+    assert hbi.encode(batch)["sheet"].ndim == 2
 
 
 def test_short_epochs_differ_and_resume():

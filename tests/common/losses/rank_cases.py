@@ -245,6 +245,8 @@ def cases() -> dict[str, Case]:
             four,
             {"image_tokens": z(ALL, 4, DIM, seed=6), "text_tokens": tokens[0], "text_mask": mask, "index": INDEX},
         ),
+        "TripletHinge": Case(lambda: losses.TripletHinge(both=True, block=3), two),
+        "TripletHinge with groups": Case(lambda: losses.TripletHinge(), two, {"group": GROUP}),
         "Uniformity": Case(lambda: losses.Uniformity(), views(1)),
         "VICReg": Case(lambda: losses.VICReg(), two),
         "WhitenedCSE": Case(lambda: losses.WhitenedCSE(DIM, 2, generator=seeded()), two),

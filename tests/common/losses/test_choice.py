@@ -11,8 +11,14 @@ from counterpoint.common.losses.choice import chosen_objective, form_of, parse_c
 from counterpoint.common.trainers.contrast import contrast_of, contrast_terms, label_codes
 
 OPTIONS = {
+    "AMCL": "dim=6, bounds=(0.1, 2.0)",
+    "AMCLBarlow": "batch=16, dim=6",
+    "AMCLSimSiam": "dim=6",
     "FastCLIP": "n_samples=8",
+    "HBI": "dim=6, heads=2, planes=2",
     "ISogCLR": "n_samples=8",
+    "M3CoL": "dims=(6, 6), n_classes=4, hidden=4",
+    "MLCD": "n_classes=5, dim=6, nearest=2, vectors='unread', scale=1.0",
     "SogCLR": "n_samples=8",
     "SimLAP": "n_classes=4, dim=6",
     "WMSE": "group_size=8",
@@ -24,7 +30,8 @@ NAMES = [entry.name for entry in losses.objectives()]
 def batch(n=16, dim=6, views=2):
     g = torch.Generator().manual_seed(0)
     z = [torch.randn(n, dim, generator=g, dtype=torch.float64) for _ in range(views)]
-    return z, {"index": torch.arange(n) % 8, "label": torch.arange(n) % 4}
+    clusters = torch.stack([torch.arange(n) % 5, (torch.arange(n) + 1) % 5], 1)
+    return z, {"index": torch.arange(n) % 8, "label": torch.arange(n) % 4, "clusters": clusters}
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if form_of(n) is not None])
@@ -32,6 +39,8 @@ def test_every_objective_that_encoders_can_serve_trains_by_its_name(name):
     options = OPTIONS.get(name, "")
     chosen = chosen_objective(f"{name}({options})").double()
     z, facts = batch()
+    if chosen.form.kind == "tokens":
+        z = [v.unflatten(0, (4, 4)) for v in z]
     z = [v.requires_grad_() for v in z]
     value = chosen(*z, **facts)
     value.backward()
@@ -43,6 +52,32 @@ def test_every_objective_that_encoders_can_serve_trains_by_its_name(name):
 def test_the_others_say_what_they_need(name):
     with pytest.raises(InputError, match=f"objective {name} needs "):
         chosen_objective(name)
+
+
+def test_vectors_are_no_tokens_and_tokens_no_vectors():
+    z, _ = batch()
+    with pytest.raises(InputError, match="HBI needs the tokens of two views, and this system gives one vector of each"):
+        chosen_objective("HBI(dim=6, heads=2)")(*z)
+    with pytest.raises(InputError, match="DCL needs one vector of each view"):
+        chosen_objective("DCL")(*(v.unflatten(0, (4, 4)) for v in z))
+
+
+def test_classes_are_numbered_as_they_are_met_and_keep_their_numbers():
+    chosen = chosen_objective("M3CoL(dims=(6, 6), n_classes=3, hidden=4)").objective
+    assert chosen.numbers(torch.tensor([70, 30, 70])).tolist() == [1, 0, 1]
+    assert chosen.numbers(torch.tensor([10, 30, 70])).tolist() == [2, 0, 1]
+    with pytest.raises(ValueError, match="n_classes=3"):
+        chosen.numbers(torch.tensor([11]))
+    with pytest.raises(ValueError, match="a label of every sample"):
+        chosen.numbers(torch.tensor([-4]))
+
+
+def test_heads_stand_between_the_embeddings_and_amcl():
+    z, _ = batch()
+    chosen = chosen_objective("AMCL(dim=6, heads=2)").double().objective
+    torch.testing.assert_close(
+        chosen(*z), chosen.objective(*(torch.stack([h(v) for h in chosen.heads.heads]) for v in z))
+    )
 
 
 def test_three_views_are_taken_together_or_two_by_two():

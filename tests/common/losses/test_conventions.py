@@ -152,6 +152,7 @@ CASES = {
     "SwAV": (lambda: losses.SwAV(DIM, 4), views(3)),
     "Symile": (lambda: losses.Symile(0.1, negatives="n_squared"), views(3)),
     "TCL": (lambda: losses.TCL(DIM, 4), with_keyword(4, index=index)),
+    "TripletHinge": (losses.TripletHinge, views(2)),
     "Uniformity": (losses.Uniformity, views(1)),
     "VICReg": (losses.VICReg, views(2)),
     "WhitenedCSE": (lambda: losses.WhitenedCSE(DIM, 2, generator=seeded()), views(2)),

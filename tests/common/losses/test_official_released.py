@@ -10,6 +10,7 @@ import torch
 from counterpoint.common.kernels import Pairs
 from counterpoint.common.losses import (
     AMCL,
+    BMC,
     CUA,
     HBI,
     AMCLBarlow,
@@ -152,6 +153,14 @@ def test_whitened_cse():
     named = {"weight": loss.head[0].weight, "bias": loss.head[0].bias}
     call.fill(*((p, k) for k, p in named.items()))
     call.check(loss(call["h1"], call["h2"], call["h3"]), **named)
+
+
+@pytest.mark.parametrize("name", ["bmc", "bmc_several"])
+def test_bmc(name):
+    call = Call(name)
+    loss = BMC(call.params["noise"]).double()
+    loss.noise.data.fill_(call.params["noise"])
+    call.check(loss(call["prediction"], call["target"]), noise=loss.noise)
 
 
 def test_supremix(monkeypatch):

@@ -17,6 +17,7 @@ from counterpoint.common.losses import (
     SoftContrastive,
     SupCon,
     SwAV,
+    TripletHinge,
     VICReg,
 )
 
@@ -46,6 +47,10 @@ def test_supcon(name):
 
 def test_dclw():
     check("dclw", DCLW(0.1, sigma=0.5, symmetric=False))
+
+
+def test_triplet_hinge():
+    check("triplet_hinge", TripletHinge(margin=0.6))
 
 
 def test_vicreg():
