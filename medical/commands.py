@@ -1,0 +1,90 @@
+"""The vertical's own verbs as typed functions; their signatures are the command line, so imports are inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from counterpoint.common.vertical import ImportReport
+
+
+def import_nifti(
+    source: Path,
+    out: Path,
+    modality: Literal["ct", "mr"] = "ct",
+    hu: Literal["header", "already", "table"] = "header",
+    reports: Path | None = None,
+    table: Path | None = None,
+    key: str = "",
+    patient: str = "",
+    labels: tuple[str, ...] = (),
+    scrub: bool = True,
+    salt: Path | None = None,
+    workers: int = 1,
+) -> ImportReport:
+    """Turn SOURCE (NIfTI or NRRD volumes, with reports) into a manifest; volumes stay where they are.
+
+    A CT is only taken when its values are Hounsfield units: slope and intercept applied twice, or not at all, 8-bit
+    windows and normalised values are refused, with the way that would read them right.
+
+    Args:
+        source: a .nii, .nii.gz, .nrrd or .nhdr file, or a folder that is searched with all below it.
+        out: folder that receives manifest.parquet and the reports.
+        modality: ct, or mr, whose values have no scale to check.
+        hu: how values become HU: header applies the file's own slope and intercept once (most files have none),
+            already takes what is stored, table applies slope and intercept of --table.
+        reports: a folder of text files (a.txt, a__2.txt or a/x.txt are about volume a), or a table with a column
+            report, or with a column a section (findings, impression, ...).
+        table: facts of the volumes (.csv, .tsv, .parquet, .jsonl): patient, slope, intercept, labels.
+        key: the column of either table that names volumes; id, volume, series, study, accession or patient unless
+            given.
+        patient: regular expression that finds the patient in a volume's name, as in '^([^_]+)_'.
+        labels: columns of --table to keep, with commas between; 1, 0, -1 (uncertain), empty (unknown).
+        scrub: remove from reports what looks like a name, date or number of a patient. No certified de-identification.
+        salt: file of the salt of hashed names; OUT/salt.private unless given. One salt for all imports keeps patients
+            together.
+        workers: processes that read.
+    """
+    from counterpoint.medical.importers import Wanted, import_files
+
+    wanted = Wanted(reports, table, key, labels, scrub, salt)
+    return import_files(source, out, wanted, modality=modality, hu=hu, patient=patient, workers=workers)
+
+
+def import_dicom(
+    source: Path,
+    out: Path,
+    hu: Literal["header", "already", "table"] = "header",
+    tilt: Literal["reject", "resample"] = "reject",
+    reports: Path | None = None,
+    table: Path | None = None,
+    key: str = "",
+    labels: tuple[str, ...] = (),
+    scrub: bool = True,
+    salt: Path | None = None,
+    workers: int = 1,
+) -> ImportReport:
+    """Turn SOURCE (a folder of DICOM files, of any number of CT and MR series) into NIfTI volumes and a manifest.
+
+    Slices are ordered by where they lie, never by name. Series with gaps, duplicates or mixed planes are refused with
+    the reason; localisers, screen captures and dose reports are listed. Only allow-listed header fields travel, names
+    of patients, studies and series as salted hashes, no dates. No certified de-identification.
+
+    Args:
+        source: a DICOM file, or a folder that is searched with all below it.
+        out: folder that receives manifest.parquet, volumes and reports.
+        hu: header applies each slice's slope and intercept once; already takes stored values; table those of --table.
+        tilt: what to do with a series of a tilted gantry: reject it, or resample it onto an orthogonal grid.
+        reports: a folder of text files, or a table of reports; see `data import nifti --help`. Volumes are called by
+            their series, study or accession number, or patient.
+        table: facts of the volumes: slope, intercept, labels.
+        key: the column of either table that names volumes.
+        labels: columns of --table to keep, with commas between.
+        scrub: remove from reports what looks like a name, date or number of a patient. No certified de-identification.
+        salt: file of the salt of hashed names; OUT/salt.private unless given.
+        workers: processes that read.
+    """
+    from counterpoint.medical.importers import Wanted, import_dicom_folder
+
+    wanted = Wanted(reports, table, key, labels, scrub, salt)
+    return import_dicom_folder(source, out, wanted, hu=hu, tilt=tilt, workers=workers)
