@@ -1,17 +1,45 @@
 """What the medical vertical tells the command line; importing it costs nothing."""
 
-from counterpoint.common.vertical import Importer, Vertical
+from counterpoint.common.vertical import Importer, Modality, OwnVerb, SystemEntry, Vertical
 
 _COMMANDS = "counterpoint.medical.commands"
+_CONFIGS = "counterpoint.medical.configs"
+_GALLERY = "counterpoint.medical.gallery"
+_SHOWN = {"picture": f"{_GALLERY}:picture", "caption": f"{_GALLERY}:caption", "read": f"{_GALLERY}:query"}
 
 vertical = Vertical(
     name="medical",
     package="counterpoint.medical",
     summary="CT and MR volumes with radiology reports",
     extra="medical",
+    systems=(
+        SystemEntry(
+            name="clip-ct",
+            status="experimental",
+            missing="2: networks and sentence term are ours, no paper's sizes; 4: no check has been run",
+            paper="Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021",
+            summary="baseline: volumes and their reports in one space, equal reports as soft targets",
+            needs="volumes with reports (the embedded CT phantom by default)",
+            config=f"{_CONFIGS}:ClipCTConfig",
+            system="counterpoint.medical.clip_ct:ClipCT",
+            protocols="counterpoint.medical.findings:protocols",
+        ),
+    ),
     importers=(
         Importer("nifti", "NIfTI (.nii, .nii.gz) and NRRD volumes: a file, or a folder", f"{_COMMANDS}:import_nifti"),
         Importer("dicom", "folders of DICOM files: CT and MR series", f"{_COMMANDS}:import_dicom"),
     ),
     data_check="counterpoint.medical.reading:check_row",
+    simulate=f"{_COMMANDS}:simulate",
+    modalities=(
+        Modality("ct", endings=(".nii", ".nrrd", ".nhdr"), **_SHOWN),
+        Modality("report", endings=(".txt",), parse=f"{_GALLERY}:parse", **_SHOWN),
+    ),
+    verbs=(
+        OwnVerb(
+            "embed-scan",
+            "the embedding of one scan: a NIfTI or NRRD file, or a DICOM folder",
+            f"{_COMMANDS}:embed_scan",
+        ),
+    ),
 )

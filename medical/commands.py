@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from counterpoint.common.vertical import ImportReport
+from counterpoint.common.vertical import ImportReport, Outcome
 
 
 def import_nifti(
@@ -88,3 +88,59 @@ def import_dicom(
 
     wanted = Wanted(reports, table, key, labels, scrub, salt)
     return import_dicom_folder(source, out, wanted, hu=hu, tilt=tilt, workers=workers)
+
+
+def simulate(
+    out: Path,
+    volumes: int = 200,
+    val: int = 50,
+    test: int = 50,
+    seed: int = 0,
+    size: int = 48,
+    spacing: float = 7.0,
+    lesions: float = 2.0,
+    readers: int = 1,
+    workers: int = 2,
+) -> ImportReport:
+    """Write synthetic CT volumes (NIfTI) with findings, label maps, reports, and what every sentence is about.
+
+    Args:
+        out: folder that receives manifest.parquet, volumes, labels, reports and sentences.jsonl.
+        volumes: of the training split.
+        val: of the validation split.
+        test: of the test split.
+        seed: the same seed gives the same files.
+        size: voxels along each side.
+        spacing: millimetres between voxels.
+        lesions: lesions are this many times as large as in a body.
+        readers: reports of every volume, each in other words.
+        workers: processes that write.
+    """
+    from counterpoint.medical.configs import PhantomConfig
+    from counterpoint.medical.simulate import write_phantoms
+
+    config = PhantomConfig(size=size, spacing=spacing, lesions=lesions)
+    return write_phantoms(out, {"train": volumes, "val": val, "test": test}, seed, config, workers, readers)
+
+
+def embed_scan(
+    run: Path,
+    scan: Path,
+    out: Path | None = None,
+    checkpoint: Literal["best", "last"] = "best",
+    hu: Literal["header", "already"] = "header",
+    tilt: Literal["reject", "resample"] = "reject",
+) -> Outcome:
+    """Embed SCAN (a NIfTI or NRRD file, or a folder with one DICOM series) by RUN, with the run's own recipe.
+
+    Args:
+        run: the run's folder.
+        scan: the file or folder.
+        out: .npy file for the vector; printed with --json unless given.
+        checkpoint: which weights.
+        hu: how values become HU; see `data import --help`. A scan that is not in HU is refused.
+        tilt: what to do with a DICOM series of a tilted gantry.
+    """
+    from counterpoint.medical.scans import embed_scan as run_embed
+
+    return run_embed(run, scan, out, checkpoint, hu, tilt)

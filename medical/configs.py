@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from counterpoint.common.errors import InputError
+from counterpoint.common.trainers.configs import OptimConfig, ScheduleConfig, TrainConfig
 from counterpoint.common.trainers.limits import require
 
 
@@ -31,3 +33,143 @@ class RecipeConfig:
                 f"--data.recipe.low {self.low:g}, outside {self.outside:g} and high {self.high:g} must rise in this "
                 "order"
             )
+
+
+@dataclass(frozen=True)
+class PhantomConfig:
+    """The CT phantom (synthetic)."""
+
+    size: int = 48
+    """Voxels along each side."""
+    spacing: float = 7.0
+    """Millimetres between voxels; size x spacing must hold the trunk, 336 mm."""
+    lesions: float = 2.0
+    """Lesions are this many times as large as in a body, so that a small network can find them at this spacing."""
+    noise: tuple[float, float] = (6.0, 18.0)
+    """Least and largest standard deviation of the noise in HU; a sharp kernel has half as much again."""
+    metastasis: float = 1.8
+    """Contrast of metastases to the liver, in multiples of 28 to 45 HU."""
+    distractors: bool = True
+    """Ribs, and vessels in the lungs."""
+    omissions: float = 0.05
+    """Share of the findings that a report leaves out."""
+    synonyms: float = 0.05
+    """Share of the sentences with another word of the same meaning."""
+
+    def __post_init__(self) -> None:
+        require(
+            self, "phantom.", size="16 or more", spacing="above 0", lesions="above 0", noise="0 or more",
+            metastasis="above 0", omissions="from 0 to 1", synonyms="from 0 to 1",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CTDataConfig:
+    """Which volumes and reports, and in what form the network sees them."""
+
+    manifest: str = ""
+    """Manifest of `data import`, split by `data split`; empty uses the embedded generator, whose data are synthetic."""
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    """The form of the volumes."""
+    sections: tuple[str, ...] = ("findings", "impression")
+    """Sections of a report that the text encoder reads; empty reads all of it."""
+    tokens: int = 256
+    """Word pieces of a report; more are cut."""
+    sentences: int = 24
+    """Sentences of a report that are contrasted one by one."""
+    sentence_tokens: int = 40
+    """Word pieces of a sentence."""
+    vocabulary: int = 4000
+    """Word pieces that are learnt from the training split's reports, at most."""
+    volumes: int = 2000
+    """Training volumes that the generator makes."""
+    val_volumes: int = 200
+    """Its validation volumes."""
+    test_volumes: int = 400
+    """Its test volumes."""
+    seed: int = 0
+    """Seed of the generator."""
+    phantom: PhantomConfig = field(default_factory=PhantomConfig)
+    """The generator's settings."""
+    prompts: str = ""
+    """File of prompts for zero-shot findings: finding -> {present: [...], absent: [...]}; empty takes those of the
+    generator's findings where the data have their columns."""
+    workers: int = 2
+    """Processes that read volumes."""
+    cache: str = ""
+    """Folder of prepared volumes; empty: the suite's own."""
+
+    def __post_init__(self) -> None:
+        require(
+            self, "data.", tokens="3 or more", sentences="1 or more", sentence_tokens="3 or more",
+            vocabulary="100 or more", volumes="2 or more", val_volumes="2 or more", test_volumes="2 or more",
+            workers="1 or more",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The transformer that reads reports."""
+
+    width: int = 512
+    """Of its states."""
+    layers: int = 6
+    """Blocks."""
+    heads: int = 8
+    """Attention heads; a divisor of the width."""
+    dropout: float = 0.1
+    """In the blocks."""
+
+    def __post_init__(self) -> None:
+        require(self, "text.", width="1 or more", layers="0 or more", heads="1 or more", dropout="from 0 to below 1")
+        if self.width % self.heads:
+            raise InputError(f"--text.width {self.width} is no multiple of --text.heads {self.heads}")
+
+
+WINDOWS = ((-600.0, 400.0), (30.0, 45.0), (110.0, 60.0), (500.0, 500.0))
+"""Lung, two narrow windows of soft tissue (without and with contrast), bone: centre and half width in HU."""
+SMALL_DATA = {"recipe": {"spacing": [7.0, 7.0, 7.0], "size": [48, 48, 48]}, "tokens": 160}
+
+
+@dataclass(frozen=True)
+class ClipCTConfig:
+    """clip-ct: a 3D network and a text transformer, contrasted report by report and sentence by sentence."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "small": {
+            "data": SMALL_DATA,
+            "channels": [16, 48, 128],
+            "dim": 128,
+            "text": {"width": 128, "layers": 2, "heads": 4},
+            "train": {"batch_size": 16, "max_epochs": 5},
+            "optim": {"lr": 2e-3},
+        }
+    }
+    data: CTDataConfig = field(default_factory=CTDataConfig)
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(batch_size=32, max_epochs=50, precision="bf16-mixed", monitor="val/loss")
+    )
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(lr=5e-4, weight_decay=0.05, schedule=ScheduleConfig(warmup=0.05))
+    )
+    text: TextConfig = field(default_factory=TextConfig)
+    windows: tuple[tuple[float, float], ...] = WINDOWS
+    """Centre and half width (HU) of the windows that are the network's input channels."""
+    channels: tuple[int, int, int] = (32, 96, 256)
+    """Of the image network's three stages, each at half the resolution of the one before."""
+    dim: int = 512
+    """Width of the common space."""
+    shift: int = 2
+    """Training volumes are moved by up to so many voxels along each axis."""
+    temperature: float = 0.07
+    """Start of the learnt temperature."""
+    sentence_weight: float = 1.0
+    """Weight of the sentence-wise sigmoid term; 0 leaves it out."""
+    objective: str = ""
+    """Another objective than InfoNCE with soft targets, as in `DCL`; see `counterpoint losses`."""
+
+    def __post_init__(self) -> None:
+        require(
+            self, channels="1 or more", dim="1 or more", shift="0 or more", temperature="above 0",
+            sentence_weight="0 or more",
+        )  # fmt: skip
