@@ -1,12 +1,12 @@
 r"""clip-ct: volumes and reports in one space, the baseline of the vertical.
 
-Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, on CT volumes. Reports
-that say the same are no negatives of each other: with :math:`n_i` rows of the batch that have the report of row i,
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, on CT volumes.
+Reports that say the same are no negatives of each other: with n_i rows of the batch that have the report of row i,
 
     l_i = log sum_j exp(s v_i.t_j) - 1/n_i sum_{j: report j = report i} s v_i.t_j,
 
-and the loss is the mean of both directions. Beside it every different sentence of the batch is matched with the volumes of
-whose reports it is a part (Zhai et al., SigLIP, ICCV 2023, with several positives):
+and the loss is the mean of both directions. Beside it every different sentence of the batch is matched with the volumes
+of whose reports it is a part (Zhai et al., SigLIP, ICCV 2023, with several positives):
 
     L_sent = mean_i 1/|S| sum_k softplus(-y_ik (a v_i.u_k + b)),   y_ik = 1 where report i has sentence k, else -1.
 
@@ -91,9 +91,9 @@ class ReportSystem(ContrastiveSystem):
     def soft_targets(self, batch: Mapping[str, Any]) -> Mix:
         """Rows with one report share the target of each of them, evenly; also across ranks."""
         codes = group_codes([normalised(text) for text in batch["text"]]).to(self.device)
-        everywhere = self.gather_rows(codes[:, None])[:, 0]
-        counts = (codes[:, None] == everywhere[None]).sum(1)
-        return Mix(((1.0 / counts, SameLabel(codes, codes)),))
+        ones, same = torch.ones(len(codes), 1, device=codes.device), SameLabel(codes, codes)
+        _, counts = self.loss.target(ones, ones, same)  # counted where the loss contrasts: in the batch, or over ranks
+        return Mix(((1.0 / counts, same),))
 
 
 class ClipCT(ReportSystem):
@@ -170,7 +170,7 @@ def sentence_loss(
     scale: float | Tensor,
     bias: Tensor,
 ) -> Float[Tensor, " batch"]:
-    """mean_k softplus(-y_ik (scale v_i.u_k + bias)) of every volume; over several ranks each contrasts its own sentences.
+    """mean_k softplus(-y_ik (scale v_i.u_k + bias)) of every volume; of several ranks each contrasts its own sentences.
 
     With softplus(-x) = softplus(x) - x the pairs that belong together are a sum of their logits, taken off the engine's
     sum over all pairs.

@@ -118,7 +118,7 @@ def score_findings(
     n_boot: int = 1000,
     seed: int = 0,
 ) -> Findings:
-    """AUROC of v.(mean of present - mean of absent) for every finding; a label of -1 (uncertain) or none does not count.
+    """AUROC of v.(mean of present - mean of absent) for every finding; labels of -1 (uncertain) or none do not count.
 
     Args:
         volumes: embeddings.
