@@ -24,6 +24,19 @@ vertical = Vertical(
             system="counterpoint.medical.clip_ct:ClipCT",
             protocols="counterpoint.medical.findings:protocols",
         ),
+        SystemEntry(
+            name="velvet-med",
+            status="experimental",
+            missing="1: only the abstract is public to us: levels, masks and weights are our reading; "
+            "2: sizes are ours; 4: no check has been run",
+            paper="Zhang et al., VELVET-Med: Vision and Efficient Language Pre-training for Volumetric Imaging Tasks "
+            "in Medicine, arXiv 2508.12108, 2025",
+            summary="volumes and reports, regions and sentences, patches and words contrasted; both also masked",
+            needs="volumes with reports (the embedded CT phantom by default)",
+            config=f"{_CONFIGS}:VelvetMedConfig",
+            system="counterpoint.medical.velvet_med:VelvetMed",
+            protocols="counterpoint.medical.findings:protocols",
+        ),
     ),
     importers=(
         Importer("nifti", "NIfTI (.nii, .nii.gz) and NRRD volumes: a file, or a folder", f"{_COMMANDS}:import_nifti"),

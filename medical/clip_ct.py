@@ -52,8 +52,8 @@ CT = Input(
     ("x", "y", "z"),
 )
 REPORT = Input(
-    "int64 word pieces of the asset `tokenizer` (tokenizer.json), of the `sections` of the report: [CLS] pieces [SEP], "
-    "cut to `tokens`, padded with 0.",
+    "int64 word pieces of the asset `tokenizer.json`, of the `sections` of the report: [CLS], then the pieces of every "
+    "sentence with [SEP] behind it, cut to `tokens` (then the last is [SEP]), padded with 0.",
     ("length",),
 )
 
@@ -90,10 +90,25 @@ class ReportSystem(ContrastiveSystem):
 
     def soft_targets(self, batch: Mapping[str, Any]) -> Mix:
         """Rows with one report share the target of each of them, evenly; also across ranks."""
-        codes = group_codes([normalised(text) for text in batch["text"]]).to(self.device)
+        codes = report_codes(batch, self.device)
         ones, same = torch.ones(len(codes), 1, device=codes.device), SameLabel(codes, codes)
         _, counts = self.loss.target(ones, ones, same)  # counted where the loss contrasts: in the batch, or over ranks
         return Mix(((1.0 / counts, same),))
+
+
+def report_codes(batch: Mapping[str, Any], device: torch.device) -> Tensor:
+    """[batch] integers, equal for reports that say the same."""
+    return group_codes([normalised(text) for text in batch["text"]]).to(device)
+
+
+def moved(ct: Float[Tensor, "batch x y z"], most: int, outside: float) -> Float[Tensor, "batch x y z"]:
+    """Each volume moved by up to `most` voxels along every axis; `outside` comes in at the other end."""
+    if not most:
+        return ct
+    padded = nn.functional.pad(ct, [most] * 6, value=outside)
+    starts = torch.randint(0, 2 * most + 1, (len(ct), 3)).tolist()
+    x, y, z = ct.shape[1:]
+    return torch.stack([v[a : a + x, b : b + y, c : c + z] for v, (a, b, c) in zip(padded, starts)])
 
 
 class ClipCT(ReportSystem):
@@ -114,21 +129,11 @@ class ClipCT(ReportSystem):
         self.sentence_scale = LogitScale(0.1)
         self.sentence_bias = nn.Parameter(torch.tensor(-2.0))
 
-    def view(self, ct: Float[Tensor, "batch x y z"]) -> Float[Tensor, "batch x y z"]:
-        """In training each volume moved by a few voxels; air comes in at the other end."""
-        most = self.config.shift
-        if not self.training or not most:
-            return ct
-        padded = nn.functional.pad(ct, [most] * 6, value=self.config.data.recipe.outside)
-        starts = torch.randint(0, 2 * most + 1, (len(ct), 3)).tolist()
-        size = ct.shape[1:]
-        moved = [v[a : a + size[0], b : b + size[1], c : c + size[2]] for v, (a, b, c) in zip(padded, starts)]
-        return torch.stack(moved)
-
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         found = {}
         if "ct" in batch:
-            found["ct"] = self.ct(self.view(batch["ct"].float()))
+            ct = moved(batch["ct"].float(), self.config.shift if self.training else 0, self.config.data.recipe.outside)
+            found["ct"] = self.ct(ct)
         if "report" in batch:
             found["report"] = self.report(batch["report"])
         return found
@@ -136,8 +141,7 @@ class ClipCT(ReportSystem):
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         views = {name: embeddings[name] for name in self.modalities}
         if isinstance(self.loss, Chosen):
-            codes = group_codes([normalised(text) for text in batch["text"]]).to(self.device)
-            terms = contrast_terms(self.loss, "info_nce", views, batch, group=codes)
+            terms = contrast_terms(self.loss, "info_nce", views, batch, group=report_codes(batch, self.device))
         else:
             terms = contrast_terms(self.loss, "info_nce", views, batch, targets=self.soft_targets(batch))
         if self.config.sentence_weight and len(batch["sentences"].tokens):

@@ -173,3 +173,108 @@ class ClipCTConfig:
             self, channels="1 or more", dim="1 or more", shift="0 or more", temperature="above 0",
             sentence_weight="0 or more",
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TriBERTConfig:
+    """TriBERT: one body of blocks in three stages."""
+
+    width: int = 768
+    """Of its states."""
+    heads: int = 12
+    """Attention heads; a divisor of the width."""
+    layers: tuple[int, int, int] = (4, 4, 4)
+    """Blocks of the stages of words, sentences and report."""
+    dropout: float = 0.1
+    """In the blocks."""
+
+    def __post_init__(self) -> None:
+        require(self, "text.", width="1 or more", heads="1 or more", layers="0 or more", dropout="from 0 to below 1")
+        if self.width % self.heads:
+            raise InputError(f"--text.width {self.width} is no multiple of --text.heads {self.heads}")
+
+
+@dataclass(frozen=True)
+class VelvetWeights:
+    """Of the terms; 0 leaves one out. Our reading: the paper's are not public."""
+
+    report: float = 1.0
+    """Volume against report."""
+    sentence: float = 0.5
+    """Regions against sentences."""
+    word: float = 0.25
+    """Patches against words."""
+    mim: float = 1.0
+    """Masked volumes."""
+    mlm: float = 1.0
+    """Masked words."""
+
+    def __post_init__(self) -> None:
+        names = ("report", "sentence", "word", "mim", "mlm")
+        require(self, "weights.", **dict.fromkeys(names, "0 or more"))
+        if not any(getattr(self, name) for name in names):
+            raise InputError("--weights: all are 0, so there is nothing to learn; leave one term in")
+
+
+@dataclass(frozen=True)
+class VelvetMedConfig:
+    """VELVET-Med in our reading; `--preset small` is for the phantom on a laptop."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "small": {
+            "data": SMALL_DATA,
+            "encoder": "conv",
+            "channels": [16, 48, 128],
+            "dim": 128,
+            "mask_block": 6,
+            "text": {"width": 128, "heads": 4, "layers": [1, 1, 1]},
+            "train": {"batch_size": 16, "max_epochs": 5},
+            "optim": {"lr": 2e-3},
+        }
+    }
+    data: CTDataConfig = field(
+        default_factory=lambda: CTDataConfig(recipe=RecipeConfig(spacing=(1.5, 1.5, 1.5), size=(192, 192, 192)))
+    )
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(batch_size=32, max_epochs=50, precision="bf16-mixed", monitor="val/loss")
+    )
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-4, weight_decay=0.05))
+    text: TriBERTConfig = field(default_factory=TriBERTConfig)
+    weights: VelvetWeights = field(default_factory=VelvetWeights)
+    encoder: str = "swin"
+    """`swin` (MONAI's Swin transformer) or `conv` (the small network of clip-ct)."""
+    swin_width: int = 48
+    """Of the Swin transformer's first stage; a multiple of 12."""
+    windows: tuple[tuple[float, float], ...] = WINDOWS
+    """Centre and half width (HU) of the windows that are the network's input channels."""
+    channels: tuple[int, int, int] = (32, 96, 256)
+    """Of the small network's three stages."""
+    queries: int = 8
+    """Regions: learnt queries that look at a volume."""
+    dim: int = 512
+    """Width of the common spaces."""
+    shift: int = 2
+    """Training volumes are moved by up to so many voxels along each axis."""
+    mask_ratio: float = 0.6
+    """Share of a volume's blocks that is covered."""
+    mask_block: int = 16
+    """Voxels along each side of a block."""
+    word_ratio: float = 0.15
+    """Share of a report's words that is to be predicted."""
+    temperature: float = 0.07
+    """Start of the learnt temperatures."""
+    local_temperature: float = 0.25
+    """T_l: how sharply a part of the text looks at one place."""
+    part_temperature: float = 0.2
+    """T_a: how much the best part of a report counts."""
+    objective: str = ""
+    """Another objective than InfoNCE with soft targets at the level of reports; see `counterpoint losses`."""
+
+    def __post_init__(self) -> None:
+        require(
+            self, encoder=("swin", "conv"), channels="1 or more", queries="1 or more", dim="1 or more",
+            shift="0 or more", mask_ratio="above 0 and at most 1", mask_block="1 or more", word_ratio="from 0 to 1",
+            temperature="above 0", local_temperature="above 0", part_temperature="above 0",
+        )  # fmt: skip
+        if self.swin_width % 12:
+            raise InputError(f"--swin_width is {self.swin_width}; it must be a multiple of 12")

@@ -27,7 +27,7 @@ from counterpoint.common.progress import track
 from counterpoint.common.vertical import Rejected
 from counterpoint.medical.configs import CTDataConfig, RecipeConfig
 from counterpoint.medical.reading import row_reports, row_volume
-from counterpoint.medical.reports import Report, normalised
+from counterpoint.medical.reports import Report, normalised, sentences
 from counterpoint.medical.simulate import cached_phantoms
 from counterpoint.medical.tokens import ReportTokenizer
 from counterpoint.medical.volume import Volume, prepare
@@ -206,10 +206,11 @@ class ReportPool(Samples):
 
 
 def report_sample(text: str, config: CTDataConfig, tokenizer: ReportTokenizer) -> dict[str, Any]:
-    """A report in a system's form: the tokens of the configured sections, and the whole text."""
+    """A report in a system's form: the tokens of the configured sections, the sentence of each, and the whole text."""
     report = Report(text)
     shown = report.section(*config.sections) if config.sections else text
-    return {"report": tokenizer([shown or text], config.tokens)[0], "text": text}
+    tokens, sentence_of = tokenizer.sentences(sentences(shown or text), config.tokens)
+    return {"report": tokens, "sentence_of": sentence_of, "text": text}
 
 
 class CTReports(Samples):
@@ -240,10 +241,10 @@ class CTReports(Samples):
         texts = self.data.reports[row]
         text = texts[int(torch.randint(len(texts), ()))] if len(texts) > 1 else texts[0] if texts else ""
         known = {"index": position, "id": self.ids[position], "group": self.groups[position]}
-        said = Report(text).sentences[: self.config.sentences]
+        told = Report(text).sentences[: self.config.sentences]
         return {
             **known, "ct": torch.from_numpy(data.astype(np.float32)), "affine": torch.from_numpy(affine),
-            **report_sample(text, self.config, self.tokenizer), "sentences": said,
+            **report_sample(text, self.config, self.tokenizer), "sentences": told,
         }  # fmt: skip
 
     @cached_property

@@ -74,6 +74,25 @@ class ReportTokenizer:
         """The numbers of a text's pieces."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
+    def sentences(self, texts: Sequence[str], length: int) -> tuple[Int[Tensor, " length"], Int[Tensor, " length"]]:
+        """Of a text's sentences one row of numbers, [CLS] sentence [SEP] sentence [SEP] ..., and the sentence of each;
+        cut to `length`, padded with 0 and -1.
+
+        >>> tokenizer = ReportTokenizer(learn_tokenizer(["no nodule", "a nodule"]))
+        >>> tokenizer.sentences(["No nodule", "A nodule"], 8)[1].tolist()
+        [0, 0, 0, 0, 1, 1, 1, -1]
+        """
+        pieces, place = [CLS], [0]
+        for number, text in enumerate(texts):
+            found = [*self.ids(text), SEP]
+            pieces, place = pieces + found, place + [number] * len(found)
+        pieces, place = pieces[:length], place[:length]
+        if len(pieces) == length:
+            pieces[-1] = SEP
+        tokens, sentence_of = torch.zeros(length, dtype=torch.long), torch.full((length,), -1)
+        tokens[: len(pieces)], sentence_of[: len(place)] = torch.tensor(pieces), torch.tensor(place)
+        return tokens, sentence_of
+
     def __call__(self, texts: Sequence[str], length: int) -> Int[Tensor, "texts length"]:
         """[CLS] pieces [SEP], cut to `length` and padded with 0; [SEP] ends what was cut, too."""
         out = torch.zeros(len(texts), length, dtype=torch.long)
@@ -81,3 +100,36 @@ class ReportTokenizer:
             found = [CLS, *self.ids(text)[: length - 2], SEP]
             out[row, : len(found)] = torch.tensor(found)
         return out
+
+
+STOP = frozenset(
+    ["a", "an", "the", "of", "in", "is", "are", "was", "were", "with", "and", "or", "to", "at", "by", "for", "on", "as"]
+    + [
+        "there",
+        "this",
+        "it",
+        "its",
+        "we",
+        "see",
+        "seen",
+        "show",
+        "shows",
+        "be",
+        "been",
+        "has",
+        "have",
+        "from",
+        "mm",
+        "cm",
+    ]
+)
+"""Words that say nothing of a place; `no` and `not` do."""
+
+
+def content_pieces(tokenizer: ReportTokenizer) -> Tensor:
+    """[vocabulary] whether a piece means something: no special one, no sign, no number, no stop word."""
+    kept = torch.zeros(len(tokenizer), dtype=torch.bool)
+    for piece, number in tokenizer.tokenizer.get_vocab().items():
+        bare = piece.removeprefix("##")
+        kept[number] = piece not in SPECIAL and bare.isalpha() and len(bare) > 1 and bare not in STOP
+    return kept
