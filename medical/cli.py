@@ -44,6 +44,9 @@ vertical = Vertical(
     ),
     data_check="counterpoint.medical.reading:check_row",
     simulate=f"{_COMMANDS}:simulate",
+    preview=f"{_COMMANDS}:preview",
+    demo=f"{_COMMANDS}:demo",
+    checks="counterpoint.medical.checks:CHECKS",
     modalities=(
         Modality("ct", endings=(".nii", ".nrrd", ".nhdr"), **_SHOWN),
         Modality("report", endings=(".txt",), parse=f"{_GALLERY}:parse", **_SHOWN),

@@ -144,3 +144,35 @@ def embed_scan(
     from counterpoint.medical.scans import embed_scan as run_embed
 
     return run_embed(run, scan, out, checkpoint, hu, tilt)
+
+
+def preview(manifest: Path, out: Path = Path("preview.html"), volumes: int = 8) -> Outcome:
+    """Look at the volumes of MANIFEST in three planes, with their reports.
+
+    Args:
+        manifest: made by `data import` or `data simulate`.
+        out: the HTML file to write.
+        volumes: how many to show.
+    """
+    from counterpoint.medical.preview import preview_page
+
+    return preview_page(manifest, out, volumes)
+
+
+def demo(
+    out: Path = Path("runs/medical-demo"), volumes: int = 1000, epochs: int = 5, seed: int = 0, workers: int = 2
+) -> Outcome:
+    """Learn which synthetic CT volume a synthetic report is about, in minutes, and show it in one HTML report.
+
+    Volumes and reports are made by a generator; findings are scored without labels, beside floors that had them.
+
+    Args:
+        out: folder of the run and its report.html.
+        volumes: of the training split.
+        epochs: passes over them.
+        seed: seed of weights and batches.
+        workers: processes that simulate and read.
+    """
+    from counterpoint.medical.demo import run_demo
+
+    return run_demo(out, volumes, epochs, seed, workers)
