@@ -37,6 +37,18 @@ vertical = Vertical(
             system="counterpoint.medical.velvet_med:VelvetMed",
             protocols="counterpoint.medical.findings:protocols",
         ),
+        SystemEntry(
+            name="gemini",
+            status="experimental",
+            missing="1: restoration is a term of the same step, there a step of its own; 4: no check has been run",
+            paper="He et al., Homeomorphism Prior for False Positive and Negative Problem in Medical Image Dense "
+            "Contrastive Representation Learning, IEEE TPAMI 2025",
+            summary="features of voxels that correspond across patients, along a deformation that is learnt with them",
+            needs="volumes of one part of the body (the embedded CT phantom by default)",
+            config=f"{_CONFIGS}:GeminiConfig",
+            system="counterpoint.medical.gemini:Gemini",
+            protocols="counterpoint.medical.scenes:protocols",
+        ),
     ),
     importers=(
         Importer("nifti", "NIfTI (.nii, .nii.gz) and NRRD volumes: a file, or a folder", f"{_COMMANDS}:import_nifti"),
@@ -49,6 +61,7 @@ vertical = Vertical(
     checks="counterpoint.medical.checks:CHECKS",
     modalities=(
         Modality("ct", endings=(".nii", ".nrrd", ".nhdr"), **_SHOWN),
+        Modality("volume", **_SHOWN),
         Modality("report", endings=(".txt",), parse=f"{_GALLERY}:parse", **_SHOWN),
     ),
     verbs=(

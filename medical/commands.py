@@ -18,6 +18,7 @@ def import_nifti(
     key: str = "",
     patient: str = "",
     labels: tuple[str, ...] = (),
+    masks: Path | None = None,
     scrub: bool = True,
     salt: Path | None = None,
     workers: int = 1,
@@ -40,6 +41,7 @@ def import_nifti(
             given.
         patient: regular expression that finds the patient in a volume's name, as in '^([^_]+)_'.
         labels: columns of --table to keep, with commas between; 1, 0, -1 (uncertain), empty (unknown).
+        masks: folder of label maps of the same names as the volumes, for tasks that need them.
         scrub: remove from reports what looks like a name, date or number of a patient. No certified de-identification.
         salt: file of the salt of hashed names; OUT/salt.private unless given. One salt for all imports keeps patients
             together.
@@ -48,7 +50,7 @@ def import_nifti(
     from counterpoint.medical.importers import Wanted, import_files
 
     wanted = Wanted(reports, table, key, labels, scrub, salt)
-    return import_files(source, out, wanted, modality=modality, hu=hu, patient=patient, workers=workers)
+    return import_files(source, out, wanted, modality=modality, hu=hu, patient=patient, masks=masks, workers=workers)
 
 
 def import_dicom(

@@ -278,3 +278,61 @@ class VelvetMedConfig:
         )  # fmt: skip
         if self.swin_width % 12:
             raise InputError(f"--swin_width is {self.swin_width}; it must be a multiple of 12")
+
+
+@dataclass(frozen=True)
+class GeminiConfig:
+    """GEMINI at the size of its official 3D code; `--preset small` is for crops on a laptop."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "small": {
+            "data": {
+                "recipe": {"spacing": [1.0, 1.0, 1.0], "size": [32, 48, 32], "low": 0.0, "high": 1e5, "outside": 0.0}
+            },
+            "channels": [16, 24, 32],
+            "deformer": [16, 24, 24],
+            "train": {"batch_size": 4, "max_steps": 400},
+            "optim": {"lr": 1e-3},
+        }
+    }
+    data: CTDataConfig = field(
+        default_factory=lambda: CTDataConfig(
+            recipe=RecipeConfig(spacing=(1.0, 1.0, 1.0), size=(128, 128, 128), low=0.0, high=1e5, outside=0.0)
+        )
+    )
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            batch_size=2, max_steps=200_000, monitor="val/loss", validate_every_epochs=10
+        )
+    )
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            lr=1e-4, weight_decay=0.0, name="adam", clip=None, schedule=ScheduleConfig(kind="constant", warmup=0)
+        )
+    )
+    channels: tuple[int, ...] = (32, 64, 128, 256, 512)
+    """Of the UNet's levels; the first is the width of a voxel's features."""
+    deformer: tuple[int, ...] = (32, 64, 64)
+    """Of the shallow UNet that finds the flow."""
+    window: int = 9
+    """Voxels along each side of the window of the local correlation."""
+    gss: float = 0.8
+    """Weight of the geometric semantic similarity."""
+    smo: float = 0.4
+    """Weight of the flow's smoothness."""
+    restore: float = 100.0
+    """Weight of the restoration of a distorted volume; 0 leaves it out."""
+    degrees: float = 20.0
+    """Both volumes of a pair are turned by up to so many degrees about each axis."""
+    scale: tuple[float, float] = (0.75, 1.25)
+    """Smallest and largest factor by which they are scaled."""
+    integration: int = 0
+    """Squarings by which the flow is integrated (diffeomorphic), 7 is usual; 0: the network's output is the flow."""
+
+    def __post_init__(self) -> None:
+        require(
+            self, channels="1 or more", deformer="1 or more", window="1 or more", gss="0 or more", smo="0 or more",
+            restore="0 or more", degrees="0 or more", scale="above 0", integration="0 or more",
+        )  # fmt: skip
+        if self.window % 2 == 0:
+            raise InputError(f"--window is {self.window}; it must be odd")

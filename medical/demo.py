@@ -141,8 +141,8 @@ def _page(
         )
     page.section(
         "What reports find",
-        "Reports of the test drawn at random, and the volumes nearest to them: axial, coronal and sagittal planes through "
-        "the middle, soft tissue window above, lung window below. The framed one is the report's own.",
+        "Reports of the test drawn at random, and the volumes nearest to them: axial, coronal and sagittal planes "
+        "through the middle, soft tissue window above, lung window below. The framed one is the report's own.",
     )
     page.gallery("report -> ct", _gallery(system, encoded, test))
     page.section("The common space")

@@ -55,6 +55,9 @@ def _fit(cut: np.ndarray, dy: float, dx: float) -> np.ndarray:
 
 def picture(sample: dict[str, Any], modality: str, system: Any) -> Media | None:
     """A volume as three planes in two windows (soft tissue above, lung below); a report has no picture but its text."""
+    if modality == "volume" and "volume" in sample:
+        shown = planes(np.asarray(sample["volume"]), tuple(system.config.data.recipe.spacing), (0.0, 1.0))
+        return Media(str(sample["id"]), image=shown)
     if modality != "ct" or "ct" not in sample:
         return Media(str(sample.get("id", "report")), caption=caption(sample, modality, system))
     spacing = tuple(system.config.data.recipe.spacing)
@@ -78,6 +81,11 @@ def query(file: Path, modality: str, system: Any) -> dict[str, Any]:
         from counterpoint.medical.reading import read_text
 
         return parse(read_text(file), modality, system)
+    if modality == "volume":
+        from counterpoint.medical.scenes import unit_scale
+
+        made = prepare(read_volume(file, "mr"), system.config.data.recipe)
+        return {"volume": torch.from_numpy(unit_scale(made.data)), "id": file.name}
     return volume_sample(read_volume(file), system)
 
 

@@ -87,6 +87,7 @@ def import_files(
     modality: str = "ct",
     hu: str = "header",
     patient: str = "",
+    masks: Path | None = None,
     workers: int = 1,
 ) -> ImportReport:
     """Every NIfTI and NRRD file below `source` as a row; volumes stay where they are, reports are copied to `out`."""
@@ -127,7 +128,22 @@ def import_files(
             "patient in --table, or --patient with a pattern of the names), or a split may part a patient's."
         )
     taken = folders_of((Path(out, row["volume"]) for row in rows), found.root)
+    if masks is not None:
+        taken = (*taken, *_add_masks(out, rows, masks, notes))
     return _finish(out, rows, called, rejected, wanted, notes, taken)
+
+
+def _add_masks(out: Path, rows: list[dict[str, Any]], masks: Path, notes: list[str]) -> tuple[Path, ...]:
+    """Name in column `labels` the label map of every volume that has one; returns the folders they lie in."""
+    from counterpoint.medical.readers.nifti import GZIPPED, SUFFIXES
+
+    found = find_files(masks, SUFFIXES, gzipped=GZIPPED)
+    files = {name: file for file, name in name_files(found.files, found.root, GZIPPED).items()}
+    for row in rows:
+        row["labels"] = os.path.relpath(files[row["id"]], out) if row["id"] in files else ""
+    if without := sum(not row["labels"] for row in rows):
+        notes.append(f"{without} of {len(rows)} volumes have no label map of their name in {masks}.")
+    return folders_of((Path(out, row["labels"]) for row in rows if row["labels"]), found.root)
 
 
 def _take_file(file: Path, modality: str, hu: str, table: Mapping[Path, tuple[float, float] | None]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from counterpoint.common.data import Manifest
 from counterpoint.common.data.dataset import synthetic_part
 from counterpoint.common.data.isolation import isolated_map
 from counterpoint.common.data.places import Folder
-from counterpoint.common.report import GalleryRow, Media, Report
+from counterpoint.common.report import Report
 from counterpoint.common.vertical import Outcome, Rejected
 from counterpoint.medical.gallery import LUNG, SHOWN, planes
 from counterpoint.medical.reading import row_reports, row_volume
@@ -27,20 +27,18 @@ def preview_page(manifest: Path, out: Path, volumes: int) -> Outcome:
     page.text(
         "Axial, coronal and sagittal planes through the middle: the patient's right on the left, front and head up."
     )
-    lines, shown = [], []
+    lines, shown = [], 0
     for row, found in isolated_map(partial(_look, folder=table.folder), rows, name=lambda r: str(r["id"])):
         if isinstance(found, Rejected):
             page.text(f"{row['id']}: {found.reason}")
             lines.append(f"{row['id']}: {found.reason}")
             continue
         image, facts, texts = found
-        pictures = [Media(f"report {i}", caption=text) for i, text in enumerate(texts, start=1)]
-        shown.append(GalleryRow(Media(str(row["id"]), image=image, caption=facts), pictures))
+        page.figure(str(row["id"]), image, " \u2014 ".join([facts, *texts]))
+        shown += 1
         lines.append(f"{row['id']}: {facts}, {len(texts)} reports")
-    if shown:
-        page.gallery("Volumes and their reports", shown)
     written = page.write(out)
-    return Outcome({"volumes": len(shown)}, (*lines, f"wrote {written}"), {"preview": Path(written)})
+    return Outcome({"volumes": shown}, (*lines, f"wrote {written}"), {"preview": Path(written)})
 
 
 def _look(row: dict[str, Any], folder: Folder) -> tuple[np.ndarray, str, list[str]]:
