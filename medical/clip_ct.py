@@ -58,11 +58,14 @@ REPORT = Input(
 )
 
 
+SENTENCE_OF = Input("int64 sentence of every word piece of `report`, from 0; -1 for padding.", ("length",))
+
+
 class ReportSystem(ContrastiveSystem):
     """What systems over volumes with reports share: the data, the tokenizer as an asset, and soft targets."""
 
     modalities: ClassVar[tuple[str, ...]] = ("ct", "report")
-    inputs: ClassVar[dict[str, Input]] = {"ct": CT, "report": REPORT}
+    inputs: ClassVar[dict[str, Input]] = {"ct": CT, "report": REPORT, "sentence_of": SENTENCE_OF}
 
     @classmethod
     def read(cls, config: Any, assets: Assets | None = None) -> CTData:
@@ -114,7 +117,8 @@ def moved(ct: Float[Tensor, "batch x y z"], most: int, outside: float) -> Float[
 class ClipCT(ReportSystem):
     """A 3D network and a text transformer under InfoNCE with soft targets and a sentence-wise term.
 
-    Batches hold `ct` [batch, x, y, z] in HU and `report` [batch, length]; training batches also `text` and `sentences`.
+    Batches hold `ct` [batch, x, y, z] in HU, `report` and `sentence_of` [batch, length]; training batches also
+    `text` and `sentences`.
     """
 
     Config = ClipCTConfig
@@ -135,7 +139,7 @@ class ClipCT(ReportSystem):
             ct = moved(batch["ct"].float(), self.config.shift if self.training else 0, self.config.data.recipe.outside)
             found["ct"] = self.ct(ct)
         if "report" in batch:
-            found["report"] = self.report(batch["report"])
+            found["report"] = self.report(batch["report"], batch["sentence_of"])
         return found
 
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -157,7 +161,7 @@ class ClipCT(ReportSystem):
         if "ct" in batch:
             found["ct"] = self.ct.pooled(batch["ct"].float())
         if "report" in batch:
-            found["report"] = self.report(batch["report"])
+            found["report"] = self.report(batch["report"], batch["sentence_of"])
         return found
 
     def dense_features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:

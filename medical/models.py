@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -81,9 +81,12 @@ def _stage(inputs: int, width: int, kernel: int) -> nn.Sequential:
 
 
 class TextEncoder(nn.Module):
-    """Word pieces through transformer blocks (pre-norm); the mean and the maximum of the pieces' states, projected.
+    """Word pieces through transformer blocks (pre-norm), sentence by sentence; the mean and the maximum of all pieces'
+    states, projected.
 
-    Padding is neither attended to nor pooled, so a text's embedding does not depend on its batch.
+    A piece attends to the pieces of its own sentence, and its place is counted within it: a report is what its
+    sentences say, in whatever order. Padding is neither attended to nor pooled, so a text's embedding does not depend on
+    its batch.
     """
 
     def __init__(self, vocabulary: int, length: int, config: TextConfig, dim: int) -> None:
@@ -91,21 +94,57 @@ class TextEncoder(nn.Module):
         self.pieces = nn.Embedding(vocabulary, config.width, padding_idx=PAD)
         self.places = nn.Parameter(0.02 * torch.randn(length, config.width))
         nn.init.normal_(self.pieces.weight, std=0.05)
-        block = nn.TransformerEncoderLayer(
-            config.width, config.heads, 4 * config.width, config.dropout, "gelu", batch_first=True, norm_first=True
-        )
-        self.blocks = nn.TransformerEncoder(block, config.layers, enable_nested_tensor=False)
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.dropout) for _ in range(config.layers))
         self.norm = nn.LayerNorm(2 * config.width)
         self.project = nn.Sequential(nn.Linear(2 * config.width, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
 
-    def forward(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch dim"]:
+    def forward(
+        self, tokens: Int[Tensor, "batch length"], sentence_of: Int[Tensor, "batch length"] | None = None
+    ) -> Float[Tensor, "batch dim"]:
+        """Without `sentence_of` every text is one sentence."""
         kept = tokens != PAD
         # No row is attended to or computed beyond the longest text of the batch.
         longest = max(int(kept.sum(1).max()), 1) if len(tokens) else 1
         tokens, kept = tokens[:, :longest], kept[:, :longest]
-        states = self.pieces(tokens) + self.places[:longest]
-        states = self.blocks(states, src_key_padding_mask=~kept)
+        of = torch.where(kept, 0, -1) if sentence_of is None else sentence_of[:, :longest]
+        states = self.pieces(tokens) + self.places[places_within(of)]
+        mask = (of[:, :, None] == of[:, None, :]) & kept[:, None] | torch.eye(
+            longest, dtype=torch.bool, device=of.device
+        )
+        for block in self.blocks:
+            states = block(states, mask)
         shown = kept[..., None]
         mean = (states * shown).sum(1) / shown.sum(1).clamp_min(1)
         highest = states.masked_fill(~shown, -1e4).amax(1)
         return self.project(self.norm(torch.cat([mean, highest], 1)))
+
+
+def places_within(sentence_of: Int[Tensor, "batch length"]) -> Int[Tensor, "batch length"]:
+    """The place of every piece in its sentence, from 0.
+
+    >>> places_within(torch.tensor([[0, 0, 1, 1, 1, -1]])).tolist()
+    [[0, 1, 0, 1, 2, 0]]
+    """
+    count = torch.arange(sentence_of.shape[1], device=sentence_of.device).expand_as(sentence_of)
+    new = torch.ones_like(sentence_of, dtype=torch.bool)
+    new[:, 1:] = sentence_of[:, 1:] != sentence_of[:, :-1]
+    return count - torch.where(new, count, 0).cummax(1).values
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block with a mask of who attends to whom."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Float[Tensor, "batch n width"], mask: Bool[Tensor, "batch n n"]) -> Tensor:
+        b, n, width = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(b, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        rate = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None], dropout_p=rate)
+        x = x + F.dropout(self.out(mixed.transpose(1, 2).reshape(b, n, width)), rate)
+        return x + F.dropout(self.mlp(self.norm2(x)), rate)

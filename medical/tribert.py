@@ -13,11 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from counterpoint.medical.configs import TriBERTConfig
+from counterpoint.medical.models import Block
 
 
 @dataclass(frozen=True)
@@ -35,25 +35,6 @@ class Levels:
     sentences: Tensor
     sentence_mask: Tensor
     report: Tensor
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block with a mask of who attends to whom."""
-
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-
-    def forward(self, x: Float[Tensor, "batch n width"], mask: Bool[Tensor, "batch n n"]) -> Tensor:
-        b, n, width = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(b, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        rate = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None], dropout_p=rate)
-        x = x + F.dropout(self.out(mixed.transpose(1, 2).reshape(b, n, width)), rate)
-        return x + F.dropout(self.mlp(self.norm2(x)), rate)
 
 
 class TriBERT(nn.Module):

@@ -31,7 +31,7 @@ Where its terms stand:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -44,15 +44,12 @@ from counterpoint.common.losses.choice import Chosen
 from counterpoint.common.models import Projector
 from counterpoint.common.trainers import Assets
 from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
-from counterpoint.common.trainers.inputs import Input
-from counterpoint.medical.clip_ct import CT, REPORT, ReportSystem, moved, report_codes
+from counterpoint.medical.clip_ct import ReportSystem, moved, report_codes
 from counterpoint.medical.configs import VelvetMedConfig
 from counterpoint.medical.local_contrast import local_scores, score_contrast
 from counterpoint.medical.taps import taps_of
 from counterpoint.medical.tokens import MASK, SPECIAL, content_pieces
 from counterpoint.medical.tribert import Levels, TriBERT
-
-SENTENCE_OF = Input("int64 sentence of every word piece of `report`, from 0; -1 for padding.", ("length",))
 
 
 class VelvetMed(ReportSystem):
@@ -63,7 +60,6 @@ class VelvetMed(ReportSystem):
 
     Config = VelvetMedConfig
     presets = VelvetMedConfig.presets
-    inputs: ClassVar[dict[str, Input]] = {"ct": CT, "report": REPORT, "sentence_of": SENTENCE_OF}
 
     def __init__(self, config: VelvetMedConfig, assets: Assets | None = None) -> None:
         super().__init__(config, assets)

@@ -105,6 +105,17 @@ def test_a_texts_embedding_does_not_depend_on_padding_or_neighbours():
     assert torch.allclose(alone[0], together[0], atol=1e-5)
 
 
+def test_the_order_of_a_reports_sentences_does_not_count():
+    torch.manual_seed(0)
+    tower = TextEncoder(30, 12, TextConfig(width=16, layers=2, heads=2), 8).eval()
+    a = torch.tensor([[2, 7, 8, 3, 9, 10, 3, 0]]), torch.tensor([[0, 0, 0, 0, 1, 1, 1, -1]])
+    b = torch.tensor([[9, 10, 3, 2, 7, 8, 3, 0]]), torch.tensor([[0, 0, 0, 1, 1, 1, 1, -1]])
+    c = torch.tensor([[2, 7, 10, 3, 9, 8, 3, 0]]), a[1]
+    with torch.no_grad():
+        assert torch.allclose(tower(*a), tower(*b), atol=1e-5)
+        assert not torch.allclose(tower(*a), tower(*c), atol=1e-3)  # words of another sentence
+
+
 def test_the_tokenizer_is_the_same_for_the_same_texts_and_knows_every_word_of_them():
     texts = ["There is a solid nodule of 12 mm.", "No nodule.", "Left pleural effusion, no nodule."]
     file = learn_tokenizer(texts, 300)
