@@ -16,7 +16,7 @@ vertical = Vertical(
         SystemEntry(
             name="clip-ct",
             status="experimental",
-            missing="2: networks and sentence term are ours, no paper's sizes; 4: no check has been run",
+            missing="2: networks and sentence term are ours, no paper's sizes; no gate has been set: see README",
             paper="Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021",
             summary="baseline: volumes and their reports in one space, equal reports as soft targets",
             needs="volumes with reports (the embedded CT phantom by default)",
@@ -28,7 +28,7 @@ vertical = Vertical(
             name="velvet-med",
             status="experimental",
             missing="1: only the abstract is public to us: levels, masks and weights are our reading; "
-            "2: sizes are ours; 4: no check has been run",
+            "2: sizes are ours; over several ranks the local terms contrast each rank's own batch",
             paper="Zhang et al., VELVET-Med: Vision and Efficient Language Pre-training for Volumetric Imaging Tasks "
             "in Medicine, arXiv 2508.12108, 2025",
             summary="volumes and reports, regions and sentences, patches and words contrasted; both also masked",
@@ -40,7 +40,7 @@ vertical = Vertical(
         SystemEntry(
             name="gemini",
             status="experimental",
-            missing="1: restoration is a term of the same step, there a step of its own; 4: no check has been run",
+            missing="1: restoration is a term of the same step, there a step of its own",
             paper="He et al., Homeomorphism Prior for False Positive and Negative Problem in Medical Image Dense "
             "Contrastive Representation Learning, IEEE TPAMI 2025",
             summary="features of voxels that correspond across patients, along a deformation that is learnt with them",

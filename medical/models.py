@@ -85,8 +85,8 @@ class TextEncoder(nn.Module):
     states, projected.
 
     A piece attends to the pieces of its own sentence, and its place is counted within it: a report is what its
-    sentences say, in whatever order. Padding is neither attended to nor pooled, so a text's embedding does not depend on
-    its batch.
+    sentences say, in whatever order. Padding is neither attended to nor pooled, so that a text's embedding does not
+    depend on its batch.
     """
 
     def __init__(self, vocabulary: int, length: int, config: TextConfig, dim: int) -> None:
@@ -104,7 +104,7 @@ class TextEncoder(nn.Module):
         """Without `sentence_of` every text is one sentence."""
         kept = tokens != PAD
         # No row is attended to or computed beyond the longest text of the batch.
-        longest = max(int(kept.sum(1).max()), 1) if len(tokens) else 1
+        longest = used_length(kept)
         tokens, kept = tokens[:, :longest], kept[:, :longest]
         of = torch.where(kept, 0, -1) if sentence_of is None else sentence_of[:, :longest]
         states = self.pieces(tokens) + self.places[places_within(of)]
@@ -129,6 +129,14 @@ def places_within(sentence_of: Int[Tensor, "batch length"]) -> Int[Tensor, "batc
     new = torch.ones_like(sentence_of, dtype=torch.bool)
     new[:, 1:] = sentence_of[:, 1:] != sentence_of[:, :-1]
     return count - torch.where(new, count, 0).cummax(1).values
+
+
+def used_length(kept: Bool[Tensor, "batch length"]) -> int:
+    """Length of the longest text of a batch, so that none of its padding is computed; an exported network, whose shapes
+    may not depend on values, takes all of it."""
+    if torch.compiler.is_exporting() or not len(kept):
+        return kept.shape[1]
+    return max(int(kept.sum(1).max()), 1)
 
 
 class Block(nn.Module):

@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from counterpoint.medical.configs import TriBERTConfig
-from counterpoint.medical.models import Block
+from counterpoint.medical.models import Block, used_length
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TriBERT(nn.Module):
     def forward(self, tokens: Int[Tensor, "batch length"], sentence_of: Int[Tensor, "batch length"]) -> Levels:
         """`sentence_of` is the sentence of every token, -1 for padding; sentences beyond the known number are cut."""
         word = (sentence_of >= 0) & (sentence_of < self.sentences)
-        longest = max(int(word.sum(1).max()), 1)
+        longest = used_length(word)
         tokens, sentence_of, word = tokens[:, :longest], sentence_of[:, :longest], word[:, :longest]
         masks = stage_masks(sentence_of.masked_fill(~word, -1), self.sentences)
         x = self.pieces(tokens) + self.places[:longest]
