@@ -33,22 +33,28 @@ class Found:
     root: Path
 
 
-def find_files(source: str | Path, suffixes: Sequence[str] = (), folders: Sequence[str] | None = None) -> Found:
+def find_files(
+    source: str | Path,
+    suffixes: Sequence[str] = (),
+    folders: Sequence[str] | None = None,
+    gzipped: Sequence[str] = (),
+) -> Found:
     """The files of these kinds (all without `suffixes`) in a folder and all below it, or the one file that is named.
 
     A file may be named without its suffix, as WFDB tools do. Links are followed, each folder is visited once, names
     that begin with a dot are passed over. What only looks like a file (a link that leads nowhere, a named pipe, a
     socket, a device, a folder with one of the suffixes `folders`, by default those looked for) and what may not be read
     is listed, and so are compressed files of these kinds (`r.edf.gz`), with the program that unpacks them; nothing is
-    opened.
+    opened. Those of `gzipped` the field itself keeps in gzip files (`.nii` in `.nii.gz`), and their readers take both.
 
     Raises:
         InputError: there is no such source, nothing of these kinds in it, or the one file is of another kind.
     """
     source = _existing(Path(source), suffixes)
     if not source.is_dir():
-        reason = unreadable(source) or packed(source)
-        if not reason and suffixes and source.suffix.lower() not in suffixes:
+        whole = _whole(source, gzipped)
+        reason = unreadable(source) or ("" if whole else packed(source))
+        if not reason and suffixes and not whole and source.suffix.lower() not in suffixes:
             reason = f"is no {' or '.join(suffixes)} file"
         if reason:
             raise InputError(f"{source}: {reason}")
@@ -69,15 +75,15 @@ def find_files(source: str | Path, suffixes: Sequence[str] = (), folders: Sequen
             continue
         seen.add((place.st_dev, place.st_ino))
         below[:] = sorted(name for name in below if not name.startswith("."))
-        alike = [n for n in below if Path(n).suffix.lower() in kinds]
+        alike = [n for n in below if Path(n).suffix.lower() in kinds or _whole(n, gzipped)]
         rejected += [Rejected(str(Path(folder, name)), "is a folder, not a file") for name in alike]
         for name in names:
             if name.startswith("."):
                 continue
-            file, unpack = Path(folder, name), packed(name)
+            file, unpack = Path(folder, name), "" if _whole(name, gzipped) else packed(name)
             if unpack and inner_suffix(name) in kinds:
                 reason = unpack
-            elif not suffixes or file.suffix.lower() in suffixes:
+            elif not suffixes or file.suffix.lower() in suffixes or _whole(name, gzipped):
                 reason = unreadable(file)
             else:
                 archive = archive or (f"; {file.relative_to(source)} {unpack}" if unpack else "")
@@ -90,6 +96,11 @@ def find_files(source: str | Path, suffixes: Sequence[str] = (), folders: Sequen
         what = f"no {' or '.join(suffixes)} file in it" if suffixes else "an empty folder"
         raise InputError(f"{source}: {what}{archive}")
     return Found(sorted(files), sorted(rejected, key=lambda r: r.source), source)
+
+
+def _whole(name: str | Path, gzipped: Sequence[str]) -> bool:
+    """Whether a compressed file is of a kind that is read as it is."""
+    return Path(name).suffix.lower() == ".gz" and inner_suffix(name) in gzipped
 
 
 def _existing(source: Path, suffixes: Sequence[str]) -> Path:
@@ -135,16 +146,19 @@ def require_file(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
     return Path(path)
 
 
-def name_files(files: Sequence[Path], root: Path) -> dict[Path, str]:
-    """An id for every file: its place below `root` without the suffix; with it where two would be the same.
+def name_files(files: Sequence[Path], root: Path, gzipped: Sequence[str] = ()) -> dict[Path, str]:
+    """An id for every file: its place below `root` without the suffix; with it where two would be the same. `gzipped`
+    as for `find_files`.
 
     >>> names = name_files([Path("d/a/r.hea"), Path("d/r.csv"), Path("d/r.npz")], Path("d"))
     >>> list(names.values())
     ['a-r', 'r-csv', 'r-npz']
     """
-    plain = {file: "-".join(file.relative_to(root).with_suffix("").parts) for file in files}
+    bare = {file: file.with_suffix("") if _whole(file, gzipped) else file for file in files}
+    plain = {file: "-".join(bare[file].relative_to(root).with_suffix("").parts) for file in files}
     counts = Counter(plain.values())
-    longer = {f: f"{name}-{f.suffix.lstrip('.')}" if counts[name] > 1 else name for f, name in plain.items()}
+    endings = {f: f.name.removeprefix(bare[f].stem).lstrip(".").replace(".", "-") for f in files}
+    longer = {f: f"{name}-{endings[f]}" if counts[name] > 1 else name for f, name in plain.items()}
     counts = Counter(longer.values())
     return {f: f.relative_to(root).as_posix() if counts[name] > 1 else name for f, name in longer.items()}
 

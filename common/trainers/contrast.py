@@ -41,13 +41,13 @@ def contrast_of(config: Any, published: nn.Module, tokens: bool = False) -> nn.M
 
 
 def contrast_terms(
-    objective: nn.Module, name: str, views: Mapping[str, Tensor], batch: Any, **known: Tensor
+    objective: nn.Module, name: str, views: Mapping[str, Tensor], batch: Any, **known: Any
 ) -> dict[str, Tensor]:
     """Loss terms of views of the same samples: the published objective on two of them under the name `name`, or the
     chosen one under its own, on all of them.
 
-    `known` is what the published objective is told of the samples; a chosen one also hears their index and, where the
-    batch has one, their label. An objective that has a loss of every sample (`row_losses`) gives these.
+    `known` is what the published objective is told of the samples (ids, targets); a chosen one also hears their index
+    and, where the batch has one, their label. An objective that has a loss of every sample (`row_losses`) gives these.
     """
     inner, facts = objective, dict(known)
     if isinstance(objective, Chosen):
@@ -70,7 +70,7 @@ def _has_rows(objective: Any, views: Mapping[str, Tensor], batch: Any) -> bool:
     return entry(batch, "index") is not None and {len(v) for v in views.values()} == {rows(batch)}
 
 
-def _facts(batch: Any, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _facts(batch: Any, known: Mapping[str, Any]) -> dict[str, Any]:
     facts = dict(known)
     index, label = entry(batch, "index"), entry(batch, "label")
     if isinstance(index, Tensor):

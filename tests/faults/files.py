@@ -204,6 +204,47 @@ def three_scores(path: Path) -> None:
     path.with_name("manifest.csv").write_text("\n".join(["id,score,split", *rows, ""]))
 
 
+def scan() -> np.ndarray:
+    """Fat, muscle, bone and air in HU."""
+    values = np.array([-1000, -100, 45, 300], dtype=np.int16)
+    return values[np.arange(8 * 8 * 8) // 3 % 4].reshape(8, 8, 8) + (np.arange(512) % 7).reshape(8, 8, 8).astype("i2")
+
+
+def nifti(path: Path) -> None:
+    import nibabel
+
+    nibabel.save(nibabel.Nifti1Image(scan(), np.diag([1.0, 1.0, 2.0, 1.0])), path)
+
+
+def volume_nrrd(path: Path) -> None:
+    import nrrd
+
+    space = {"space": "left-posterior-superior", "space directions": np.eye(3), "space origin": np.zeros(3)}
+    nrrd.write(str(path), scan(), space)
+
+
+def dicom(path: Path) -> None:
+    """Eight slices of one series, the one named among them."""
+    import pydicom
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+    for k in range(8):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
+        meta.MediaStorageSOPInstanceUID = f"1.2.3.{k + 1}"
+        file = path if k == 3 else path.with_name(f"{path.stem}.s{k}.dcm")
+        d = FileDataset(str(file), {}, file_meta=meta, preamble=bytes(128))
+        d.SOPClassUID, d.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        d.SeriesInstanceUID, d.StudyInstanceUID, d.PatientID, d.Modality = "1.2.4", "1.2.5", "p", "CT"
+        d.ImageOrientationPatient, d.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 2.0 * k]
+        d.PixelSpacing, d.Rows, d.Columns, d.SamplesPerPixel = [1, 1], 8, 8, 1
+        d.PhotometricInterpretation, d.PixelRepresentation = "MONOCHROME2", 0
+        d.BitsAllocated, d.BitsStored, d.HighBit, d.RescaleSlope, d.RescaleIntercept = 16, 16, 15, 1, -1024
+        d.PixelData = (scan()[:, :, k].T + 1024).astype("<u2").tobytes()
+        pydicom.dcmwrite(file, d, enforce_file_format=True)
+
+
 SETTINGS = (
     "temperature: 0.2\nratio: 0.3\nviews: [drop, mask]\noptim:\n  lr: 0.001\ntrain:\n  batch_size: 4\n  seed: 3\n"
 )

@@ -18,6 +18,15 @@ from counterpoint.common.data.names import LONGEST, file_name
 from counterpoint.common.errors import InputError
 
 
+def test_kinds_that_the_field_keeps_compressed_are_taken_as_they_are(tmp_path):
+    for name in ("a.nii", "a.nii.gz", "b.nii.gz", "c.edf.gz", "d.nii.bz2"):
+        (tmp_path / name).write_bytes(b"x")
+    found = find_files(tmp_path, (".nii",), gzipped=(".nii",))
+    assert [f.name for f in found.files] == ["a.nii", "a.nii.gz", "b.nii.gz"]
+    assert [Path(r.source).name for r in found.rejected] == ["d.nii.bz2"]
+    assert list(name_files(found.files, tmp_path, (".nii",)).values()) == ["a-nii", "a-nii-gz", "b"]
+
+
 def test_what_only_looks_like_a_file_is_listed_and_never_opened(tmp_path):
     (tmp_path / "deep").mkdir()
     for name in ("b.csv", "a.CSV", "deep/c.csv", "other.txt", ".hidden.csv"):

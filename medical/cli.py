@@ -1,0 +1,74 @@
+"""What the medical vertical tells the command line; importing it costs nothing."""
+
+from counterpoint.common.vertical import Importer, Modality, OwnVerb, SystemEntry, Vertical
+
+_COMMANDS = "counterpoint.medical.commands"
+_CONFIGS = "counterpoint.medical.configs"
+_GALLERY = "counterpoint.medical.gallery"
+_SHOWN = {"picture": f"{_GALLERY}:picture", "caption": f"{_GALLERY}:caption", "read": f"{_GALLERY}:query"}
+
+vertical = Vertical(
+    name="medical",
+    package="counterpoint.medical",
+    summary="CT and MR volumes with radiology reports",
+    extra="medical",
+    systems=(
+        SystemEntry(
+            name="clip-ct",
+            status="experimental",
+            missing="2: networks and sentence term are ours, no paper's sizes; no gate has been set: see README",
+            paper="Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021",
+            summary="baseline: volumes and their reports in one space, equal reports as soft targets",
+            needs="volumes with reports (the embedded CT phantom by default)",
+            config=f"{_CONFIGS}:ClipCTConfig",
+            system="counterpoint.medical.clip_ct:ClipCT",
+            protocols="counterpoint.medical.findings:protocols",
+        ),
+        SystemEntry(
+            name="velvet-med",
+            status="experimental",
+            missing="1: only the abstract is public to us: levels, masks and weights are our reading; "
+            "2: sizes are ours; over several ranks the local terms contrast each rank's own batch",
+            paper="Zhang et al., VELVET-Med: Vision and Efficient Language Pre-training for Volumetric Imaging Tasks "
+            "in Medicine, arXiv 2508.12108, 2025",
+            summary="volumes and reports, regions and sentences, patches and words contrasted; both also masked",
+            needs="volumes with reports (the embedded CT phantom by default)",
+            config=f"{_CONFIGS}:VelvetMedConfig",
+            system="counterpoint.medical.velvet_med:VelvetMed",
+            protocols="counterpoint.medical.findings:protocols",
+        ),
+        SystemEntry(
+            name="gemini",
+            status="experimental",
+            missing="1: restoration is a term of the same step, there a step of its own",
+            paper="He et al., Homeomorphism Prior for False Positive and Negative Problem in Medical Image Dense "
+            "Contrastive Representation Learning, IEEE TPAMI 2025",
+            summary="features of voxels that correspond across patients, along a deformation that is learnt with them",
+            needs="volumes of one part of the body (the embedded CT phantom by default)",
+            config=f"{_CONFIGS}:GeminiConfig",
+            system="counterpoint.medical.gemini:Gemini",
+            protocols="counterpoint.medical.scenes:protocols",
+        ),
+    ),
+    importers=(
+        Importer("nifti", "NIfTI (.nii, .nii.gz) and NRRD volumes: a file, or a folder", f"{_COMMANDS}:import_nifti"),
+        Importer("dicom", "folders of DICOM files: CT and MR series", f"{_COMMANDS}:import_dicom"),
+    ),
+    data_check="counterpoint.medical.reading:check_row",
+    simulate=f"{_COMMANDS}:simulate",
+    preview=f"{_COMMANDS}:preview",
+    demo=f"{_COMMANDS}:demo",
+    checks="counterpoint.medical.checks:CHECKS",
+    modalities=(
+        Modality("ct", endings=(".nii", ".nrrd", ".nhdr"), **_SHOWN),
+        Modality("volume", **_SHOWN),
+        Modality("report", endings=(".txt",), parse=f"{_GALLERY}:parse", **_SHOWN),
+    ),
+    verbs=(
+        OwnVerb(
+            "embed-scan",
+            "the embedding of one scan: a NIfTI or NRRD file, or a DICOM folder",
+            f"{_COMMANDS}:embed_scan",
+        ),
+    ),
+)

@@ -1,0 +1,111 @@
+"""Synthetic CT volumes with reports as real files: NIfTI, text, label maps, and what every sentence is about."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from counterpoint.common.data import Cache, Manifest
+from counterpoint.common.data.importing import save_manifest
+from counterpoint.common.data.isolation import isolated_map
+from counterpoint.common.errors import InputError
+from counterpoint.common.progress import track
+from counterpoint.common.vertical import ImportReport, Rejected
+from counterpoint.medical.configs import PhantomConfig
+from counterpoint.medical.phantom import FINDINGS, HELD_OUT, SYNTHETIC, make_case
+from counterpoint.medical.phantom_report import write_report
+from counterpoint.medical.volume import write_nifti
+
+VERSION = 1
+"""Of the generator: a changed one makes other files."""
+SPLITS = {"train": 0, "val": 1, "test": 2}
+_SEEDS = 10_000_000
+SENTENCES = "sentences.jsonl"
+
+
+def column(finding: str) -> str:
+    """A finding as a column of the manifest.
+
+    >>> column("lung nodule")
+    'lung_nodule'
+    """
+    return finding.replace(" ", "_")
+
+
+def write_phantoms(
+    out: Path,
+    sizes: dict[str, int],
+    seed: int = 0,
+    config: PhantomConfig | None = None,
+    workers: int = 1,
+    readers: int = 1,
+) -> ImportReport:
+    """Write volumes, label maps and reports of `sizes[split]` patients for every split, and their manifest.
+
+    The training split holds no nodule of a held-out combination (`phantom.HELD_OUT`); the others do, and say so in the
+    column `held_out`. Every patient has `readers` reports by readers who choose other words.
+    """
+    out, config = Path(out), config or PhantomConfig()
+    if unknown := set(sizes) - set(SPLITS):
+        raise InputError(f"no split {min(unknown)!r}; there are {', '.join(SPLITS)}")
+    jobs = [(name, i, _SEEDS * (1000 * seed + SPLITS[name]) + i) for name, n in sizes.items() for i in range(n)]
+    for folder in ("volumes", "labels", "reports"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    make = partial(_write, out=out, config=config, readers=readers)
+    rows: list[dict[str, Any]] = []
+    with (out / SENTENCES).open("w", encoding="utf-8") as file:
+        found = isolated_map(make, jobs, workers=workers, chunk=8)
+        for job, made in track(found, "simulating volumes", len(jobs)):
+            if isinstance(made, Rejected):
+                raise RuntimeError(f"the generator failed at {job}: {made.reason}")
+            row, sentences = made
+            rows.append(row)
+            file.writelines(json.dumps(s) + "\n" for s in sentences)
+    meta = {"synthetic": SYNTHETIC, "phantom": asdict(config), "seed": seed, "version": VERSION}
+    note = "SYNTHETIC data: CT phantoms and their reports, made by a generator; nothing of them was measured."
+    return save_manifest(out, rows, meta=meta, note=note)
+
+
+def _write(
+    job: tuple[str, int, int], out: Path, config: PhantomConfig, readers: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """In a worker: one patient's files; the row and the sentences."""
+    split, number, seed = job
+    case = make_case(seed, config, training=split == "train")
+    name = f"{split}-{number:05d}"
+    write_nifti(out / "volumes" / f"{name}.nii.gz", case.volume, case.affine)
+    write_nifti(out / "labels" / f"{name}.nii.gz", case.labels, case.affine)
+    files, sentences = [], []
+    for reader in range(readers):
+        text, said = write_report(case, seed + reader * _SEEDS * 999, config)
+        file = f"reports/{name}--{reader + 1}.txt"
+        (out / file).write_text(text, encoding="utf-8")
+        files.append(file)
+        sentences += [{"id": name, "report": file, **asdict(s)} for s in said]
+    nodule = case.attributes.get("lung nodule", {})
+    row: dict[str, Any] = {
+        "id": name, "group": name, "split": split, "volume": f"volumes/{name}.nii.gz", "reports": "|".join(files),
+        "labels": f"labels/{name}.nii.gz", "modality": "ct", "hu": "header",
+        **{column(f): float(case.findings[f]) for f in FINDINGS},
+        **{f"{column(f)}_{a}": str(case.attributes.get(f, {}).get(a, "")) for f, a in ATTRIBUTES},
+        "held_out": tuple(nodule.get(k) for k in ("side", "lobe", "type")) in HELD_OUT, **case.nuisance,
+    }  # fmt: skip
+    return row, sentences
+
+
+ATTRIBUTES = (
+    ("lung nodule", "side"), ("lung nodule", "lobe"), ("lung nodule", "type"), ("pleural effusion", "side"),
+    ("liver lesion", "type"), ("renal cyst", "side"), ("kidney stone", "side"),
+)  # fmt: skip
+
+
+def cached_phantoms(
+    sizes: dict[str, int], seed: int, config: PhantomConfig, workers: int = 1, cache: str = ""
+) -> Manifest:
+    """The manifest of such a data set, made once and kept in the cache."""
+    key = {"kind": "ct-phantoms", "version": VERSION, "sizes": sizes, "seed": seed, "config": asdict(config)}
+    folder = Cache(cache or None).get_or_make(key, "", lambda path: write_phantoms(path, sizes, seed, config, workers))
+    return Manifest.load(folder / "manifest.parquet")

@@ -1,0 +1,289 @@
+"""NIfTI and NRRD volumes: what is read, what is refused in words, Hounsfield units, orientation, the recipe."""
+
+import gzip
+import os
+import shutil
+from pathlib import Path
+
+import nibabel
+import nrrd
+import numpy as np
+import pandas as pd
+import pytest
+from dicom_files import body, world
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from counterpoint.common.data import Manifest
+from counterpoint.common.errors import InputError
+from counterpoint.medical.commands import import_nifti
+from counterpoint.medical.configs import RecipeConfig
+from counterpoint.medical.hu import hu_fault
+from counterpoint.medical.reading import check_row, read_volume, row_volume
+from counterpoint.medical.volume import Volume, canonical, prepare, untilted, write_nifti
+
+DATA = Path(os.environ.get("COUNTERPOINT_DATA", "/nowhere")) / "medical"
+real = pytest.mark.skipif(not DATA.is_dir(), reason="needs COUNTERPOINT_DATA")
+AFFINE = np.array([[-0.8, 0, 0, 5], [0, -0.7, 0, -7], [0, 0, 2.5, 100], [0, 0, 0, 1.0]])
+
+
+def image(data=None, affine=AFFINE, **header):
+    made = nibabel.Nifti1Image(body() if data is None else data, affine)
+    made.set_sform(affine, header.pop("sform_code", 1))
+    made.set_qform(affine, header.pop("qform_code", 1))
+    for name, value in header.items():
+        made.header[name] = value
+    return made
+
+
+def save(path, **options):
+    nibabel.save(image(**options), path)
+    return path
+
+
+def rejected(folder, out, **options):
+    report = import_nifti(folder, out, **options)
+    return {Path(r.source).name: r.reason for r in report.rejected}, report
+
+
+def test_damaged_and_doubtful_files_are_left_out_with_their_reasons(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    save(folder / "good.nii.gz")
+    whole = (folder / "good.nii.gz").read_bytes()
+    (folder / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (folder / "noise.nii.gz").write_bytes(bytes(range(256)) * 20)
+    (folder / "empty.nii").write_bytes(b"")
+    plain = gzip.decompress(whole)
+    (folder / "short.nii").write_bytes(plain[:1000])
+    save(folder / "four.nii", data=np.stack([body(), body()], -1))
+    nan = body().astype(np.float32)
+    nan[3, 4, 5] = np.nan
+    save(folder / "nan.nii", data=nan)
+    save(folder / "flat.nii", data=np.full((4, 4, 4), 7, np.int16))
+    sheared = AFFINE.copy()
+    sheared[1, 2] = 0.9
+    both = image(affine=AFFINE)
+    both.set_sform(sheared, 1)
+    both.set_qform(None, 0)
+    nibabel.save(both, folder / "sheared.nii")
+    other = image()
+    other.set_sform(np.diag([0.8, 0.7, 2.5, 1]), 1)
+    nibabel.save(other, folder / "contradicts.nii")
+    save(folder / "nowhere.nii", sform_code=0, qform_code=0)
+    thin = image()
+    thin.header["srow_x"] = [0, 0, 0, 5]
+    thin.set_qform(None, 0)
+    nibabel.save(thin, folder / "thin.nii")
+    bomb = bytearray(plain)
+    bomb[42:48] = np.array([30000, 30000, 30000], "<i2").tobytes()
+    (folder / "bomb.nii.gz").write_bytes(gzip.compress(bytes(bomb)))
+    said, report = rejected(folder, tmp_path / "out")
+    for name, words in {
+        "cut.nii.gz": "damaged",
+        "noise.nii.gz": "damaged",
+        "empty.nii": "damaged",
+        "short.nii": "damaged",
+        "four.nii": "holds 2 volumes (4D)",
+        "nan.nii": "1 of 1,920 voxels are NaN or infinite",
+        "flat.nii": "all voxels have the same value (7)",
+        "sheared.nii": "axes are not at right angles",
+        "contradicts.nii": "sform and qform contradict each other",
+        "nowhere.nii": "states no orientation",
+        "thin.nii": "",
+        "bomb.nii.gz": "promises",
+    }.items():
+        assert words in said[name], (name, said.get(name))
+        assert "its reader failed" not in said[name], said[name]
+    assert report.rows == 1
+    assert set(said) | {"good.nii.gz"} == {f.name for f in folder.iterdir()}
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LPS", "PIR", "ASL", "IRP"])
+def test_canonical_keeps_every_voxel_where_it_lies(orientation):
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 1000, (3, 4, 5))
+    start = nibabel.orientations.axcodes2ornt("RAS")
+    turn = nibabel.orientations.ornt_transform(start, nibabel.orientations.axcodes2ornt(tuple(orientation)))
+    affine = np.diag([1.0, 2.0, 3.0, 1.0]) @ nibabel.orientations.inv_ornt_aff(turn, data.shape)
+    volume = Volume(nibabel.orientations.apply_orientation(data, turn), affine)
+    assert volume.orientation == orientation
+    made = canonical(volume)
+    assert made.orientation == "RAS"
+    where = {tuple(np.round(world(affine, i), 3)): v for i, v in np.ndenumerate(volume.data)}
+    assert where == {tuple(np.round(world(made.affine, i), 3)): v for i, v in np.ndenumerate(made.data)}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    codes=st.sampled_from(["RAS", "LPS", "PIR", "SAR", "LAI"]),
+    spacing=st.tuples(*[st.floats(1.0, 4.0)] * 3),
+    shift=st.tuples(*[st.floats(-50, 50)] * 3),
+)
+def test_the_recipe_finds_a_place_of_the_body_however_it_was_stored(codes, spacing, shift):
+    """A volume that is linear in the world's coordinates stays that function at the places of the new grid."""
+    shape = (20, 22, 24)
+    ras = np.diag([*spacing, 1.0])
+    ras[:3, 3] = shift
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.orientations.axcodes2ornt("RAS"), nibabel.orientations.axcodes2ornt(tuple(codes))
+    )
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    place = grid @ ras[:3, :3].T + ras[:3, 3]
+    field = place @ np.array([1.0, 0.5, -0.25])
+    stored = nibabel.orientations.apply_orientation(field, turn)
+    volume = Volume(stored, ras @ nibabel.orientations.inv_ornt_aff(turn, shape))
+    recipe = RecipeConfig(spacing=(2.0, 2.0, 2.0), size=(8, 8, 8), low=-1e5, high=1e5, outside=-1e5)
+    made = prepare(volume, recipe)
+    assert made.orientation == "RAS"
+    assert made.spacing == pytest.approx((2.0, 2.0, 2.0))
+    new = np.stack(np.meshgrid(*[np.arange(8)] * 3, indexing="ij"), -1) @ made.affine[:3, :3].T + made.affine[:3, 3]
+    expected = new @ np.array([1.0, 0.5, -0.25])
+    inside = made.data > -9e4
+    # The low-pass bends the field at the volume's own ends only.
+    index = (new - ras[:3, 3]) / np.array(spacing)
+    core = inside & ((index > 4) & (index < np.array(shape) - 5)).all(-1)
+    assert core.sum() > 50
+    assert np.abs(made.data - expected)[core].max() < 0.05
+    outside = ((index < -0.01) | (index > np.array(shape) - 0.99)).any(-1)
+    assert (made.data[outside] == -1e5).all()
+
+
+def test_untilting_nothing_changes_nothing():
+    data = body().astype(np.float32)
+    made, affine = untilted(data, AFFINE, -1024)
+    assert np.array_equal(made, data)
+    assert np.allclose(affine, AFFINE)
+
+
+def fault(hu):
+    return hu_fault(hu)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda v: v - 1024, "look applied twice"),
+        (lambda v: v - 1000, "look applied twice"),
+        (lambda v: v + 1024, "looks not applied"),
+        (lambda v: np.clip((v + 160) / 400, 0, 1), "normalised"),
+        (lambda v: np.clip((v + 160) / 400 * 255, 0, 255).astype(np.uint8), "windowed to 8 bits"),
+        (lambda v: v * 2.0 - 1024, "look applied twice"),
+    ],
+)
+def test_the_known_faults_of_units_are_seen(wrong, said):
+    big = body((40, 40, 12))
+    assert hu_fault(big) == ""
+    assert said in hu_fault(wrong(big.astype(np.float32)))
+
+
+def test_padding_beyond_air_is_no_fault():
+    """GE fills the corners with -3024 or -2000; that is one value, not a body."""
+    padded = body((40, 40, 12)).astype(np.int32)
+    padded[:9] = -3024
+    assert hu_fault(padded) == ""
+
+
+@real
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    "name", ["example_ct.nii.gz", "example_ct_sm.nii.gz", "aorta/ct_cropped.nii.gz", "pulmonary/ct_cropped.nii.gz"]
+)
+def test_real_scans_are_in_units_and_their_faults_are_not(name):
+    data = np.asarray(nibabel.load(DATA / "totalsegmentator" / name).dataobj).astype(np.float32)
+    assert hu_fault(data) == ""
+    for wrong in (data - 1024, data + 1024, np.clip(data, -1024, None) + 1024, np.clip(data, -1024, None) - 1024):
+        assert hu_fault(wrong) != ""
+
+
+def test_the_headers_scale_is_applied_once_or_left_or_taken_from_a_table(tmp_path):
+    hu = body()
+    made = image(data=(hu + 1024).astype(np.int16))
+    made.header.set_slope_inter(1, -1024)
+    nibabel.save(made, tmp_path / "scaled.nii")
+    stored = nibabel.load(tmp_path / "scaled.nii").dataobj.get_unscaled()
+    if not np.array_equal(stored, hu + 1024):  # nibabel divides what it writes by the slope
+        raw = bytearray((tmp_path / "scaled.nii").read_bytes())
+        raw[352:] = (hu + 1024).astype("<i2").tobytes(order="F")
+        (tmp_path / "scaled.nii").write_bytes(bytes(raw))
+    assert np.array_equal(read_volume(tmp_path / "scaled.nii").data, hu)
+    with pytest.raises(InputError, match=r"scaled.nii: read with --hu already .* with --hu header it looks right"):
+        read_volume(tmp_path / "scaled.nii", hu="already")
+    save(tmp_path / "raw.nii", data=(hu + 1024).astype(np.int16))
+    assert np.array_equal(read_volume(tmp_path / "raw.nii", hu="table", slope=1, intercept=-1024).data, hu)
+    save(tmp_path / "done.nii", data=hu)
+    with pytest.raises(InputError, match=r"applied twice.*with --hu already it looks right"):
+        read_volume(tmp_path / "done.nii", hu="table", slope=1, intercept=-1024)
+
+
+def test_a_table_of_slopes_is_remembered_in_the_manifest(tmp_path):
+    """CT-RATE's form: volume names with their endings, RescaleSlope and RescaleIntercept."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    save(folder / "train_1_a_1.nii.gz", data=(body() + 1024).astype(np.int16))
+    save(folder / "train_2_a_1.nii.gz", data=(body() + 1024).astype(np.int16))
+    table = tmp_path / "meta.csv"
+    table.write_text("VolumeName,RescaleSlope,RescaleIntercept,nodule\ntrain_1_a_1.nii.gz,1,-1024,-1\n")
+    asked = {"hu": "table", "table": table, "labels": ("nodule",), "patient": r"^train_(\d+)"}
+    report = import_nifti(folder, tmp_path / "out", **asked)
+    assert report.rows == 1
+    assert "the table has no slope and intercept for it" in report.rejected[0].reason
+    manifest = Manifest.load(report.manifest)
+    row = manifest.row(0)
+    assert (row["group"], row["nodule"], row["intercept"]) == ("1", -1.0, -1024.0)
+    assert np.array_equal(row_volume(row, manifest.folder).data, body())
+    assert any("of the table were applied" in note for note in check_row(row, manifest.folder))
+
+
+def test_nrrd_is_turned_from_its_space_into_ras(tmp_path):
+    data = body()
+    header = {"space": "left-posterior-superior", "space directions": [[0.8, 0, 0], [0, 0.7, 0], [0, 0, 2.5]],
+              "space origin": [-5.0, 7.0, 100.0]}  # fmt: skip
+    nrrd.write(str(tmp_path / "a.nrrd"), data, header)
+    volume = read_volume(tmp_path / "a.nrrd")
+    assert np.array_equal(volume.data, data)
+    assert np.allclose(volume.affine, AFFINE)
+    nrrd.write(str(tmp_path / "b.nrrd"), data)
+    with pytest.raises(InputError, match=r"b.nrrd: its space is 'not stated'"):
+        read_volume(tmp_path / "b.nrrd")
+    content = (tmp_path / "a.nrrd").read_bytes()
+    (tmp_path / "c.nrrd").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"c.nrrd: damaged"):
+        read_volume(tmp_path / "c.nrrd")
+    text = content.replace(b"encoding:", b"data file: ../../etc/passwd\nencoding:", 1)
+    (tmp_path / "d.nrrd").write_bytes(text)
+    with pytest.raises(InputError, match=r"d.nrrd: its voxels lie in other folders"):
+        read_volume(tmp_path / "d.nrrd")
+
+
+@real
+@pytest.mark.realdata
+def test_real_nrrd_mr_and_hippocampus_volumes_come_in(tmp_path):
+    some = tmp_path / "in"
+    some.mkdir()
+    for file in sorted((DATA / "msd_hippocampus" / "images").iterdir())[:3]:
+        shutil.copy(file, some)
+    report = import_nifti(some, tmp_path / "out", modality="mr")
+    assert (report.rows, report.rejected) == (3, ())
+    report = import_nifti(DATA / "pyradiomics", tmp_path / "out2", modality="mr")
+    assert report.rows == 3
+    assert all("it is a mask or a label map" in r.reason for r in report.rejected)
+    assert set(pd.read_parquet(report.manifest)["orientation"]) <= {"LPS", "LAS", "RAS", "LPI", "RPS"}
+
+
+def test_written_volumes_are_read_back_as_they_were(tmp_path):
+    for data in (body(), body().astype(np.float32) + 0.25):
+        write_nifti(tmp_path / "v.nii.gz", data, AFFINE)
+        again = read_volume(tmp_path / "v.nii.gz")
+        assert np.array_equal(again.data, data)
+        assert np.allclose(again.affine, AFFINE, atol=1e-5)
+
+
+def test_a_volume_changed_after_its_import_is_found_by_the_check(tmp_path):
+    (tmp_path / "in").mkdir()
+    save(tmp_path / "in" / "a.nii.gz")
+    manifest = Manifest.load(import_nifti(tmp_path / "in", tmp_path / "out").manifest)
+    assert check_row(manifest.row(0), manifest.folder) == []
+    save(tmp_path / "in" / "a.nii.gz", data=body() - 1024)
+    with pytest.raises(InputError, match="applied twice"):
+        check_row(manifest.row(0), manifest.folder)
