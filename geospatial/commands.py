@@ -36,14 +36,14 @@ def import_rasters(
     Args:
         source: a raster, or a folder that is searched with all folders below.
         out: folder that receives manifest.parquet.
-        s1: shell pattern of the Sentinel-1 files, relative to SOURCE, as in 'S1RTC/*.tif'; without patterns, names tell.
+        s1: shell pattern of the Sentinel-1 files, relative to SOURCE, as in 'S1RTC/*.tif'; without any, names tell.
         s2: shell pattern of the Sentinel-2 files.
         landcover: shell pattern of maps of land cover (whole numbers, one class each).
         cloud: shell pattern of cloud masks (not 0 is cloud); ESA's SCL files are found by their names.
         s1_bands: the bands of stacked Sentinel-1 files in their order there, as in VV,VH.
         s2_bands: those of stacked Sentinel-2 files, as in B02,B03,B04,B08; L2A and L1C name ESA's orders of 12 and 13.
-        s2_offset: what is added to Sentinel-2 numbers where nothing else tells: -1000 from processing baseline 04.00 on,
-            0 before; or a CSV with the columns name,offset.
+        s2_offset: what is added to Sentinel-2 numbers where nothing else tells: -1000 from baseline 04.00 on, 0
+            before; or a CSV with the columns name,offset.
         s1_unit: decibel or linear power; values below 0 are decibel without being told.
         s1_calibration: sigma0 or gamma0, where the files do not say.
         days: most days between the pictures of a pair; null pairs by footprint alone.

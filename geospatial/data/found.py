@@ -64,7 +64,9 @@ def sort_files(
                 left += 1
                 continue
             if len(hits) > 1:
-                rejected.append(Rejected(str(file), f"is matched by --{hits[0]} and by --{hits[1]}; narrow one of them"))
+                rejected.append(
+                    Rejected(str(file), f"is matched by --{hits[0]} and by --{hits[1]}; narrow one of them")
+                )
                 continue
             kind = hits[0]
             counts[kind] += 1

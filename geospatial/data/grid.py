@@ -102,7 +102,7 @@ def grid_of(crs: str, transform: Sequence[float], height: int, width: int) -> Gr
     return Grid(crs, c, f, a, height, width)
 
 
-def distance_km(a: Sequence[float], b: Sequence[float] | np.ndarray) -> np.ndarray:
+def distance_km(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> np.ndarray:
     """Great-circle distance in kilometres between boxes (west, south, east, north) in degrees: of their nearest
     points, 0 where they meet. `b` may be many boxes [n, 4].
 
@@ -125,4 +125,4 @@ def distance_km(a: Sequence[float], b: Sequence[float] | np.ndarray) -> np.ndarr
     lat1, lat2 = np.where(shared, far, lat1), np.where(shared, far, lat2)
     p, q = np.radians(lat1), np.radians(lat2)
     h = np.sin((q - p) / 2) ** 2 + np.cos(p) * np.cos(q) * np.sin(np.radians(gap) / 2) ** 2
-    return 2 * EARTH * np.arcsin(np.sqrt(np.clip(h, 0, 1)))
+    return np.asarray(2 * EARTH * np.arcsin(np.sqrt(np.clip(h, 0, 1))))

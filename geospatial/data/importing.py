@@ -1,10 +1,10 @@
-"""`data import rasters`: files that exist become rows of places, with every raster looked at in a process of its own."""
+"""`data import rasters`: files that exist become rows of places; every raster is looked at in a worker process."""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,16 @@ class Layer:
 
 
 def import_rasters(
-    source: Path, out: Path, patterns: Mapping[str, str], said: Said, pairing: Pairing, workers: int = 1
+    source: Path,
+    out: Path,
+    patterns: Mapping[str, str],
+    said: Said,
+    pairing: Pairing,
+    workers: int = 1,
+    finish: Callable[[Any], Any] | None = None,
 ) -> ImportReport:
-    """Every usable product below `source`, paired by place and time, as manifest rows; files stay where they are."""
+    """Every usable product below `source`, paired by place and time, as manifest rows; files stay where they are.
+    `finish` may change the manifest before it is saved."""
     found = find_files(Path(source), SUFFIXES)
     scenes, rejected, left = sort_files(found.files, found.root, patterns)
     rejected = [*found.rejected, *rejected]
@@ -87,7 +94,7 @@ def import_rasters(
         meta["legend"] = {str(code): name for code, name in said.legend.items()}
     told = [*notes, *(offset_notes(layers)), *_radar_notes(layers)]
     told += [f"{left} further rasters match no pattern and were not asked for"] if left else []
-    return save_manifest(out, rows, rejected, meta=meta, note="\n".join(told), outside=outside)
+    return save_manifest(out, rows, rejected, meta=meta, note="\n".join(told), finish=finish, outside=outside)
 
 
 def look(file: Path) -> tuple[Facts, Product]:
@@ -117,7 +124,9 @@ def layer_of(scene: Scene, facts: Mapping[Path, tuple[Facts, Product]], said: Sa
             raise InputError(f"{file.name} lies in {other.grid.crs}, the other bands in {first.grid.crs}")
         away = [abs(a - b) / first.grid.side for a, b in zip(other.grid.bounds, first.grid.bounds)]
         if max(away) > max(1.0, other.grid.side / first.grid.side) + ALIGNED or other.grid.beside(first.grid) > ALIGNED:
-            raise InputError(f"{file.name} does not cover the same ground as its other bands (off by {max(away):.2f} pixels)")
+            raise InputError(
+                f"{file.name} does not cover the same ground as its other bands (off by {max(away):.2f} pixels)"
+            )
     bands = _bands(scene, first, said) if scene.kind in ("s1", "s2") else ()
     extra: dict[str, Any] = {}
     if scene.kind == "s2":
@@ -175,7 +184,9 @@ def _reflectance(scene: Scene, seen: Sequence[tuple[Facts, Product]], product: P
     elif scaled:
         scale, shift = scaled.pop()
         if abs(scale - 1e-4) > 1e-9:
-            raise InputError(f"its scale is {scale:g}; Sentinel-2 numbers have 0.0001 (give --s2_offset to overrule it)")
+            raise InputError(
+                f"its scale is {scale:g}; Sentinel-2 numbers have 0.0001 (give --s2_offset to overrule it)"
+            )
         offset, source = round(shift / scale), "the file's own offset"
     elif product.offset is not None:
         offset, source = product.offset, product.source
@@ -186,9 +197,9 @@ def _reflectance(scene: Scene, seen: Sequence[tuple[Facts, Product]], product: P
         )
     else:
         raise InputError(
-            "nothing says its processing baseline (neither its name, its folders' names, its metadata nor its tags), so "
-            f"it is unknown whether its values carry the offset of baseline 04.00; give --s2_offset {OFFSET} or 0, or a "
-            "CSV with the columns name,offset"
+            "nothing says its processing baseline (neither its name, its folders' names, its metadata nor its tags), "
+            f"so it is unknown whether its values carry the offset of baseline 04.00; give --s2_offset {OFFSET} or 0, "
+            "or a CSV with the columns name,offset"
         )
     return {"offset": offset, "offset_source": source, "level": product.level, "baseline": product.baseline}
 
@@ -207,8 +218,14 @@ def _backscatter(seen: Sequence[tuple[Facts, Product]], product: Product, said: 
             )
         unit = "db"  # power has no values below 0
     if unit == "db" and (low < -100 or high > 60):
-        raise InputError(f"holds values from {low:.4g} to {high:.4g}, which are no decibels of backscatter; scale them first")
-    return {"unit": unit, "calibration": said.s1_calibration or product.calibration or "unknown", "orbit": product.orbit}
+        raise InputError(
+            f"holds values from {low:.4g} to {high:.4g}, which are no decibels of backscatter; scale them first"
+        )
+    return {
+        "unit": unit,
+        "calibration": said.s1_calibration or product.calibration or "unknown",
+        "orbit": product.orbit,
+    }
 
 
 def _labels(file: Path) -> tuple[str, ...]:
@@ -245,7 +262,9 @@ def read_offsets(text: str) -> tuple[int | None, dict[str, int]]:
 
 def _offset(value: int, where: str) -> int:
     if value > 0 or value < -10000:
-        raise InputError(f"{where}: the offset is added to the numbers: {OFFSET} from baseline 04.00 on, 0 before; not {value}")
+        raise InputError(
+            f"{where}: the offset is added to the numbers: {OFFSET} from baseline 04.00 on, 0 before; not {value}"
+        )
     return value
 
 
@@ -256,7 +275,9 @@ def offset_notes(layers: Sequence[Layer]) -> list[str]:
     if not optical:
         return []
     sources = sorted({str(layer.facts["offset_source"]) for layer in optical})
-    named = ", ".join(layer.scene.name for layer in carry[:8]) + (f" and {len(carry) - 8} more" if len(carry) > 8 else "")
+    named = ", ".join(layer.scene.name for layer in carry[:8]) + (
+        f" and {len(carry) - 8} more" if len(carry) > 8 else ""
+    )
     notes = [
         f"{len(carry)} of {len(optical)} Sentinel-2 products carry an offset (by {', '.join(sources)})"
         + (f": {named}" if carry else "")
@@ -264,10 +285,11 @@ def offset_notes(layers: Sequence[Layer]) -> list[str]:
     for layer in optical:
         offset = layer.facts["offset"]
         if offset == 0 and layer.low >= -OFFSET:
-            notes.append(f"{layer.scene.name}: no value below {-OFFSET} (the lowest is {layer.low:g}), as with the offset; "
-                         "said to have none")  # fmt: skip
+            what = f"no value below {-OFFSET} (the lowest: {layer.low:g}), as with the offset; said to have none"
+            notes.append(f"{layer.scene.name}: {what}")
         elif offset and 0 < layer.low < -offset / 2:
-            notes.append(f"{layer.scene.name}: values down to {layer.low:g}, below the offset of {-offset} it is said to carry")
+            what = f"values down to {layer.low:g}, below the offset of {-offset} that it is said to carry"
+            notes.append(f"{layer.scene.name}: {what}")
     return notes
 
 
@@ -279,7 +301,7 @@ def _radar_notes(layers: Sequence[Layer]) -> list[str]:
     unknown = [layer for layer in radar if layer.facts["calibration"] == "unknown"]
     notes = [f"Sentinel-1 is {' and '.join(kinds)}"]
     if unknown:
-        notes.append(f"of {len(unknown)} radar products nothing says whether they are sigma0 or gamma0; give --s1_calibration")
+        notes.append(
+            f"of {len(unknown)} radar products nothing says whether they are sigma0 or gamma0; give --s1_calibration"
+        )
     return notes
-
-

@@ -1,4 +1,4 @@
-"""What belongs to a place: for each sensor its bands, in one file or in one file a band, and where the files' pixels lie.
+"""What belongs to a place: for each sensor its bands, in one file or in one file a band, and where they lie.
 
 A manifest row is a place at a time. Its columns:
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ class Pairing:
 
 @dataclass
 class Place:
-    """One row: an optical picture, the radar picture and the maps that belong to it, on the grid of the first of them."""
+    """One row: an optical picture, the radar picture and the maps that belong to it, on the grid of the first."""
 
     grid: Grid
     layers: dict[str, Layer] = field(default_factory=dict)
@@ -91,7 +92,9 @@ def places_of(layers: Sequence[Layer], pairing: Pairing) -> tuple[list[Place], l
             dropped += [Rejected(_file(x), reason) for x in alone]
     for kind in ("landcover", "cloud"):
         taken = {id(p.layers[kind]) for p in places if kind in p.layers}
-        dropped += [Rejected(_file(x), "covers no place as a whole on its grid") for x in kinds[kind] if id(x) not in taken]
+        dropped += [
+            Rejected(_file(x), "covers no place as a whole on its grid") for x in kinds[kind] if id(x) not in taken
+        ]
     _group(places)
     notes = []
     if both:
@@ -99,7 +102,11 @@ def places_of(layers: Sequence[Layer], pairing: Pairing) -> tuple[list[Place], l
         unknown = sum(p.days is None for p in places if len({"s1", "s2"} & set(p.layers)) == 2)
         notes.append(
             f"{sum({'s1', 's2'} <= set(p.layers) for p in places)} pairs; {len(dropped)} products found no partner"
-            + (f"; days between radar and optical: at most {max(gaps):.1f}, median {float(np.median(gaps)):.1f}" if gaps else "")
+            + (
+                f"; days between radar and optical: at most {max(gaps):.1f}, median {float(np.median(gaps)):.1f}"
+                if gaps
+                else ""
+            )
             + (f"; of {unknown} pairs the time between is unknown" if unknown else "")
         )
     return places, dropped, notes
@@ -121,13 +128,21 @@ def _partner(anchor: Layer, radar: Sequence[Layer], pairing: Pairing) -> tuple[L
     known = [(gap, i) for gap, i in gaps if gap is not None]
     if pairing.days is None:
         chosen = min(known)[1] if known else max(range(len(near)), key=lambda i: _alike(anchor, near[i]))
-        return near[chosen], dict((i, g) for g, i in gaps)[chosen], ""
+        return near[chosen], {i: g for g, i in gaps}[chosen], ""
     if not known:
         which = "its own time" if not anchor.product.time else "the time of the radar picture"
-        return None, None, f"{which} is nowhere said, so the {pairing.days:g} days asked for cannot be checked (--days null)"
+        return (
+            None,
+            None,
+            f"{which} is nowhere said, so the {pairing.days:g} days asked for cannot be checked (--days null)",
+        )
     gap, i = min(known)
     if gap > pairing.days:
-        return None, None, f"the nearest radar picture of its place was taken {gap:.1f} days apart (--days {pairing.days:g})"
+        return (
+            None,
+            None,
+            f"the nearest radar picture of its place was taken {gap:.1f} days apart (--days {pairing.days:g})",
+        )
     return near[i], gap, ""
 
 
@@ -165,9 +180,9 @@ def _days(a: Layer, b: Layer) -> float | None:
 
 def _alike(a: Layer, b: Layer) -> tuple[float, int, str]:
     """For pictures that neither footprint nor time tells apart: the longest common end of their names."""
-    one, other = (os.path.commonprefix([x[::-1], y[::-1]]) for x, y in [(a.scene.name, b.scene.name)] * 2)
-    gap = _days(a, b)
-    return (-gap if gap is not None else 0.0, len(one) + len(other), b.scene.name)
+    gap, ends = _days(a, b), zip(reversed(a.scene.name), reversed(b.scene.name))
+    same = len([*takewhile(lambda pair: pair[0] == pair[1], ends)])
+    return (-gap if gap is not None else 0.0, same, b.scene.name)
 
 
 def _group(places: list[Place]) -> None:
@@ -233,7 +248,10 @@ def _blocks(place: Place, pairing: Pairing) -> list[tuple[Grid, str]]:
     for layer in place.layers.values():
         if layer.scene.kind in ("s1", "s2"):
             other = bounds_in(layer.grid, whole.crs)
-            bounds = (*(max(a, b) for a, b in zip(bounds[:2], other[:2])), *(min(a, b) for a, b in zip(bounds[2:], other[2:])))
+            bounds = (
+                *(max(a, b) for a, b in zip(bounds[:2], other[:2])),
+                *(min(a, b) for a, b in zip(bounds[2:], other[2:])),
+            )
     window = whole.window_of(bounds)
     grid = whole.part(window)
     side = round(pairing.block / grid.side)
@@ -260,7 +278,15 @@ def _square(grid: Grid, side: int) -> tuple[int, int]:
 
 def _columns(place: Place, out: Path) -> dict[str, Any]:
     """The row's files and what is known of them."""
-    row: dict[str, Any] = {"s1": "", "s2": "", "landcover": "", "s1_bands": "", "s2_bands": "", "s1_time": "", "s2_time": ""}
+    row: dict[str, Any] = {
+        "s1": "",
+        "s2": "",
+        "landcover": "",
+        "s1_bands": "",
+        "s2_bands": "",
+        "s1_time": "",
+        "s2_time": "",
+    }
     for kind, layer in place.layers.items():
         scene = layer.scene
         if kind == "cloud":

@@ -56,7 +56,7 @@ class Product:
 def product_of(file: Path, tags: Mapping[str, str] | None = None) -> Product:
     """What the names of a file and of its folders, its tags and the metadata beside it say.
 
-    Asked in this order, the first that says something counts: the file's own tags, the metadata beside it (BigEarthNet's
+    The first that says something counts: the file's own tags, the metadata beside it (BigEarthNet's
     `*_labels_metadata.json`, `MTD_MSI*.xml` of a SAFE folder), the names.
 
     >>> found = product_of(Path("S2A_MSIL2A_20220301T101031_N0400_R022_T33UUP_20220301T101608.SAFE/B02.jp2"))
@@ -143,7 +143,9 @@ def _json(side: Path) -> dict[str, Any]:
     try:
         found = json.loads(side.read_bytes()[:LARGEST].decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{side.name} beside it is damaged ({' '.join(str(error).split())[:80]}); copy it anew") from None
+        raise InputError(
+            f"{side.name} beside it is damaged ({' '.join(str(error).split())[:80]}); copy it anew"
+        ) from None
     return found if isinstance(found, dict) else {}
 
 
@@ -153,7 +155,7 @@ def _mtd(file: Path) -> dict[str, Any]:
     if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
         raise InputError(f"{file.name}: declares entities, which no product does; it is not read")
     try:
-        root = ElementTree.fromstring(text)  # noqa: S314 - entities are refused above
+        root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         raise InputError(f"{file.name} of its product is damaged ({error}); copy it anew") from None
     found: dict[str, Any] = {}

@@ -71,7 +71,9 @@ def inspect(file: Path) -> Facts:
         if source.crs is None:
             raise InputError("has no coordinate reference system; nothing tells where it lies (gdal_edit -a_srs)")
         if source.crs.is_geographic:
-            raise InputError(f"its pixels are measured in degrees ({crs_text(source.crs)}); warp it to metres (gdalwarp)")
+            raise InputError(
+                f"its pixels are measured in degrees ({crs_text(source.crs)}); warp it to metres (gdalwarp)"
+            )
         grid = grid_of(crs_text(source.crs), tuple(source.transform)[:6], source.height, source.width)
         kinds = set(source.dtypes)
         if len(kinds) > 1 or any(k.startswith("complex") for k in kinds):
@@ -107,7 +109,7 @@ def opened(file: Path) -> Any:
 
 
 def _scan(source: Any) -> tuple[float | None, float, float]:
-    """(share of valid pixels, lowest, highest value) of all, or of strips of a large raster (then the share is None)."""
+    """(share of valid pixels, lowest, highest) of all, or of strips of a large raster (the share is then None)."""
     whole = source.height * source.width * source.count <= SCANNED
     block = source.block_shapes[0][0]
     step = max(block, 1) if block < source.height else min(source.height, 512)
@@ -148,7 +150,9 @@ def _values(source: Any, indexes: Sequence[int], window: Window) -> tuple[np.nda
     except RasterioError as error:
         reason = " ".join(str(error).split())[:160]
         where = f"rows {window.row} to {window.row + window.height}"
-        raise InputError(f"its pixels cannot be read ({where}: {reason}); it is damaged or cut short, copy it anew") from None
+        raise InputError(
+            f"its pixels cannot be read ({where}: {reason}); it is damaged or cut short, copy it anew"
+        ) from None
     if values.dtype.kind == "f":
         valid &= np.isfinite(values)
     return values, valid

@@ -42,7 +42,10 @@ def split_places(
         "distance_km": distances(done), "dropped": dropped,
     }  # fmt: skip
     lines = [f"{name:5}  {n['rows']:>8} rows  {n['groups']:>8} places" for name, n in figures["splits"].items()]
-    lines += [f"nearest {pair}: {km:.1f} km" + (" (they touch)" if km == 0 else "") for pair, km in figures["distance_km"].items()]
+    lines += [
+        f"nearest {pair}: {km:.1f} km" + (" (they touch)" if km == 0 else "")
+        for pair, km in figures["distance_km"].items()
+    ]
     lines += [f"{dropped} rows lay nearer than {gap:g} km to a later split and are in none"] if gap else []
     return Outcome(figures, (*lines, f"wrote {target}"), {"manifest": target})
 
@@ -53,15 +56,17 @@ def assigned(table: Manifest, fractions: dict[str, float], seed: int, block: flo
     if not block:
         return split_by_group(table, fractions, seed)
     firsts = table.frame.groupby("group", sort=False)[["lat", "lon"]].transform("first")
-    placed = replace(table, frame=table.frame.assign(lat=firsts["lat"], lon=firsts["lon"]))
-    return split_by(placed, "place", ("lat", "lon"), fractions, seed, block=block)
+    placed = replace(table, frame=table.frame.assign(place_lat=firsts["lat"], place_lon=firsts["lon"]))
+    return split_by(placed, "place", ("place_lat", "place_lon"), fractions, seed, block=block)
 
 
 def boxes_of(table: Manifest) -> np.ndarray:
     """[rows, 4] west, south, east, north."""
     missing = [name for name in ("west", "south", "east", "north") if name not in table.frame]
     if missing:
-        raise InputError(f"has no column {missing[0]}, which says where its rows lie; import it with `data import rasters`")
+        raise InputError(
+            f"has no column {missing[0]}, which says where its rows lie; import it with `data import rasters`"
+        )
     return table.frame[["west", "south", "east", "north"]].to_numpy(dtype=float)
 
 
@@ -92,4 +97,6 @@ def kept_apart(table: Manifest, gap: float) -> tuple[Manifest, int]:
             raise InputError(f"no {name} row is left with a gap of {gap:g} km; choose a smaller --gap")
     result = replace(table, frame=table.frame.assign(split=splits))
     said = {**table.meta.get("split", {}), "gap": gap}
-    return replace(result, meta={**table.meta, "split": said, "split_hash": split_hash(result)}), int((splits == "").sum() - before)
+    return replace(result, meta={**table.meta, "split": said, "split_hash": split_hash(result)}), int(
+        (splits == "").sum() - before
+    )
