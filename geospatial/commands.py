@@ -139,6 +139,31 @@ def preview(manifest: Path, out: Path = Path("preview.html"), places: int = 12) 
     return preview_page(manifest, out, places)
 
 
+def map_places(
+    run: Path,
+    out: Path = Path("maps"),
+    manifest: Path | None = None,
+    split: str = "test",
+    checkpoint: Literal["best", "last"] = "best",
+    batch_size: int = 16,
+    cog: bool = False,
+) -> Outcome:
+    """Write a land-cover map of every place of a split as GeoTIFF, pixel for pixel where the place lies.
+
+    Args:
+        run: a run of `finetune --task dense --labels landcover`.
+        out: folder of the maps; those that are there already are kept.
+        manifest: map the places of this manifest instead of the run's own data.
+        split: train, val or test.
+        checkpoint: which weights.
+        batch_size: windows at a time.
+        cog: write cloud-optimised GeoTIFFs.
+    """
+    from counterpoint.geospatial.writers import map_classes
+
+    return map_classes(run, manifest, out, split, checkpoint, batch_size, cog)
+
+
 def demo(out: Path = Path("runs/geo-demo"), seed: int = 0, epochs: int = 10) -> Outcome:
     """Let radar and optical pictures of places learn from each other in minutes, and show it in one HTML report.
 

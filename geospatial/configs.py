@@ -163,14 +163,46 @@ class TwoTowerConfig:
     """Another objective in place of the contrast, as in `SigLIP()`; `counterpoint losses` lists them."""
     flips: bool = True
     """Flip and turn chips at random, both sensors alike."""
-    neighbours: int = 0
-    """Batches of geographic neighbours (Sample4Geo): so many join every anchor, half of them its nearest; 0: random
-    batches."""
-    far: int = 128
-    """Ranks of the neighbour list from which the other half is drawn."""
-    similar_every: int = 0
-    """Epochs between two renewals of the neighbour lists by the similarity of the current embeddings; 0: distances on
-    the ground for ever."""
 
     def __post_init__(self) -> None:
-        require(self, temperature="above 0", neighbours="0 or more", far="1 or more", similar_every="0 or more")
+        require(self, temperature="above 0")
+
+
+@dataclass(frozen=True)
+class MDiCoConfig:
+    """MDiCo: several sensors with labels in training, one sensor alone in use."""
+
+    data: RasterConfig = field(default_factory=lambda: RasterConfig(size=32))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(batch_size=128, max_epochs=100, patience=5))
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            name="adam", lr=1e-3, weight_decay=0.0, clip=None, schedule=ScheduleConfig(kind="constant", warmup=0)
+        )
+    )
+    dim: int = 128
+    """Width of the encoders; shared and specific parts have half of it each."""
+    width: int = 64
+    """Channels of the first of the encoders' four stages."""
+    dropout: float = 0.2
+    """Dropout in the encoders."""
+    temperature: float = 0.1
+    """Temperature of the contrast between the sensors' shared parts."""
+    main: float = 1.0
+    """Weight of the task on shared and specific parts together."""
+    auxiliary: float = 1.0
+    """Weight of the task on each of both parts alone."""
+    contrast: float = 1.0
+    """Weight of the contrast of the shared parts."""
+    discriminative: float = 1.0
+    """Weight of telling the sensor from its specific (and its third, unused) part."""
+    released_heads: bool = False
+    """As in the released code, let the second sensor classifier read the *shared* part, which then learns to tell the
+    sensor and leaves the third part untrained; off: it reads the third part."""
+    flips: bool = True
+    """Flip and turn chips at random, both sensors alike."""
+
+    def __post_init__(self) -> None:
+        require(
+            self, dim="2 or more", width="1 or more", dropout="from 0 to below 1", temperature="above 0",
+            main="0 or more", auxiliary="0 or more", contrast="0 or more", discriminative="0 or more",
+        )  # fmt: skip

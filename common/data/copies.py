@@ -14,7 +14,9 @@ from counterpoint.common.data.manifest import Manifest
 from counterpoint.common.errors import LeakageError
 
 # Columns that say which part of a file a row is: two parts of one file are two samples.
-PLACES = ("shard", "member", "start", "stop", "end", "begin", "offset", "onset", "channel", "track", "index")
+PLACES = (
+    "shard", "member", "start", "stop", "end", "begin", "offset", "onset", "channel", "track", "index", "left", "top",
+)  # fmt: skip
 
 
 def check_copies(manifest: Manifest) -> None:

@@ -276,6 +276,9 @@ class Chips(Samples):
             number = int(self.numbers[i]) + 1
             where = f"{self.manifest.path or 'manifest'}, row {number} (id {row['id']})"
             raise InputError(f"{where}: {error}; repair the row, or train with --train.on_error skip") from error
+        for sensor, name, missing in (("s2", "s2_offset", 0), ("s1", "s1_unit", "db")):
+            if sensor in sample:  # what its values mean, for whoever draws it
+                sample[name] = missing if row.get(name) is None else row[name]
         if self.draw is not None:
             sample |= self.draw(sample)
         return {

@@ -238,11 +238,20 @@ def _places(start: float, side: float, own: float, count: int) -> np.ndarray:
 
 
 def _warped(file: Path, indexes: Sequence[int], grid: Grid, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """The same of a file in another CRS. Outside of the grid there is no data: a warped file refuses to read there."""
     source = handle(file, grid)
-    try:
-        return _values(source, indexes, window)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from None
+    top, left = max(window.row, 0), max(window.col, 0)
+    bottom, right = min(window.row + window.height, grid.height), min(window.col + window.width, grid.width)
+    values = np.zeros((len(list(indexes)), window.height, window.width), source.dtypes[0])
+    valid = np.zeros(values.shape, bool)
+    if bottom > top and right > left:
+        try:
+            found = _values(source, indexes, Window(top, left, bottom - top, right - left))
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
+        at = np.s_[:, top - window.row : bottom - window.row, left - window.col : right - window.col]
+        values[at], valid[at] = found
+    return values, valid
 
 
 def crs_text(crs: Any) -> str:

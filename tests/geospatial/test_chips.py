@@ -1,4 +1,4 @@
-"""Chips: what is read lies where it should, masks are masks, files' types last until the batch, statistics are fixed."""
+"""Chips: what is read lies where it should, masks are masks, types last until the batch, statistics are fixed."""
 
 import pickle
 import sys
@@ -273,7 +273,7 @@ def test_both_sensors_are_turned_alike(places):
 def test_every_process_opens_its_own_file(places):
     chips = Chips(Manifest.load(places), Cut(S2, 32, 32))
     assert chips[0]["s2"].shape == (4, 32, 32)
-    again = pickle.loads(pickle.dumps(chips))  # as a worker receives it: no handle travels
+    again = pickle.loads(pickle.dumps(chips))  # noqa: S301 - as a worker receives it: no handle travels
     assert torch.equal(again[0]["s2"], chips[0]["s2"])
     batches = torch.utils.data.DataLoader(chips, batch_size=3, num_workers=2, collate_fn=chips.collate)
     assert sum(len(batch["index"]) for batch in batches) == len(chips)

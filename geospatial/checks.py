@@ -1,0 +1,3 @@
+"""Reduced checks of the papers' claims on simulated scenes, all arms on the same scenes and seeds."""
+
+CHECKS: dict = {}
