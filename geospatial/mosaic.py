@@ -72,7 +72,7 @@ def sweep_of(chips: Chips, cell: int, batch_size: int) -> Sweep:
 def strips(
     system: Any, chips: Chips, number: int, say: Say, sweep: Sweep, progress: str = ""
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(first output row, [values, rows, columns] as float32) of every strip of the manifest's row `number`; NaN where no
+    """(first output row, [values, rows, columns] as float32) of every strip of the row `number`; NaN where no
     pixel of a cell is data in every sensor."""
     row = chips.rows[number]
     grid = row_grid(row)

@@ -106,7 +106,7 @@ def map_classes(
 
     system, samples = open_split(run, checkpoint, split, manifest)
     if not isinstance(system, FinetuneSystem) or system.config.task != "dense":
-        raise InputError(f"{run}: maps need a head of land cover: finetune first (--task dense --labels landcover)")
+        raise InputError(f"{run}: a map needs a head of land cover (finetune --task dense --labels landcover)")
     chips = chips_of(samples)
     sweep = sweep_of(chips, system.base.patch_size, max(1, min(batch_size, 64)))
     size = sweep.size
@@ -132,8 +132,10 @@ def map_classes(
     for number in rows_in(chips):
         path = out / raster_name(chips.rows[number])
         if not path.is_file():
-            write_sweep(path, system, chips, number, say, pixels, names=("class",), dtype="uint8", nodata=255, tags=tags,
-                        cog=cog, finish=finish, colours=colours)  # fmt: skip
+            write_sweep(
+                path, system, chips, number, say, pixels, names=("class",), dtype="uint8", nodata=255, tags=tags,
+                cog=cog, finish=finish, colours=colours,
+            )  # fmt: skip
             written.append(str(path))
     lines = [f"{out}: {len(written)} maps of {len(codes)} classes, one pixel for each of the source"]
     lines += [f"SYNTHETIC data: {chips.synthetic}"] if chips.synthetic else []
