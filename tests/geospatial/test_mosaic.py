@@ -1,4 +1,4 @@
-"""Whole rasters: every cell once, where the source has it; a restart finishes; the protocols' decoder is linear algebra."""
+"""Whole rasters: every cell once, where the source has it; a restart finishes; the decoder is linear algebra."""
 
 import sys
 from pathlib import Path
