@@ -70,6 +70,20 @@ BUILT_IN = (
         f"{_CONFIGS}:OldModelConfig",
     ),
     PluginEntry(
+        "neighbour_batches",
+        "takes batches of neighbours on the ground, later of samples that look alike",
+        "Deuser et al., Sample4Geo: Hard Negative Sampling For Cross-View Geo-Localisation, ICCV 2023",
+        f"{_TRAINERS}.neighbour_batches:NeighbourBatches",
+        f"{_CONFIGS}:NeighbourBatchesConfig",
+    ),
+    PluginEntry(
+        "gram_anchor",
+        "keeps the similarities between the places of a sample at those of earlier weights",
+        "Simeoni et al., DINOv3, 2025 (Gram anchoring)",
+        f"{_TRAINERS}.gram_anchor:GramAnchor",
+        f"{_CONFIGS}:GramAnchorConfig",
+    ),
+    PluginEntry(
         "within_clusters",
         "takes every batch from one combination of the clusters of earlier stages",
         "Learning the Unlearned: Mitigating Feature Suppression in Contrastive Learning, ECCV 2024",

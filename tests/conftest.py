@@ -34,6 +34,7 @@ install_import_hook(
         "counterpoint.common.report",
         "counterpoint.common.trainers",
         "counterpoint.audio_speech",
+        "counterpoint.geospatial",
         "counterpoint.graphs",
         "counterpoint.recsys",
         "counterpoint.timeseries",

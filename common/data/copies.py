@@ -19,7 +19,9 @@ from counterpoint.common.errors import LeakageError
 
 NO_FILES = ("id", "group", "split", "shard")
 # Columns that say which part of a file a row is: two parts of one file are two samples.
-PLACES = ("shard", "member", "start", "stop", "end", "begin", "offset", "onset", "channel", "track", "index")
+PLACES = (
+    "shard", "member", "start", "stop", "end", "begin", "offset", "onset", "channel", "track", "index", "left", "top",
+)  # fmt: skip
 
 
 def check_copies(manifest: Manifest) -> None:

@@ -354,3 +354,57 @@ class WithinClustersConfig:
     """One `.npy` per earlier stage with the cluster of every training sample; paths start at the run folder."""
     fallback: bool = True
     """What is left of a combination joins that of one stage less; off: it waits for another epoch."""
+
+
+@dataclass(frozen=True)
+class NeighbourBatchesConfig:
+    """Batches of neighbours on the ground, and later by the similarity of the embeddings (Sample4Geo).
+
+    >>> NeighbourBatchesConfig(similar_every=4).near
+    32
+    """
+
+    by: tuple[str, ...] = ("lat", "lon")
+    """Columns of latitude and longitude in degrees, whose distances order the neighbours; empty: batches are random
+    until the first look-up by similarity."""
+    near: int = 32
+    """Nearest neighbours that join every anchor."""
+    far: int = 32
+    """Further ones, drawn from the ranks behind them."""
+    ranks: int = 128
+    """Neighbours kept of every sample; the far ones are drawn from ranks `near` to this one."""
+    similar_every: int = 0
+    """Epochs between two look-ups of the most similar samples of the other modality, which then replace the neighbours
+    on the ground; 0: never."""
+    similar_start: int = 1
+    """Epochs before the first of these look-ups."""
+    apart: str = ""
+    """Column of which no value stands twice in a batch (`group`): such samples would be false negatives. Empty: none,
+    as published."""
+
+    def __post_init__(self) -> None:
+        require(
+            self, "train.plugins.neighbour_batches.", near="0 or more", far="0 or more", ranks="1 or more",
+            similar_every="0 or more", similar_start="1 or more",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GramAnchorConfig:
+    """DINOv3's Gram anchoring: the similarities between a sample's places stay those of earlier weights.
+
+    >>> GramAnchorConfig().weight
+    2.0
+    """
+
+    modality: str = ""
+    """Which of the system's dense features; empty means the first."""
+    weight: float = 2.0
+    """Weight of the term."""
+    start: int = 1
+    """Epochs before the first anchor is taken; until then there is no term."""
+    every: int = 0
+    """Epochs between two anchors; 0 keeps the first one."""
+
+    def __post_init__(self) -> None:
+        require(self, "train.plugins.gram_anchor.", weight="0 or more", start="0 or more", every="0 or more")

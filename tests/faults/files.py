@@ -284,6 +284,20 @@ def item_vectors(path: Path) -> None:
     np.save(path, np.arange(36.0, dtype=np.float32).reshape(12, 3))
 
 
+def raster(path: Path) -> None:
+    """A stacked optical file whose tags and names say all that an import asks for."""
+    import rasterio
+    from rasterio.transform import Affine
+
+    data = (200 + np.arange(2 * 64 * 64) % 3000).reshape(2, 64, 64).astype(np.uint16)
+    place = {"crs": "EPSG:32633", "transform": Affine(10, 0, 500_000, 0, -10, 5_000_000)}
+    with rasterio.open(path, "w", driver="GTiff", count=2, height=64, width=64, dtype="uint16", **place) as target:
+        target.write(data)
+        target.update_tags(PROCESSING_BASELINE="03.01", datetime="2021-07-10T10:00:00")
+        for i, name in enumerate(("B03", "B04"), start=1):
+            target.set_band_description(i, name)
+
+
 def sdf_gz(path: Path) -> None:
     path.write_bytes(gzip.compress(SDF.encode(), mtime=0))
 

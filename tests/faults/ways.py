@@ -312,6 +312,8 @@ READERS = (
     imported("graphs", "circuits", "s.sp", files.text(files.SPECTRE)),
     imported("graphs", "circuits", "c.spef", SP_SPEF, "c.sp"),
     imported("graphs", "circuits", "c.dspf", files.text(files.DSPF)),
+    imported("geo", "rasters", "s2.tif", files.raster),
+    after_import("data check", partial(_check, "geo"), "geo", "rasters", "s2.tif", files.raster),
     imported("recsys", "interactions", "l.csv", files.text(files.INTERACTIONS)),
     imported("recsys", "interactions", "l.parquet", files.interactions_parquet),
     imported("recsys", "interactions", "l.jsonl", files.interactions_jsonl),

@@ -1,0 +1,1 @@
+"""Earth observation: radar and optical satellite rasters together."""

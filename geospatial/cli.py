@@ -1,0 +1,83 @@
+"""What the Earth-observation vertical tells the command line; importing it costs nothing."""
+
+from counterpoint.common.formats import Format
+from counterpoint.common.vertical import Importer, Modality, OwnVerb, SystemEntry, Vertical
+
+_COMMANDS = "counterpoint.geospatial.commands"
+_CONFIGS = "counterpoint.geospatial.configs"
+_GALLERY = "counterpoint.geospatial.gallery"
+_WRITERS = "counterpoint.geospatial.writers"
+_PROTOCOLS = "counterpoint.geospatial.protocols:protocols"
+
+vertical = Vertical(
+    name="geo",
+    package="counterpoint.geospatial",
+    summary="radar and optical satellite rasters",
+    extra="geospatial",
+    systems=(
+        SystemEntry(
+            name="croma",
+            status="experimental",
+            missing="4: no claim was run with power; 2: schedule, mask ratio and batch are recalled, not published",
+            paper="Fuller et al., CROMA: Remote Sensing Representations with Contrastive Radar-Optical Masked "
+            "Autoencoders, NeurIPS 2023",
+            summary="radar and optical encoders and a joint one, by contrast and reconstruction of masked chips",
+            needs="pairs of Sentinel-1 and Sentinel-2 rasters (the embedded scene simulator by default)",
+            config=f"{_CONFIGS}:CromaConfig",
+            system="counterpoint.geospatial.croma:Croma",
+            protocols=_PROTOCOLS,
+        ),
+        SystemEntry(
+            name="mdico",
+            status="experimental",
+            missing="2: the encoders of chips are ours; 4: no claim was run with power",
+            paper="Mena et al., Multi-modal co-learning for Earth Observation, Machine Learning 114, 2025",
+            summary="two sensors with labels in training, one alone in use: shared and specific parts of each",
+            needs="pairs of Sentinel-1 and Sentinel-2 rasters with land cover or labels (the simulator by default)",
+            config=f"{_CONFIGS}:MDiCoConfig",
+            system="counterpoint.geospatial.mdico:MDiCo",
+            protocols=_PROTOCOLS,
+        ),
+        SystemEntry(
+            name="two-tower",
+            status="experimental",
+            missing="a baseline: 4: it has no claim of its own",
+            paper="baseline after Radford et al., Learning Transferable Visual Models From Natural Language "
+            "Supervision, 2021",
+            summary="two encoders contrasted on whole chips, without masks and without reconstruction",
+            needs="pairs of Sentinel-1 and Sentinel-2 rasters (the embedded scene simulator by default)",
+            config=f"{_CONFIGS}:TwoTowerConfig",
+            system="counterpoint.geospatial.baselines:TwoTower",
+            protocols=_PROTOCOLS,
+        ),
+        SystemEntry(
+            name="optical-mae",
+            status="experimental",
+            missing="a baseline: 4: it has no claim of its own",
+            paper="baseline after He et al., Masked Autoencoders Are Scalable Vision Learners, CVPR 2022",
+            summary="the optical encoder alone, by reconstruction of masked chips",
+            needs="Sentinel-2 rasters (the embedded scene simulator by default)",
+            config=f"{_CONFIGS}:OpticalMAEConfig",
+            system="counterpoint.geospatial.baselines:OpticalMAE",
+            protocols=_PROTOCOLS,
+        ),
+    ),
+    importers=(
+        Importer("rasters", "GeoTIFF, COG and JPEG 2000: stacked files, or one a band", f"{_COMMANDS}:import_rasters"),
+    ),
+    data_check="counterpoint.geospatial.data.checking:check_row",
+    split=f"{_COMMANDS}:split",
+    simulate=f"{_COMMANDS}:simulate",
+    preview=f"{_COMMANDS}:preview",
+    demo=f"{_COMMANDS}:demo",
+    modalities=tuple(
+        Modality(name, read=f"{_GALLERY}:query", picture=f"{_GALLERY}:picture", caption=f"{_GALLERY}:caption")
+        for name in ("s1", "s2")
+    ),
+    checks="counterpoint.geospatial.checks:CHECKS",
+    embedding_formats=(
+        Format("geotiff", "", "a GeoTIFF a place: a pixel a patch, a band a dimension", f"{_WRITERS}:write_geotiff"),
+        Format("cog", "", "the same, cloud-optimised", f"{_WRITERS}:write_cog"),
+    ),
+    verbs=(OwnVerb("map", "write land-cover maps of whole places as GeoTIFFs", f"{_COMMANDS}:map_places"),),
+)

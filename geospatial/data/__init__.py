@@ -1,0 +1,1 @@
+"""From rasters as they are to chips on one grid, and back."""

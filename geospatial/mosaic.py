@@ -1,0 +1,182 @@
+"""Whole rasters by sliding windows: what a system says of every patch or pixel, written back where it lies.
+
+A window is a block of output pixels with a margin of context around it; outside of the raster there is no data, which
+the systems' masks hide. One strip of blocks is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from counterpoint.common.data.batch import to_device
+from counterpoint.common.data.names import file_name
+from counterpoint.common.errors import InputError
+from counterpoint.common.progress import track
+from counterpoint.geospatial.data.chips import Chips
+from counterpoint.geospatial.data.form import physical
+from counterpoint.geospatial.data.grid import Grid, Window
+from counterpoint.geospatial.data.layers import read_sensor, row_grid
+from counterpoint.geospatial.data.writing import profile
+
+Say = Callable[[Mapping[str, Any]], Tensor]
+"""A batch to [batch, rows, columns, values] on a grid of `cell` pixels."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """How a raster is gone over.
+
+    Attributes:
+        size: pixels of a window's side, as the system was trained on.
+        cell: pixels of an output pixel's side (a patch, or 1).
+        margin: pixels of context on each side that are not written.
+        batch_size: windows at a time.
+    """
+
+    size: int
+    cell: int
+    margin: int
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        if self.size % self.cell or self.margin % self.cell or self.size <= 2 * self.margin:
+            raise InputError(
+                f"windows of {self.size} pixels with a margin of {self.margin} do not divide into cells of {self.cell}"
+            )
+
+    @property
+    def step(self) -> int:
+        """Pixels of a block's side."""
+        return self.size - 2 * self.margin
+
+    def out_grid(self, grid: Grid) -> Grid:
+        """The grid of the output: the same corner, cells for pixels."""
+        rows, cols = -(-grid.height // self.cell), -(-grid.width // self.cell)
+        return Grid(grid.crs, grid.left, grid.top, grid.side * self.cell, rows, cols)
+
+
+def sweep_of(chips: Chips, cell: int, batch_size: int) -> Sweep:
+    """Windows as large as the chips, with an eighth of their side as margin."""
+    margin = chips.cut.size // 8 // cell * cell
+    return Sweep(chips.cut.size, cell, margin, batch_size)
+
+
+def strips(
+    system: Any, chips: Chips, number: int, say: Say, sweep: Sweep, progress: str = ""
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(first output row, [values, rows, columns] as float32) of every strip of the row `number`; NaN where no
+    pixel of a cell is data in every sensor."""
+    row = chips.rows[number]
+    grid = row_grid(row)
+    out = sweep.out_grid(grid)
+    tops = range(0, grid.height, sweep.step)
+    device = next((p.device for p in system.parameters()), torch.device("cpu"))
+    for top in track(tops, progress, len(tops)) if progress else tops:
+        lefts = list(range(0, grid.width, sweep.step))
+        first, parts = top // sweep.cell, []
+        height = min(sweep.step // sweep.cell, out.height - first)
+        for i in range(0, len(lefts), sweep.batch_size):
+            some = lefts[i : i + sweep.batch_size]
+            windows = [Window(top - sweep.margin, left - sweep.margin, sweep.size, sweep.size) for left in some]
+            batch = window_batch(chips, row, windows)
+            with torch.inference_mode():
+                said = say(to_device(batch, device)).float().cpu()
+            seen = cells_with_data(batch, sweep.cell)
+            if said.shape[1:3] != seen.shape[1:]:
+                raise ValueError(f"what is said has {tuple(said.shape[1:3])} cells, not {tuple(seen.shape[1:])}")
+            said = torch.where(seen.unsqueeze(-1), said, torch.full_like(said, float("nan")))
+            edge = sweep.margin // sweep.cell
+            core = said[:, edge : edge + sweep.step // sweep.cell, edge : edge + sweep.step // sweep.cell]
+            parts += [part[:height].permute(2, 0, 1).numpy() for part in core]
+        yield first, np.ascontiguousarray(np.concatenate(parts, 2)[:, :, : out.width], dtype=np.float32)
+
+
+def window_batch(chips: Chips, row: Mapping[str, Any], windows: Sequence[Window]) -> dict[str, Any]:
+    """A batch of windows of one row, which may reach beyond it."""
+    if chips.form is None:
+        raise ValueError("chips without a form are no input of a system")
+    batch: dict[str, Any] = {"index": torch.arange(len(windows))}
+    for sensor, names in chips.cut.bands.items():
+        values, masks = [], []
+        for window in windows:
+            found = read_sensor(row, chips.manifest.folder, sensor, names, window, chips.cut.clouds)
+            inside = _inside(row_grid(row), window)
+            measured, valid = physical(sensor, found[0], found[1] & inside, row)
+            values.append(torch.from_numpy(measured))
+            masks.append(torch.from_numpy(valid))
+        batch[f"{sensor}_valid"] = torch.stack(masks)
+        batch[sensor] = chips.form.scaled(sensor, torch.stack(values), batch[f"{sensor}_valid"])
+    return batch
+
+
+def _inside(grid: Grid, window: Window) -> np.ndarray:
+    """Which pixels of a window lie in the row's own grid: its files may go on where another row begins."""
+    rows, cols = window.row + np.arange(window.height), window.col + np.arange(window.width)
+    return ((rows >= 0) & (rows < grid.height))[:, None] & ((cols >= 0) & (cols < grid.width))
+
+
+def cells_with_data(batch: Mapping[str, Any], cell: int) -> Tensor:
+    """[windows, rows, columns] cells of which some pixel is data in every sensor."""
+    seen = torch.stack([batch[name] for name in batch if name.endswith("_valid")]).all(0)
+    n, h, w = seen.shape
+    return seen.reshape(n, h // cell, cell, w // cell, cell).any(4).any(2)
+
+
+def write_sweep(
+    path: Path, system: Any, chips: Chips, number: int, say: Say, sweep: Sweep, *, names: Sequence[str] = (),
+    dtype: str = "float32", nodata: float = float("nan"), tags: Mapping[str, Any] | None = None, cog: bool = False,
+    finish: Callable[[np.ndarray], np.ndarray] | None = None, colours: Mapping[int, tuple] | None = None,
+) -> Grid:  # fmt: skip
+    """One raster of what `say` says of a row, strip by strip; complete or not at all. `finish` turns a strip into what
+    is written (classes of probabilities)."""
+    import rasterio
+    from rasterio.shutil import copy
+
+    out = sweep.out_grid(row_grid(chips.rows[number]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.tif")
+    target = None
+    try:
+        for first, values in strips(system, chips, number, say, sweep, str(path.name)):
+            values = values if finish is None else finish(values)
+            if target is None:
+                options = profile(out, len(values), dtype, nodata)
+                for key in ("blockxsize", "tiled"):
+                    options.pop(key, None)
+                # A strip is a row of blocks of the file, so that none is written twice.
+                options["blockysize"] = max(1, min(sweep.step // sweep.cell, out.height))
+                target = rasterio.open(temporary, "w", **options)
+                for i, name in enumerate(names, start=1):
+                    target.set_band_description(i, name)
+                if colours:
+                    target.write_colormap(1, colours)
+                target.update_tags(**(tags or {}))
+            target.write(values.astype(dtype), window=((first, first + values.shape[1]), (0, out.width)))
+        if target is not None:
+            target.close()
+            target = None
+        if cog:
+            second = temporary.with_suffix(".cog.tif")
+            copy(temporary, second, driver="COG", compress="deflate")
+            os.replace(second, temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        if target is not None:
+            target.close()
+        temporary.unlink(missing_ok=True)
+    return out
+
+
+def raster_name(row: Mapping[str, Any]) -> str:
+    """The file name of a row's raster."""
+    return f"{file_name(str(row['id']))}.tif"
