@@ -179,10 +179,11 @@ class AudioSheet(ContrastiveSystem):
         if not self.training:
             return {"sheet": self.cca(sheet, "x"), "audio": self.cca(audio, "y")}
         own, everyone = self.loss.own(sheet), self.loss.union(sheet)
-        if len(everyone) <= self.config.dim:
+        # With fewer pairs several correlations are 1 by necessity, and the directions arbitrary.
+        if len(everyone) <= 2 * self.config.dim:
             raise InputError(
-                f"the hinge stands behind the CCA of a batch, which needs more pairs than the {self.config.dim} "
-                f"dimensions, got {len(everyone)}: raise train.batch_size, or take alignment=info_nce"
+                f"the hinge stands behind the CCA of a batch, which takes more than {2 * self.config.dim} pairs (twice "
+                f"the dimensions), got {len(everyone)}: raise train.batch_size, or take alignment=info_nce"
             )
         x, y = self.cca.follow(everyone, self.loss.union(audio))
         return {"sheet": x[own], "audio": y[own]}

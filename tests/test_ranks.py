@@ -23,12 +23,16 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from counterpoint.audio_speech.audio_sheet import AudioSheet
+from counterpoint.audio_speech.augment import sheet_view
 from counterpoint.audio_speech.configs import AudioSheetConfig
+from counterpoint.audio_speech.score_configs import ScoreCaptionConfig
+from counterpoint.audio_speech.score_text import ScoreCoCa
 from counterpoint.common.data import Manifest
 from counterpoint.common.data.batch import cut
+from counterpoint.common.data.vocabulary import SPECIAL
 from counterpoint.common.losses import engine_settings
 from counterpoint.common.models import shared_batch_norm
-from counterpoint.common.trainers import create_system, fit, override
+from counterpoint.common.trainers import Assets, create_system, fit, override
 from counterpoint.common.trainers.gradients import average_gradients
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
 from counterpoint.graphs.configs import (
@@ -92,6 +96,13 @@ class DoubleSheet(AudioSheet):
 
     def view(self, batch, modality, augment=None):
         return super().view(batch, modality, augment).double()
+
+
+class DoubleCoCa(ScoreCoCa):
+    """Its pictures too."""
+
+    def places(self, batch, tower, augment):
+        return tower.tokens(sheet_view(batch["sheet"], self.config.data.sheet_width).double())
 
 
 class UnmaskedComet(Comet):
@@ -190,7 +201,10 @@ def audio() -> dict[str, Case]:
              "audio_views": ("shift", "time_mask", "freq_mask", "stretch", "noise", "gain", "eq")}  # fmt: skip
     changes = {f"{part}.{name}": 0.0 for part, names in still.items() for name in names}
     changes |= {f"align_{part}.{name}": 0.0 for part in ("sheet", "audio") for name in still[f"{part}_views"]}
-    changes |= {"channels": [2, 2], "dim": 6, "head_hidden": 8, "data.sheet_width": 24, "data.frames": 12}
+    changes |= {"channels": [2, 2], "dim": 2, "head_hidden": 8, "data.sheet_width": 24, "data.frames": 12}
+    seen = {f"sheet_view.{name}": 0.0 for name in still["sheet_views"]}
+    net = {"width": 8, "heads": 2, "dim": 4, "picture_layers": 1, "text_layers": 1, "fusion_layers": 1, "queries": 2}
+    worded = {**seen, "channels": [2, 2], "data.sheet_width": 24, "data.engraving.height": 16, "net": net}
 
     def batch(system: Any, start: int, stop: int) -> dict:
         generator = torch.Generator().manual_seed(0)
@@ -199,13 +213,21 @@ def audio() -> dict[str, Case]:
             "moment": torch.tensor([0, 1, 1, 2, 3, 0]),
             "sheet": torch.randint(256, (ROWS, 16, 40), generator=generator, dtype=torch.uint8),
             "audio": torch.rand(ROWS, 20, 12, generator=generator),
+            "words": torch.cat([torch.ones(ROWS, 1), torch.randint(2, 9, (ROWS, 4), generator=generator)], 1).long(),
         }
         return cut(whole, start, stop)
 
-    def make() -> Any:
-        return create_system(DoubleSheet, override(AudioSheetConfig(), changes))
+    def make(alignment: str = "hinge") -> Any:
+        return create_system(DoubleSheet, override(AudioSheetConfig(), {**changes, "alignment": alignment}))
 
-    return {f"audio-sheet ({name})": Case(make, batch, stage) for stage, name in enumerate(("sheet", "audio", "align"))}
+    def coca() -> Any:
+        words = [*SPECIAL, *"abcd"]
+        return DoubleCoCa(override(ScoreCaptionConfig(), worded), Assets(words=words, length=5))
+
+    names = ("sheet", "audio", "align")
+    stages = {f"audio-sheet ({name})": Case(make, batch, stage) for stage, name in enumerate(names)}
+    info_nce = Case(lambda: make("info_nce"), batch, 2)
+    return {**stages, "audio-sheet (align, InfoNCE)": info_nce, "score-coca": Case(coca, batch)}
 
 
 def rows_of_a_graph() -> dict[str, Case]:

@@ -66,7 +66,7 @@ class PlaceEncoder(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch places features"]) -> Float[Tensor, "batch places_1 dim"]:
         x = self.project(x) + self.place
-        x = torch.cat([self.whole.expand(len(x), -1, -1), x], 1)
+        x = torch.cat([self.whole.expand(x.shape[0], -1, -1), x], 1)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
@@ -141,7 +141,7 @@ class AttentionalPooler(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, context: Float[Tensor, "batch m context_dim"]) -> Float[Tensor, "batch queries dim"]:
-        queries = self.queries.expand(len(context), -1, -1)
+        queries = self.queries.expand(context.shape[0], -1, -1)
         return self.norm(self.attention(queries, context, context, need_weights=False)[0])
 
 
@@ -168,7 +168,7 @@ class CaptionDecoder(nn.Module):
 
     def text(self, words: Int[Tensor, "batch n"]) -> tuple[Float[Tensor, "batch n dim"], Float[Tensor, "batch dim"]]:
         """States of the words, and of the token that sums them up."""
-        x = torch.cat([self.words(words), self.whole.expand(len(words), -1, -1)], 1)
+        x = torch.cat([self.words(words), self.whole.expand(words.shape[0], -1, -1)], 1)
         padding = torch.cat([words == 0, torch.zeros_like(words[:, :1], dtype=torch.bool)], 1)
         for block in self.blocks:
             x = block(x, padding=padding, causal=True)

@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from counterpoint.common.errors import InputError
 from counterpoint.common.output import table as aligned
 from counterpoint.common.output import write_json
 from counterpoint.common.suggest import no_such
 from counterpoint.common.vertical import Outcome, Vertical
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MOST = 20_000
 """Events of one role; clustering keeps the distance of every two."""
@@ -26,14 +23,14 @@ class Events:
     """What happened: row i of everything is one event.
 
     Attributes:
-        vectors: [n, dim].
+        vectors: a tensor [n, dim].
         names: how an event is shown.
         sequences: to which sequence each belongs.
         order: its place there; numbers, or text that sorts as it happened.
         roles: who acts; one role where nobody says.
     """
 
-    vectors: Tensor
+    vectors: Any
     names: Sequence[str]
     sequences: Sequence[str]
     order: Sequence[Any]

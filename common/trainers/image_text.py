@@ -8,7 +8,7 @@ ALBEF (Li et al., "Align before Fuse", NeurIPS 2021; salesforce/ALBEF b9727e4), 
     L = ITC + ITM + MLM
     ITC   contrast of picture and text against momentum features and queues, soft targets  (alpha)
     ITM   does this text belong to this picture: true pairs, and for each picture and each text one wrong partner drawn
-          by likeness, through the fusion layers
+          by likeness, through the fusion layers; partners are drawn within a rank, as in the official code
     MLM   masked words from their neighbours and the picture; of the target, alpha is the momentum model's softmax
 
 TCL (Yang et al., "Vision-Language Pre-Training with Triple Contrastive Learning", CVPR 2022; uta-smile/TCL 74a3e4f) has
