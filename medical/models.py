@@ -125,10 +125,8 @@ def places_within(sentence_of: Int[Tensor, "batch length"]) -> Int[Tensor, "batc
     >>> places_within(torch.tensor([[0, 0, 1, 1, 1, -1]])).tolist()
     [[0, 1, 0, 1, 2, 0]]
     """
-    count = torch.arange(sentence_of.shape[1], device=sentence_of.device).expand_as(sentence_of)
-    new = torch.ones_like(sentence_of, dtype=torch.bool)
-    new[:, 1:] = sentence_of[:, 1:] != sentence_of[:, :-1]
-    return count - torch.where(new, count, 0).cummax(1).values
+    same = sentence_of[:, :, None] == sentence_of[:, None, :]
+    return same.long().tril(-1).sum(2) * (sentence_of >= 0)
 
 
 def used_length(kept: Bool[Tensor, "batch length"]) -> int:
