@@ -68,11 +68,30 @@ class VolumeEncoder(nn.Module):
     def pooled(self, ct: Float[Tensor, "batch x y z"]) -> Float[Tensor, "batch features"]:
         """What the projection reads."""
         middle, last = self.maps(ct)
-        regions = [pool(middle, 3).flatten(1) for pool in (F.adaptive_avg_pool3d, F.adaptive_max_pool3d)]
-        return torch.cat([last.mean((2, 3, 4)), last.amax((2, 3, 4)), *regions], 1)
+        return pool_stages(middle, last)
 
     def forward(self, ct: Float[Tensor, "batch x y z"]) -> Float[Tensor, "batch dim"]:
         return self.project(self.pooled(ct))
+
+
+def pool_stages(middle: Tensor, last: Tensor) -> Float[Tensor, "batch features"]:
+    """Mean and maximum of the last stage, and of the regions of the middle one."""
+    regions = [regional(middle, 3, how).flatten(1) for how in ("mean", "amax")]
+    return torch.cat([last.mean((2, 3, 4)), last.amax((2, 3, 4)), *regions], 1)
+
+
+def regional(x: Float[Tensor, "batch width x y z"], n: int, how: str) -> Float[Tensor, "batch width n n n"]:
+    """`mean` or `amax` of the regions of an n x n x n grid, as adaptive pooling; written as plain reductions where the
+    sizes are multiples of n, since ONNX has no adaptive maximum.
+
+    >>> regional(torch.arange(8.0).view(1, 1, 2, 2, 2), 1, "amax").item()
+    7.0
+    """
+    if any(size % n for size in x.shape[2:]):
+        return (F.adaptive_avg_pool3d if how == "mean" else F.adaptive_max_pool3d)(x, n)
+    a, b, c = (size // n for size in x.shape[2:])
+    blocks = x.reshape(*x.shape[:2], n, a, n, b, n, c)
+    return getattr(blocks, how)((3, 5, 7))
 
 
 def _stage(inputs: int, width: int, kernel: int) -> nn.Sequential:
