@@ -91,6 +91,12 @@ class ReportSystem(ContrastiveSystem):
         }
         return Datasets(**parts)
 
+    def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
+        """Normalised embeddings; of one modality the other's network does not run."""
+        mine = {"ct": ("ct",), "report": ("report", "sentence_of")}
+        kept = batch if modality is None else {name: batch[name] for name in mine[modality]}
+        return super().encode(kept, modality)
+
     def soft_targets(self, batch: Mapping[str, Any]) -> Mix:
         """Rows with one report share the target of each of them, evenly; also across ranks."""
         codes = report_codes(batch, self.device)

@@ -140,7 +140,7 @@ class ClipCTConfig:
             "data": SMALL_DATA,
             "channels": [16, 48, 128],
             "dim": 128,
-            "text": {"width": 128, "layers": 2, "heads": 4},
+            "text": {"width": 128, "layers": 1, "heads": 4},
             "train": {"batch_size": 16, "max_epochs": 5},
             "optim": {"lr": 2e-3},
         }

@@ -19,7 +19,7 @@ GRID = 12
 def histogram_features(volume: np.ndarray) -> np.ndarray:
     """[40] shares of a volume's voxels in bins of HU; values beyond are in the last ones.
 
-    >>> histogram_features(np.full((4, 4, 4), 3000.0))[-1]
+    >>> float(histogram_features(np.full((4, 4, 4), 3000.0))[-1])
     1.0
     """
     return np.histogram(np.clip(volume, BINS[0], BINS[-1]), BINS)[0] / volume.size

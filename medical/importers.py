@@ -204,15 +204,16 @@ def import_dicom_folder(
     jobs = [_Job(tuple(group), i) for i, group in enumerate(groups)]
     table = {job.number: _slope(wanted, _called(job.headers)) for job in jobs} if hu == "table" else {}
     take = partial(_take_series, folder=out / "volumes", hu=hu, tilt=tilt, salt=salt, table=table)
-    rows, called, told = [], {}, {}
+    rows, called, secrets, told = [], {}, {}, {}
     for job, made in _isolated(take, jobs, rejected, workers):
         for row in made:
             names = _called(job.headers)
             called[row["id"]] = [row["id"], *names]
+            secrets[row["id"]] = [*names, *re.split(r"[\^=\s]+", str(job.headers[0]["PatientName"] or ""))]
             for text in row.pop("notes"):
                 told.setdefault(text, []).append(row["id"])
             rows.append(row | wanted.label_cells(names))
-    return _finish(out, rows, called, rejected, wanted, [*notes, *_told(told), NOT_CERTIFIED])
+    return _finish(out, rows, called, rejected, wanted, [*notes, *_told(told), NOT_CERTIFIED], secrets=secrets)
 
 
 @dataclass(frozen=True)
@@ -298,6 +299,7 @@ def _finish(
     wanted: Wanted,
     notes: list[str],
     outside: Sequence[Path] = (),
+    secrets: Mapping[str, Sequence[str]] | None = None,
 ) -> ImportReport:
     """Give the rows their reports, write these and the audit of the scrubber, save the manifest."""
     if alone := [name for name in wanted.facts if not any(name in names for names in called.values())]:
@@ -310,7 +312,7 @@ def _finish(
         else:
             reports = reports_of_table(source, wanted.key, rejected)
         belonging = match(reports, {row["id"]: called[row["id"]] for row in rows}, rejected)
-        audit = _write_reports(out, rows, belonging, called, wanted.scrub)
+        audit = _write_reports(out, rows, belonging, secrets or {}, wanted.scrub)
         without = sum(not row["reports"] for row in rows)
         if without:
             notes.append(f"{without} of {len(rows)} volumes have no report.")
@@ -327,10 +329,11 @@ def _write_reports(
     out: Path,
     rows: Sequence[dict[str, Any]],
     belonging: Mapping[str, Sequence[Found]],
-    called: Mapping[str, Sequence[str]],
+    secrets: Mapping[str, Sequence[str]],
     clean: bool,
 ) -> int:
-    """Write reports/ID--N.txt and name them in the rows; the number of passages removed."""
+    """Write reports/ID--N.txt and name them in the rows; the number of passages removed. `secrets` are words of every
+    volume's header that must not stand in its reports: the patient's name, numbers."""
     folder, removed = out / "reports", 0
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[tuple[Any, ...]] = []
@@ -339,7 +342,7 @@ def _write_reports(
         for number, report in enumerate(belonging.get(row["id"], ()), start=1):
             name, text = f"{file_name(row['id'])}--{number}.txt", report.text
             if clean:
-                known = {word: "number" for word in called[row["id"]] if word != row["id"] and len(word) > 3}
+                known = {word: "identity" for word in secrets.get(row["id"], ()) if len(word) > 2}
                 text, gone = scrub(text, known)
                 lines += [(name, part.rule, part.at, part.text) for part in gone]
                 removed += len(gone)

@@ -68,11 +68,30 @@ class VolumeEncoder(nn.Module):
     def pooled(self, ct: Float[Tensor, "batch x y z"]) -> Float[Tensor, "batch features"]:
         """What the projection reads."""
         middle, last = self.maps(ct)
-        regions = [pool(middle, 3).flatten(1) for pool in (F.adaptive_avg_pool3d, F.adaptive_max_pool3d)]
-        return torch.cat([last.mean((2, 3, 4)), last.amax((2, 3, 4)), *regions], 1)
+        return pool_stages(middle, last)
 
     def forward(self, ct: Float[Tensor, "batch x y z"]) -> Float[Tensor, "batch dim"]:
         return self.project(self.pooled(ct))
+
+
+def pool_stages(middle: Tensor, last: Tensor) -> Float[Tensor, "batch features"]:
+    """Mean and maximum of the last stage, and of the regions of the middle one."""
+    regions = [regional(middle, 3, how).flatten(1) for how in ("mean", "amax")]
+    return torch.cat([last.mean((2, 3, 4)), last.amax((2, 3, 4)), *regions], 1)
+
+
+def regional(x: Float[Tensor, "batch width x y z"], n: int, how: str) -> Float[Tensor, "batch width n n n"]:
+    """`mean` or `amax` of the regions of an n x n x n grid, as adaptive pooling; written as plain reductions where the
+    sizes are multiples of n, since ONNX has no adaptive maximum.
+
+    >>> regional(torch.arange(8.0).view(1, 1, 2, 2, 2), 1, "amax").item()
+    7.0
+    """
+    if any(size % n for size in x.shape[2:]):
+        return (F.adaptive_avg_pool3d if how == "mean" else F.adaptive_max_pool3d)(x, n)
+    a, b, c = (size // n for size in x.shape[2:])
+    blocks = x.reshape(*x.shape[:2], n, a, n, b, n, c)
+    return getattr(blocks, how)((3, 5, 7))
 
 
 def _stage(inputs: int, width: int, kernel: int) -> nn.Sequential:
@@ -125,10 +144,8 @@ def places_within(sentence_of: Int[Tensor, "batch length"]) -> Int[Tensor, "batc
     >>> places_within(torch.tensor([[0, 0, 1, 1, 1, -1]])).tolist()
     [[0, 1, 0, 1, 2, 0]]
     """
-    count = torch.arange(sentence_of.shape[1], device=sentence_of.device).expand_as(sentence_of)
-    new = torch.ones_like(sentence_of, dtype=torch.bool)
-    new[:, 1:] = sentence_of[:, 1:] != sentence_of[:, :-1]
-    return count - torch.where(new, count, 0).cummax(1).values
+    same = sentence_of[:, :, None] == sentence_of[:, None, :]
+    return same.long().tril(-1).sum(2) * (sentence_of >= 0)
 
 
 def used_length(kept: Bool[Tensor, "batch length"]) -> int:

@@ -139,4 +139,8 @@ def check_row(row: dict, root: Folder) -> list[str]:
     """Read a row's volume and reports; raise what is wrong, return what is to be known (`data check`)."""
     volume = row_volume(row, root)
     row_reports(row, root)
+    if isinstance(row.get("labels"), str) and row["labels"]:
+        labels = read_file(require_file(root / row["labels"]))
+        if labels.data.shape != volume.data.shape or not np.allclose(labels.affine, volume.affine, atol=1e-2):
+            raise InputError(f"{row['labels']}: its grid is not that of the volume")
     return list(volume.notes)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from counterpoint.common.errors import InputError
-from counterpoint.medical.models import VolumeEncoder, Windows
+from counterpoint.medical.models import VolumeEncoder, Windows, pool_stages
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,7 @@ class ConvTaps(VolumeEncoder):
     def forward(self, shown: Float[Tensor, "batch windows x y z"]) -> Taps:
         middle = self.middle(self.stem(shown))
         last = self.last(middle)
-        pooled = [pool(middle, 3).flatten(1) for pool in (F.adaptive_avg_pool3d, F.adaptive_max_pool3d)]
-        volume = torch.cat([last.mean((2, 3, 4)), last.amax((2, 3, 4)), *pooled], 1)
-        return Taps(middle, self.regions(last), volume)
+        return Taps(middle, self.regions(last), pool_stages(middle, last))
 
 
 class SwinTaps(nn.Module):

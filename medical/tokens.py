@@ -78,7 +78,7 @@ class ReportTokenizer:
         """Of a text's sentences one row of numbers, [CLS] sentence [SEP] sentence [SEP] ..., and the sentence of each;
         cut to `length`, padded with 0 and -1.
 
-        >>> tokenizer = ReportTokenizer(learn_tokenizer(["no nodule", "a nodule"]))
+        >>> tokenizer = ReportTokenizer(learn_tokenizer(["no nodule", "no nodule"]))
         >>> tokenizer.sentences(["No nodule", "A nodule"], 8)[1].tolist()
         [0, 0, 0, 0, 1, 1, 1, -1]
         """

@@ -33,10 +33,10 @@ OTHERS = {
 }
 GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns")
 KEPT = (
-    "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "AccessionNumber", "Modality",
-    "ImageType", "PhotometricInterpretation", "SamplesPerPixel", "RescaleSlope", "RescaleIntercept", "RescaleType",
-    "BodyPartExamined", "PatientSex", "PatientAge", "Manufacturer", "ManufacturerModelName", "ConvolutionKernel",
-    "KVP", "SliceThickness", "ContrastBolusAgent", "PatientIdentityRemoved", "AcquisitionNumber",
+    "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "PatientName", "AccessionNumber",
+    "Modality", "ImageType", "PhotometricInterpretation", "SamplesPerPixel", "RescaleSlope", "RescaleIntercept",
+    "RescaleType", "BodyPartExamined", "PatientSex", "PatientAge", "Manufacturer", "ManufacturerModelName",
+    "ConvolutionKernel", "KVP", "SliceThickness", "ContrastBolusAgent", "PatientIdentityRemoved", "AcquisitionNumber",
     "TemporalPositionIdentifier", "EchoNumbers", "InstanceNumber", "BurnedInAnnotation", *GEOMETRY,
 )  # fmt: skip
 PHASES = ("AcquisitionNumber", "TemporalPositionIdentifier", "EchoNumbers", "ImageType", "ConvolutionKernel")
@@ -338,6 +338,8 @@ def read_series(
         notes.append(f"{padded:,} voxels of padding were set to {AIR:g}")
     if first["PhotometricInterpretation"] == "MONOCHROME1":
         notes.append("MONOCHROME1: shown inverted by viewers; its values were taken as they are")
+    if "DERIVED" in [str(t).upper() for t in _several(first["ImageType"])]:
+        notes.append("its slices are derived (a reformat or a projection), not as they were acquired")
     if str(first["BurnedInAnnotation"]).upper() == "YES":
         notes.append("its pixels have burned-in annotations, which may name the patient")
     if series.tilt:

@@ -19,7 +19,7 @@ from counterpoint.medical.commands import embed_scan, simulate
 from counterpoint.medical.configs import ClipCTConfig, TextConfig
 from counterpoint.medical.data import Sentences, load_ct
 from counterpoint.medical.gallery import planes
-from counterpoint.medical.models import TextEncoder
+from counterpoint.medical.models import TextEncoder, regional
 from counterpoint.medical.tokens import CLS, PAD, SEP, ReportTokenizer, learn_tokenizer
 
 TINY = {
@@ -251,3 +251,16 @@ def test_pictures_are_drawn_as_radiologists_look():
     assert not axial[-10:, 40:56].any()
     assert coronal[:10, 40:56].any()
     assert not coronal[-10:, 40:56].any()
+
+
+@pytest.mark.parametrize("size", [(6, 9, 12), (5, 7, 8)])
+def test_regions_are_those_of_adaptive_pooling(size):
+    x = torch.randn(2, 3, *size)
+    assert torch.allclose(regional(x, 3, "mean"), torch.nn.functional.adaptive_avg_pool3d(x, 3), atol=1e-6)
+    assert torch.equal(regional(x, 3, "amax"), torch.nn.functional.adaptive_max_pool3d(x, 3))
+
+
+@pytest.mark.slow
+def test_the_encoder_is_exported_to_onnx(run, tmp_path):
+    written = runs.export(run, tmp_path / "m.onnx", vertical=vertical)
+    assert any("largest difference" in line for line in written.lines)

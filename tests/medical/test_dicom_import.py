@@ -242,10 +242,12 @@ def test_one_salt_keeps_patients_together_over_imports(tmp_path):
 def test_reports_find_their_series_by_accession_number(tmp_path):
     write_series(tmp_path / "d")
     table = tmp_path / "reports.csv"
-    table.write_text('AccessionNumber,Findings,Impression\nACC77,"No nodule. See ACC77.",Normal.\nACC99,x,y\n')
+    table.write_text(
+        'AccessionNumber,Findings,Impression\nACC77,"No nodule of Mrs Doe. See ACC77.",Normal for Jane.\nACC99,x,y\n'
+    )
     report, frame = imported(tmp_path / "d", tmp_path / "out", reports=table, key="AccessionNumber")
     text = (tmp_path / "out" / frame.reports[0]).read_text()
-    assert text == "Findings: No nodule. See [NUMBER]. Impression: Normal."
+    assert text == "Findings: No nodule of Mrs [IDENTITY]. See [IDENTITY]. Impression: Normal for [IDENTITY]."
     assert [r.reason for r in report.rejected] == ["a report about 'ACC99', and no volume is called so"]
 
 

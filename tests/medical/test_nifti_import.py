@@ -287,3 +287,21 @@ def test_a_volume_changed_after_its_import_is_found_by_the_check(tmp_path):
     save(tmp_path / "in" / "a.nii.gz", data=body() - 1024)
     with pytest.raises(InputError, match="applied twice"):
         check_row(manifest.row(0), manifest.folder)
+
+
+def test_label_maps_go_with_their_volumes_and_must_lie_on_their_grid(tmp_path):
+    for folder in ("in", "masks"):
+        (tmp_path / folder).mkdir()
+    for name in ("a", "b"):
+        save(tmp_path / "in" / f"{name}.nii.gz")
+    save(tmp_path / "masks" / "a.nii.gz", data=(body() > 0).astype(np.uint8))
+    report = import_nifti(tmp_path / "in", tmp_path / "out", masks=tmp_path / "masks")
+    assert "1 of 2 volumes have no label map" in report.note
+    manifest = Manifest.load(report.manifest)
+    row = manifest.row(0)
+    assert check_row(row, manifest.folder) == []
+    shifted = AFFINE.copy()
+    shifted[0, 3] += 3
+    save(tmp_path / "masks" / "a.nii.gz", data=(body() > 0).astype(np.uint8), affine=shifted)
+    with pytest.raises(InputError, match="its grid is not that of the volume"):
+        check_row(row, manifest.folder)
