@@ -104,12 +104,12 @@ CHECKS: dict[str, tuple[Claim, Run]] = {
             probe_check,
         ),
         (
-            Claim("croma-contrast", "both terms make better joint features, by a point, than the contrast alone",
+            Claim("croma-contrast", "both terms make joint features a point better than the contrast alone",
                   "contrast alone", "CROMA", "accuracy", source=_CROMA, data=_DATA, effect=0.01),
             probe_check,
         ),
         (
-            Claim("croma-reconstruction", "both terms make better joint features, by a point, than the reconstruction alone",
+            Claim("croma-reconstruction", "both terms make joint features a point better than the reconstruction alone",
                   "reconstruction alone", "CROMA", "accuracy", source=_CROMA, data=_DATA, effect=0.01),
             probe_check,
         ),

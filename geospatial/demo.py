@@ -30,15 +30,15 @@ from counterpoint.geospatial.mosaic import strips, sweep_of
 from counterpoint.geospatial.protocols import class_codes, fit_decoders
 
 SIZES = {
-    "data": {"size": 32, "scenes": 64, "scene_size": 96},
+    "data": {"size": 32, "scenes": 96, "scene_size": 96},
     "encoder": {"dim": 64, "depth": 4, "heads": 8, "patch_size": 4},
     "decoder": {"dim": 64, "heads": 4},
-    "train": {"batch_size": 32},
+    "train": {"batch_size": 32, "validate_every_epochs": 10},
     "optim": {"lr": 1e-3},
 }
 
 
-def run_demo(out: Path, seed: int = 0, epochs: int = 10) -> Outcome:
+def run_demo(out: Path, seed: int = 0, epochs: int = 30) -> Outcome:
     """Train, evaluate on unseen places, map one, look at real ones, write the report."""
     demo = Demonstration(out)
     page = demo.open("Radar and optical, together", "CROMA on SYNTHETIC scenes; what is of real places says so.", True)

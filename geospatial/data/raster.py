@@ -22,7 +22,7 @@ from counterpoint.geospatial.data.grid import ALIGNED, Grid, Window, grid_of
 DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
 """GDAL's driver of each kind of file. No other is tried: those of VRT, WMS, ... may name files and servers."""
 SUFFIXES = tuple(DRIVERS)
-HANDLES = 64
+HANDLES = 256
 SCANNED = 1 << 26
 """Values of a raster up to which an import reads all of it; of larger ones it reads `SCAN_ROWS` strips."""
 SCAN_ROWS = 16

@@ -54,6 +54,7 @@ class SensorEncoder(nn.Module):
 class CromaNetwork(nn.Module):
     """Encoders of radar (`depth / 2` blocks) and optical images (`depth`), and the joint one (`depth / 2`).
 
+    >>> import torch
     >>> network = CromaNetwork({"s1": 2, "s2": 12}, dim=32, depth=2, heads=4, patch_size=4)
     >>> found = network.encode({"s1": torch.zeros(1, 2, 8, 12), "s2": torch.zeros(1, 12, 8, 12)})
     >>> {name: list(tokens.shape) for name, tokens in found.items()}
