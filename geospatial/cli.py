@@ -18,7 +18,7 @@ vertical = Vertical(
         SystemEntry(
             name="croma",
             status="experimental",
-            missing="4: no claim was run with power; 2: schedule, mask ratio and batch are recalled, not published",
+            missing="2: mask ratio, schedule and batch are recalled, not in the published code",
             paper="Fuller et al., CROMA: Remote Sensing Representations with Contrastive Radar-Optical Masked "
             "Autoencoders, NeurIPS 2023",
             summary="radar and optical encoders and a joint one, by contrast and reconstruction of masked chips",
@@ -30,7 +30,7 @@ vertical = Vertical(
         SystemEntry(
             name="mdico",
             status="experimental",
-            missing="2: the encoders of chips are ours; 4: no claim was run with power",
+            missing="2: the encoders of chips are ours",
             paper="Mena et al., Multi-modal co-learning for Earth Observation, Machine Learning 114, 2025",
             summary="two sensors with labels in training, one alone in use: shared and specific parts of each",
             needs="pairs of Sentinel-1 and Sentinel-2 rasters with land cover or labels (the simulator by default)",
@@ -41,7 +41,7 @@ vertical = Vertical(
         SystemEntry(
             name="two-tower",
             status="experimental",
-            missing="a baseline: 4: it has no claim of its own",
+            missing="2: a baseline, with sizes and schedule of ours",
             paper="baseline after Radford et al., Learning Transferable Visual Models From Natural Language "
             "Supervision, 2021",
             summary="two encoders contrasted on whole chips, without masks and without reconstruction",
@@ -53,7 +53,7 @@ vertical = Vertical(
         SystemEntry(
             name="optical-mae",
             status="experimental",
-            missing="a baseline: 4: it has no claim of its own",
+            missing="2: a baseline, with sizes and schedule of ours",
             paper="baseline after He et al., Masked Autoencoders Are Scalable Vision Learners, CVPR 2022",
             summary="the optical encoder alone, by reconstruction of masked chips",
             needs="Sentinel-2 rasters (the embedded scene simulator by default)",

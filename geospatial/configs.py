@@ -16,7 +16,7 @@ class RasterConfig:
     """Manifest of places (`data import rasters`); empty uses the simulator, whose scenes are synthetic."""
     scenes: int = 160
     """Places that the simulator makes."""
-    scene_size: int = 96
+    scene_size: int = 128
     """Pixels of a simulated scene's side."""
     seasons: int = 1
     """Times at which the simulator sees each place."""

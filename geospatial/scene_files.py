@@ -62,7 +62,7 @@ def write_scenes(
         "s1": "s1/*.tif",
         "s2": "s2/*.tif",
         "landcover": "landcover/*.tif",
-        "cloud": "cloud/*.tif" if clouds else "",
+        "cloud": "cloud/*.tif" if (out / "cloud").is_dir() else "",
     }
     report = import_rasters(out, out, patterns, said, Pairing(days=3.0), finish=finish)
     return ImportReport(report.manifest, report.rows, report.rejected,

@@ -96,16 +96,24 @@ def inspect(file: Path) -> Facts:
 def opened(file: Path) -> Any:
     """The file, opened for reading by its kind's driver; `InputError` where it cannot be."""
     import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+    from rasterio.errors import NotGeoreferencedWarning
 
     driver = DRIVERS.get(Path(file).suffix.lower(), "GTiff")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said by `inspect`, in our words
         try:
             return rasterio.open(Path(os.path.abspath(file)), driver=driver)
-        except RasterioError as error:
+        except gdal_errors() as error:
             reason = " ".join(str(error).replace(os.path.abspath(file), "it").split())[:160]
             raise InputError(f"cannot be opened as a GeoTIFF or JPEG 2000 raster ({reason})") from None
+
+
+def gdal_errors() -> tuple[type[Exception], ...]:
+    """What rasterio raises of a file: its own errors, and those that GDAL hands through it."""
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import RasterioError
+
+    return RasterioError, CPLE_BaseError
 
 
 def _scan(source: Any) -> tuple[float | None, float, float]:
@@ -131,7 +139,6 @@ def _scan(source: Any) -> tuple[float | None, float, float]:
 def _values(source: Any, indexes: Sequence[int], window: Window) -> tuple[np.ndarray, np.ndarray]:
     """Values in the file's own type, and which of them are data: [bands, rows, columns] each."""
     from rasterio.enums import MaskFlags
-    from rasterio.errors import RasterioError
     from rasterio.windows import Window as Rectangle
 
     indexes = list(indexes)
@@ -147,7 +154,7 @@ def _values(source: Any, indexes: Sequence[int], window: Window) -> tuple[np.nda
                 valid[i] = ~np.isnan(values[i]) if np.isnan(nodata) else values[i] != nodata
             else:
                 valid[i] = source.read_masks(index, window=place) > 0
-    except RasterioError as error:
+    except gdal_errors() as error:
         reason = " ".join(str(error).split())[:160]
         where = f"rows {window.row} to {window.row + window.height}"
         raise InputError(
@@ -263,12 +270,11 @@ def crs_text(crs: Any) -> str:
 @lru_cache(maxsize=4096)
 def box_of(grid: Grid) -> tuple[float, float, float, float]:
     """(west, south, east, north) of a grid in degrees, its edges followed."""
-    from rasterio.errors import RasterioError
     from rasterio.warp import transform_bounds
 
     try:
         box = transform_bounds(grid.crs, WGS84, *grid.bounds, densify_pts=21)
-    except RasterioError as error:
+    except gdal_errors() as error:
         raise InputError(f"its CRS cannot be used ({' '.join(str(error).split())[:120]})") from None
     if not all(map(np.isfinite, box)):
         raise InputError("it lies outside of what its projection can show; check its CRS and its georeference")

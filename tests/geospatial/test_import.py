@@ -294,3 +294,13 @@ def test_real_terramesh_needs_what_its_files_do_not_say(data_dir, tmp_path):
     report = import_rasters(source, tmp_path / "c", **patterns, **told, landcover="examples/LULC/*", days=None)
     assert report.rows == 3
     assert sorted(table(report).crs) == ["EPSG:32616", "EPSG:32718", "EPSG:32722"]
+
+
+def test_a_crs_that_leads_nowhere_is_one_sentence(tmp_path):
+    """A local engineering system has no latitude: GDAL's own error, put into words."""
+    local = 'ENGCRS["site",EDATUM["here"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],LENGTHUNIT["metre",1]]'
+    tags = {"PROCESSING_BASELINE": "03.01"}
+    write(tmp_path / "in/s2/a.tif", values(1, 32, 32).astype(np.uint16), crs=local, names=("B02",), tags=tags)
+    said = reasons(import_rasters(tmp_path / "in", tmp_path / "out"))["a.tif"]
+    assert "its CRS cannot be used" in said
+    assert "reader failed" not in said
