@@ -29,7 +29,8 @@ TIERS = {
     "seen by a histogram": ("kidney stone", "aortic calcification"),
     "local": ("lung nodule", "liver lesion", "renal cyst"),
 }
-"""The phantom's findings by what finds them: global shape and mean, a histogram of HU, or only a look at the place."""
+"""The phantom's findings by what finds them in a body: global shape and mean, a histogram of HU, or only a look at the
+place. At the default size of lesions, twice a body's, labelled coarse voxels see the last tier too (README)."""
 
 
 @dataclass(frozen=True)

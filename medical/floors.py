@@ -1,7 +1,7 @@
 """What finds a finding without learning to look: labels and a histogram, labels and coarse voxels.
 
-Both floors are trained on the labels, which zero-shot never sees. A finding of the local tier counts as learnt only
-where zero-shot lies above both.
+Both floors are trained on the labels, which zero-shot never sees. A finding counts as learnt by looking only where
+zero-shot lies above both.
 """
 
 from __future__ import annotations
