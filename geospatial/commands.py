@@ -164,7 +164,7 @@ def map_places(
     return map_classes(run, manifest, out, split, checkpoint, batch_size, cog)
 
 
-def demo(out: Path = Path("runs/geo-demo"), seed: int = 0, epochs: int = 30) -> Outcome:
+def demo(out: Path = Path("runs/geo-demo"), seed: int = 0, epochs: int = 15) -> Outcome:
     """Let radar and optical pictures of places learn from each other in minutes, and show it in one HTML report.
 
     The pictures shown beside simulated ones are those of real places under $COUNTERPOINT_DATA where there are any.

@@ -38,7 +38,7 @@ SIZES = {
 }
 
 
-def run_demo(out: Path, seed: int = 0, epochs: int = 30) -> Outcome:
+def run_demo(out: Path, seed: int = 0, epochs: int = 15) -> Outcome:
     """Train, evaluate on unseen places, map one, look at real ones, write the report."""
     demo = Demonstration(out)
     page = demo.open("Radar and optical, together", "CROMA on SYNTHETIC scenes; what is of real places says so.", True)
@@ -48,7 +48,6 @@ def run_demo(out: Path, seed: int = 0, epochs: int = 30) -> Outcome:
             **SIZES,
             **demo.training("croma", seed),
             "data.seed": seed,
-            "train.batch_size": 48,
             "train.max_epochs": epochs,
         },
     )

@@ -138,6 +138,10 @@ def layer_of(scene: Scene, facts: Mapping[Path, tuple[Facts, Product]], said: Sa
     shares = [f.valid for f, _ in seen]
     low = min((f.low for name, (f, _) in zip(scene.parts or [""], seen) if name != CLASSES), default=first.low)
     valid = None if None in shares else min(shares)
+    if (
+        scene.kind == "s2" and low <= 0
+    ):  # digital number 0 is no data, also where the file does not say so: to be counted
+        valid = None
     labels = _labels(scene.files[at])
     return Layer(scene, first.grid, first.box, bands, product, extra, valid, low, labels)
 

@@ -320,3 +320,18 @@ def test_splits_keep_places_whole_and_tell_how_near_they_lie(tmp_path):
     frame = Manifest.load(square.files["manifest"]).frame
     assert frame.groupby("group")["split"].nunique().max() == 1
     assert row_grid(Manifest.load(square.files["manifest"]).row(0)).side == 10
+
+
+def test_digital_number_zero_is_no_data_whether_the_file_says_so_or_not(tmp_path):
+    data = values(4, 64, 64).astype(np.uint16)
+    data[:, :, :32] = 0
+    data[2, 40, 40] = 0  # one band alone
+    tags = {"PROCESSING_BASELINE": "04.00"}
+    write(tmp_path / "in/s2/a.tif", data, names=S2["s2"], tags=tags)
+    table = with_splits(manifest_of(tmp_path / "in", tmp_path / "out"))
+    assert table.frame["s2_valid"].isna().all()
+    chips = Chips(table, Cut(S2, 32, 32), form(("s2",), "standard", S2))
+    assert chips.places[:, 2].tolist() == [32, 32]  # the empty half gives none
+    batch = chips.collate([chips[1]])
+    assert not batch["s2_valid"][0, 8, 8]
+    assert batch["s2"][0, :, 8, 8].tolist() == [0.0] * 4

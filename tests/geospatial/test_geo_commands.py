@@ -62,7 +62,7 @@ def test_simulated_scenes_are_what_they_say(scenes):
     assert set(table.frame["s2_offset"]) == {0, -1000}
     assert table.frame["clouds"].any()
     assert not table.frame["clouds"].all()
-    shares = table.frame[[f"shared_{name}" for name in SIMULATED]].sum(1)
+    shares = table.frame[[f"shared_{name}" for name in SIMULATED]].sum(axis=1)
     assert np.allclose(shares, 1)
     again = write_scenes(scenes.parent.parent / "again", 9, 32, clouds=0.4, offset="some", seed=3).manifest
     pd.testing.assert_frame_equal(Manifest.load(again).frame, table.frame)
