@@ -14,7 +14,7 @@ IMPORT_NAMES = {
     "faiss-cpu": "faiss",
     "open-clip-torch": "open_clip",
     "pillow": "PIL",
-    "pylibjpeg-libjpeg": "libjpeg",
+    "python-gdcm": "gdcm",
     "pylibjpeg-openjpeg": "openjpeg",
     "pynrrd": "nrrd",
     "pytest-xdist": "xdist",

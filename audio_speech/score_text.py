@@ -3,7 +3,17 @@
 A picture is seen by convolutions as audio-sheet's (`models.py: VGGTower`, where the papers have a ViT of patches); its
 words are the notes of the window, as `score_words.py` says them. CoCa's caption is a transcription.
 
-The methods and where their terms stand: common/trainers/image_text.py.
+The methods and their equations: common/trainers/image_text.py.
+
+Where its terms stand:
+
+    ALBEF: ITC, momentum  common/losses/albef.py: ALBEFContrast
+    ALBEF, TCL: ITM, MLM  common/losses/albef.py: hard_negatives, matching_loss, masked_lm_loss
+    TCL: six terms        common/losses/tcl.py: TCL, LocalMI
+    CoCa: both terms      common/losses/coca.py: CoCa
+    layers that fuse      common/models/fusion.py: FusionEncoder, AttentionalPooler, CaptionDecoder
+    training              common/trainers/image_text.py: ALBEFSystem, TCLSystem, CoCaSystem
+    words of notes        audio_speech/score_words.py: played_words, printed_words
 """
 
 from __future__ import annotations
@@ -39,7 +49,7 @@ WORDS = Input(
 
 
 @dataclass(frozen=True)
-class Cut:
+class WordCut:
     """What words a snippet has: those of `picture`, numbered by `vocabulary` in `length` places."""
 
     picture: str
@@ -50,13 +60,13 @@ class Cut:
 class WordedSnippets(SnippetDataset):
     """Snippets of one modality with `text`, the words of their notes, and `words`, the numbers of these."""
 
-    def __init__(self, of: SnippetDataset, cut: Cut) -> None:
+    def __init__(self, of: SnippetDataset, cut: WordCut) -> None:
         margins = of.sheet_margin > 0
         super().__init__(of.pieces, of.tunes, of.moments, of.config, margins, (cut.picture,), of.rows, of.left_out)
         self.cut = cut
 
     def __getitem__(self, index: int) -> dict:
-        text = words_of(self, index, self.cut.picture)
+        text = note_words(self, index, self.cut.picture)
         return super().__getitem__(index) | {"text": text, "words": self.cut.vocabulary.encode(text, self.cut.length)}
 
     @cached_property
@@ -64,7 +74,7 @@ class WordedSnippets(SnippetDataset):
         return options_hash(super().hash, picture=self.cut.picture, words=self.cut.vocabulary.words, n=self.cut.length)
 
 
-def words_of(snippets: SnippetDataset, index: int, picture: str) -> str:
+def note_words(snippets: SnippetDataset, index: int, picture: str) -> str:
     """The words of a snippet: the notes printed in its strip's window, or struck in its sound's."""
     moment, config = snippets.moments[index], snippets.config
     engraving = snippets.pieces[moment.piece].engraving
@@ -104,12 +114,12 @@ class _ScoreText(ImageText):
     @classmethod
     def learn(cls, config: ScoreTextConfig, data: SnippetData) -> Assets:
         """The words of the training snippets, and the length of the longest text."""
-        texts = [words_of(data.pairs, i, config.picture) for i in range(len(data.pairs))]
+        texts = [note_words(data.pairs, i, config.picture) for i in range(len(data.pairs))]
         longest = max(len(text.split()) for text in texts)
         return Assets(words=list(WordVocabulary.learn(texts).words), length=longest + 2)
 
     def datasets(self) -> Datasets:
-        cut = Cut(self.config.picture, self.vocabulary, self.length)
+        cut = WordCut(self.config.picture, self.vocabulary, self.length)
         data = self.data
         return Datasets(*(WordedSnippets(part, cut) for part in (data.pairs, data.val, data.test)))
 

@@ -14,7 +14,7 @@ from counterpoint.common.suggest import no_such
 
 
 @dataclass(frozen=True)
-class Band:
+class NamedBand:
     """One band of a sensor.
 
     Attributes:
@@ -30,15 +30,15 @@ class Band:
     metres: float
 
 
-BANDS: dict[str, Band] = {
+BANDS: dict[str, NamedBand] = {
     band.name: band
     for band in (
-        Band("B01", "s2", 442.7, 60), Band("B02", "s2", 492.4, 10), Band("B03", "s2", 559.8, 10),
-        Band("B04", "s2", 664.6, 10), Band("B05", "s2", 704.1, 20), Band("B06", "s2", 740.5, 20),
-        Band("B07", "s2", 782.8, 20), Band("B08", "s2", 832.8, 10), Band("B8A", "s2", 864.7, 20),
-        Band("B09", "s2", 945.1, 60), Band("B10", "s2", 1373.5, 60), Band("B11", "s2", 1613.7, 20),
-        Band("B12", "s2", 2202.4, 20), Band("VV", "s1", None, 10), Band("VH", "s1", None, 10),
-        Band("HH", "s1", None, 10), Band("HV", "s1", None, 10),
+        NamedBand("B01", "s2", 442.7, 60), NamedBand("B02", "s2", 492.4, 10), NamedBand("B03", "s2", 559.8, 10),
+        NamedBand("B04", "s2", 664.6, 10), NamedBand("B05", "s2", 704.1, 20), NamedBand("B06", "s2", 740.5, 20),
+        NamedBand("B07", "s2", 782.8, 20), NamedBand("B08", "s2", 832.8, 10), NamedBand("B8A", "s2", 864.7, 20),
+        NamedBand("B09", "s2", 945.1, 60), NamedBand("B10", "s2", 1373.5, 60), NamedBand("B11", "s2", 1613.7, 20),
+        NamedBand("B12", "s2", 2202.4, 20), NamedBand("VV", "s1", None, 10), NamedBand("VH", "s1", None, 10),
+        NamedBand("HH", "s1", None, 10), NamedBand("HV", "s1", None, 10),
     )
 }  # fmt: skip
 

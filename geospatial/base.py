@@ -19,7 +19,7 @@ from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
 from counterpoint.common.trainers.inputs import Input
 from counterpoint.geospatial.bands import SENSORS, band_list, sensor_of
 from counterpoint.geospatial.configs import RasterConfig
-from counterpoint.geospatial.data.chips import Chips, Cut
+from counterpoint.geospatial.data.chips import ChipCut, Chips
 from counterpoint.geospatial.data.form import BandForm, learnt
 from counterpoint.geospatial.data.layers import bands_of
 
@@ -49,11 +49,11 @@ def scenes_of(config: RasterConfig) -> Manifest:
             raise InputError(f"{config.manifest}: the manifest has no rows; import rasters into it (data import)")
         check_leakage(table)
         return table
-    from counterpoint.geospatial.scene_files import write_scenes
+    from counterpoint.geospatial.scene_files import write_scenery
 
     sizes = {"scenes": config.scenes, "size": config.scene_size, "seasons": config.seasons, "clouds": config.cloudy,
              "seed": config.seed}  # fmt: skip
-    folder = Cache().get_or_make({"scenes": sizes, "version": VERSION}, "-scenes", lambda p: write_scenes(p, **sizes))
+    folder = Cache().get_or_make({"scenes": sizes, "version": VERSION}, "-scenes", lambda p: write_scenery(p, **sizes))
     return Manifest.load(folder / "manifest.parquet")
 
 
@@ -104,10 +104,10 @@ class RasterSystem(ContrastiveSystem):
         return form.assets()
 
     @classmethod
-    def cut(cls, config: Any, bands: Mapping[str, tuple[str, ...]], random: bool = False) -> Cut:
+    def cut(cls, config: Any, bands: Mapping[str, tuple[str, ...]], random: bool = False) -> ChipCut:
         """How rows are cut."""
         data = config.data
-        return Cut(bands, data.size, data.step or data.size, random, data.min_valid, data.clouds)
+        return ChipCut(bands, data.size, data.step or data.size, random, data.min_valid, data.clouds)
 
     @property
     def form(self) -> BandForm:

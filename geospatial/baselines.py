@@ -1,9 +1,16 @@
 """The baselines that a method for two sensors has to beat: one sensor reconstructed, and two contrasted alone.
 
 `OpticalMAE` is CROMA's optical encoder and decoder without radar and without a contrast (He et al., "Masked
-Autoencoders Are Scalable Vision Learners", CVPR 2022, with 2D-ALiBi in the encoder); `TwoTower` is CROMA's two encoders
-contrasted on unmasked chips, without reconstruction (Radford et al., CLIP, 2021). Pixels without an encoder stand
-beside every system in the protocol of land cover (`geospatial/protocols.py`).
+Autoencoders Are Scalable Vision Learners", CVPR 2022, with 2D-ALiBi in the encoder); `SensorTowers` is CROMA's two
+encoders contrasted on unmasked chips, without reconstruction (Radford et al., CLIP, 2021). Pixels without an encoder
+stand beside every system in the protocol of land cover (`geospatial/protocols.py`).
+
+Where its terms stand:
+
+    contrast of two towers  common/losses/infonce.py: InfoNCE
+    reconstruction          geospatial/croma_loss.py: reconstruction_errors, Decoder
+    masks                   geospatial/models/masking.py: random_mask
+    encoders                geospatial/models/croma.py: SensorEncoder, CromaNetwork
 """
 
 from __future__ import annotations
@@ -20,7 +27,7 @@ from counterpoint.common.losses import InfoNCE
 from counterpoint.common.losses.scale import LogitScale
 from counterpoint.common.trainers import Assets
 from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
-from counterpoint.geospatial.configs import OpticalMAEConfig, TwoTowerConfig
+from counterpoint.geospatial.configs import OpticalMAEConfig, SensorTowersConfig
 from counterpoint.geospatial.croma import SMALL, TwoSensors
 from counterpoint.geospatial.croma_loss import Decoder, reconstruction_errors
 from counterpoint.geospatial.models.croma import SensorEncoder, patch_grid
@@ -77,17 +84,17 @@ class OpticalMAE(TwoSensors):
         return {"s2": normalize(self.features(batch)["s2"], dim=-1)}
 
 
-class TwoTower(TwoSensors):
+class SensorTowers(TwoSensors):
     """Contrast of two encoders on whole chips (see the module's text).
 
-    >>> TwoTower.Config().objective
+    >>> SensorTowers.Config().objective
     ''
     """
 
-    Config = TwoTowerConfig
+    Config = SensorTowersConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {"small": SMALL}
 
-    def __init__(self, config: TwoTowerConfig, assets: Assets) -> None:
+    def __init__(self, config: SensorTowersConfig, assets: Assets) -> None:
         super().__init__(config, assets)
         if len(self.form.bands) < 2:
             raise InputError("two-tower takes both sensors (--data.sensors s1,s2)")

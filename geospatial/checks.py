@@ -25,7 +25,7 @@ from counterpoint.geospatial.configs import CromaConfig, MDiCoConfig, OpticalMAE
 from counterpoint.geospatial.croma import Croma
 from counterpoint.geospatial.demo import SIZES
 from counterpoint.geospatial.mdico import MDiCo
-from counterpoint.geospatial.scene_files import write_scenes
+from counterpoint.geospatial.scene_files import write_scenery
 
 SCENES, EPOCHS = 240, 20
 Run = Callable[[Path | None, str, int], Any]
@@ -34,7 +34,7 @@ Run = Callable[[Path | None, str, int], Any]
 @cache
 def _scenes() -> tuple[tempfile.TemporaryDirectory, Path]:
     folder = tempfile.TemporaryDirectory()
-    return folder, write_scenes(Path(folder.name, "scenes"), SCENES, 96, seed=2024).manifest
+    return folder, write_scenery(Path(folder.name, "scenes"), SCENES, 96, seed=2024).manifest
 
 
 def _trained(cls: Any, config: Any, seed: int, steps: bool = True, **changes: Any) -> OpenRun:

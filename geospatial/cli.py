@@ -46,8 +46,8 @@ vertical = Vertical(
             "Supervision, 2021",
             summary="two encoders contrasted on whole chips, without masks and without reconstruction",
             needs="pairs of Sentinel-1 and Sentinel-2 rasters (the embedded scene simulator by default)",
-            config=f"{_CONFIGS}:TwoTowerConfig",
-            system="counterpoint.geospatial.baselines:TwoTower",
+            config=f"{_CONFIGS}:SensorTowersConfig",
+            system="counterpoint.geospatial.baselines:SensorTowers",
             protocols=_PROTOCOLS,
         ),
         SystemEntry(

@@ -56,13 +56,13 @@ def import_rasters(
         workers: processes that read rasters.
     """
     from counterpoint.geospatial.bands import band_list
-    from counterpoint.geospatial.data.importing import Said, read_offsets
-    from counterpoint.geospatial.data.importing import import_rasters as run
+    from counterpoint.geospatial.data.importing import Told, read_offsets
+    from counterpoint.geospatial.data.importing import import_layers as run
     from counterpoint.geospatial.data.legend import read_legend
     from counterpoint.geospatial.data.pairs import Pairing
 
     offset, offsets = read_offsets(s2_offset)
-    said = Said(
+    said = Told(
         band_list(s1_bands) if s1_bands else (), band_list(s2_bands) if s2_bands else (), s1_unit, s1_calibration,
         offset, offsets, read_legend(legend),
     )  # fmt: skip
@@ -121,9 +121,9 @@ def simulate(
         offset: whether the optical files carry the offset of processing baseline 04.00; `some` mixes both.
         seed: the same seed gives the same data.
     """
-    from counterpoint.geospatial.scene_files import write_scenes
+    from counterpoint.geospatial.scene_files import write_scenery
 
-    return write_scenes(out, scenes, size, seasons, clouds, offset, seed)
+    return write_scenery(out, scenes, size, seasons, clouds, offset, seed)
 
 
 def preview(manifest: Path, out: Path = Path("preview.html"), places: int = 12) -> Outcome:

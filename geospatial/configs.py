@@ -150,7 +150,7 @@ class OpticalMAEConfig:
 
 
 @dataclass(frozen=True)
-class TwoTowerConfig:
+class SensorTowersConfig:
     """The baseline without reconstruction: CROMA's two encoders, contrasted as CLIP does."""
 
     data: RasterConfig = field(default_factory=RasterConfig)

@@ -55,7 +55,7 @@ from counterpoint.geospatial.base import RasterSystem, valid_patches
 from counterpoint.geospatial.configs import CromaConfig
 from counterpoint.geospatial.croma_loss import Decoder, reconstruction_errors
 from counterpoint.geospatial.models.croma import CromaNetwork, patch_grid
-from counterpoint.geospatial.models.masking import Mask, patchify, random_mask
+from counterpoint.geospatial.models.masking import PatchMask, patchify, random_mask
 from counterpoint.geospatial.models.transformer import mean_tokens
 
 OPTICAL_FIRST = ("s2", "s1")
@@ -147,7 +147,7 @@ class Croma(TwoSensors):
 
             load_published(self.network, self.config.weights)
 
-    def masks(self, batch: Mapping[str, Any], valid: Mapping[str, Tensor]) -> dict[str, Mask]:
+    def masks(self, batch: Mapping[str, Any], valid: Mapping[str, Tensor]) -> dict[str, PatchMask]:
         """An independent random mask of each sensor; patches without data are hidden first."""
         return {s: random_mask(batch[f"{s}_noise"], self.config.mask_ratio, valid.get(s)) for s in ("s1", "s2")}
 
@@ -170,7 +170,7 @@ class Croma(TwoSensors):
         return {s: heads[s](self.network.encoder(s).represent(x, seen.get(s))) for s, x in tokens.items()}
 
     def error(
-        self, batch: Mapping[str, Any], images: Mapping[str, Tensor], masks: Mapping[str, Mask], joint: Tensor
+        self, batch: Mapping[str, Any], images: Mapping[str, Tensor], masks: Mapping[str, PatchMask], joint: Tensor
     ) -> Float[Tensor, " batch"]:
         """Each sample's error of reconstruction, both sensors added."""
         patch = self.patch_size

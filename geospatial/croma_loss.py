@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from counterpoint.geospatial.models.alibi import sincos_2d
-from counterpoint.geospatial.models.masking import Mask
+from counterpoint.geospatial.models.masking import PatchMask
 from counterpoint.geospatial.models.transformer import Transformer
 
 EPSILON = 1e-6
@@ -74,7 +74,7 @@ class Decoder(nn.Module):
     def forward(
         self,
         tokens: Float[Tensor, "batch kept width"],
-        mask: Mask,
+        mask: PatchMask,
         rows: int,
         cols: int,
     ) -> Float[Tensor, "batch patches values"]:
@@ -89,7 +89,7 @@ class Decoder(nn.Module):
 def reconstruction_errors(
     predicted: Float[Tensor, "batch patches values"],
     targets: Mapping[str, Float[Tensor, "batch patches _"]],
-    masks: Mapping[str, Mask],
+    masks: Mapping[str, PatchMask],
     valid: Mapping[str, Bool[Tensor, "batch patches _"]] | None = None,
     target: str = "joint",
 ) -> dict[str, Float[Tensor, " batch"]]:

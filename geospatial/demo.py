@@ -23,7 +23,7 @@ from counterpoint.geospatial.base import scenes_of
 from counterpoint.geospatial.configs import CromaConfig
 from counterpoint.geospatial.croma import Croma
 from counterpoint.geospatial.data.chips import Chips
-from counterpoint.geospatial.data.importing import Said, import_rasters
+from counterpoint.geospatial.data.importing import Told, import_layers
 from counterpoint.geospatial.data.pairs import Pairing
 from counterpoint.geospatial.gallery import enlarged, land_cover, legend_text, picture, place_pictures
 from counterpoint.geospatial.mosaic import strips, sweep_of
@@ -180,7 +180,7 @@ def _real(page: Any, system: Any, out: Path, seed: int) -> dict[str, Any]:
     if source is None or not source.is_dir():
         note("COUNTERPOINT_DATA names no real places: the report shows simulated ones alone")
         return {"real places": 0}
-    report = import_rasters(source, out / "real", {}, Said(), Pairing())
+    report = import_layers(source, out / "real", {}, Told(), Pairing())
     table = Manifest.load(report.manifest)
     about = (
         "The encoders have seen simulated scenes alone, and the band statistics are the simulator's: this shows that "

@@ -15,7 +15,7 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.report import Media, Report
 from counterpoint.common.vertical import Outcome
 from counterpoint.geospatial.bands import SENSORS
-from counterpoint.geospatial.data.chips import Chips, Cut
+from counterpoint.geospatial.data.chips import ChipCut, Chips
 from counterpoint.geospatial.data.form import BandForm, physical
 from counterpoint.geospatial.data.grid import Window
 from counterpoint.geospatial.data.layers import bands_of, read_landcover, read_sensor, row_grid, sensors_of
@@ -110,18 +110,18 @@ def query(file: Path, modality: str, system: Any) -> Chips:
     Raises:
         InputError: it cannot be read, nothing names its bands, its offset or its unit, or it lacks a band.
     """
-    from counterpoint.geospatial.data.found import Scene
-    from counterpoint.geospatial.data.importing import Said, layer_of, look
-    from counterpoint.geospatial.data.pairs import Pairing, places_of, rows_of
+    from counterpoint.geospatial.data.found import SceneFiles as Scene
+    from counterpoint.geospatial.data.importing import Told, layer_of, look
+    from counterpoint.geospatial.data.pairs import Pairing, pair_rows, places_of
 
     file = Path(file).absolute()
     form = BandForm.of(system.assets)
     try:
-        layer = layer_of(Scene(file.stem, modality, file=file), {file: look(file)}, Said())
+        layer = layer_of(Scene(file.stem, modality, file=file), {file: look(file)}, Told())
         places, _, _ = places_of([layer], Pairing())
-        table = Manifest.from_rows(rows_of(places, file.parent, Pairing()), file.parent)
+        table = Manifest.from_rows(pair_rows(places, file.parent, Pairing()), file.parent)
         data = system.config.data
-        cut = Cut(
+        cut = ChipCut(
             {modality: form.bands[modality]}, data.size, data.step or data.size, False, data.min_valid, data.clouds
         )
         return Chips(table, cut, form)

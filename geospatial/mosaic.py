@@ -31,7 +31,7 @@ Say = Callable[[Mapping[str, Any]], Tensor]
 
 
 @dataclass(frozen=True)
-class Sweep:
+class RasterSweep:
     """How a raster is gone over.
 
     Attributes:
@@ -63,14 +63,14 @@ class Sweep:
         return Grid(grid.crs, grid.left, grid.top, grid.side * self.cell, rows, cols)
 
 
-def sweep_of(chips: Chips, cell: int, batch_size: int) -> Sweep:
+def sweep_of(chips: Chips, cell: int, batch_size: int) -> RasterSweep:
     """Windows as large as the chips, with an eighth of their side as margin."""
     margin = chips.cut.size // 8 // cell * cell
-    return Sweep(chips.cut.size, cell, margin, batch_size)
+    return RasterSweep(chips.cut.size, cell, margin, batch_size)
 
 
 def strips(
-    system: Any, chips: Chips, number: int, say: Say, sweep: Sweep, progress: str = ""
+    system: Any, chips: Chips, number: int, say: Say, sweep: RasterSweep, progress: str = ""
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(first output row, [values, rows, columns] as float32) of every strip of the row `number`; NaN where no
     pixel of a cell is data in every sensor."""
@@ -131,7 +131,7 @@ def cells_with_data(batch: Mapping[str, Any], cell: int) -> Tensor:
 
 
 def write_sweep(
-    path: Path, system: Any, chips: Chips, number: int, say: Say, sweep: Sweep, *, names: Sequence[str] = (),
+    path: Path, system: Any, chips: Chips, number: int, say: Say, sweep: RasterSweep, *, names: Sequence[str] = (),
     dtype: str = "float32", nodata: float = float("nan"), tags: Mapping[str, Any] | None = None, cog: bool = False,
     finish: Callable[[np.ndarray], np.ndarray] | None = None, colours: Mapping[int, tuple] | None = None,
 ) -> Grid:  # fmt: skip

@@ -40,11 +40,11 @@ def protocols(run: OpenRun) -> dict[str, Result]:
     found: dict[str, Result] = {}
     found |= within_places(run)
     found |= by_label_share(run)
-    found |= land_cover(run)
+    found |= score_land_cover(run)
     return found
 
 
-def chips_of(run: OpenRun, split: str | None = None) -> Chips | None:
+def run_chips(run: OpenRun, split: str | None = None) -> Chips | None:
     """The chips of a split; None where it is made of something else or is not there."""
     name = split or run.split
     samples = run.data.get(name)
@@ -75,7 +75,7 @@ def within_places(run: OpenRun) -> dict[str, Result]:
 
 def by_label_share(run: OpenRun) -> dict[str, Result]:
     """Probes of every representation with the labels of 1, 10 and 100 % of the places."""
-    train, test = chips_of(run, "train"), chips_of(run)
+    train, test = run_chips(run, "train"), run_chips(run)
     label = run.label or "label"
     if train is None or test is None or any(label not in c.columns for c in (train, test)):
         return {}
@@ -95,9 +95,9 @@ def by_label_share(run: OpenRun) -> dict[str, Result]:
     return found
 
 
-def land_cover(run: OpenRun) -> dict[str, Result]:
+def score_land_cover(run: OpenRun) -> dict[str, Result]:
     """The linear decoder of each representation, at the trained size and at twice of it, and the pixels' forest."""
-    train, test = chips_of(run, "train"), chips_of(run)
+    train, test = run_chips(run, "train"), run_chips(run)
     system = getattr(run.system, "pretrained", run.system)
     if train is None or test is None or not (train.has_landcover and test.has_landcover):
         return {}

@@ -112,7 +112,7 @@ def draw_ground(rng: np.random.Generator, size: int, biome: str, wetness: float)
     return Ground(biome, landcover, fields, RELIEF[biome] / 4 * elevation, wetness)
 
 
-def draw_scene(
+def draw_landscape(
     rng: np.random.Generator, ground: Ground, greenness: float = 0.7, clouds: bool = False, metres: float = 10.0
 ) -> Scene:
     """One look of both sensors at a ground.

@@ -13,19 +13,19 @@ from counterpoint.common.progress import track
 from counterpoint.common.vertical import ImportReport
 from counterpoint.geospatial.bands import S1_2, S2_12
 from counterpoint.geospatial.data.grid import Grid
-from counterpoint.geospatial.data.importing import Said, import_rasters
+from counterpoint.geospatial.data.importing import Told, import_layers
 from counterpoint.geospatial.data.legend import SIMULATED
 from counterpoint.geospatial.data.pairs import Pairing
 from counterpoint.geospatial.data.splits import assigned
 from counterpoint.geospatial.data.writing import write_raster
-from counterpoint.geospatial.scene import OFFSET_NUMBERS, SYNTHETIC, Scene, draw_ground, draw_places, draw_scene
+from counterpoint.geospatial.scene import OFFSET_NUMBERS, SYNTHETIC, Scene, draw_ground, draw_landscape, draw_places
 
 SEASONS = (("2021-07-10", 0.75), ("2021-10-10", 0.45), ("2021-01-10", 0.15), ("2021-04-10", 0.55))
 LEGEND = dict(enumerate(SIMULATED, start=1))
 SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
 
 
-def write_scenes(
+def write_scenery(
     out: Path, scenes: int = 48, size: int = 128, seasons: int = 1, clouds: float = 0.0, offset: str = "none",
     seed: int = 0,
 ) -> ImportReport:  # fmt: skip
@@ -45,7 +45,7 @@ def write_scenes(
         for s in range(seasons):
             rng = np.random.default_rng([seed, 2, i, s])
             clouded, shifted = rng.random() < clouds, offset == "all" or (offset == "some" and rng.random() < 0.5)
-            scene = draw_scene(rng, ground, SEASONS[s][1], clouded)
+            scene = draw_landscape(rng, ground, SEASONS[s][1], clouded)
             name = f"scene-{i:04d}-{s}"
             _write(out, name, scene, grid, SEASONS[s][0], shifted)
             causes[name] = {"biome": biome, **_named(scene)}
@@ -57,14 +57,14 @@ def write_scenes(
         shares = SHARES if scenes >= 8 else {"train": 1 / 3, "val": 1 / 3, "test": 1 / 3}
         return assigned(Manifest(frame.assign(**extra), manifest.root, manifest.path, manifest.meta), shares, seed, 0.0)
 
-    said = Said(legend=LEGEND, synthetic=SYNTHETIC)
+    said = Told(legend=LEGEND, synthetic=SYNTHETIC)
     patterns = {
         "s1": "s1/*.tif",
         "s2": "s2/*.tif",
         "landcover": "landcover/*.tif",
         "cloud": "cloud/*.tif" if (out / "cloud").is_dir() else "",
     }
-    report = import_rasters(out, out, patterns, said, Pairing(days=3.0), finish=finish)
+    report = import_layers(out, out, patterns, said, Pairing(days=3.0), finish=finish)
     return ImportReport(report.manifest, report.rows, report.rejected,
                         f"The scenes are synthetic; so is every score on them.\n{report.note}")  # fmt: skip
 

@@ -14,10 +14,10 @@ The text tower is shared by reports and sentences. Networks and the sentence ter
 
 Where its terms stand:
 
-    InfoNCE, soft targets  common/losses/infonce.py: InfoNCE (targets)
+    InfoNCE, soft targets  common/losses/infonce.py: InfoNCE
     learnt temperature     common/losses/scale.py: LogitScale
     sentence term          medical/clip_ct.py: sentence_loss
-    towers                 medical/models.py: VolumeEncoder, TextEncoder
+    towers                 medical/models.py: VolumeEncoder, ReportEncoder
     tokenizer              medical/tokens.py: learn_tokenizer
 """
 
@@ -40,8 +40,8 @@ from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
 from counterpoint.common.trainers.inputs import Input
 from counterpoint.medical.configs import ClipCTConfig
 from counterpoint.medical.data import CTData, CTReports, load_ct
-from counterpoint.medical.models import TextEncoder, VolumeEncoder
-from counterpoint.medical.reports import normalised
+from counterpoint.medical.models import ReportEncoder, VolumeEncoder
+from counterpoint.medical.reports import plain_words
 from counterpoint.medical.tokens import ReportTokenizer, learn_tokenizer
 
 CT = Input(
@@ -107,10 +107,10 @@ class ReportSystem(ContrastiveSystem):
 
 def report_codes(batch: Mapping[str, Any], device: torch.device) -> Tensor:
     """[batch] integers, equal for reports that say the same."""
-    return group_codes([normalised(text) for text in batch["text"]]).to(device)
+    return group_codes([plain_words(text) for text in batch["text"]]).to(device)
 
 
-def moved(ct: Float[Tensor, "batch x y z"], most: int, outside: float) -> Float[Tensor, "batch x y z"]:
+def jitter(ct: Float[Tensor, "batch x y z"], most: int, outside: float) -> Float[Tensor, "batch x y z"]:
     """Each volume moved by up to `most` voxels along every axis; `outside` comes in at the other end."""
     if not most:
         return ct
@@ -134,7 +134,7 @@ class ClipCT(ReportSystem):
         super().__init__(config, assets)
         self.ct = VolumeEncoder(config.windows, config.channels, config.dim)
         length = max(config.data.tokens, config.data.sentence_tokens)
-        self.report = TextEncoder(len(self.tokenizer), length, config.text, config.dim)
+        self.report = ReportEncoder(len(self.tokenizer), length, config.text, config.dim)
         self.loss = contrast_of(config, InfoNCE(LogitScale(config.temperature)))
         self.sentence_scale = LogitScale(0.1)
         self.sentence_bias = nn.Parameter(torch.tensor(-2.0))
@@ -142,7 +142,7 @@ class ClipCT(ReportSystem):
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         found = {}
         if "ct" in batch:
-            ct = moved(batch["ct"].float(), self.config.shift if self.training else 0, self.config.data.recipe.outside)
+            ct = jitter(batch["ct"].float(), self.config.shift if self.training else 0, self.config.data.recipe.outside)
             found["ct"] = self.ct(ct)
         if "report" in batch:
             found["report"] = self.report(batch["report"], batch["sentence_of"])

@@ -47,9 +47,9 @@ def import_nifti(
             together.
         workers: processes that read.
     """
-    from counterpoint.medical.importers import Wanted, import_files
+    from counterpoint.medical.importers import ScansWanted, import_files
 
-    wanted = Wanted(reports, table, key, labels, scrub, salt)
+    wanted = ScansWanted(reports, table, key, labels, scrub, salt)
     return import_files(source, out, wanted, modality=modality, hu=hu, patient=patient, masks=masks, workers=workers)
 
 
@@ -86,9 +86,9 @@ def import_dicom(
         salt: file of the salt of hashed names; OUT/salt.private unless given.
         workers: processes that read.
     """
-    from counterpoint.medical.importers import Wanted, import_dicom_folder
+    from counterpoint.medical.importers import ScansWanted, import_dicom_folder
 
-    wanted = Wanted(reports, table, key, labels, scrub, salt)
+    wanted = ScansWanted(reports, table, key, labels, scrub, salt)
     return import_dicom_folder(source, out, wanted, hu=hu, tilt=tilt, workers=workers)
 
 
@@ -143,7 +143,7 @@ def embed_scan(
         hu: how values become HU; see `data import --help`. A scan that is not in HU is refused.
         tilt: what to do with a DICOM series of a tilted gantry.
     """
-    from counterpoint.medical.scans import embed_scan as run_embed
+    from counterpoint.medical.scans import write_scan_vectors as run_embed
 
     return run_embed(run, scan, out, checkpoint, hu, tilt)
 

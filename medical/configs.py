@@ -108,7 +108,7 @@ class CTDataConfig:
 
 
 @dataclass(frozen=True)
-class TextConfig:
+class ReportTextConfig:
     """The transformer that reads reports."""
 
     width: int = 512
@@ -152,7 +152,7 @@ class ClipCTConfig:
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(lr=5e-4, weight_decay=0.05, schedule=ScheduleConfig(warmup=0.05))
     )
-    text: TextConfig = field(default_factory=TextConfig)
+    text: ReportTextConfig = field(default_factory=ReportTextConfig)
     windows: tuple[tuple[float, float], ...] = WINDOWS
     """Centre and half width (HU) of the windows that are the network's input channels."""
     channels: tuple[int, int, int] = (32, 96, 256)

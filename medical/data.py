@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from counterpoint.common.data import BadSample, Cache, Links, Manifest, Samples
+from counterpoint.common.data.contents import Contents, contents_of
 from counterpoint.common.data.dataset import synthetic_part
 from counterpoint.common.data.importing import plain_reason
 from counterpoint.common.data.isolation import isolated_map
@@ -27,10 +28,10 @@ from counterpoint.common.progress import track
 from counterpoint.common.vertical import Rejected
 from counterpoint.medical.configs import CTDataConfig, RecipeConfig
 from counterpoint.medical.reading import row_reports, row_volume
-from counterpoint.medical.reports import Report, normalised, sentences
+from counterpoint.medical.reports import RadiologyReport, plain_words, sentences
 from counterpoint.medical.simulate import cached_phantoms
 from counterpoint.medical.tokens import ReportTokenizer
-from counterpoint.medical.volume import Volume, prepare
+from counterpoint.medical.volume import Volume, to_recipe
 
 PREPARED = 1
 """Of how volumes are brought to a recipe: another number makes them anew."""
@@ -105,7 +106,7 @@ def _prepared(row: dict[str, Any], folder: Folder, recipe: RecipeConfig, cache: 
         "kind": "medical-volume", "version": PREPARED, "file": str(file.resolve()), "size": stat.st_size,
         "mtime": stat.st_mtime_ns, **reading, "recipe": asdict(recipe),
     }  # fmt: skip
-    path = Cache(cache or None).get_or_make(key, ".npz", lambda p: _keep(p, prepare(row_volume(row, folder), recipe)))
+    path = Cache(cache or None).get_or_make(key, ".npz", lambda p: _keep(p, to_recipe(row_volume(row, folder), recipe)))
     return path, reports
 
 
@@ -142,13 +143,13 @@ class Sentences:
         kept: list[Tensor] = []
         for rows, words in zip(tokens, texts):
             for row, text in zip(rows, words):
-                if normalised(text) not in place:
-                    place[normalised(text)] = len(place)
+                if plain_words(text) not in place:
+                    place[plain_words(text)] = len(place)
                     kept.append(row)
         said = torch.zeros(len(texts), len(place), dtype=torch.bool)
         for i, words in enumerate(texts):
             for text in words:
-                said[i, place[normalised(text)]] = True
+                said[i, place[plain_words(text)]] = True
         stacked = torch.stack(kept) if kept else torch.zeros(0, 3, dtype=torch.long)
         return cls(stacked, said)
 
@@ -174,8 +175,8 @@ class ReportPool(Samples):
         self._ids, self._groups = [], []
         for row in rows:
             for number, text in enumerate(data.reports[row], start=1):
-                if normalised(text) not in self.texts:
-                    self.texts[normalised(text)] = text
+                if plain_words(text) not in self.texts:
+                    self.texts[plain_words(text)] = text
                     self.owners.append(row)
                     self._ids.append(f"{names[row]}--{number}")
                     self._groups.append(groups[row])
@@ -207,7 +208,7 @@ class ReportPool(Samples):
 
 def report_sample(text: str, config: CTDataConfig, tokenizer: ReportTokenizer) -> dict[str, Any]:
     """A report in a system's form: the tokens of the configured sections, the sentence of each, and the whole text."""
-    report = Report(text)
+    report = RadiologyReport(text)
     shown = report.section(*config.sections) if config.sections else text
     tokens, sentence_of = tokenizer.sentences(sentences(shown or text), config.tokens)
     return {"report": tokens, "sentence_of": sentence_of, "text": text}
@@ -241,7 +242,7 @@ class CTReports(Samples):
         texts = self.data.reports[row]
         text = texts[int(torch.randint(len(texts), ()))] if len(texts) > 1 else texts[0] if texts else ""
         known = {"index": position, "id": self.ids[position], "group": self.groups[position]}
-        told = Report(text).sentences[: self.config.sentences]
+        told = RadiologyReport(text).sentences[: self.config.sentences]
         return {
             **known, "ct": torch.from_numpy(data.astype(np.float32)), "affine": torch.from_numpy(affine),
             **report_sample(text, self.config, self.tokenizer), "sentences": told,
@@ -262,13 +263,23 @@ class CTReports(Samples):
         return int(self.frame.index[position])
 
     @cached_property
+    def contents(self) -> Contents:
+        """What is known of the volumes' files without reading them."""
+        return contents_of(replace(self.manifest, frame=self.frame))
+
+    @cached_property
     def hash(self) -> str:
-        # The names of prepared volumes are hashes of the files' identity and of the recipe.
         table = replace(self.manifest, frame=self.frame)
-        files = [self.data.volumes[r].name for r in self.rows]
-        texts = [self.data.reports[r] for r in self.rows]
-        options = {"volumes": files, "reports": texts, "sections": self.config.sections, "length": self.config.tokens}
+        options = {
+            "sizes": self.contents.sizes, "recipe": asdict(self.config.recipe), "prepared": PREPARED,
+            "reports": [self.data.reports[r] for r in self.rows], "sections": self.config.sections,
+            "length": self.config.tokens,
+        }  # fmt: skip
         return options_hash(table.hash, **options)
+
+    @property
+    def written(self) -> str:
+        return self.contents.written
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if "sentences" not in samples[0]:
@@ -282,5 +293,5 @@ class CTReports(Samples):
         if (query, key) != ("report", "ct"):
             return None
         pool = self.pools["report"]
-        found = [(pool.place[normalised(t)], v) for v, row in enumerate(self.rows) for t in self.data.reports[row]]
+        found = [(pool.place[plain_words(t)], v) for v, row in enumerate(self.rows) for t in self.data.reports[row]]
         return Links([a for a, _ in found], [b for _, b in found], (len(pool), len(self)))

@@ -12,9 +12,9 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.report import Media
 from counterpoint.medical.data import report_sample
 from counterpoint.medical.reading import read_volume
-from counterpoint.medical.reports import Report
+from counterpoint.medical.reports import RadiologyReport
 from counterpoint.medical.tokens import ReportTokenizer
-from counterpoint.medical.volume import Volume, prepare
+from counterpoint.medical.volume import Volume, to_recipe
 
 SHOWN = (-160.0, 240.0)
 """Window of pictures, in HU: soft tissue; lungs are black in it."""
@@ -68,7 +68,7 @@ def picture(sample: dict[str, Any], modality: str, system: Any) -> Media | None:
 
 def caption(sample: dict[str, Any], modality: str, system: Any = None) -> str:
     """The impression of a report, or its beginning."""
-    report = Report(str(sample.get("text") or ""))
+    report = RadiologyReport(str(sample.get("text") or ""))
     said = report.section("impression") or report.text
     return said if len(said) <= 200 else f"{said[:197]}..."
 
@@ -78,20 +78,20 @@ def query(file: Path, modality: str, system: Any) -> dict[str, Any]:
     and a CT that is not in HU is refused."""
     file = Path(file)
     if modality == "report":
-        from counterpoint.medical.reading import read_text
+        from counterpoint.medical.reading import read_report_text
 
-        return parse(read_text(file), modality, system)
+        return parse(read_report_text(file), modality, system)
     if modality == "volume":
         from counterpoint.medical.scenes import unit_scale
 
-        made = prepare(read_volume(file, "mr"), system.config.data.recipe)
+        made = to_recipe(read_volume(file, "mr"), system.config.data.recipe)
         return {"volume": torch.from_numpy(unit_scale(made.data)), "id": file.name}
     return volume_sample(read_volume(file), system)
 
 
 def volume_sample(volume: Volume, system: Any) -> dict[str, Any]:
     """A volume as a sample of a system."""
-    made = prepare(volume, system.config.data.recipe)
+    made = to_recipe(volume, system.config.data.recipe)
     name = volume.source.name
     return {"ct": torch.from_numpy(made.data), "affine": torch.from_numpy(made.affine), "id": name, "text": ""}
 

@@ -20,7 +20,7 @@ from counterpoint.common.suggest import no_such
 from counterpoint.common.vertical import ImportReport, Rejected
 from counterpoint.medical.deidentify import SALT_FILE, Salt
 from counterpoint.medical.reading import read_volume
-from counterpoint.medical.report_files import Found, facts_of_table, match, reports_of_folder, reports_of_table
+from counterpoint.medical.report_files import FoundReports, facts_of_table, match, reports_of_folder, reports_of_table
 from counterpoint.medical.scrub import scrub
 
 SHOWN = 12
@@ -32,7 +32,7 @@ NOT_CERTIFIED = (
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ScansWanted:
     """What an import is asked for beside the files.
 
     Attributes:
@@ -82,7 +82,7 @@ class Wanted:
 def import_files(
     source: Path,
     out: Path,
-    wanted: Wanted,
+    wanted: ScansWanted,
     *,
     modality: str = "ct",
     hu: str = "header",
@@ -167,7 +167,7 @@ def _grid(volume: Any) -> dict[str, Any]:
     }
 
 
-def _slope(wanted: Wanted, names: Sequence[str]) -> tuple[float, float] | None:
+def _slope(wanted: ScansWanted, names: Sequence[str]) -> tuple[float, float] | None:
     """Slope and intercept of a volume in the table of facts (also CT-RATE's RescaleSlope and RescaleIntercept)."""
     found = []
     for column, other in (("slope", "RescaleSlope"), ("intercept", "RescaleIntercept")):
@@ -186,15 +186,15 @@ def _pattern(patient: str) -> re.Pattern[str] | None:
 
 
 def import_dicom_folder(
-    source: Path, out: Path, wanted: Wanted, *, hu: str = "header", tilt: str = "reject", workers: int = 1
+    source: Path, out: Path, wanted: ScansWanted, *, hu: str = "header", tilt: str = "reject", workers: int = 1
 ) -> ImportReport:
     """Every CT and MR series below `source` as a NIfTI file in `out/volumes`, with the allow-listed facts of it."""
-    from counterpoint.medical.readers.dicom import read_header, series_of
+    from counterpoint.medical.readers.dicom import dicom_header, series_of
 
     out = Path(out)
     found = find_files(source, folders=(".dcm",))
     rejected, headers = list(found.rejected), []
-    for _, header in read_files(read_header, found.files, rejected, description="reading headers", workers=workers):
+    for _, header in read_files(dicom_header, found.files, rejected, description="reading headers", workers=workers):
         headers.append(header)
     if not headers:
         return ImportReport(out / "manifest.parquet", 0, tuple(rejected))
@@ -296,7 +296,7 @@ def _finish(
     rows: list[dict[str, Any]],
     called: Mapping[str, Sequence[str]],
     rejected: list[Rejected],
-    wanted: Wanted,
+    wanted: ScansWanted,
     notes: list[str],
     outside: Sequence[Path] = (),
     secrets: Mapping[str, Sequence[str]] | None = None,
@@ -328,7 +328,7 @@ def _finish(
 def _write_reports(
     out: Path,
     rows: Sequence[dict[str, Any]],
-    belonging: Mapping[str, Sequence[Found]],
+    belonging: Mapping[str, Sequence[FoundReports]],
     secrets: Mapping[str, Sequence[str]],
     clean: bool,
 ) -> int:

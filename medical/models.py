@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from counterpoint.medical.configs import TextConfig
+from counterpoint.medical.configs import ReportTextConfig
 from counterpoint.medical.tokens import PAD
 
 
@@ -30,7 +30,7 @@ class Windows(nn.Module):
         return ((ct[:, None] - self.centre) / self.reach).clamp(-1.5, 1.5)
 
 
-class Residual(nn.Module):
+class VolumeResidual(nn.Module):
     """x + conv(relu(norm(conv(x))))."""
 
     def __init__(self, width: int) -> None:
@@ -56,8 +56,8 @@ class VolumeEncoder(nn.Module):
         a, b, c = channels
         self.windows = Windows(windows)
         self.stem = _stage(len(windows), a, 5)
-        self.middle = nn.Sequential(_stage(a, b, 3), Residual(b))
-        self.last = nn.Sequential(_stage(b, c, 3), Residual(c))
+        self.middle = nn.Sequential(_stage(a, b, 3), VolumeResidual(b))
+        self.last = nn.Sequential(_stage(b, c, 3), VolumeResidual(c))
         self.project = nn.Sequential(nn.Linear(2 * c + 54 * b, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
 
     def maps(self, ct: Float[Tensor, "batch x y z"]) -> tuple[Tensor, Tensor]:
@@ -99,7 +99,7 @@ def _stage(inputs: int, width: int, kernel: int) -> nn.Sequential:
     return nn.Sequential(conv, nn.BatchNorm3d(width), nn.ReLU())
 
 
-class TextEncoder(nn.Module):
+class ReportEncoder(nn.Module):
     """Word pieces through transformer blocks (pre-norm), sentence by sentence; the mean and the maximum of all pieces'
     states, projected.
 
@@ -108,12 +108,12 @@ class TextEncoder(nn.Module):
     depend on its batch.
     """
 
-    def __init__(self, vocabulary: int, length: int, config: TextConfig, dim: int) -> None:
+    def __init__(self, vocabulary: int, length: int, config: ReportTextConfig, dim: int) -> None:
         super().__init__()
         self.pieces = nn.Embedding(vocabulary, config.width, padding_idx=PAD)
         self.places = nn.Parameter(0.02 * torch.randn(length, config.width))
         nn.init.normal_(self.pieces.weight, std=0.05)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.dropout) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(TextBlock(config.width, config.heads, config.dropout) for _ in range(config.layers))
         self.norm = nn.LayerNorm(2 * config.width)
         self.project = nn.Sequential(nn.Linear(2 * config.width, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
 
@@ -156,7 +156,7 @@ def used_length(kept: Bool[Tensor, "batch length"]) -> int:
     return max(int(kept.sum(1).max()), 1)
 
 
-class Block(nn.Module):
+class TextBlock(nn.Module):
     """A pre-norm transformer block with a mask of who attends to whom."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:

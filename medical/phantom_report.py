@@ -49,7 +49,7 @@ SYNONYMS = {
 
 
 @dataclass(frozen=True)
-class Said:
+class SaidFinding:
     """A sentence of a report: the finding that it is about, whether it affirms it, and the label of the place."""
 
     text: str
@@ -58,7 +58,7 @@ class Said:
     label: int
 
 
-def write_report(case: Case, seed: int, config: PhantomConfig | None = None) -> tuple[str, list[Said]]:
+def write_report(case: Case, seed: int, config: PhantomConfig | None = None) -> tuple[str, list[SaidFinding]]:
     """A report of a case, and its sentences. Another seed is another reader: other words, order and omissions.
 
     >>> from counterpoint.medical.phantom import make_case
@@ -77,20 +77,20 @@ def write_report(case: Case, seed: int, config: PhantomConfig | None = None) -> 
             text = str(rng.choice(PRESENT[finding])).format(**words)
             if rng.random() < 0.1:
                 text = f"Unchanged: {text[:1].lower()}{text[1:]}"
-            said.append(Said(_synonym(text, rng, config.synonyms), finding, True, LABELS[finding]))
-            summary.append(Said(SUMMARY[finding].format(**words), finding, True, LABELS[finding]))
+            said.append(SaidFinding(_synonym(text, rng, config.synonyms), finding, True, LABELS[finding]))
+            summary.append(SaidFinding(SUMMARY[finding].format(**words), finding, True, LABELS[finding]))
         elif finding in ABSENT:
-            said.append(Said(str(rng.choice(ABSENT[finding])), finding, False, 0))
+            said.append(SaidFinding(str(rng.choice(ABSENT[finding])), finding, False, 0))
     told = {s.finding for s in said if s.present}
-    others = [Said("The spleen is unremarkable.", "", False, LABELS["spleen"])]
+    others = [SaidFinding("The spleen is unremarkable.", "", False, LABELS["spleen"])]
     if not told & {"renal cyst", "kidney stone"}:
-        others.append(Said("Both kidneys are unremarkable.", "", False, 0))
+        others.append(SaidFinding("Both kidneys are unremarkable.", "", False, 0))
     if "aortic calcification" not in told:
-        others.append(Said("The aorta is of normal calibre.", "", False, LABELS["aorta"]))
+        others.append(SaidFinding("The aorta is of normal calibre.", "", False, LABELS["aorta"]))
     said += others
     order = rng.permutation(len(said))
     findings = [said[i] for i in order]
-    impression = summary or [Said("No acute abnormality.", "", False, 0)]
+    impression = summary or [SaidFinding("No acute abnormality.", "", False, 0)]
     text = f"Technique: {case.nuisance['phase']} CT. Findings: {' '.join(s.text for s in findings)} Impression: "
     return text + " ".join(s.text for s in impression), [*findings, *impression]
 

@@ -114,11 +114,11 @@ def row_reports(row: Mapping[str, Any], folder: Folder) -> list[str]:
     texts = []
     for name in listed.split("|"):
         path = require_file(folder / name.strip())
-        texts.append(read_text(path))
+        texts.append(read_report_text(path))
     return texts
 
 
-def read_text(path: Path) -> str:
+def read_report_text(path: Path) -> str:
     """A report's text. Raises `InputError` for an empty file, one that is no text, or of more than a megabyte."""
     size = path.stat().st_size
     if size > REPORT_BYTES:

@@ -15,7 +15,7 @@ from counterpoint.common.data.importing import find_files, read_files, require_f
 from counterpoint.common.errors import InputError
 from counterpoint.common.suggest import no_such
 from counterpoint.common.vertical import Rejected
-from counterpoint.medical.reading import read_text
+from counterpoint.medical.reading import read_report_text
 from counterpoint.medical.reports import SECTIONS
 
 KEYS = ("id", "volume", "series", "study", "accession", "patient")
@@ -26,7 +26,7 @@ _NOTHING = {"", "nan", "none", "n/a", "na", "not given", "not given."}
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundReports:
     """A report: what it is about, its text, and where it stood."""
 
     key: str
@@ -34,7 +34,7 @@ class Found:
     source: str
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_report_table(path: Path) -> pd.DataFrame:
     """A table of text cells (.csv, .tsv, .parquet, .jsonl); nothing is guessed, an id 01 stays 01."""
     path = require_file(path, (".csv", ".tsv", ".parquet", ".jsonl"))
     try:
@@ -67,30 +67,30 @@ def key_column(frame: pd.DataFrame, key: str, path: Path, known: Sequence[str] =
     raise InputError(f"{path}: no column says which volume a row is about; one of {', '.join(known)} is expected")
 
 
-def bare(name: str) -> str:
+def bare_report(name: str) -> str:
     """A volume's name without the endings of its file.
 
-    >>> bare("train_1_a_1.nii.gz"), bare("p7.v2")
+    >>> bare_report("train_1_a_1.nii.gz"), bare("p7.v2")
     ('train_1_a_1', 'p7.v2')
     """
     return _ENDING.sub("", name.strip())
 
 
-def reports_of_folder(source: Path, rejected: list[Rejected]) -> list[Found]:
+def reports_of_folder(source: Path, rejected: list[Rejected]) -> list[FoundReports]:
     """Text files: `a.txt` is about volume a, so are `a__2.txt` and every file in a folder `a`."""
     found = find_files(source, (".txt",))
     rejected += found.rejected
     texts = []
-    for file, text in read_files(read_text, found.files, rejected, description="reading reports"):
+    for file, text in read_files(read_report_text, found.files, rejected, description="reading reports"):
         inside = file.parent != found.root
         key = file.relative_to(found.root).parts[0] if inside else re.sub(r"__\d+$", "", file.stem)
-        texts.append(Found(key, text, str(file)))
+        texts.append(FoundReports(key, text, str(file)))
     return texts
 
 
-def reports_of_table(path: Path, key: str, rejected: list[Rejected]) -> list[Found]:
+def reports_of_table(path: Path, key: str, rejected: list[Rejected]) -> list[FoundReports]:
     """One report a row: a column `report` or `text`, else columns named as sections, put under their headings."""
-    frame = read_table(path)
+    frame = read_report_table(path)
     column = key_column(frame, key, path)
     lower = {c.lower(): c for c in frame.columns}
     whole = next((lower[name] for name in WHOLE if name in lower), None)
@@ -113,7 +113,7 @@ def reports_of_table(path: Path, key: str, rejected: list[Rejected]) -> list[Fou
         elif text.lower() in _NOTHING:
             rejected.append(Rejected(where, "an empty report"))
         else:
-            texts.append(Found(bare(row[column]), text, where))
+            texts.append(FoundReports(bare_report(row[column]), text, where))
     return texts
 
 
@@ -124,15 +124,15 @@ def _section(column: str) -> str:
 
 
 def match(
-    reports: Sequence[Found], names: Mapping[str, Sequence[str]], rejected: list[Rejected]
-) -> dict[str, list[Found]]:
+    reports: Sequence[FoundReports], names: Mapping[str, Sequence[str]], rejected: list[Rejected]
+) -> dict[str, list[FoundReports]]:
     """Volume id -> its reports. `names` are what each volume is called; a report that is about none is rejected, one
     that several volumes answer to (a study's, a patient's) belongs to each."""
     answering: dict[str, list[str]] = defaultdict(list)
     for volume, called in names.items():
         for name in dict.fromkeys(called):
             answering[name].append(volume)
-    found: dict[str, list[Found]] = defaultdict(list)
+    found: dict[str, list[FoundReports]] = defaultdict(list)
     for report in reports:
         volumes = answering.get(report.key, ())
         for volume in volumes:
@@ -146,11 +146,11 @@ def facts_of_table(path: Path | None, key: str) -> dict[str, dict[str, Any]]:
     """Volume name -> its row of a table of facts (patient, slope, intercept, labels)."""
     if path is None:
         return {}
-    frame = read_table(path)
+    frame = read_report_table(path)
     column = key_column(frame, key, path, KEYS[:-1])  # a column patient is a fact
     facts: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(frame.to_dict("records"), start=1):
-        name = bare(row[column])
+        name = bare_report(row[column])
         if name in facts and any(facts[name].get(k) != v for k, v in row.items()):
             raise InputError(f"{path}, row {number}: a second row about {name!r}, which says otherwise")
         facts[name] = row

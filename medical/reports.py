@@ -55,10 +55,10 @@ _DOUBLE = re.compile(
 
 
 @dataclass(frozen=True)
-class Report:
+class RadiologyReport:
     """A report's text, as it is.
 
-    >>> report = Report("Technique: CT. Findings: No nodule. Small effusion. Impression: Effusion.")
+    >>> report = RadiologyReport("Technique: CT. Findings: No nodule. Small effusion. Impression: Effusion.")
     >>> list(report.sections), report.section("findings")
     (['technique', 'findings', 'impression'], 'No nodule. Small effusion.')
     >>> report.sentences
@@ -123,10 +123,10 @@ def denies(sentence: str) -> bool:
     return _DENIES.search(_DOUBLE.sub(" ", sentence)) is not None
 
 
-def normalised(text: str) -> str:
+def plain_words(text: str) -> str:
     """A report as it is compared with others: case, spaces and line breaks do not count.
 
-    >>> normalised("No  Nodule.\\nClear.")
+    >>> plain_words("No  Nodule.\\nClear.")
     'no nodule. clear.'
     """
     return " ".join(text.lower().split())

@@ -34,9 +34,9 @@ def read_scan(scan: Path, hu: str = "header", tilt: str = "reject") -> Volume:
 
 
 def _header() -> Any:
-    from counterpoint.medical.readers.dicom import read_header
+    from counterpoint.medical.readers.dicom import dicom_header
 
-    return read_header
+    return dicom_header
 
 
 def _series(scan: Path, headers: list[Any], hu: str, tilt: str) -> Volume:
@@ -55,7 +55,7 @@ def _series(scan: Path, headers: list[Any], hu: str, tilt: str) -> Volume:
     return volume
 
 
-def embed_scan(run: Path, scan: Path, out: Path | None, checkpoint: str, hu: str, tilt: str) -> Outcome:
+def write_scan_vectors(run: Path, scan: Path, out: Path | None, checkpoint: str, hu: str, tilt: str) -> Outcome:
     """See `commands.embed_scan`."""
     from counterpoint.common.data.samples import ListSamples
     from counterpoint.common.runs.queries import encode_samples

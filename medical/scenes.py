@@ -129,7 +129,7 @@ class Propagation(Result):
 
 
 @torch.no_grad()
-def propagate(
+def propagate_organs(
     system: Any, atlases: Scenes, targets: Scenes, count: int = ATLASES, n_boot: int = 1000, seed: int = 0
 ) -> Propagation:
     """Warp the labels of `count` training volumes (drawn at random) to every target."""
@@ -172,7 +172,7 @@ def protocols(run: OpenRun) -> Mapping[str, Result]:
     if "labels" not in targets.columns:
         return {"label propagation": NotRun("needs label maps: a column `labels` (`data import nifti --masks FOLDER`)")}
     return {
-        "label propagation": propagate(
+        "label propagation": propagate_organs(
             run.system.eval(), run.samples("train"), targets, n_boot=run.n_boot, seed=run.seed
         )
     }

@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from counterpoint.medical.configs import TriBERTConfig
-from counterpoint.medical.models import Block, used_length
+from counterpoint.medical.models import TextBlock, used_length
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class TriBERT(nn.Module):
         self.rep = nn.Parameter(0.02 * torch.randn(width))
         nn.init.normal_(self.pieces.weight, std=0.05)
         self.stages = nn.ModuleList(
-            nn.ModuleList(Block(width, config.heads, config.dropout) for _ in range(n)) for n in config.layers
+            nn.ModuleList(TextBlock(width, config.heads, config.dropout) for _ in range(n)) for n in config.layers
         )
         self.norm = nn.LayerNorm(width)
 

@@ -22,7 +22,7 @@ networks.
 Where its terms stand:
 
     L_mim, L_mlm           medical/velvet_med.py: masked_volume_loss, masked_words
-    L_rep                  common/losses/infonce.py: InfoNCE (targets)
+    L_rep                  common/losses/infonce.py: InfoNCE
     L_sent, L_word         medical/local_contrast.py: local_scores, score_contrast
     TriBERT                medical/tribert.py: TriBERT
     image networks         medical/taps.py: ConvTaps, SwinTaps
@@ -44,7 +44,7 @@ from counterpoint.common.losses.choice import Chosen
 from counterpoint.common.models import Projector
 from counterpoint.common.trainers import Assets
 from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
-from counterpoint.medical.clip_ct import ReportSystem, moved, report_codes
+from counterpoint.medical.clip_ct import ReportSystem, jitter, report_codes
 from counterpoint.medical.configs import VelvetMedConfig
 from counterpoint.medical.local_contrast import local_scores, score_contrast
 from counterpoint.medical.taps import taps_of
@@ -84,7 +84,7 @@ class VelvetMed(ReportSystem):
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         found = {}
         if "ct" in batch:
-            ct = moved(batch["ct"].float(), self.config.shift if self.training else 0, self.config.data.recipe.outside)
+            ct = jitter(batch["ct"].float(), self.config.shift if self.training else 0, self.config.data.recipe.outside)
             self._seen = self.ct(self.ct.windows(ct))
             self._covered = ct
             found["ct"] = self.heads["volume"](self._seen.volume)

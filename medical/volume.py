@@ -129,7 +129,7 @@ def canonical(volume: Volume) -> Volume:
     return replace(volume, data=data, affine=affine)
 
 
-def prepare(volume: Volume, recipe: RecipeConfig) -> Volume:
+def to_recipe(volume: Volume, recipe: RecipeConfig) -> Volume:
     """A volume in the form of a recipe: RAS, its spacing, its size about the centre, and its range of values, float32.
 
     Axes are turned to the nearest axes of the body; an oblique acquisition stays oblique to them, by less than 45

@@ -13,7 +13,7 @@ APART = ("tests/", "benchmarks/", "notebooks/")
 HOOKS = (
     (
         "a verb on the command line, and the same verb as a function of Python",
-        ("compare", "embed", "evaluate", "export", "finetune", "recommend", "report", "reproduce", "search"),
+        ("compare", "embed", "evaluate", "export", "finetune", "flow", "recommend", "report", "reproduce", "search"),
         ("common/cli/*", "common/runs/*", "common/trainers/*", "*/commands.py", "*/serving.py"),
     ),
     (
@@ -22,11 +22,11 @@ HOOKS = (
         ("*/commands.py", "common/cli/*"),
     ),
     ("the demo of a vertical", ("run_demo",), ("*/demo.py",)),
-    ("what a vertical checks of a manifest's row", ("check_row",), ("*/importers.py",)),
+    ("what a vertical checks of a manifest's row", ("check_row",), ("*/importers.py", "*/checking.py", "*/reading.py")),
     (
         "how a vertical's modalities are read and shown (`Modality`)",
-        ("caption", "picture", "preview_page", "query"),
-        ("*/gallery.py", "*/queries.py"),
+        ("caption", "parse", "picture", "preview_page", "query"),
+        ("*/gallery.py", "*/queries.py", "*/preview.py"),
     ),
     ("the vertical's own protocols (`Vertical.protocols`)", ("protocols",), ("*",)),
     ("samples of what a scikit-learn user hands in (`Vertical.given`)", ("samples_from",), ("*/given.py",)),

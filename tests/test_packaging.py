@@ -97,7 +97,7 @@ USED_IN = {
     "ruff": ("Makefile", "/ruff check"),
     "einops": ("medical/taps.py", "monai.networks.nets.swin_unetr"),  # MONAI's Swin transformer asks for it
     "pylibjpeg": ("medical/readers/dicom.py", ".pixel_array"),  # pydicom finds it, and through it the decoders
-    "libjpeg": ("medical/readers/dicom.py", ".pixel_array"),
+    "gdcm": ("medical/readers/dicom.py", ".pixel_array"),
     "openjpeg": ("medical/readers/dicom.py", ".pixel_array"),
     "setuptools": ("pyproject.toml", '"setuptools.build_meta"'),
     "build": ("tests/test_packaging.py", '"-m", "build"'),

@@ -31,7 +31,7 @@ STRIP = 2048
 
 
 @dataclass(frozen=True)
-class Cut:
+class ChipCut:
     """How rows are cut into chips.
 
     Attributes:
@@ -66,7 +66,7 @@ class Chips(Samples):
     def __init__(
         self,
         manifest: Manifest,
-        cut: Cut,
+        cut: ChipCut,
         form: BandForm | None = None,
         on_error: str = "raise",
         max_bad: float = 0.01,

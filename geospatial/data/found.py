@@ -21,7 +21,7 @@ _STARTS = {
 
 
 @dataclass
-class Scene:
+class SceneFiles:
     """One product of a sensor: a file with all bands, or a file for each.
 
     Attributes:
@@ -44,7 +44,7 @@ class Scene:
 
 def sort_files(
     files: Sequence[Path], root: Path, patterns: Mapping[str, str]
-) -> tuple[list[Scene], list[Rejected], int]:
+) -> tuple[list[SceneFiles], list[Rejected], int]:
     """Products of the files, files that could not be told, and how many no pattern asked for.
 
     With patterns (kind -> shell pattern, relative to `root`) only what they match is taken. Without any, a file belongs
@@ -53,7 +53,7 @@ def sort_files(
     Raises `InputError` for a pattern that matches nothing.
     """
     wanted = {kind: text for kind, text in patterns.items() if text}
-    scenes: dict[tuple[str, str], Scene] = {}
+    scenes: dict[tuple[str, str], SceneFiles] = {}
     rejected: list[Rejected] = []
     counts, left = dict.fromkeys(wanted, 0), 0
     for file in files:
@@ -84,7 +84,7 @@ def sort_files(
     return list(scenes.values()), rejected, left
 
 
-def _take(scenes: dict[tuple[str, str], Scene], file: Path, root: Path, kind: str) -> str:
+def _take(scenes: dict[tuple[str, str], SceneFiles], file: Path, root: Path, kind: str) -> str:
     """Add a file to its product; why not, where it cannot be."""
     split = _BAND.match(file.stem)
     band = band_name(split[2]) if split else None
@@ -92,13 +92,13 @@ def _take(scenes: dict[tuple[str, str], Scene], file: Path, root: Path, kind: st
         if band is not None and kind in ("s1", "s2"):
             return f"its name says band {band}, which {kind} does not have"
         name = "-".join(file.relative_to(root).with_suffix("").parts)
-        scenes[kind, name] = Scene(name, kind, file=file)
+        scenes[kind, name] = SceneFiles(name, kind, file=file)
         return ""
     folder = file.parent
     if re.fullmatch(r"R\d0m", folder.name):  # of a SAFE product
         folder = folder.parent
     key = "-".join((*folder.relative_to(root).parts, split[1]))
-    scene = scenes.setdefault((kind, key), Scene(split[1], kind))
+    scene = scenes.setdefault((kind, key), SceneFiles(split[1], kind))
     before = scene.parts.get(band)
     if before is None:
         scene.parts[band] = file

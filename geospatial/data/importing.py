@@ -14,9 +14,9 @@ from counterpoint.common.data.places import folders_of
 from counterpoint.common.errors import InputError
 from counterpoint.common.vertical import ImportReport, Rejected
 from counterpoint.geospatial.bands import CLASSES, band_name, sensor_of
-from counterpoint.geospatial.data.found import Scene, sort_files
+from counterpoint.geospatial.data.found import SceneFiles, sort_files
 from counterpoint.geospatial.data.grid import ALIGNED, Grid
-from counterpoint.geospatial.data.pairs import Pairing, places_of, rows_of
+from counterpoint.geospatial.data.pairs import Pairing, pair_rows, places_of
 from counterpoint.geospatial.data.product import OFFSET, Product, product_of
 from counterpoint.geospatial.data.raster import SUFFIXES, Facts, inspect
 
@@ -25,7 +25,7 @@ CALIBRATIONS = ("sigma0", "gamma0", "unknown")
 
 
 @dataclass(frozen=True)
-class Said:
+class Told:
     """What the user says of the files, where they do not say it themselves."""
 
     s1_bands: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class Said:
 class Layer:
     """A product that was looked at: its files by role, where they lie, and what is known of it."""
 
-    scene: Scene
+    scene: SceneFiles
     grid: Grid
     box: tuple[float, float, float, float]
     bands: tuple[str, ...]
@@ -53,11 +53,11 @@ class Layer:
     labels: tuple[str, ...] = ()
 
 
-def import_rasters(
+def import_layers(
     source: Path,
     out: Path,
     patterns: Mapping[str, str],
-    said: Said,
+    said: Told,
     pairing: Pairing,
     workers: int = 1,
     finish: Callable[[Any], Any] | None = None,
@@ -84,10 +84,10 @@ def import_rasters(
         try:
             layers.append(layer_of(scene, facts, said))
         except InputError as error:
-            rejected.append(Rejected(str(scene.file or scene.files[0].parent / scene.name), plain(error, scene)))
+            rejected.append(Rejected(str(scene.file or scene.files[0].parent / scene.name), plain_cell(error, scene)))
     places, dropped, notes = places_of(layers, pairing)
     rejected += dropped
-    rows = rows_of(places, Path(out), pairing)
+    rows = pair_rows(places, Path(out), pairing)
     outside = folders_of(files, found.root) if files else ()
     meta: dict[str, Any] = {"synthetic": said.synthetic} if said.synthetic else {}
     if said.legend:
@@ -103,12 +103,12 @@ def look(file: Path) -> tuple[Facts, Product]:
     return facts, product_of(Path(os.path.abspath(file)), facts.tags)
 
 
-def plain(error: InputError, scene: Scene) -> str:
+def plain_cell(error: InputError, scene: SceneFiles) -> str:
     """The reason without the file's name in front."""
     return plain_reason(str(error), scene.file or scene.files[0])
 
 
-def layer_of(scene: Scene, facts: Mapping[Path, tuple[Facts, Product]], said: Said) -> Layer:
+def layer_of(scene: SceneFiles, facts: Mapping[Path, tuple[Facts, Product]], said: Told) -> Layer:
     """A product's facts put together.
 
     Raises:
@@ -146,7 +146,7 @@ def layer_of(scene: Scene, facts: Mapping[Path, tuple[Facts, Product]], said: Sa
     return Layer(scene, first.grid, first.box, bands, product, extra, valid, low, labels)
 
 
-def _bands(scene: Scene, facts: Facts, said: Said) -> tuple[str, ...]:
+def _bands(scene: SceneFiles, facts: Facts, said: Told) -> tuple[str, ...]:
     """The names of a product's bands: the user's, else the file's, else those that its files are named by."""
     if scene.file is None:
         for band, file in scene.parts.items():
@@ -175,7 +175,9 @@ def _count(file: Path) -> int:
         return source.count
 
 
-def _reflectance(scene: Scene, seen: Sequence[tuple[Facts, Product]], product: Product, said: Said) -> dict[str, Any]:
+def _reflectance(
+    scene: SceneFiles, seen: Sequence[tuple[Facts, Product]], product: Product, said: Told
+) -> dict[str, Any]:
     """Scale and offset of Sentinel-2 numbers: reflectance x 10000 = (value + offset)."""
     facts = [f for f, _ in seen]
     names = {scene.name, *(file.stem for file in scene.files), *(file.name for file in scene.files)}
@@ -208,7 +210,7 @@ def _reflectance(scene: Scene, seen: Sequence[tuple[Facts, Product]], product: P
     return {"offset": offset, "offset_source": source, "level": product.level, "baseline": product.baseline}
 
 
-def _backscatter(seen: Sequence[tuple[Facts, Product]], product: Product, said: Said) -> dict[str, Any]:
+def _backscatter(seen: Sequence[tuple[Facts, Product]], product: Product, said: Told) -> dict[str, Any]:
     """Unit and calibration of radar backscatter."""
     low, high = min(f.low for f, _ in seen), max(f.high for f, _ in seen)
     unit = said.s1_unit

@@ -43,7 +43,7 @@ class Pairing:
 
 
 @dataclass
-class Place:
+class PairPlace:
     """One row: an optical picture, the radar picture and the maps that belong to it, on the grid of the first."""
 
     grid: Grid
@@ -56,7 +56,7 @@ class Place:
         return next(layer.scene.name for layer in self.layers.values())
 
 
-def places_of(layers: Sequence[Layer], pairing: Pairing) -> tuple[list[Place], list[Rejected], list[str]]:
+def places_of(layers: Sequence[Layer], pairing: Pairing) -> tuple[list[PairPlace], list[Rejected], list[str]]:
     """Places, what was left out of them with its reason, and what is to be known.
 
     Optical pictures choose the radar picture that is nearest in time among those that overlap; each radar picture may
@@ -66,10 +66,10 @@ def places_of(layers: Sequence[Layer], pairing: Pairing) -> tuple[list[Place], l
     both = bool(kinds["s1"] and kinds["s2"])
     anchors = kinds["s2"] or kinds["s1"]
     dropped: list[Rejected] = []
-    places: list[Place] = []
+    places: list[PairPlace] = []
     used: set[int] = set()
     for anchor in anchors:
-        place = Place(anchor.grid, {anchor.scene.kind: anchor})
+        place = PairPlace(anchor.grid, {anchor.scene.kind: anchor})
         if both:
             partner, days, reason = _partner(anchor, kinds["s1"], pairing)
             if partner is None and not pairing.single:
@@ -86,7 +86,7 @@ def places_of(layers: Sequence[Layer], pairing: Pairing) -> tuple[list[Place], l
     if both:
         alone = [x for x in kinds["s1"] if id(x) not in used]
         if pairing.single:
-            places += [Place(x.grid, {"s1": x}) for x in alone]
+            places += [PairPlace(x.grid, {"s1": x}) for x in alone]
         else:
             reason = "no optical picture of its place within the time asked for chose it"
             dropped += [Rejected(_file(x), reason) for x in alone]
@@ -185,7 +185,7 @@ def _alike(a: Layer, b: Layer) -> tuple[float, int, str]:
     return (-gap if gap is not None else 0.0, same, b.scene.name)
 
 
-def _group(places: list[Place]) -> None:
+def _group(places: list[PairPlace]) -> None:
     """Pictures whose grounds overlap are of one place, whatever their time: they share a group."""
     boxes = np.array([box_of(p.grid) for p in places]).reshape(-1, 4)
     parent = list(range(len(places)))
@@ -211,7 +211,7 @@ def _group(places: list[Place]) -> None:
         place.group = first.setdefault(find(i), place.name)
 
 
-def rows_of(places: Sequence[Place], out: Path, pairing: Pairing) -> list[dict[str, Any]]:
+def pair_rows(places: Sequence[PairPlace], out: Path, pairing: Pairing) -> list[dict[str, Any]]:
     """Manifest rows; file names relative to `out`."""
     names: dict[str, int] = {}
     rows = []
@@ -240,7 +240,7 @@ def _slug(text: str) -> str:
     return "_".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
 
 
-def _blocks(place: Place, pairing: Pairing) -> list[tuple[Grid, str]]:
+def _blocks(place: PairPlace, pairing: Pairing) -> list[tuple[Grid, str]]:
     """The row's grids: the ground that all of its sensors cover, whole or in squares that start at multiples of their
     side in the CRS, so that pictures of other times are cut alike."""
     whole = place.grid
@@ -276,7 +276,7 @@ def _square(grid: Grid, side: int) -> tuple[int, int]:
     return int(np.floor(middle_x / (side * grid.side))), int(np.floor(middle_y / (side * grid.side)))
 
 
-def _columns(place: Place, out: Path) -> dict[str, Any]:
+def _columns(place: PairPlace, out: Path) -> dict[str, Any]:
     """The row's files and what is known of them."""
     row: dict[str, Any] = {
         "s1": "",

@@ -80,7 +80,7 @@ def sincos_2d(rows: int, cols: int, dim: int) -> Float[Tensor, "patches dim"]:
     return torch.cat([waves(col), waves(row)], -1).float()
 
 
-def side_of(patches: int) -> int:
+def grid_side(patches: int) -> int:
     """Side of a square grid of patches; `ValueError` where it is none."""
     side = math.isqrt(patches)
     if side * side != patches:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from counterpoint.common.errors import InputError
 from counterpoint.geospatial.models.alibi import alibi_bias, alibi_slopes, grid_positions, kept
-from counterpoint.geospatial.models.masking import Mask
+from counterpoint.geospatial.models.masking import PatchMask
 from counterpoint.geospatial.models.transformer import JointTransformer, ViT, gap_ffn, hide_keys, mean_tokens
 
 
@@ -29,7 +29,7 @@ class SensorEncoder(nn.Module):
     def forward(
         self,
         images: Float[Tensor, "batch bands height width"],
-        mask: Mask | None = None,
+        mask: PatchMask | None = None,
         valid: Bool[Tensor, "batch patches"] | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
         """Tokens of all patches, or of those that a mask keeps. Patches without data are keys for no other."""
@@ -45,7 +45,7 @@ class SensorEncoder(nn.Module):
         """One representation of a sample: the mean of its tokens (that hold data), through the FFN."""
         return self.gap(mean_tokens(tokens, seen))
 
-    def positions(self, images: Tensor, mask: Mask | None = None) -> Tensor:
+    def positions(self, images: Tensor, mask: PatchMask | None = None) -> Tensor:
         """Grid positions of all patches, or [batch, kept, 2] of those that a mask keeps."""
         every = grid_positions(*patch_grid(images, self.patch_size)).to(images.device)
         return every if mask is None else kept(every, mask.keep)
@@ -86,7 +86,7 @@ class CromaNetwork(nn.Module):
     def encode(
         self,
         images: Mapping[str, Float[Tensor, "batch bands height width"]],
-        masks: Mapping[str, Mask] | None = None,
+        masks: Mapping[str, PatchMask] | None = None,
         valid: Mapping[str, Bool[Tensor, "batch patches"]] | None = None,
         joint: bool = True,
     ) -> dict[str, Float[Tensor, "batch tokens dim"]]:
@@ -101,7 +101,7 @@ class CromaNetwork(nn.Module):
         self,
         tokens: Mapping[str, Tensor],
         images: Mapping[str, Tensor],
-        masks: Mapping[str, Mask],
+        masks: Mapping[str, PatchMask],
         valid: Mapping[str, Tensor],
     ) -> Float[Tensor, "batch tokens dim"]:
         """Joint tokens: radar tokens attend to each other (2D-ALiBi), then to the optical ones (X-ALiBi)."""

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-class Mask(NamedTuple):
+class PatchMask(NamedTuple):
     """Which patches an encoder sees.
 
     Attributes:
@@ -25,7 +25,7 @@ class Mask(NamedTuple):
 
 def random_mask(
     noise: Float[Tensor, "batch patches"], ratio: float, valid: Bool[Tensor, "batch patches"] | None = None
-) -> Mask:
+) -> PatchMask:
     """Hide int(patches (1 - ratio)) short of all patches: those with the greatest noise; ones that are not valid before
     all others.
 
@@ -38,10 +38,10 @@ def random_mask(
     order = ranked.argsort(dim=1, stable=True)
     hidden = torch.ones_like(noise)
     keep = order[:, :count]
-    return Mask(keep, order.argsort(dim=1), hidden.scatter(1, keep, 0.0))
+    return PatchMask(keep, order.argsort(dim=1), hidden.scatter(1, keep, 0.0))
 
 
-def take(x: Float[Tensor, "batch patches dim"], ids: Int[Tensor, "batch kept"]) -> Float[Tensor, "batch kept dim"]:
+def kept_rows(x: Float[Tensor, "batch patches dim"], ids: Int[Tensor, "batch kept"]) -> Float[Tensor, "batch kept dim"]:
     """The rows of some patches."""
     return x.gather(1, ids.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
 

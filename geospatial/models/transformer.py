@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from counterpoint.geospatial.models.masking import patchify, take
+from counterpoint.geospatial.models.masking import kept_rows, patchify
 
 Tokens = Float[Tensor, "batch tokens dim"]
 Bias = Float[Tensor, "#batch heads queries keys"]
@@ -116,7 +116,7 @@ class ViT(nn.Module):
     ) -> Tokens:
         """Tokens of all patches, or of those in `keep`; `bias` is for just these."""
         patches = patchify(images, self.patch_size)
-        return self.transformer(self.linear_input(patches if keep is None else take(patches, keep)), bias)
+        return self.transformer(self.linear_input(patches if keep is None else kept_rows(patches, keep)), bias)
 
 
 def hide_keys(bias: Bias, valid: Bool[Tensor, "batch keys"] | None) -> Bias:

@@ -1,6 +1,6 @@
 """DICOM series of CT and MR slices as volumes: ordered by where they lie, checked for gaps, duplicates and tilt.
 
-One header a file is read first (`read_header`), then files are put into series (`series_of`), each series is laid out
+One header a file is read first (`dicom_header`), then files are put into series (`series_of`), each series is laid out
 in space (`lay_out`) and only then are its pixels decoded (`read_series`). Slices are ordered by their position along
 the normal of their plane, never by file name or instance number.
 """
@@ -76,7 +76,7 @@ class Series:
     notes: tuple[str, ...] = field(default=())
 
 
-def read_header(file: Path) -> Header:
+def dicom_header(file: Path) -> Header:
     """The header of one file. Raises `InputError` for what is no slice of a CT or MR, with what it is."""
     import pydicom
     from pydicom.errors import InvalidDicomError

@@ -66,7 +66,7 @@ def test_a_folder_is_imported_and_each_bad_file_is_listed(tmp_path, own_cache):
     assert "more-scale" in set(manifest.frame["id"])
     left = {p.name for p in (tmp_path / "out" / "scores").iterdir()}
     assert left == {Path(s).name for s in manifest.frame["score"]}, "no copy of a bad score is left behind"
-    with pytest.raises(InputError, match="no score file"):
+    with pytest.raises(InputError, match="no score named"):
         check_row({"id": "x", "score": None}, manifest.root)
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 
 from counterpoint.audio_speech.engrave import Engraving
 from counterpoint.audio_speech.score_configs import ScoreCaptionConfig, ScoreTextConfig
-from counterpoint.audio_speech.score_text import Cut, ScoreALBEF, ScoreCoCa, ScoreTCL, WordedSnippets, words_of
+from counterpoint.audio_speech.score_text import ScoreALBEF, ScoreCoCa, ScoreTCL, WordCut, WordedSnippets, note_words
 from counterpoint.audio_speech.score_words import check_words, parse_words, printed_words
 from counterpoint.audio_speech.transcribe import pitch_f1, protocols, transcription, word_errors
 from counterpoint.common.data.vocabulary import MASK, WordVocabulary, mask_words
@@ -70,7 +70,7 @@ def test_every_note_of_a_window_is_said_and_no_other(snippets, picture):
         else:
             unit = moment.rendition.tempo / data.config.spectrogram.frames_per_second
             away, reach = np.abs(score.notes[:, 0] - time), unit * data.config.frames / 2
-        said = {w for w in words_of(data, index, picture).split() if not w.startswith("+")}
+        said = {w for w in note_words(data, index, picture).split() if not w.startswith("+")}
         names = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
         inner, outer = (
             {f"{names[int(p) % 12]}{int(p) // 12 - 1}" for p in score.notes[away < reach + more, 2]}
@@ -182,7 +182,7 @@ def test_no_word_of_a_caption_sees_those_behind_it_and_the_sum_sees_all():
 def test_coca_learns_to_say_a_handful_of_snippets_by_heart(small_data, snippets):
     torch.manual_seed(0)
     system = made("coca", small_data, snippets, net={"width": 32, "heads": 4}, channels=[8, 8, 16, 16])
-    cut = Cut("sheet", system.vocabulary, system.length)
+    cut = WordCut("sheet", system.vocabulary, system.length)
     samples = WordedSnippets(replace_margins(snippets.train), cut)
     batch = samples.collate([samples[i] for i in (0, 30, 60, 90)])
     optimizer = torch.optim.Adam(system.parameters(), lr=3e-3)

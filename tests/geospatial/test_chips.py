@@ -14,10 +14,10 @@ from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import override
 from counterpoint.geospatial.base import RasterSystem, with_splits
-from counterpoint.geospatial.commands import import_rasters
+from counterpoint.geospatial.commands import import_layers
 from counterpoint.geospatial.configs import CromaConfig
 from counterpoint.geospatial.data import raster
-from counterpoint.geospatial.data.chips import Chips, Cut
+from counterpoint.geospatial.data.chips import ChipCut, Chips
 from counterpoint.geospatial.data.form import Moments, physical
 from counterpoint.geospatial.data.grid import Grid, Window, distance_km
 from counterpoint.geospatial.data.layers import read_sensor, row_grid
@@ -32,7 +32,7 @@ S2 = {"s2": ("B02", "B03", "B04", "B08")}
 
 
 def manifest_of(folder, out, **options):
-    return Manifest.load(import_rasters(folder, out, **options).manifest)
+    return Manifest.load(import_layers(folder, out, **options).manifest)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_bands_come_by_name_whatever_their_place_in_the_file(tmp_path):
     found, _ = read_sensor(table.row(0), table.folder, "s2", ("B02", "B08"), Window(0, 0, 64, 64))
     assert np.array_equal(found, data[[1, 0]])
     with pytest.raises(InputError, match=r"row 1 .*has no band B11 of s2 \(it has B08, B02, B04, B03\)"):
-        Chips(table, Cut({"s2": ("B02", "B11")}, 32, 32))
+        Chips(table, ChipCut({"s2": ("B02", "B11")}, 32, 32))
 
 
 def test_nodata_nan_masks_and_the_outside_are_masks_and_never_values(tmp_path):
@@ -125,12 +125,12 @@ def test_clouds_are_no_data_and_their_chips_left_out_and_counted(tmp_path, capsy
     cover[0, :32, :40] = 1
     write(tmp_path / "in/cloud/a.tif", cover)
     table = manifest_of(tmp_path / "in", tmp_path / "out", s2="s2/*", cloud="cloud/*")
-    chips = Chips(with_splits(table), Cut(S2, 32, 32))
+    chips = Chips(with_splits(table), ChipCut(S2, 32, 32))
     assert len(chips) == 8
     assert "1 of 9 chips hold less than 50% valid pixels" in capsys.readouterr().err
     beside = next(i for i in range(8) if chips.places[i].tolist() == [0, 0, 32])
     assert chips[beside]["s2_valid"].sum() == 32 * 24
-    assert len(Chips(table, Cut(S2, 32, 32, clouds=False))) == 9
+    assert len(Chips(table, ChipCut(S2, 32, 32, clouds=False))) == 9
 
 
 def test_scene_classification_hides_clouds_and_not_snow(tmp_path):
@@ -152,7 +152,7 @@ def test_samples_keep_the_files_type_and_batches_are_measurements(tmp_path):
         tags = {"PROCESSING_BASELINE": baseline}
         write(tmp_path / f"in/s2/{name}.tif", data, left=LEFT + left, names=S2["s2"], tags=tags, nodata=0)
     table = with_splits(manifest_of(tmp_path / "in", tmp_path / "out"))
-    chips = Chips(table, Cut(S2, 32, 32), form(("s2",), "standard", S2))
+    chips = Chips(table, ChipCut(S2, 32, 32), form(("s2",), "standard", S2))
     assert [chips[i]["s2"].dtype for i in range(2)] == [torch.uint16] * 2
     batch = chips.collate([chips[0], chips[1]])
     assert batch["s2"].dtype == torch.float32
@@ -271,7 +271,7 @@ def test_both_sensors_are_turned_alike(places):
 
 
 def test_every_process_opens_its_own_file(places):
-    chips = Chips(Manifest.load(places), Cut(S2, 32, 32))
+    chips = Chips(Manifest.load(places), ChipCut(S2, 32, 32))
     assert chips[0]["s2"].shape == (4, 32, 32)
     again = pickle.loads(pickle.dumps(chips))  # noqa: S301 - as a worker receives it: no handle travels
     assert torch.equal(again[0]["s2"], chips[0]["s2"])
@@ -282,7 +282,7 @@ def test_every_process_opens_its_own_file(places):
 def test_an_unreadable_chip_names_its_row_or_is_skipped(places):
     table = Manifest.load(places)
     file = table.folder / table.row(0)["s2"]
-    cut = Cut(S2, 32, 32)
+    cut = ChipCut(S2, 32, 32)
     chips, skipping = Chips(table, cut), Chips(table, cut, on_error="skip")
     file.write_bytes(file.read_bytes()[:600])
     raster.close_handles()
@@ -306,7 +306,7 @@ def test_splits_keep_places_whole_and_tell_how_near_they_lie(tmp_path):
         left, top = LEFT + 20_000 * (i % 4), TOP - 20_000 * (i // 4)
         for month in ("01", "07"):
             s2(tmp_path / f"in/s2/p{i:02d}-{month}.tif", side=32, left=left, top=top, when=f"2021-{month}-10T10:00:00")
-    report = import_rasters(tmp_path / "in", tmp_path / "out")
+    report = import_layers(tmp_path / "in", tmp_path / "out")
     done = split_places(report.manifest, None, 0.5, 0.25, None, 0, 0.0, 0.0)
     table = Manifest.load(done.files["manifest"])
     assert table.frame.groupby("group")["split"].nunique().max() == 1
@@ -330,7 +330,7 @@ def test_digital_number_zero_is_no_data_whether_the_file_says_so_or_not(tmp_path
     write(tmp_path / "in/s2/a.tif", data, names=S2["s2"], tags=tags)
     table = with_splits(manifest_of(tmp_path / "in", tmp_path / "out"))
     assert table.frame["s2_valid"].isna().all()
-    chips = Chips(table, Cut(S2, 32, 32), form(("s2",), "standard", S2))
+    chips = Chips(table, ChipCut(S2, 32, 32), form(("s2",), "standard", S2))
     assert chips.places[:, 2].tolist() == [32, 32]  # the empty half gives none
     batch = chips.collate([chips[1]])
     assert not batch["s2_valid"][0, 8, 8]

@@ -15,8 +15,8 @@ from counterpoint.common.data import Manifest
 from counterpoint.common.trainers import create_system, fit, load_run, override
 from counterpoint.geospatial import checks
 from counterpoint.geospatial.croma import Croma
-from counterpoint.geospatial.scene import SIMULATED, draw_ground, draw_scene
-from counterpoint.geospatial.scene_files import write_scenes
+from counterpoint.geospatial.scene import SIMULATED, draw_ground, draw_landscape
+from counterpoint.geospatial.scene_files import write_scenery
 
 sys.path.insert(0, str(Path(__file__).parent))
 from raster_files import s1
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scenes(folder):
-    return write_scenes(folder / "scenes", 9, 32, clouds=0.4, offset="some", seed=3).manifest
+    return write_scenery(folder / "scenes", 9, 32, clouds=0.4, offset="some", seed=3).manifest
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +64,15 @@ def test_simulated_scenes_are_what_they_say(scenes):
     assert not table.frame["clouds"].all()
     shares = table.frame[[f"shared_{name}" for name in SIMULATED]].sum(axis=1)
     assert np.allclose(shares, 1)
-    again = write_scenes(scenes.parent.parent / "again", 9, 32, clouds=0.4, offset="some", seed=3).manifest
+    again = write_scenery(scenes.parent.parent / "again", 9, 32, clouds=0.4, offset="some", seed=3).manifest
     pd.testing.assert_frame_equal(Manifest.load(again).frame, table.frame)
 
 
 def test_given_the_ground_the_sensors_share_no_noise():
     """Looks at one ground: what is left after their mean is uncorrelated between radar and optical."""
     ground = draw_ground(np.random.default_rng(0), 48, "temperate farm", 0.5)
-    looks = [draw_scene(np.random.default_rng([1, i]), ground, 0.6) for i in range(24)]
-    water = [draw_scene(np.random.default_rng([2, i]), ground, 0.6).optical["haze"] for i in range(24)]
+    looks = [draw_landscape(np.random.default_rng([1, i]), ground, 0.6) for i in range(24)]
+    water = [draw_landscape(np.random.default_rng([2, i]), ground, 0.6).optical["haze"] for i in range(24)]
     radar = np.stack([look.s1[0] for look in looks])
     trees = ground.landcover == 1
     assert np.corrcoef(radar[:, trees].mean(1), [look.optical["haze"] for look in looks])[0, 1] ** 2 < 0.3

@@ -12,11 +12,11 @@ from torch import nn
 from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import override
-from counterpoint.geospatial.commands import import_rasters
+from counterpoint.geospatial.commands import import_layers
 from counterpoint.geospatial.croma import Croma
-from counterpoint.geospatial.data.chips import Chips, Cut
+from counterpoint.geospatial.data.chips import ChipCut, Chips
 from counterpoint.geospatial.decoder import PatchDecoder, confusion_of
-from counterpoint.geospatial.mosaic import Sweep, strips, write_sweep
+from counterpoint.geospatial.mosaic import RasterSweep, strips, write_sweep
 from counterpoint.geospatial.protocols import numbered, quarters, wider
 from counterpoint.geospatial.writers import embedding_rasters
 
@@ -40,14 +40,14 @@ def chips_of(tmp_path, height=70, width=53, side=10.0):
     data[:, 10:14, 20:24] = 0
     tags = {"PROCESSING_BASELINE": "03.01"}
     write(tmp_path / "in/s2/a.tif", data, names=BANDS["s2"], nodata=0, tags=tags, side=side)
-    table = Manifest.load(import_rasters(tmp_path / "in", tmp_path / "out").manifest)
-    return Chips(table, Cut(BANDS, 32, 32), FORM), data
+    table = Manifest.load(import_layers(tmp_path / "in", tmp_path / "out").manifest)
+    return Chips(table, ChipCut(BANDS, 32, 32), FORM), data
 
 
 @pytest.mark.parametrize("margin", [0, 4, 12])
 def test_every_cell_is_said_once_and_where_it_lies(tmp_path, margin):
     chips, data = chips_of(tmp_path)
-    found = np.concatenate([v for _, v in strips(Means(), chips, 0, Means(), Sweep(32, 4, margin, 3))], 1)
+    found = np.concatenate([v for _, v in strips(Means(), chips, 0, Means(), RasterSweep(32, 4, margin, 3))], 1)
     assert found.shape == (4, 18, 14)
     scaled = (data.astype(float) - 1500) / 800
     scaled[:, 10:14, 20:24] = 0.0
@@ -64,7 +64,7 @@ def test_every_cell_is_said_once_and_where_it_lies(tmp_path, margin):
 @pytest.mark.parametrize("cog", [False, True])
 def test_rasters_lie_where_their_source_lies(tmp_path, cog):
     chips, _ = chips_of(tmp_path)
-    write_sweep(tmp_path / "e.tif", Means(), chips, 0, Means(), Sweep(32, 4, 4), cog=cog, tags={"A": "b"})
+    write_sweep(tmp_path / "e.tif", Means(), chips, 0, Means(), RasterSweep(32, 4, 4), cog=cog, tags={"A": "b"})
     with rasterio.open(tmp_path / "e.tif") as made, rasterio.open(tmp_path / "in/s2/a.tif") as source:
         assert made.crs == source.crs
         assert (made.transform.a, made.transform.c, made.transform.f) == (40.0, LEFT, TOP)
@@ -82,7 +82,7 @@ def test_rasters_lie_where_their_source_lies(tmp_path, cog):
 
 def test_windows_that_do_not_divide_are_refused():
     with pytest.raises(InputError, match="do not divide into cells of 4"):
-        Sweep(30, 4, 0)
+        RasterSweep(30, 4, 0)
 
 
 @torch.no_grad()
@@ -93,11 +93,11 @@ def test_a_place_of_one_window_gives_the_systems_own_tokens_and_a_restart_goes_o
         write(tmp_path / f"in/s2/a{i}.tif", values(12, 16, 16, i).astype(np.uint16), names=form().bands["s2"], **more)
         radar = (-12 + np.random.default_rng(i).standard_normal((2, 16, 16))).astype(np.float32)
         write(tmp_path / f"in/s1/a{i}.tif", radar, names=("VV", "VH"), **more)
-    table = Manifest.load(import_rasters(tmp_path / "in", tmp_path / "out").manifest)
+    table = Manifest.load(import_layers(tmp_path / "in", tmp_path / "out").manifest)
     torch.manual_seed(0)
     sizes = {"encoder.dim": 16, "encoder.depth": 2, "encoder.heads": 2, "encoder.patch_size": 4, "data.size": 16}
     system = Croma(override(Croma.Config(), sizes | {"contrast": 1.0, "reconstruction": 0.0}), form().assets()).eval()
-    chips = Chips(table, Cut(form().bands, 16, 16), form())
+    chips = Chips(table, ChipCut(form().bands, 16, 16), form())
     done = embedding_rasters(system, chips, tmp_path / "e")
     assert (done.figures["rasters"], done.figures["kept"], done.figures["features"]) == (2, 0, "joint")
     direct = system.dense_features(chips.collate([chips[1]]))["joint"][0]

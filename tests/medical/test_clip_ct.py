@@ -16,10 +16,10 @@ from counterpoint.common.trainers import create_system, fit, load_run, override
 from counterpoint.medical.cli import vertical
 from counterpoint.medical.clip_ct import ClipCT, sentence_loss
 from counterpoint.medical.commands import embed_scan, simulate
-from counterpoint.medical.configs import ClipCTConfig, TextConfig
+from counterpoint.medical.configs import ClipCTConfig, ReportTextConfig
 from counterpoint.medical.data import Sentences, load_ct
 from counterpoint.medical.gallery import planes
-from counterpoint.medical.models import TextEncoder, regional
+from counterpoint.medical.models import ReportEncoder, regional
 from counterpoint.medical.tokens import CLS, PAD, SEP, ReportTokenizer, learn_tokenizer
 
 TINY = {
@@ -95,7 +95,7 @@ def test_sentences_of_a_batch_are_counted_once_and_travel_with_their_rows():
 
 def test_a_texts_embedding_does_not_depend_on_padding_or_neighbours():
     torch.manual_seed(0)
-    tower = TextEncoder(30, 12, TextConfig(width=16, layers=2, heads=2), 8).eval()
+    tower = ReportEncoder(30, 12, ReportTextConfig(width=16, layers=2, heads=2), 8).eval()
     short = torch.tensor([[2, 7, 8, 3]])
     padded = torch.cat([short, torch.full((1, 8), PAD)], 1)
     with torch.no_grad():
@@ -107,7 +107,7 @@ def test_a_texts_embedding_does_not_depend_on_padding_or_neighbours():
 
 def test_the_order_of_a_reports_sentences_does_not_count():
     torch.manual_seed(0)
-    tower = TextEncoder(30, 12, TextConfig(width=16, layers=2, heads=2), 8).eval()
+    tower = ReportEncoder(30, 12, ReportTextConfig(width=16, layers=2, heads=2), 8).eval()
     a = torch.tensor([[2, 7, 8, 3, 9, 10, 3, 0]]), torch.tensor([[0, 0, 0, 0, 1, 1, 1, -1]])
     b = torch.tensor([[9, 10, 3, 2, 7, 8, 3, 0]]), torch.tensor([[0, 0, 0, 1, 1, 1, 1, -1]])
     c = torch.tensor([[2, 7, 10, 3, 9, 8, 3, 0]]), a[1]

@@ -11,7 +11,7 @@ from dicom_files import SHAPE, SPACING, body, reread, world, write_series
 from counterpoint.common.data.importing import find_files, read_files
 from counterpoint.common.errors import InputError
 from counterpoint.medical.commands import import_dicom
-from counterpoint.medical.readers.dicom import lay_out, read_header, read_series, series_of
+from counterpoint.medical.readers.dicom import dicom_header, lay_out, read_series, series_of
 from counterpoint.medical.readers.nifti import read_file
 from counterpoint.medical.volume import canonical
 
@@ -19,7 +19,7 @@ DATA = Path(os.environ.get("COUNTERPOINT_DATA", "/nowhere")) / "medical" / "tota
 
 
 def headers(folder):
-    return [read_header(file) for file in sorted(folder.iterdir())]
+    return [dicom_header(file) for file in sorted(folder.iterdir())]
 
 
 def one(folder, **options):
@@ -280,8 +280,42 @@ def test_files_of_a_folder_are_read_in_workers(tmp_path):
     files[2].write_bytes(content[: len(content) // 3])
     rejected: list = []
     found = find_files(tmp_path / "d")
-    good = [h for _, h in read_files(read_header, found.files, rejected)]
+    good = [h for _, h in read_files(dicom_header, found.files, rejected)]
     assert len(good) + len(rejected) == SHAPE[2]
     groups, notes = series_of(good)
     assert len(groups) == 1
     assert notes == []
+
+
+@pytest.mark.parametrize(
+    "name", ["JPEGBaseline8Bit", "JPEGLosslessSV1", "JPEGLSLossless", "JPEG2000Lossless", "RLELossless"]
+)
+def test_what_scanners_and_archives_compress_with_can_be_decoded(name):
+    from pydicom import uid
+    from pydicom.pixels import get_decoder
+
+    assert get_decoder(getattr(uid, name)).is_available
+
+
+@pytest.mark.parametrize("name", ["JPEGLosslessProcess14_1", "JPEGLSLossless"])
+def test_lossless_slices_come_back_to_the_bit(tmp_path, name):
+    import gdcm
+    import pydicom
+
+    (tmp_path / "raw").mkdir()
+    write_series(tmp_path / "raw", body(SHAPE))
+    file = sorted((tmp_path / "raw").rglob("*.dcm"))[0]
+    stored = pydicom.dcmread(file).pixel_array
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(file))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, name)))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(tmp_path / "packed.dcm"))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    packed = pydicom.dcmread(tmp_path / "packed.dcm")
+    assert packed.file_meta.TransferSyntaxUID.is_compressed
+    np.testing.assert_array_equal(packed.pixel_array, stored)

@@ -20,7 +20,7 @@ from counterpoint.medical.commands import import_nifti
 from counterpoint.medical.configs import RecipeConfig
 from counterpoint.medical.hu import hu_fault
 from counterpoint.medical.reading import check_row, read_volume, row_volume
-from counterpoint.medical.volume import Volume, canonical, prepare, untilted, write_nifti
+from counterpoint.medical.volume import Volume, canonical, to_recipe, untilted, write_nifti
 
 DATA = Path(os.environ.get("COUNTERPOINT_DATA", "/nowhere")) / "medical"
 real = pytest.mark.skipif(not DATA.is_dir(), reason="needs COUNTERPOINT_DATA")
@@ -134,7 +134,7 @@ def test_the_recipe_finds_a_place_of_the_body_however_it_was_stored(codes, spaci
     stored = nibabel.orientations.apply_orientation(field, turn)
     volume = Volume(stored, ras @ nibabel.orientations.inv_ornt_aff(turn, shape))
     recipe = RecipeConfig(spacing=(2.0, 2.0, 2.0), size=(8, 8, 8), low=-1e5, high=1e5, outside=-1e5)
-    made = prepare(volume, recipe)
+    made = to_recipe(volume, recipe)
     assert made.orientation == "RAS"
     assert made.spacing == pytest.approx((2.0, 2.0, 2.0))
     new = np.stack(np.meshgrid(*[np.arange(8)] * 3, indexing="ij"), -1) @ made.affine[:3, :3].T + made.affine[:3, 3]

@@ -13,7 +13,7 @@ from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.medical.commands import import_nifti
 from counterpoint.medical.reading import row_reports
-from counterpoint.medical.reports import Report, denies, sentences
+from counterpoint.medical.reports import RadiologyReport, denies, sentences
 from counterpoint.medical.scrub import scrub
 
 
@@ -25,7 +25,7 @@ def volumes(folder, *names):
 
 
 def test_sections_are_found_by_their_headings_and_nothing_is_lost():
-    report = Report(
+    report = RadiologyReport(
         "CT CHEST\nCLINICAL HISTORY: cough. TECHNIQUE: contrast-enhanced CT.\nCOMPARISON: None.\n"
         "FINDINGS:\nThe findings: are odd. A 3.5 mm nodule.\n\nNo effusion.\nIMPRESSION: 1. Nodule.\n2. No effusion."
     )
@@ -38,8 +38,8 @@ def test_sections_are_found_by_their_headings_and_nothing_is_lost():
 
 
 def test_a_report_without_headings_is_all_findings():
-    assert Report("Lungs clear. Heart normal.").sections == {"findings": "Lungs clear. Heart normal."}
-    assert Report("  ").sections == {}
+    assert RadiologyReport("Lungs clear. Heart normal.").sections == {"findings": "Lungs clear. Heart normal."}
+    assert RadiologyReport("  ").sections == {}
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=200))
