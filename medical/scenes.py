@@ -14,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from counterpoint.common.data import Samples
+from counterpoint.common.data.contents import contents_of
 from counterpoint.common.data.dataset import synthetic_part
 from counterpoint.common.data.importing import require_file
 from counterpoint.common.data.samples import options_hash, plain
@@ -23,7 +24,7 @@ from counterpoint.common.metrics.bootstrap import bootstrap_columns
 from counterpoint.common.metrics.result import NotRun, Result
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.medical.configs import CTDataConfig, RecipeConfig
-from counterpoint.medical.data import CTData, load_prepared
+from counterpoint.medical.data import PREPARED, CTData, load_prepared
 from counterpoint.medical.flow import folding, warp
 from counterpoint.medical.readers.nifti import read_file
 from counterpoint.medical.volume import canonical
@@ -66,7 +67,7 @@ class Scenes(Samples):
     @cached_property
     def hash(self) -> str:
         table = replace(self.manifest, frame=self.frame)
-        return options_hash(table.hash, volumes=[self.data.volumes[r].name for r in self.rows])
+        return options_hash(table.hash, sizes=contents_of(table).sizes, prepared=PREPARED)
 
     def labels(self, position: int) -> Int[Tensor, "x y z"]:
         """The label map of a volume on the recipe's grid (nearest voxel, 0 outside), from the file in column
