@@ -70,7 +70,7 @@ def key_column(frame: pd.DataFrame, key: str, path: Path, known: Sequence[str] =
 def bare_report(name: str) -> str:
     """A volume's name without the endings of its file.
 
-    >>> bare_report("train_1_a_1.nii.gz"), bare("p7.v2")
+    >>> bare_report("train_1_a_1.nii.gz"), bare_report("p7.v2")
     ('train_1_a_1', 'p7.v2')
     """
     return _ENDING.sub("", name.strip())

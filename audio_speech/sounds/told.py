@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from counterpoint.common.data.archives import packed
 from counterpoint.common.data.importing import require_file
 from counterpoint.common.errors import InputError
 from counterpoint.common.suggest import no_such
@@ -195,6 +196,9 @@ def read_kaldi(folder: Path) -> list[dict[str, Any]]:
 
 def _pairs(path: Path, empty: bool = False) -> dict[str, str]:
     found: dict[str, str] = {}
+    packed_file = path.with_name(f"{path.name}.gz")
+    if not path.exists() and packed_file.exists():
+        raise InputError(f"{packed_file}: {packed(packed_file)}")
     try:
         text = require_file(path).read_text(encoding="utf-8")
     except UnicodeDecodeError:

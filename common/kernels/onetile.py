@@ -4,6 +4,7 @@ In so small a batch the many small operations of the general sweep cost as much 
 the same: two features' rows, one scale, nothing left out, positives on the diagonal or none.
 """
 
+import contextlib
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def fits_one_tile(q: Tensor, k: Tensor, scale: float | Tensor, diagonal: bool) -
     tensors = [q, k, scale] if isinstance(scale, Tensor) else [q, k]
     if any(t.dtype != dtype or t.device.type != "cpu" for t in tensors) or (len(tensors) == 3 and scale.dim()):
         return False
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or transformed(*tensors):
+    if torch.compiler.is_compiling() or transformed(*tensors):
         return False
     return not (precision.is_fast() or forced_tiles())
 
@@ -50,8 +51,15 @@ def statistics(
     columns: bool,
 ) -> Statistics | None:
     """Differentiable (lse, positive, the columns' lse); None where the logits do not fit under one exponential."""
-    found = _OneTile.apply(q, k, scale, diagonal, columns)
+    with _wide():
+        found = _OneTile.apply(q, k, scale, diagonal, columns)
     return None if found[0] is None else found
+
+
+def _wide() -> contextlib.AbstractContextManager:
+    """Products keep their type under autocast, too."""
+    on = torch.is_autocast_enabled("cpu")
+    return torch.autocast("cpu", enabled=False) if on else contextlib.nullcontext()
 
 
 class _OneTile(torch.autograd.Function):
@@ -112,8 +120,9 @@ class _OneTile(torch.autograd.Function):
             for factor, others in ((row, rest), (column, col_rest)):
                 own = own if factor is None else torch.addcmul(own, factor, others, value=-1)
             weight.diagonal().copy_(own)
-        grad_k = torch.mm(weight.t(), q * scale) if of_k else None
-        grad_q = torch.mm(weight, k) if of_q or of_scale else None
+        with _wide():
+            grad_k = torch.mm(weight.t(), q * scale) if of_k else None
+            grad_q = torch.mm(weight, k) if of_q or of_scale else None
         grad_scale = row_dots(q, grad_q).sum() if of_scale else None
         return grad_q.mul_(scale) if of_q else None, grad_k, grad_scale, None, None
 

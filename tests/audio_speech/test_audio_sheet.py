@@ -264,7 +264,8 @@ def test_the_registration_names_things_that_exist():
     for target in (vertical.demo, sheet.picture, sheet.caption, sheet.read, vertical.data_check, entry.protocols):
         assert callable(resolve(target))
     files = {"recording.FLAC": "audio", "score.mxl": "sheet", "score.musicxml.gz": "sheet", "a.mid": None, "a": None}
-    assert {name: vertical.modality_of(name) for name in files} == files
+    assert {name: vertical.modality_of(name, AudioSheet.modalities) for name in files} == files
+    assert vertical.modality_of("recording.wav") is None  # one of audio-sheet or of clap: the system tells
     for preset, changes in AudioSheetConfig.presets.items():
         assert override(AudioSheetConfig(), changes) != AudioSheetConfig(), preset
 

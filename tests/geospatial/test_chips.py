@@ -14,7 +14,7 @@ from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import override
 from counterpoint.geospatial.base import RasterSystem, with_splits
-from counterpoint.geospatial.commands import import_layers
+from counterpoint.geospatial.commands import import_rasters
 from counterpoint.geospatial.configs import CromaConfig
 from counterpoint.geospatial.data import raster
 from counterpoint.geospatial.data.chips import ChipCut, Chips
@@ -32,7 +32,7 @@ S2 = {"s2": ("B02", "B03", "B04", "B08")}
 
 
 def manifest_of(folder, out, **options):
-    return Manifest.load(import_layers(folder, out, **options).manifest)
+    return Manifest.load(import_rasters(folder, out, **options).manifest)
 
 
 @pytest.fixture
@@ -306,7 +306,7 @@ def test_splits_keep_places_whole_and_tell_how_near_they_lie(tmp_path):
         left, top = LEFT + 20_000 * (i % 4), TOP - 20_000 * (i // 4)
         for month in ("01", "07"):
             s2(tmp_path / f"in/s2/p{i:02d}-{month}.tif", side=32, left=left, top=top, when=f"2021-{month}-10T10:00:00")
-    report = import_layers(tmp_path / "in", tmp_path / "out")
+    report = import_rasters(tmp_path / "in", tmp_path / "out")
     done = split_places(report.manifest, None, 0.5, 0.25, None, 0, 0.0, 0.0)
     table = Manifest.load(done.files["manifest"])
     assert table.frame.groupby("group")["split"].nunique().max() == 1

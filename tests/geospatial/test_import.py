@@ -11,7 +11,7 @@ from rasterio.transform import Affine
 
 from counterpoint.common.errors import InputError
 from counterpoint.geospatial.bands import BANDS, S2_12, S2_13
-from counterpoint.geospatial.commands import import_layers
+from counterpoint.geospatial.commands import import_rasters
 from counterpoint.geospatial.data.product import product_of
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -40,7 +40,7 @@ def test_bands_have_the_missions_wavelengths_and_orders():
 
 def test_a_pair_becomes_a_row(tmp_path):
     pair(tmp_path / "in")
-    report = import_layers(tmp_path / "in", tmp_path / "out")
+    report = import_rasters(tmp_path / "in", tmp_path / "out")
     row = table(report).iloc[0]
     assert report.rejected == ()
     assert (row.s1_bands, row.s2_bands) == ("VV VH", "B02 B03 B04 B08")
@@ -90,7 +90,7 @@ def test_a_bad_file_costs_itself_and_one_sentence(tmp_path, kind):
     bad = s2(tmp_path / "in" / "s2" / "bad.tif", left=LEFT + 5000)
     damage, words = DAMAGED[kind]
     damage(bad)
-    report = import_layers(tmp_path / "in", tmp_path / "out")
+    report = import_rasters(tmp_path / "in", tmp_path / "out")
     assert report.rows == 1
     said = reasons(report)["bad.tif"]
     assert pd.Series([said]).str.contains(words).all(), said
@@ -101,14 +101,14 @@ def test_a_bad_file_costs_itself_and_one_sentence(tmp_path, kind):
 def test_a_sentinel_2_file_without_a_baseline_is_refused_and_told_how(tmp_path):
     s1(tmp_path / "in/s1/a.tif")
     s2(tmp_path / "in/s2/a.tif", baseline="")
-    said = reasons(import_layers(tmp_path / "in", tmp_path / "out"))["a.tif"]
+    said = reasons(import_rasters(tmp_path / "in", tmp_path / "out"))["a.tif"]
     assert "--s2_offset" in said
-    assert table(import_layers(tmp_path / "in", tmp_path / "o2", s2_offset="-1000")).s2_offset.tolist() == [-1000]
+    assert table(import_rasters(tmp_path / "in", tmp_path / "o2", s2_offset="-1000")).s2_offset.tolist() == [-1000]
     (tmp_path / "o.csv").write_text("name,offset\na,0\n")
-    row = table(import_layers(tmp_path / "in", tmp_path / "o3", s2_offset=str(tmp_path / "o.csv"))).iloc[0]
+    row = table(import_rasters(tmp_path / "in", tmp_path / "o3", s2_offset=str(tmp_path / "o.csv"))).iloc[0]
     assert (row.s2_offset, row.s2_offset_source) == (0, "--s2_offset")
     with pytest.raises(InputError, match="1000"):
-        import_layers(tmp_path / "in", tmp_path / "o4", s2_offset="1000")
+        import_rasters(tmp_path / "in", tmp_path / "o4", s2_offset="1000")
 
 
 @pytest.mark.parametrize(
@@ -137,13 +137,13 @@ def test_metadata_of_the_product_tell_the_offset(tmp_path):
     (folder / "MTD_MSIL2A.xml").write_text(
         "<a><PROCESSING_BASELINE>05.09</PROCESSING_BASELINE><BOA_ADD_OFFSET band_id='0'>-1000</BOA_ADD_OFFSET></a>"
     )
-    report = import_layers(tmp_path / "in", tmp_path / "out")
+    report = import_rasters(tmp_path / "in", tmp_path / "out")
     row = table(report).iloc[0]
     assert (row.s2_offset, row.s2_baseline, row.s2_time, row.side) == (-1000, "0509", "2022-03-01T10:10:31", 10.0)
     assert row.s2_B02.endswith("B02_10m.tif")  # the finest of those that repeat a band
     assert {"s2_B8A", "s2_B01"} <= set(row.index)
     (folder / "MTD_MSIL2A.xml").write_text("<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>")
-    said = [*reasons(import_layers(tmp_path / "in", tmp_path / "o2")).values()]
+    said = [*reasons(import_rasters(tmp_path / "in", tmp_path / "o2")).values()]
     assert any("declares entities" in text for text in said)
 
 
@@ -152,7 +152,7 @@ def test_which_products_carry_the_offset_is_told_and_doubt_is_voiced(tmp_path):
         data = values(4, 64, 64, i, low=1100 if i != 1 else 200).astype(np.uint16)
         tags = {"PROCESSING_BASELINE": baseline, "datetime": "2022-05-01T10:00:00"}
         write(tmp_path / f"in/s2/p{i}.tif", data, left=LEFT + 2000 * i, names=("B02", "B03", "B04", "B08"), tags=tags)
-    said = import_layers(tmp_path / "in", tmp_path / "out").note
+    said = import_rasters(tmp_path / "in", tmp_path / "out").note
     assert "1 of 3 Sentinel-2 products carry an offset" in said
     assert "s2-p0" in said.splitlines()[0]
     assert "s2-p2: no value below 1000" in said
@@ -161,23 +161,23 @@ def test_which_products_carry_the_offset_is_told_and_doubt_is_voiced(tmp_path):
 
 def test_bands_without_names_are_refused_until_they_are_named(tmp_path):
     write(tmp_path / "in/s2/a.tif", values(3, 64, 64).astype(np.uint16), tags={"PROCESSING_BASELINE": "03.01"})
-    assert "--s2_bands" in reasons(import_layers(tmp_path / "in", tmp_path / "out"))["a.tif"]
-    report = import_layers(tmp_path / "in", tmp_path / "out", s2_bands="B4,B3,B2")
+    assert "--s2_bands" in reasons(import_rasters(tmp_path / "in", tmp_path / "out"))["a.tif"]
+    report = import_rasters(tmp_path / "in", tmp_path / "out", s2_bands="B4,B3,B2")
     assert table(report).s2_bands.tolist() == ["B04 B03 B02"]
-    assert "names 2" in reasons(import_layers(tmp_path / "in", tmp_path / "o2", s2_bands="B4,B3"))["a.tif"]
+    assert "names 2" in reasons(import_rasters(tmp_path / "in", tmp_path / "o2", s2_bands="B4,B3"))["a.tif"]
     with pytest.raises(InputError, match="band 'red'"):
-        import_layers(tmp_path / "in", tmp_path / "o3", s2_bands="red")
+        import_rasters(tmp_path / "in", tmp_path / "o3", s2_bands="red")
 
 
 def test_radar_without_a_sign_of_its_unit_is_refused(tmp_path):
     power = np.random.default_rng(0).gamma(4, 0.02, (2, 64, 64)).astype(np.float32)
     write(tmp_path / "in/s1/a.tif", power, names=("VV", "VH"))
-    assert "--s1_unit" in reasons(import_layers(tmp_path / "in", tmp_path / "out"))["a.tif"]
-    report = import_layers(tmp_path / "in", tmp_path / "o2", s1_unit="linear", s1_calibration="gamma0")
+    assert "--s1_unit" in reasons(import_rasters(tmp_path / "in", tmp_path / "out"))["a.tif"]
+    report = import_rasters(tmp_path / "in", tmp_path / "o2", s1_unit="linear", s1_calibration="gamma0")
     assert table(report)[["s1_unit", "s1_calibration"]].values.tolist() == [["linear", "gamma0"]]
     s1(tmp_path / "i2/s1/b.tif")
     assert (
-        "power is never below 0" in reasons(import_layers(tmp_path / "i2", tmp_path / "o3", s1_unit="linear"))["b.tif"]
+        "power is never below 0" in reasons(import_rasters(tmp_path / "i2", tmp_path / "o3", s1_unit="linear"))["b.tif"]
     )
 
 
@@ -189,22 +189,22 @@ def test_pairs_by_footprint_and_time_with_every_drop_listed(tmp_path):
     s2(folder / "s2/alone.tif", left=LEFT + 6000)
     s2(folder / "s2/timeless.tif", left=LEFT + 9000, when="")
     s1(folder / "s1/timeless.tif", left=LEFT + 9000)
-    report = import_layers(folder, tmp_path / "out")
+    report = import_rasters(folder, tmp_path / "out")
     assert [*table(report).index] == ["s2-near"]
     said = [r.reason for r in report.rejected]
     assert any("51.2 days apart" in text for text in said) or any("50.8 days apart" in text for text in said), said
     assert any("no radar picture covers" in text for text in said)
     assert any("its own time is nowhere said" in text for text in said)
     assert len(said) == 5  # three optical ones and the two radar ones that nobody chose
-    assert len(table(import_layers(folder, tmp_path / "o2", days=None))) == 3
-    assert len(table(import_layers(folder, tmp_path / "o3", days=None, single=True))) == 4
+    assert len(table(import_rasters(folder, tmp_path / "o2", days=None))) == 3
+    assert len(table(import_rasters(folder, tmp_path / "o3", days=None, single=True))) == 4
 
 
 def test_the_nearest_radar_picture_in_time_is_chosen(tmp_path):
     s2(tmp_path / "in/s2/a.tif")
     s1(tmp_path / "in/s1/far.tif", when="2021-07-02T05:00:00")
     s1(tmp_path / "in/s1/near.tif", when="2021-07-11T05:00:00")
-    row = table(import_layers(tmp_path / "in", tmp_path / "out")).iloc[0]
+    row = table(import_rasters(tmp_path / "in", tmp_path / "out")).iloc[0]
     assert row.s1.endswith("near.tif")
 
 
@@ -212,18 +212,18 @@ def test_the_nearest_radar_picture_in_time_is_chosen(tmp_path):
 def test_grids_a_part_of_a_pixel_apart_are_no_pair(tmp_path, shift):
     s2(tmp_path / "in/s2/a.tif")
     s1(tmp_path / "in/s1/a.tif", left=LEFT + shift)
-    said = reasons(import_layers(tmp_path / "in", tmp_path / "out"))["a.tif"]
+    said = reasons(import_rasters(tmp_path / "in", tmp_path / "out"))["a.tif"]
     assert f"{shift / 10:.2f} of a pixel" in said or "no optical picture" in said
     assert any(
-        f"{shift / 10:.2f} of a pixel" in r.reason for r in import_layers(tmp_path / "in", tmp_path / "o1").rejected
+        f"{shift / 10:.2f} of a pixel" in r.reason for r in import_rasters(tmp_path / "in", tmp_path / "o1").rejected
     )
-    assert len(table(import_layers(tmp_path / "in", tmp_path / "o2", align="nearest"))) == 1
+    assert len(table(import_rasters(tmp_path / "in", tmp_path / "o2", align="nearest"))) == 1
 
 
 def test_whole_pixels_apart_the_common_ground_is_the_row(tmp_path):
     s2(tmp_path / "in/s2/a.tif")
     s1(tmp_path / "in/s1/a.tif", left=LEFT + 100, top=TOP - 50)
-    row = table(import_layers(tmp_path / "in", tmp_path / "out")).iloc[0]
+    row = table(import_rasters(tmp_path / "in", tmp_path / "out")).iloc[0]
     assert (row.left, row.top, row.height, row.width) == (LEFT + 100, TOP - 50, 59, 54)
 
 
@@ -232,7 +232,7 @@ def test_pictures_of_one_ground_are_one_place_whatever_their_time(tmp_path):
         s1(tmp_path / f"in/s1/a{month}.tif", when=f"2021-{month}-10T05:00:00")
         s2(tmp_path / f"in/s2/a{month}.tif", when=f"2021-{month}-10T10:00:00")
     pair(tmp_path / "in", "b", left=LEFT + 640)  # touches, does not overlap
-    found = table(import_layers(tmp_path / "in", tmp_path / "out"))
+    found = table(import_rasters(tmp_path / "in", tmp_path / "out"))
     assert found.group["s2-a01"] == found.group["s2-a07"] != found.group["s2-b"]
     assert found.season["s2-a01"] == "winter"
 
@@ -241,7 +241,7 @@ def test_large_rasters_become_rows_of_squares_that_are_the_same_at_every_time(tm
     for month in ("01", "07"):
         more = {"side": 100, "when": f"2021-{month}-10T10:00:00", "left": LEFT + 130, "top": TOP - 70}
         s2(tmp_path / f"in/s2/a{month}.tif", **more)
-    found = table(import_layers(tmp_path / "in", tmp_path / "out", block=400.0))
+    found = table(import_rasters(tmp_path / "in", tmp_path / "out", block=400.0))
     assert (found.height * found.width).sum() == 2 * 100 * 100
     assert set(found.group.value_counts()) == {2}
     inner = found[(found.height == 40) & (found.width == 40)]
@@ -253,12 +253,12 @@ def test_large_rasters_become_rows_of_squares_that_are_the_same_at_every_time(tm
 def test_patterns_choose_and_what_matches_none_is_counted(tmp_path):
     pair(tmp_path / "in")
     write(tmp_path / "in/dem/a.tif", values(1, 64, 64).astype(np.int16))
-    report = import_layers(tmp_path / "in", tmp_path / "out", s1="s1/*", s2="s2/*")
+    report = import_rasters(tmp_path / "in", tmp_path / "out", s1="s1/*", s2="s2/*")
     assert report.rows == 1
     assert "1 further rasters match no pattern" in report.note
     with pytest.raises(InputError, match="--s2 'nothing/\\*' matches no raster"):
-        import_layers(tmp_path / "in", tmp_path / "o2", s2="nothing/*")
-    assert "nothing in its name says" in reasons(import_layers(tmp_path / "in", tmp_path / "o3"))["a.tif"]
+        import_rasters(tmp_path / "in", tmp_path / "o2", s2="nothing/*")
+    assert "nothing in its name says" in reasons(import_rasters(tmp_path / "in", tmp_path / "o3"))["a.tif"]
 
 
 def test_bands_of_one_product_on_other_ground_are_refused(tmp_path):
@@ -266,13 +266,13 @@ def test_bands_of_one_product_on_other_ground_are_refused(tmp_path):
     write(tmp_path / "in/p_B02.tif", values(1, 60, 60).astype(np.uint16), tags=tags)
     write(tmp_path / "in/p_B11.tif", values(1, 30, 30).astype(np.uint16), side=20.0, left=LEFT + 400, tags=tags)
     assert "does not cover the same ground" in next(
-        iter(reasons(import_layers(tmp_path / "in", tmp_path / "out")).values())
+        iter(reasons(import_rasters(tmp_path / "in", tmp_path / "out")).values())
     )
 
 
 @pytest.mark.realdata
 def test_real_bigearthnet_folders_pair_by_place_and_time(data_dir, tmp_path):
-    report = import_layers(data_dir / "geospatial" / "bigearthnet", tmp_path)
+    report = import_rasters(data_dir / "geospatial" / "bigearthnet", tmp_path)
     found = table(report)
     assert (report.rows, report.rejected) == (6, ())
     assert set(found.s2_offset) == {0}
@@ -288,10 +288,10 @@ def test_real_bigearthnet_folders_pair_by_place_and_time(data_dir, tmp_path):
 @pytest.mark.realdata
 def test_real_terramesh_needs_what_its_files_do_not_say(data_dir, tmp_path):
     source, patterns = data_dir / "geospatial" / "terramesh", {"s1": "examples/S1RTC/*", "s2": "examples/S2L2A/*"}
-    assert import_layers(source, tmp_path / "a", **patterns).rows == 0
+    assert import_rasters(source, tmp_path / "a", **patterns).rows == 0
     told = {"s1_bands": "VV,VH", "s2_bands": "L2A", "s2_offset": "0"}
-    assert import_layers(source, tmp_path / "b", **patterns, **told).rows == 0  # no time in the optical files
-    report = import_layers(source, tmp_path / "c", **patterns, **told, landcover="examples/LULC/*", days=None)
+    assert import_rasters(source, tmp_path / "b", **patterns, **told).rows == 0  # no time in the optical files
+    report = import_rasters(source, tmp_path / "c", **patterns, **told, landcover="examples/LULC/*", days=None)
     assert report.rows == 3
     assert sorted(table(report).crs) == ["EPSG:32616", "EPSG:32718", "EPSG:32722"]
 
@@ -301,6 +301,6 @@ def test_a_crs_that_leads_nowhere_is_one_sentence(tmp_path):
     local = 'ENGCRS["site",EDATUM["here"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],LENGTHUNIT["metre",1]]'
     tags = {"PROCESSING_BASELINE": "03.01"}
     write(tmp_path / "in/s2/a.tif", values(1, 32, 32).astype(np.uint16), crs=local, names=("B02",), tags=tags)
-    said = reasons(import_layers(tmp_path / "in", tmp_path / "out"))["a.tif"]
+    said = reasons(import_rasters(tmp_path / "in", tmp_path / "out"))["a.tif"]
     assert "its CRS cannot be used" in said
     assert "reader failed" not in said

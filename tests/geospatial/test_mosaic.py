@@ -12,7 +12,7 @@ from torch import nn
 from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import override
-from counterpoint.geospatial.commands import import_layers
+from counterpoint.geospatial.commands import import_rasters
 from counterpoint.geospatial.croma import Croma
 from counterpoint.geospatial.data.chips import ChipCut, Chips
 from counterpoint.geospatial.decoder import PatchDecoder, confusion_of
@@ -40,7 +40,7 @@ def chips_of(tmp_path, height=70, width=53, side=10.0):
     data[:, 10:14, 20:24] = 0
     tags = {"PROCESSING_BASELINE": "03.01"}
     write(tmp_path / "in/s2/a.tif", data, names=BANDS["s2"], nodata=0, tags=tags, side=side)
-    table = Manifest.load(import_layers(tmp_path / "in", tmp_path / "out").manifest)
+    table = Manifest.load(import_rasters(tmp_path / "in", tmp_path / "out").manifest)
     return Chips(table, ChipCut(BANDS, 32, 32), FORM), data
 
 
@@ -93,7 +93,7 @@ def test_a_place_of_one_window_gives_the_systems_own_tokens_and_a_restart_goes_o
         write(tmp_path / f"in/s2/a{i}.tif", values(12, 16, 16, i).astype(np.uint16), names=form().bands["s2"], **more)
         radar = (-12 + np.random.default_rng(i).standard_normal((2, 16, 16))).astype(np.float32)
         write(tmp_path / f"in/s1/a{i}.tif", radar, names=("VV", "VH"), **more)
-    table = Manifest.load(import_layers(tmp_path / "in", tmp_path / "out").manifest)
+    table = Manifest.load(import_rasters(tmp_path / "in", tmp_path / "out").manifest)
     torch.manual_seed(0)
     sizes = {"encoder.dim": 16, "encoder.depth": 2, "encoder.heads": 2, "encoder.patch_size": 4, "data.size": 16}
     system = Croma(override(Croma.Config(), sizes | {"contrast": 1.0, "reconstruction": 0.0}), form().assets()).eval()

@@ -143,8 +143,10 @@ CALLS = {
         M(X), C(LABELS), {"a": M(X[::2]), "b": M(X[1::2])}, groups=C(GROUPS), **QUICK
     ),
 }
-# Functions that take no data of samples: functions, names or results instead.
-WITHOUT = {"corruption_sweep", "missing_modality", "lower_is_better", "json_ready", "probe_shares", "protocol"}
+# Functions that take no data of samples: functions, names, scores of quadruples or results instead.
+WITHOUT = {
+    "corruption_sweep", "missing_modality", "lower_is_better", "json_ready", "probe_shares", "protocol", "winoground",
+}  # fmt: skip
 RUN = m.evaluate_features(m.Split(torch.as_tensor(X), LABELS, GROUPS), protocols="knn", n_boot=4)
 
 
