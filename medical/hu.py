@@ -2,7 +2,7 @@
 
 In a CT of a body in HU soft tissue (water 0, fat -120 to -80, muscle 20 to 70, with contrast more) is always present,
 something is darker than water (fat, lung, air), and nothing but padding is darker than air (-1000; -1024 is the lowest
-that scanners store). Each of the known faults breaks one of the three.
+that scanners store), and little is denser than bone. Each of the known faults breaks one of the four.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ DARKER = (-30.0, 0.001)
 """At least this share of the voxels is below this value: fat, lung or air."""
 BELOW_AIR, MOST_BELOW = -1150.0, 0.02
 """At most this share of the voxels, beside padding, is below this value."""
+METAL, MOST_METAL = 4000.0, 0.005
+"""At most this share of the voxels, beside padding, is above this value: scanners end at 3071, metal may lie higher."""
+BONE, MOST_BONE = 700.0, 0.25
+"""At most this share of the voxels, beside padding, is as dense as the hard part of bones."""
 _MOST = 2_000_000
 
 
@@ -32,6 +36,7 @@ class Shares:
     Attributes:
         low, high: of all values.
         tissue, dark, deep: in `TISSUE`, below `DARKER`, below `BELOW_AIR`.
+        metal, bone: above `METAL`, above `BONE`.
     """
 
     low: float
@@ -39,6 +44,8 @@ class Shares:
     tissue: float
     dark: float
     deep: float
+    metal: float
+    bone: float
 
     @classmethod
     def of(cls, data: np.ndarray) -> Shares:
@@ -52,7 +59,8 @@ class Shares:
             values = values[~padding]
         n = max(len(values), 1)
         between = (values >= TISSUE[0]) & (values <= TISSUE[1])
-        return cls(low, high, between.sum() / n, (values < DARKER[0]).sum() / n, (values < BELOW_AIR).sum() / n)
+        below = [(values < limit).sum() / n for limit in (DARKER[0], BELOW_AIR)]
+        return cls(low, high, between.sum() / n, *below, *((values > limit).sum() / n for limit in (METAL, BONE)))
 
 
 def hu_fault(data: np.ndarray) -> str:
@@ -75,10 +83,20 @@ def hu_fault(data: np.ndarray) -> str:
             f"{tissue} and {100 * found.deep:.0f} % are below {BELOW_AIR:g}, less than air; slope and intercept look "
             "applied twice, or several padding values stand in it"
         )
+    if found.metal > MOST_METAL:
+        return (
+            f"{100 * found.metal:.1f} % of the voxels are above {METAL:g}, more than metal; values below 0 look "
+            "wrapped round (unsigned numbers), or a mark was drawn in"
+        )
     if found.dark < DARKER[1]:
         return (
             f"next to nothing ({100 * found.dark:.1f} %) is darker than water, neither fat nor air; the intercept "
             "(-1024 in most files) looks not applied"
+        )
+    if found.bone > MOST_BONE:
+        return (
+            f"{100 * found.bone:.0f} % of the voxels are above {BONE:g}, as dense as hard bone; it looks inverted, or "
+            "not in Hounsfield units"
         )
     if found.tissue < LEAST_TISSUE:
         return f"only {tissue}; slope and intercept look applied twice, or it is no CT of a body"

@@ -20,7 +20,14 @@ from counterpoint.common.suggest import no_such
 from counterpoint.common.vertical import ImportReport, Rejected
 from counterpoint.medical.deidentify import SALT_FILE, Salt
 from counterpoint.medical.reading import read_volume
-from counterpoint.medical.report_files import FoundReports, facts_of_table, match, reports_of_folder, reports_of_table
+from counterpoint.medical.report_files import (
+    KEYS,
+    FoundReports,
+    facts_of_table,
+    match,
+    reports_of_folder,
+    reports_of_table,
+)
 from counterpoint.medical.scrub import scrub
 
 SHOWN = 12
@@ -305,6 +312,15 @@ def _finish(
     if alone := [name for name in wanted.facts if not any(name in names for names in called.values())]:
         some = f"{len(alone)} of {len(wanted.facts)} rows of {wanted.table}"
         notes.append(f"{some} are about no volume that was taken ({alone[0]} first).")
+    _one_kind(rows, called, wanted)
+    if wanted.facts:
+        notes += _left_columns(wanted)
+        nameless = [row["id"] for row in rows if not wanted.fact(called[row["id"]], "patient")]
+        if 0 < len(nameless) < len(rows) and any(row["group"] == row["id"] for row in rows):
+            notes.append(
+                f"{len(nameless)} of {len(rows)} volumes have no patient in {wanted.table}, {nameless[0]} the first; "
+                "where nothing else names one, each counts as a patient of its own, and a split may part a patient's."
+            )
     if wanted.reports is not None:
         source = Path(wanted.reports)
         if source.is_dir():
@@ -323,6 +339,26 @@ def _finish(
         else:
             notes.append("Reports were taken as they are (--scrub false): what they hold of patients stays in them.")
     return save_manifest(out, rows, rejected, note="\n".join(notes) if rows else "", outside=outside)
+
+
+def _left_columns(wanted: ScansWanted) -> list[str]:
+    """Which columns of the table of facts were not taken."""
+    taken = {*wanted.labels, wanted.key, "patient", "slope", "intercept", *KEYS}
+    taken = {name.lower() for name in taken} | {"rescaleslope", "rescaleintercept", "volumename"}
+    left = [name for name in next(iter(wanted.facts.values())) if name.lower() not in taken]
+    if not left:
+        return []
+    split = "; its column split, too: `data split` makes one by patient" if "split" in map(str.lower, left) else ""
+    return [f"Of {wanted.table} these columns were not taken: {', '.join(left)} (--labels takes labels){split}."]
+
+
+def _one_kind(rows: Sequence[dict[str, Any]], called: Mapping[str, Sequence[str]], wanted: ScansWanted) -> None:
+    """A label column with a word among numbers is text throughout, as it was written."""
+    for column in wanted.labels:
+        kinds = {type(row.get(column)) for row in rows} - {type(None)}
+        if len(kinds) > 1:
+            for row in rows:
+                row[column] = wanted.fact(called[row["id"]], column) or None
 
 
 def _write_reports(

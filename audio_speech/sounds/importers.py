@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,14 @@ from counterpoint.audio_speech.sounds.reading import SoundFacts, sound_facts
 from counterpoint.audio_speech.sounds.told import (
     CAPTIONS,
     SIDE_TABLES,
+    SPEAKERS,
     NamePattern,
     captions_of,
     file_column,
     folder_facts,
     read_kaldi,
     read_told,
-    seconds_of,
+    segment_of,
     split_named,
 )
 from counterpoint.common.data import split_by_group
@@ -31,8 +33,7 @@ from counterpoint.common.vertical import ImportReport, Rejected
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 OWN = ("row", "id", "group", "split", "file", "start", "end", "seconds", "sample_rate", "channels", "level_db",
        "channel", "caption")  # fmt: skip
-SPEAKERS = ("speaker", "speaker_id", "spk", "client_id", "artist", "track", "composer")
-"""Columns by which recordings are kept together in a split, in this order, unless `--group` says another."""
+NUMBER = re.compile(r" \([^)]*\)")
 SHOWN = 6
 
 
@@ -109,10 +110,10 @@ def _joined(
         if name is None:
             rejected.append(Rejected(where, f"{column} is empty"))
             continue
-        for base in (table.parent, found.root):
-            mine = by_path.get(os.path.realpath(base / str(name)))
-            if mine is not None:
-                break
+        places = [
+            base / path for path in (str(name), str(name).replace("\\", "/")) for base in (table.parent, found.root)
+        ]
+        mine = next((row for place in places if (row := by_path.get(os.path.realpath(place))) is not None), None)
         if mine is None:
             alike = by_name.get(str(name), []) if os.sep not in str(name) else []
             if len(alike) > 1:
@@ -125,12 +126,14 @@ def _joined(
             rejected.append(Rejected(where, f"{name} is no recording below {found.root}"))
             continue
         try:
-            start, end = seconds_of(line, "start"), seconds_of(line, "end")
+            start, end = segment_of(line)
         except InputError as error:
             rejected.append(Rejected(where, str(error)))
             continue
         key = (mine["file"], start, end)
-        known = {k: v for k, v in line.items() if k not in (column, "start", "end") and not CAPTIONS.fullmatch(k)}
+        known = {
+            k: v for k, v in line.items() if k not in (column, "start", "end", "offset") and not CAPTIONS.fullmatch(k)
+        }
         if key in seen:  # AudioCaps writes a row for each caption of a clip
             before, said = seen[key], captions_of(line)
             differs = next((k for k, v in known.items() if k not in ("row", "id") and before.get(k) != v), None)
@@ -154,7 +157,15 @@ def _joined(
         counts[row["id"]] = counts.get(row["id"], 0) + 1
     for row in joined:  # several segments of a recording
         if counts[row["id"]] > 1 and "start" in row:
-            row["id"] = f"{row['id']}@{row['start']:g}"
+            row["id"] = f"{row['id']}@{row['start']:g}" + ("" if row["end"] is None else f"-{row['end']:g}")
+    first: dict[str, int] = {}
+    for row in joined:
+        if row["id"] in first:
+            raise InputError(
+                f"{table.name}, rows {first[row['id']]} and {row['row']}: both are {row['id']!r}; give every row an id "
+                "of its own"
+            )
+        first[row["id"]] = row["row"]
     return joined
 
 
@@ -179,7 +190,7 @@ def _write(
             rejected.append(Rejected(f"{row['file']} ({row['id']})", str(error)))
             continue
         for text in facts[row["file"]].notes:
-            told.setdefault(text.lstrip("0123456789. %"), []).append(row["id"])
+            told.setdefault(NUMBER.sub("", text), []).append(row["id"])
     columns = sorted({name for row in kept for name in row})
     if group and group not in columns:
         raise no_such("column", group, columns)
@@ -187,17 +198,43 @@ def _write(
     for row in kept:
         row["group"] = str(row.get(by) or row["file"])
         row.update({name: row.get(name) for name in columns if name not in row})
+    for name in columns:
+        _one_type(kept, name)
     groups, has_split = {row["group"] for row in kept}, any(row["split"] for row in kept)
-    words = _told(told) + ([f"Kept together in a split: recordings of one {by}."] if kept else [])
-    finish = None
+    words, finish = _told(told), None
     if has_split:
-        words.append("The table's own split was taken.")
+        words += _of_own_split(kept, by)
     elif len(groups) >= len(FRACTIONS):
+        words.append(f"Kept together in a split: recordings of one {by}.")
         finish = lambda manifest: split_by_group(manifest, FRACTIONS, seed)  # noqa: E731
     elif kept:
-        words.append(f"{len(groups)} group(s) are too few to split into train, val and test; all rows are unsplit.")
+        words.append(f"{len(groups)} {by}(s) are too few to split into train, val and test; all rows are unsplit.")
     outside = folders_of(files, found.root)
     return save_manifest(out, kept, rejected, note=" ".join(words), finish=finish, outside=outside)
+
+
+def _of_own_split(rows: Sequence[Mapping[str, Any]], by: str) -> list[str]:
+    """What is to be known of a table's own split."""
+    words = ["The table's own split was taken."]
+    if bare := [row["id"] for row in rows if not row["split"]]:
+        words.append(f"{len(bare)} rows have none and are in no split, {bare[0]} the first.")
+    seen: dict[str, set[str]] = {}
+    for row in rows:
+        seen.setdefault(row["group"], set()).add(row["split"])
+    if torn := [name for name, splits in seen.items() if len(splits - {""}) > 1]:
+        words.append(
+            f"{len(torn)} {by}(s) stand in several splits, {torn[0]} the first: training will refuse it; mend the "
+            "table, or say by what rows belong together (--group)."
+        )
+    return words
+
+
+def _one_type(rows: Sequence[dict[str, Any]], name: str) -> None:
+    """Numbers stay numbers; a column of several kinds (1, "01", true) becomes text."""
+    kinds = {type(row[name]) for row in rows} - {type(None)}
+    if len(kinds) > 1 and not kinds <= {int, float}:
+        for row in rows:
+            row[name] = None if row[name] is None else str(row[name])
 
 
 def _row(row: Mapping[str, Any], facts: SoundFacts, out: Path) -> dict[str, Any]:

@@ -78,8 +78,11 @@ def sound_facts(path: str | Path) -> SoundFacts:
     if np.sqrt(mono_squares / frames) < CANCELS * level.max():
         channel = int(level.argmax()) + 1
         notes.append(f"its channels cancel each other; only channel {channel} is used")
-    if full > CLIPPED * frames * channels:
-        notes.append(f"{100 * full / (frames * channels):.1f} % of its samples are at full scale: probably clipped")
+    if peak > 1.001:
+        notes.append(f"its samples reach beyond full scale (to {peak:.2f})")
+    elif full > CLIPPED * frames * channels:
+        share = 100 * full / (frames * channels)
+        notes.append(f"many of its samples are at full scale ({share:.1f} %): probably clipped")
     decibels = round(20 * float(np.log10(level.max())), 1)
     return SoundFacts(round(frames / rate, 4), rate, channels, decibels, channel, tuple(notes))
 

@@ -16,10 +16,13 @@ from counterpoint.common.data.importing import require_file
 from counterpoint.common.errors import InputError
 from counterpoint.common.suggest import no_such
 
-FILE_COLUMNS = ("file", "file_name", "filename", "path", "audio", "wav", "clip", "fname")
+FILE_COLUMNS = ("file", "file_name", "filename", "path", "audio", "audio_filepath", "wav", "clip", "fname")
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 SIDE_TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """Tables that the `audiofolder` of Hugging Face's datasets keeps beside the recordings."""
+SPEAKERS = ("speaker", "speaker_id", "spk", "client_id", "artist", "track", "composer")
+"""Columns by which recordings are kept together in a split, in this order, unless `--group` says another."""
+TIMES = re.compile(r"(start|begin|end|stop|onset)[ _-]?(time|ms|msec|s|sec|seconds|frame|sample)?s?")
 CAPTIONS = re.compile(r"captions?_?\d*")
 SPLITS = {"train": "train", "training": "train", "dev": "val", "val": "val", "valid": "val", "validation": "val",
           "test": "test", "testing": "test", "eval": "test", "evaluation": "test"}  # fmt: skip
@@ -80,6 +83,8 @@ def read_told(path: str | Path) -> list[dict[str, Any]]:
             frame = _read_cells(path)
     except InputError:
         raise
+    except UnicodeError:
+        raise InputError(f"{path.name}: is no UTF-8 text; save it as UTF-8") from None
     except (ValueError, OSError, TypeError, csv.Error) as error:
         raise InputError(f"{path.name}: cannot be read as a table ({' '.join(str(error).split())[:150]})") from None
     if frame.empty:
@@ -87,8 +92,29 @@ def read_told(path: str | Path) -> list[dict[str, Any]]:
     frame.columns = [str(name).strip() for name in frame.columns]
     if twice := [name for name in frame.columns if list(frame.columns).count(name) > 1]:
         raise InputError(f"{path.name}: two columns are called {twice[0]!r}")
+    frame.columns = _known_names(list(frame.columns), path.name)
     rows = frame.to_dict("records")
     return [{"row": i + 1, **{k: _value(v) for k, v in row.items()}} for i, row in enumerate(rows)]
+
+
+def _known_names(columns: list[str], table: str) -> list[str]:
+    """Columns that mean something to the import in lower case, however they are written.
+
+    Raises `InputError` for times under names whose unit or meaning would be a guess.
+    """
+    known = {"id", "group", "split", "start", "end", "onset", "offset", "duration", *FILE_COLUMNS, *SPEAKERS}
+    named = [c.lower() if c.lower() in known or CAPTIONS.fullmatch(c.lower()) else c for c in columns]
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise InputError(f"{table}: two columns are called {twice[0]!r}, but for capitals")
+    if "start" not in named and "end" not in named:
+        if "onset" in named and "offset" in named:
+            named = [{"onset": "start", "offset": "end"}.get(name, name) for name in named]
+        elif odd := [name for name in named if TIMES.fullmatch(name.lower())]:
+            raise InputError(
+                f"{table}: column {odd[0]!r} looks like a segment's time; call the columns `start` and `end`, in "
+                "seconds, or give it another name"
+            )
+    return named
 
 
 def _read_cells(path: Path) -> pd.DataFrame:
@@ -123,9 +149,10 @@ def file_column(rows: Sequence[Mapping[str, Any]], table: str, wanted: str = "")
     """The column that names the recordings."""
     there = list(rows[0])
     if wanted:
-        if wanted not in there:
+        same = [name for name in there if name == wanted or name == wanted.lower()]
+        if not same:
             raise no_such("column", wanted, there)
-        return wanted
+        return same[0]
     found = [name for name in FILE_COLUMNS if name in there]
     if not found:
         raise InputError(f"{table}: no column names the recordings ({', '.join(FILE_COLUMNS)}); say which (--file)")
@@ -144,6 +171,14 @@ def seconds_of(row: Mapping[str, Any], name: str) -> float | None:
     if not 0 <= seconds < float("inf"):
         raise InputError(f"{name} {value!r} is no time in a recording")
     return seconds
+
+
+def segment_of(row: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Start and end of a row's segment in seconds; NeMo's `offset` and `duration` are its start and length."""
+    if "offset" in row and "duration" in row and row.get("offset") is not None:
+        start, length = seconds_of(row, "offset"), seconds_of(row, "duration")
+        return start, None if length is None else start + length
+    return seconds_of(row, "start"), seconds_of(row, "end")
 
 
 def captions_of(row: Mapping[str, Any]) -> list[str]:

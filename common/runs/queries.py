@@ -64,7 +64,11 @@ def samples_of_text(vertical: Vertical, system: Any, text: str, modality: str) -
     if parse is None:
         raise InputError(f"{vertical.name} takes no text as one {modality}; give a file")
     with Isolated() as worker:
-        return _as_samples(worker.call(resolve(parse), text, modality, Known(system.config, system.assets)))
+        known = Known(system.config, system.assets)
+        found, said = worker.call(_heard, resolve(parse), text, modality, known)
+    for words in said:
+        note(words)
+    return _as_samples(found)
 
 
 def _as_samples(found: Samples | Mapping[str, Any]) -> Samples:

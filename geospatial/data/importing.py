@@ -85,7 +85,7 @@ def import_layers(
             layers.append(layer_of(scene, facts, said))
         except InputError as error:
             rejected.append(Rejected(str(scene.file or scene.files[0].parent / scene.name), plain_cell(error, scene)))
-    places, dropped, notes = places_of(layers, pairing)
+    places, dropped, notes = places_of(_alone(layers, scenes, pairing, rejected), pairing)
     rejected += dropped
     rows = pair_rows(places, Path(out), pairing)
     outside = folders_of(files, found.root) if files else ()
@@ -95,6 +95,22 @@ def import_layers(
     told = [*notes, *(offset_notes(layers)), *_radar_notes(layers)]
     told += [f"{left} further rasters match no pattern and were not asked for"] if left else []
     return save_manifest(out, rows, rejected, meta=meta, note="\n".join(told), finish=finish, outside=outside)
+
+
+TINY = 10.0
+"""Reflectance x 10000 of a picture reaches above this, 0.001."""
+
+
+def _alone(
+    layers: list[Layer], scenes: Sequence[SceneFiles], pairing: Pairing, rejected: list[Rejected]
+) -> list[Layer]:
+    """What is left where all pictures of one sensor were refused: nothing, unless single pictures are wanted."""
+    wanted, left = {s.kind for s in scenes} & {"s1", "s2"}, {x.scene.kind for x in layers} & {"s1", "s2"}
+    if pairing.single or len(wanted) < 2 or left == wanted:
+        return layers
+    why = "left out: every picture of the other sensor was refused, and it would stand alone (--single keeps it)"
+    rejected += [Rejected(str(x.scene.file or x.scene.files[0].parent), why) for x in layers if x.scene.kind in left]
+    return []
 
 
 def look(file: Path) -> tuple[Facts, Product]:
@@ -187,6 +203,13 @@ def _reflectance(
         offset, source = listed.pop(), "--s2_offset"
     elif said.offset is not None:
         offset, source = said.offset, "--s2_offset"
+        own = {round(shift / scale) for scale, shift in scaled if scale} or ({product.offset} - {None})
+        if own and own != {offset}:
+            where = "its own scale and offset say" if scaled else f"{product.source} says"
+            raise InputError(
+                f"{where} an offset of {own.pop()}, --s2_offset says {offset}; leave the option out, or overrule this "
+                "product by its name in a CSV (name,offset)"
+            )
     elif scaled:
         scale, shift = scaled.pop()
         if abs(scale - 1e-4) > 1e-9:
@@ -207,6 +230,11 @@ def _reflectance(
             f"so it is unknown whether its values carry the offset of baseline 04.00; give --s2_offset {OFFSET} or 0, "
             "or a CSV with the columns name,offset"
         )
+    if facts[0].dtype[0] == "f" and max(f.high for f in facts) <= TINY:
+        raise InputError(
+            f"holds values up to {max(f.high for f in facts):.4g}: they look like reflectance, and reflectance x 10000 "
+            "is taken; multiply them by 10000"
+        )
     return {"offset": offset, "offset_source": source, "level": product.level, "baseline": product.baseline}
 
 
@@ -223,6 +251,11 @@ def _backscatter(seen: Sequence[tuple[Facts, Product]], product: Product, said: 
                 "--s1_unit linear or db"
             )
         unit = "db"  # power has no values below 0
+    if unit == "db" and low >= 0:
+        raise InputError(
+            f"holds values from {low:.4g} to {high:.4g}, none below 0, and decibels of backscatter mostly are: it "
+            "holds power (--s1_unit linear)"
+        )
     if unit == "db" and (low < -100 or high > 60):
         raise InputError(
             f"holds values from {low:.4g} to {high:.4g}, which are no decibels of backscatter; scale them first"

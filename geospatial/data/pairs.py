@@ -134,7 +134,8 @@ def _partner(anchor: Layer, radar: Sequence[Layer], pairing: Pairing) -> tuple[L
         return (
             None,
             None,
-            f"{which} is nowhere said, so the {pairing.days:g} days asked for cannot be checked (--days null)",
+            f"{which} is nowhere said (in tags, metadata, or a name as ESA writes it), so the {pairing.days:g} days "
+            "asked for cannot be checked (--days null)",
         )
     gap, i = min(known)
     if gap > pairing.days:

@@ -129,6 +129,75 @@ def test_kaldi_commands_are_not_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def table_of(folder, text: str) -> Path:
+    file = folder / "told.csv"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+class TestTables:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        for name in "abc":
+            write(tmp_path / "in" / "sub" / f"{name}.wav", tone(3.0))
+        return tmp_path
+
+    def test_capitals_and_other_separators(self, folder):
+        table = table_of(folder, "File;Split;Caption\nsub\\a.wav;Test;A tone\nsub/b.wav;train;\nsub/c.wav;;\n")
+        report = import_sound_files(folder / "in", folder / "out", table=table)
+        rows = {row["id"]: row for row in rows_of(report).values()}
+        assert (rows["sub-a"]["split"], rows["sub-a"]["caption"]) == ("test", "A tone")
+        assert "1 rows have none and are in no split, sub-c the first" in report.note
+
+    def test_onset_and_offset_offset_and_duration(self, folder):
+        table = table_of(folder, "file,onset,offset\na.wav,1,2\n")
+        (row,) = rows_of(import_sound_files(folder / "in", folder / "o1", table=table)).values()
+        assert (row["start"], row["seconds"]) == (1.0, 1.0)
+        table = table_of(folder, "audio_filepath,offset,duration\na.wav,1,0.5\n")
+        (row,) = rows_of(import_sound_files(folder / "in", folder / "o2", table=table)).values()
+        assert (row["start"], row["seconds"]) == (1.0, 0.5)
+
+    @pytest.mark.parametrize("columns", ["start_ms,end_ms", "begin,end_time", "Start Time,x"])
+    def test_times_of_unknown_unit_are_no_guess(self, folder, columns):
+        table = table_of(folder, f"file,{columns}\na.wav,0,1000\n")
+        with pytest.raises(InputError, match="looks like a segment's time; call the columns `start` and `end`"):
+            import_sound_files(folder / "in", folder / "out", table=table)
+
+    def test_two_segments_that_begin_alike(self, folder):
+        table = table_of(folder, "file,start,end\na.wav,0,1\na.wav,0,2\n")
+        assert set(rows_of(import_sound_files(folder / "in", folder / "out", table=table))) == {
+            "sub-a@0-1",
+            "sub-a@0-2",
+        }
+
+    def test_two_rows_of_one_id(self, folder):
+        table = table_of(folder, "file,id\na.wav,x\nb.wav,x\n")
+        with pytest.raises(InputError, match=r"told\.csv, rows 1 and 2: both are 'x'"):
+            import_sound_files(folder / "in", folder / "out", table=table)
+
+    def test_a_speaker_in_two_splits_is_said(self, folder):
+        table = table_of(folder, "file,speaker,split\na.wav,bob,train\nb.wav,bob,test\nc.wav,eve,val\n")
+        note = import_sound_files(folder / "in", folder / "out", table=table).note
+        assert "1 speaker(s) stand in several splits, bob the first" in note
+        assert "Kept together" not in note
+
+    def test_labels_of_several_kinds_are_text(self, folder):
+        table = folder / "told.jsonl"
+        lines = [
+            '{"file": "a.wav", "label": 1}',
+            '{"file": "b.wav", "label": "01"}',
+            '{"file": "c.wav", "label": true}',
+        ]
+        table.write_text("\n".join(lines), encoding="utf-8")
+        rows = rows_of(import_sound_files(folder / "in", folder / "out", table=table)).values()
+        assert sorted(row["label"] for row in rows) == ["01", "1", "True"]
+
+    def test_other_encodings_are_named(self, folder):
+        (folder / "told.csv").write_bytes("file,caption\na.wav,dörfer\n".encode("latin-1"))
+        with pytest.raises(InputError, match=r"told\.csv: is no UTF-8 text; save it as UTF-8"):
+            import_sound_files(folder / "in", folder / "out", table=folder / "told.csv")
+
+
 class TestDamaged:
     def test_each_is_named_with_its_reason(self, tmp_path):
         folder = tmp_path / "in"
@@ -161,7 +230,7 @@ class TestDamaged:
         write(tmp_path / "in" / "anti.wav", np.stack([tone(), -0.98 * tone()], 1))
         write(tmp_path / "in" / "good.wav", tone())
         report = import_sound_files(tmp_path / "in", tmp_path / "out")
-        assert "clip: of its samples are at full scale: probably clipped" in report.note
+        assert "clip: many of its samples are at full scale: probably clipped" in report.note
         assert "anti: its channels cancel each other; only channel 1 is used" in report.note
         assert rows_of(report)["anti"]["channel"] == 1
 

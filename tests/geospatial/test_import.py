@@ -23,7 +23,7 @@ def table(report):
 
 
 def reasons(report):
-    return {Path(r.source).name: r.reason for r in report.rejected}
+    return {Path(r.source).name: r.reason for r in reversed(report.rejected)}
 
 
 def pair(folder, name="a", **more):
@@ -304,3 +304,29 @@ def test_a_crs_that_leads_nowhere_is_one_sentence(tmp_path):
     said = reasons(import_rasters(tmp_path / "in", tmp_path / "out"))["a.tif"]
     assert "its CRS cannot be used" in said
     assert "reader failed" not in said
+
+
+def test_a_number_that_contradicts_the_file_is_refused_and_a_list_by_name_is_not(tmp_path):
+    s1(tmp_path / "in/s1/a.tif")
+    s2(tmp_path / "in/s2/a.tif", baseline="04.00")
+    said = reasons(import_rasters(tmp_path / "in", tmp_path / "out", s2_offset="0"))["a.tif"]
+    assert "an offset of -1000, --s2_offset says 0" in said
+    (tmp_path / "o.csv").write_text("name,offset\na,0\n", encoding="utf-8")
+    report = import_rasters(tmp_path / "in", tmp_path / "o2", s2_offset=str(tmp_path / "o.csv"))
+    assert table(report).s2_offset.tolist() == [0]
+
+
+def test_power_that_is_called_decibel_is_refused(tmp_path):
+    power = np.random.default_rng(0).uniform(0.01, 0.3, (2, 64, 64)).astype(np.float32)
+    write(tmp_path / "in/s1/a.tif", power, names=("VV", "VH"))
+    said = reasons(import_rasters(tmp_path / "in", tmp_path / "out", s1_unit="db"))["a.tif"]
+    assert "none below 0" in said
+
+
+def test_a_partner_of_what_was_refused_does_not_stand_alone_unless_wanted(tmp_path):
+    s1(tmp_path / "in/s1/a.tif")
+    s2(tmp_path / "in/s2/b.tif", baseline="")
+    report = import_rasters(tmp_path / "in", tmp_path / "out")
+    assert report.rows == 0
+    assert "would stand alone (--single keeps it)" in reasons(report)["a.tif"]
+    assert import_rasters(tmp_path / "in", tmp_path / "o2", single=True).rows == 1

@@ -305,3 +305,33 @@ def test_label_maps_go_with_their_volumes_and_must_lie_on_their_grid(tmp_path):
     save(tmp_path / "masks" / "a.nii.gz", data=(body() > 0).astype(np.uint8), affine=shifted)
     with pytest.raises(InputError, match="its grid is not that of the volume"):
         check_row(row, manifest.folder)
+
+
+def _phantom_body():
+    """HU of a patient: air, lungs, fat, muscle, some bone."""
+    return np.repeat([-1000.0, -800.0, -100.0, 40.0, 60.0, 700.0, 1200.0], [300, 100, 100, 300, 100, 10, 10])
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda x: -x, "it looks inverted"),
+        (lambda x: np.where(x < 0, x + 65536, x), "wrapped round"),
+        (lambda x: np.where(x > 500, 30000, x), "more than metal"),
+    ],
+)
+def test_values_denser_than_any_body_are_no_hounsfield_units(damage, words):
+    assert hu_fault(_phantom_body()) == ""
+    assert words in hu_fault(damage(_phantom_body()))
+
+
+def test_what_of_a_table_was_not_taken_is_said(tmp_path):
+    for name in "ab":
+        write_nifti(tmp_path / "in" / f"{name}.nii.gz", body(), np.diag([2.0, 2.0, 3.0, 1.0]))
+    lines = ["id,patient,split,nodule,age", "a,p1,train,yes,40", "b,,test,1,50", ""]
+    (tmp_path / "t.csv").write_text("\n".join(lines), encoding="utf-8")
+    report = import_nifti(tmp_path / "in", tmp_path / "out", table=tmp_path / "t.csv", labels=("nodule",))
+    assert "these columns were not taken: split, age" in report.note
+    assert "`data split` makes one by patient" in report.note
+    assert "1 of 2 volumes have no patient in" in report.note
+    assert Manifest.load(report.manifest).frame["nodule"].tolist() == ["yes", "1"]
