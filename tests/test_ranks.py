@@ -24,9 +24,12 @@ from safetensors.torch import load_file
 
 from counterpoint.audio_speech.audio_sheet import AudioSheet
 from counterpoint.audio_speech.augment import sheet_view
+from counterpoint.audio_speech.clap import CLAP
 from counterpoint.audio_speech.configs import AudioSheetConfig
+from counterpoint.audio_speech.cpc import CPC
 from counterpoint.audio_speech.score_configs import ScoreCaptionConfig
 from counterpoint.audio_speech.score_text import ScoreCoCa
+from counterpoint.audio_speech.sounds.configs import CLAPConfig, CPCConfig
 from counterpoint.common.data import Manifest
 from counterpoint.common.data.batch import cut
 from counterpoint.common.data.vocabulary import SPECIAL
@@ -34,6 +37,10 @@ from counterpoint.common.losses import engine_settings
 from counterpoint.common.models import shared_batch_norm
 from counterpoint.common.trainers import Assets, create_system, fit, override
 from counterpoint.common.trainers.gradients import average_gradients
+from counterpoint.geospatial.base import scenes_of
+from counterpoint.geospatial.baselines import SensorTowers
+from counterpoint.geospatial.configs import CromaConfig, SensorTowersConfig
+from counterpoint.geospatial.croma import Croma
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
 from counterpoint.graphs.configs import (
     BGRLConfig,
@@ -51,6 +58,9 @@ from counterpoint.graphs.nodes.gcool import GCool
 from counterpoint.graphs.nodes.grace import GRACE
 from counterpoint.graphs.nodes.pamc import PamC
 from counterpoint.graphs.nodes.reader import stochastic_blocks
+from counterpoint.medical.clip_ct import ClipCT
+from counterpoint.medical.configs import ClipCTConfig
+from counterpoint.medical.tokens import learn_tokenizer
 from counterpoint.recsys.bm3 import BM3
 from counterpoint.recsys.ceaa import CEAA
 from counterpoint.recsys.configs import LightGCNConfig, VBPRConfig
@@ -121,7 +131,8 @@ def wide(value: Any) -> Any:
 
 def cases(folder: Path) -> dict[str, Case]:
     graphs = {**molecules(folder), **circuits(folder), **rows_of_a_graph()}
-    return {**time_series(), **graphs, **audio(), **interactions(), **recommenders()}
+    sensed = {**audio(), **recordings(), **rasters(), **scans()}
+    return {**time_series(), **graphs, **sensed, **interactions(), **recommenders()}
 
 
 def all_windows() -> Any:
@@ -228,6 +239,81 @@ def audio() -> dict[str, Case]:
     stages = {f"audio-sheet ({name})": Case(make, batch, stage) for stage, name in enumerate(names)}
     info_nce = Case(lambda: make("info_nce"), batch, 2)
     return {**stages, "audio-sheet (align, InfoNCE)": info_nce, "score-coca": Case(coca, batch)}
+
+
+def recordings() -> dict[str, Case]:
+    small = {"data.sample_rate": 1600, "data.seconds": 0.5}
+    towers = {"audio": {"channels": [2, 3], "dim": 4}, "text": {"width": 8, "layers": 1, "heads": 2, "dropout": 0.0}}
+    mel = {"mel": {"fft_size": 64, "hop": 32, "bands": 8, "fmax": 800.0}, "dim": 4}
+
+    def batch(system: Any, start: int, stop: int) -> dict:
+        generator = torch.Generator().manual_seed(0)
+        whole = {
+            "index": torch.arange(ROWS),
+            "sound": torch.rand(ROWS, system.config.data.samples, generator=generator) - 0.5,
+            "length": torch.full((ROWS,), system.config.data.samples),
+            "caption": torch.randint(2, 6, (ROWS, 4), generator=generator),
+            "said": ["a", "b", "a", "c", "d", "b"],
+        }
+        return cut(wide(whole), start, stop)
+
+    def clap(**changes: Any) -> Any:
+        config = override(CLAPConfig(), {**small, **towers, **mel, **changes})
+        return CLAP(config, Assets(words=["<padding>", "<unknown>", *"abcd"]))
+
+    def cpc() -> Any:
+        return CPC(override(CPCConfig(), {"data.seconds": 0.12, "width": 4, "context": 4, "steps": 3}))
+
+    return {
+        "clap": Case(clap, batch),
+        "clap (all negatives)": Case(lambda: clap(same_caption="negatives"), batch),
+        "clap (SigLIP)": Case(lambda: clap(objective="SigLIP"), batch),
+        "cpc": Case(cpc, batch),
+    }
+
+
+def rasters() -> dict[str, Case]:
+    small = {"data.size": 16, "data.scenes": 6, "data.scene_size": 32, "encoder.dim": 16, "encoder.depth": 2,
+             "encoder.heads": 2, "encoder.patch_size": 4}  # fmt: skip
+
+    def batch(system: Any, start: int, stop: int) -> dict:
+        generator = torch.Generator().manual_seed(0)
+        whole = {"index": torch.arange(ROWS)}
+        for sensor in ("s1", "s2"):
+            whole[sensor] = torch.randn(ROWS, system.channels(sensor), 16, 16, generator=generator)
+            whole[f"{sensor}_valid"] = torch.ones(ROWS, 16, 16, dtype=torch.bool)
+            whole[f"{sensor}_noise"] = torch.rand(ROWS, 16, generator=generator)
+        return cut(wide(whole), start, stop)
+
+    def make(cls: Any, config: Any) -> Callable[[], Any]:
+        return lambda: create_system(cls, config, scenes_of(config.data))
+
+    light = {"decoder.dim": 8, "decoder.heads": 2}
+    return {
+        "croma": Case(make(Croma, override(CromaConfig(), {**small, **light})), batch),
+        "geo two-tower": Case(make(SensorTowers, override(SensorTowersConfig(), small)), batch),
+    }
+
+
+def scans() -> dict[str, Case]:
+    """Reports against volumes; the sentence-wise term contrasts each rank's own sentences and is left out."""
+    texts = ["no nodule", "a nodule", "no nodule", "clear lungs", "a cyst", "a nodule"]
+    tokenizer = learn_tokenizer(texts * 2)
+    small = {"channels": [4, 4, 4], "dim": 4, "sentence_weight": 0.0, "shift": 0, "data.tokens": 12}
+    words = {"text.width": 8, "text.layers": 1, "text.heads": 2, "text.dropout": 0.0}
+
+    def make() -> Any:
+        return ClipCT(override(ClipCTConfig(), {**small, **words}), Assets(**{"tokenizer.json": tokenizer}))
+
+    def batch(system: Any, start: int, stop: int) -> dict:
+        generator = torch.Generator().manual_seed(0)
+        told = [system.tokenizer.sentences([text], system.config.data.tokens) for text in texts]
+        report, sentence_of = (torch.stack(part) for part in zip(*told))
+        ct = 300 * torch.randn(ROWS, 16, 16, 16, generator=generator)
+        whole = {"index": torch.arange(ROWS), "ct": ct, "report": report, "sentence_of": sentence_of, "text": texts}
+        return cut(wide(whole), start, stop)
+
+    return {"clip-ct": Case(make, batch)}
 
 
 def rows_of_a_graph() -> dict[str, Case]:
