@@ -47,7 +47,8 @@ def import_nifti(
             together.
         workers: processes that read.
     """
-    from counterpoint.medical.importers import ScansWanted, import_files
+    from counterpoint.medical.importers import import_files
+    from counterpoint.medical.wanted import ScansWanted
 
     wanted = ScansWanted(reports, table, key, labels, scrub, salt)
     return import_files(source, out, wanted, modality=modality, hu=hu, patient=patient, masks=masks, workers=workers)
@@ -86,7 +87,8 @@ def import_dicom(
         salt: file of the salt of hashed names; OUT/salt.private unless given.
         workers: processes that read.
     """
-    from counterpoint.medical.importers import ScansWanted, import_dicom_folder
+    from counterpoint.medical.importers import import_dicom_folder
+    from counterpoint.medical.wanted import ScansWanted
 
     wanted = ScansWanted(reports, table, key, labels, scrub, salt)
     return import_dicom_folder(source, out, wanted, hu=hu, tilt=tilt, workers=workers)

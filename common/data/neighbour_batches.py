@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from counterpoint.common.data.samplers import BatchSampler, Values
+from counterpoint.common.data.samplers import NeighbourTableSampler, Values
 
 CHUNK = 2048
 
 
-class NeighbourBatchSampler(BatchSampler):
+class NeighbourBatchSampler(NeighbourTableSampler):
     """Anchors in random order; each brings its `near` first neighbours and `far` drawn from ranks `near` to the end of
     its list, those that no batch of the epoch holds yet, as long as there is room.
 
@@ -39,27 +39,10 @@ class NeighbourBatchSampler(BatchSampler):
         apart: Values | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size, seed)
+        super().__init__(neighbours, batch_size, apart, seed)
         if near < 0 or far < 0:
             raise ValueError(f"near and far are numbers of neighbours, not {near} and {far}")
         self.near, self.far = near, far
-        self.neighbours = _table(neighbours)
-        self.following: np.ndarray | None = None
-        n = len(self.neighbours)
-        self.codes = np.arange(n) if apart is None else np.unique(np.asarray(apart, str), return_inverse=True)[1]
-        if len(self.codes) != n:
-            raise ValueError(f"apart must name a value of each of the {n} samples, got {len(self.codes)}")
-
-    def update(self, neighbours: Any) -> None:
-        """Use new neighbours from the next epoch on."""
-        following = _table(neighbours)
-        if len(following) != len(self.neighbours):
-            raise ValueError(f"neighbours of {len(following)} samples, and there are {len(self.neighbours)}")
-        self.following = following
-
-    def begin_epoch(self) -> None:
-        if self.following is not None:
-            self.neighbours, self.following = self.following, None
 
     def batches(self, epoch: int) -> Sequence[Any]:
         rng = self._rng(epoch)
@@ -97,15 +80,6 @@ class NeighbourBatchSampler(BatchSampler):
                 waiting = []
         return result
 
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "neighbours": self.neighbours, "following": self.following}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.neighbours, self.following = _table(state["neighbours"]), None
-        if state.get("following") is not None:
-            self.update(state["following"])
-
 
 def nearest_places(
     latitude: Float[np.ndarray, " n"], longitude: Float[np.ndarray, " n"], count: int
@@ -125,11 +99,4 @@ def nearest_places(
         away = np.square(part[:, None, :] - points[None]).sum(-1) if n <= CHUNK else 2 - 2 * part @ points.T
         away[np.arange(len(part)), start + np.arange(len(part))] = np.inf
         table[start : start + len(part)] = np.argsort(away, axis=1, kind="stable")[:, :k]
-    return table
-
-
-def _table(table: Any) -> np.ndarray:
-    table = np.array(table, dtype=np.int64)
-    if table.ndim != 2 or table.max(initial=-1) >= len(table) or table.min(initial=0) < -1:
-        raise ValueError("neighbours is a table [samples, neighbours] of sample positions (-1 pads)")
     return table

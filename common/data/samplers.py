@@ -200,7 +200,44 @@ class WithinClusterBatchSampler(BatchSampler):
         return [result[i] for i in rng.permutation(len(result))]
 
 
-class HardNegativeBatchSampler(BatchSampler):
+class NeighbourTableSampler(BatchSampler):
+    """What draws batches by a table of neighbours: `update` gives the next epoch another one; both travel in the state.
+
+    `neighbours[i]` lists positions of samples near i, the nearest first; -1 pads. No two samples of one value of
+    `apart` stand in a batch.
+    """
+
+    def __init__(self, neighbours: Any, batch_size: int, apart: Values | None = None, seed: int = 0) -> None:
+        super().__init__(batch_size, seed)
+        self.neighbours = _neighbours(neighbours)
+        self.following: np.ndarray | None = None
+        n = len(self.neighbours)
+        self.codes = np.arange(n) if apart is None else np.unique(np.asarray(apart, str), return_inverse=True)[1]
+        if len(self.codes) != n:
+            raise ValueError(f"a group is needed for each of the {n} samples, got {len(self.codes)}")
+
+    def update(self, neighbours: Any) -> None:
+        """Use new neighbours from the next epoch on."""
+        following = _neighbours(neighbours)
+        if len(following) != len(self.neighbours):
+            raise ValueError(f"neighbours of {len(following)} samples, and there are {len(self.neighbours)}")
+        self.following = following
+
+    def begin_epoch(self) -> None:
+        if self.following is not None:
+            self.neighbours, self.following = self.following, None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "neighbours": self.neighbours, "following": self.following}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.neighbours, self.following = _neighbours(state["neighbours"]), None
+        if state.get("following") is not None:
+            self.update(state["following"])
+
+
+class HardNegativeBatchSampler(NeighbourTableSampler):
     """Batches of near neighbours: seeds drawn at random, each joined by unused samples among its nearest ones.
 
     `neighbours[i]` lists the samples most similar to i (an index's answer, without i itself; -1 pads). `per_seed` of
@@ -215,25 +252,8 @@ class HardNegativeBatchSampler(BatchSampler):
     def __init__(
         self, neighbours: Any, batch_size: int, per_seed: int = 3, groups: Values | None = None, seed: int = 0
     ) -> None:
-        super().__init__(batch_size, seed)
+        super().__init__(neighbours, batch_size, groups, seed)
         self.per_seed = per_seed
-        self.neighbours = _neighbours(neighbours)
-        self.following: np.ndarray | None = None
-        n = len(self.neighbours)
-        self.codes = np.arange(n) if groups is None else np.unique(np.asarray(groups, str), return_inverse=True)[1]
-        if len(self.codes) != n:
-            raise ValueError(f"groups must name one group for each of the {n} samples, got {len(self.codes)}")
-
-    def update(self, neighbours: Any) -> None:
-        """Use new neighbours from the next epoch on."""
-        following = _neighbours(neighbours)
-        if len(following) != len(self.neighbours):
-            raise ValueError(f"neighbours of {len(following)} samples, and there are {len(self.neighbours)}")
-        self.following = following
-
-    def begin_epoch(self) -> None:
-        if self.following is not None:
-            self.neighbours, self.following = self.following, None
 
     def batches(self, epoch: int) -> Sequence[Any]:
         order = self._rng(epoch).permutation(len(self.neighbours))
@@ -274,15 +294,6 @@ class HardNegativeBatchSampler(BatchSampler):
                 break
             joined += neighbour >= 0 and take(int(neighbour))
         return True
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "neighbours": self.neighbours, "following": self.following}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.neighbours, self.following = _neighbours(state["neighbours"]), None
-        if state.get("following") is not None:
-            self.update(state["following"])
 
 
 class WeightedSampler(BatchSampler):
