@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 
 GROUP = "counterpoint.plugins"
 _TRAINERS = "counterpoint.common.trainers"
-_CONFIGS = f"{_TRAINERS}.configs"
+_CONFIGS = f"{_TRAINERS}.plugin_configs"
 
 
 @dataclass(frozen=True)

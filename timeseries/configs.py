@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from counterpoint.common.trainers.configs import BadPairsConfig, OptimConfig, ScheduleConfig, TrainConfig
+from counterpoint.common.trainers.configs import OptimConfig, ScheduleConfig, TrainConfig
 from counterpoint.common.trainers.limits import require
+from counterpoint.common.trainers.plugin_configs import BadPairsConfig
 
 
 @dataclass(frozen=True)

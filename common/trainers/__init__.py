@@ -4,10 +4,10 @@ from counterpoint.common.lazy import lazy_exports
 
 _BASE = "counterpoint.common.trainers"
 _EXPORTS = {
-    "BadPairsConfig": f"{_BASE}.configs",
-    "HardNegativesConfig": f"{_BASE}.configs",
-    "HarmonizeConfig": f"{_BASE}.configs",
-    "WithinClustersConfig": f"{_BASE}.configs",
+    "BadPairsConfig": f"{_BASE}.plugin_configs",
+    "HardNegativesConfig": f"{_BASE}.plugin_configs",
+    "HarmonizeConfig": f"{_BASE}.plugin_configs",
+    "WithinClustersConfig": f"{_BASE}.plugin_configs",
     "OptimConfig": f"{_BASE}.configs",
     "ParamGroup": f"{_BASE}.configs",
     "ScheduleConfig": f"{_BASE}.configs",

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from counterpoint.common.data.batch import entry
 from counterpoint.common.kernels import gather_rows
-from counterpoint.common.trainers.configs import BadPairsConfig
+from counterpoint.common.trainers.plugin_configs import BadPairsConfig
 from counterpoint.common.trainers.plugins import Plugin
 
 

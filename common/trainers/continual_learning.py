@@ -14,8 +14,8 @@ from counterpoint.common.data.samples import Samples
 from counterpoint.common.errors import InputError
 from counterpoint.common.losses import ModX
 from counterpoint.common.trainers.config_files import override
-from counterpoint.common.trainers.configs import OldModelConfig
 from counterpoint.common.trainers.fitting import fit
+from counterpoint.common.trainers.plugin_configs import OldModelConfig
 from counterpoint.common.trainers.plugins import Plugin
 from counterpoint.common.trainers.run_folder import CONFIG, checkpoint_dir, load_run
 

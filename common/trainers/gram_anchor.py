@@ -20,7 +20,7 @@ from torch.func import functional_call
 
 from counterpoint.common.errors import InputError
 from counterpoint.common.kernels import unit
-from counterpoint.common.trainers.configs import GramAnchorConfig
+from counterpoint.common.trainers.plugin_configs import GramAnchorConfig
 from counterpoint.common.trainers.plugins import Plugin
 
 

@@ -18,7 +18,7 @@ from counterpoint.common.data.samplers import BatchSampler, HardNegativeBatchSam
 from counterpoint.common.data.samples import Samples
 from counterpoint.common.errors import InputError
 from counterpoint.common.kernels import SameLabel, topk_scores
-from counterpoint.common.trainers.configs import HardNegativesConfig
+from counterpoint.common.trainers.plugin_configs import HardNegativesConfig
 from counterpoint.common.trainers.plugins import Plugin
 
 

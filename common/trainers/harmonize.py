@@ -11,7 +11,7 @@ from torch import Tensor
 
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
-from counterpoint.common.trainers.configs import HarmonizeConfig
+from counterpoint.common.trainers.plugin_configs import HarmonizeConfig
 from counterpoint.common.trainers.plugins import Gradients, Plugin
 
 

@@ -15,9 +15,9 @@ from counterpoint.common.data.samples import Samples
 from counterpoint.common.errors import InputError
 from counterpoint.common.models import ConcatEncoder
 from counterpoint.common.trainers.config_files import override
-from counterpoint.common.trainers.configs import WithinClustersConfig
 from counterpoint.common.trainers.fitting import fit
 from counterpoint.common.trainers.hard_negatives import unit_embeddings
+from counterpoint.common.trainers.plugin_configs import WithinClustersConfig
 from counterpoint.common.trainers.plugins import Plugin
 from counterpoint.common.trainers.run_folder import CONFIG, checkpoint_dir, load_run
 

@@ -12,8 +12,8 @@ from counterpoint.common.data.samplers import BatchSampler
 from counterpoint.common.data.samples import Samples
 from counterpoint.common.errors import InputError
 from counterpoint.common.kernels import Self, topk_scores
-from counterpoint.common.trainers.configs import NeighbourBatchesConfig
 from counterpoint.common.trainers.hard_negatives import unit_embeddings
+from counterpoint.common.trainers.plugin_configs import NeighbourBatchesConfig
 from counterpoint.common.trainers.plugins import Plugin
 
 
