@@ -200,8 +200,8 @@ def simulate(out: Path, users: int = 2000, items: int = 1000, seed: int = 0) -> 
 
 def recommend(
     run: Path,
-    user: str | None = None,
-    history: str | None = None,
+    user: str = "*",
+    history: str = "*",
     top: int = 20,
     where: tuple[str, ...] = (),
     again: bool = False,
@@ -215,9 +215,9 @@ def recommend(
 
     Args:
         run: the run's folder, or a folder that `export` or save_pretrained wrote.
-        user: the user, by id.
+        user: the user, by id; * for every user, whose lists become a Parquet file.
         history: ids of the items that a newcomer has met, with commas between or as a JSON list of texts, which can
-            name any id (["Ramones, The", "none"]); `none` for nobody's.
+            name any id (["Ramones, The", "none"]); `none` for nobody's; * where no newcomer is asked for.
         top: how many items.
         where: only items whose columns meet all of these, as in category=jazz,released>=1.6e9 (also !=, <=, <, >, and ~
             for texts that contain).

@@ -32,6 +32,7 @@ from counterpoint.recsys.evaluation.ranking import FunctionScorer, Scorer, Vecto
 
 USERS_AT_ONCE = 4096
 MEASURED = 200  # users whose lists say what an index misses
+EVERYBODY = "*"
 
 
 @dataclass(frozen=True)
@@ -160,11 +161,11 @@ def _scores_at(scorer: Scorer, users: np.ndarray, places: np.ndarray) -> np.ndar
 
 
 def recommend(
-    run: Path, user: str | None, history: str | None, top: int, where: tuple[str, ...], again: bool, index: str,
+    run: Path, user: str, history: str, top: int, where: tuple[str, ...], again: bool, index: str,
     checkpoint: str, manifest: Path | None, out: Path | None,
 ) -> Outcome:  # fmt: skip
     """See `commands.recommend`."""
-    if user is not None and history is not None:
+    if user != EVERYBODY and history != EVERYBODY:
         raise InputError("--user is somebody in the model's table, --history somebody else; give one of them")
     if top < 1:
         raise InputError(f"--top is {top}; it must be at least 1")
@@ -174,18 +175,18 @@ def recommend(
     if manifest is not None:
         system.config = override(system.config, {"data.manifest": str(manifest)})
     server = Server.of(system, where, again)
-    if user is None and history is None:
+    if user == history == EVERYBODY:
         return _export(server, run, top, index, out)
     begin = time.perf_counter()
     notes = [] if server.items is not None else ["the run's data are not at hand: only what was trained on is left out"]
-    if user is not None:
+    if user != EVERYBODY:
         row = system.users.row(user, "user")
         rows = np.array([row])
         items, scores = server.approximate(rows, top) if index == "faiss" else server.lists(rows, top)
         items, scores = items[0][items[0] >= 0], scores[0][items[0] >= 0]
         met = system.sequence(row)
     else:
-        met = [system.items.row(name, "item") for name in listed_ids(history or "", nobody="none")]
+        met = [system.items.row(name, "item") for name in listed_ids(history, nobody="none")]
         if index == "faiss":
             raise InputError("--index faiss goes with --user; a newcomer is compared with every item")
         items, scores = server.newcomer(met, top)
@@ -199,7 +200,7 @@ def recommend(
         {"rank": rank, "id": system.items[item], "score": float(score), "what": server.words(item)}
         for rank, (item, score) in enumerate(zip(items.tolist(), scores.tolist()), 1)
     ]
-    who = user if user is not None else "a newcomer"
+    who = user if user != EVERYBODY else "a newcomer"
     said = server.items.synthetic if server.items is not None else ""
     known = [server.words(int(item)) or system.items[int(item)] for item in list(met)[-5:]]
     lines = [f"{who}: {len(met)} items met" + (f", the last: {', '.join(known)}" if known else "")]
@@ -210,8 +211,9 @@ def recommend(
     if recall is not None:
         lines.append(f"the index finds {100 * recall:.1f} % of the exact lists of {MEASURED} users")
     lines += [f"note: {note}" for note in notes]
-    figures = {"user": user, "history": [system.items[int(i)] for i in met], "offers": offers, "synthetic": said,
-               "pool": len(server.offered), "milliseconds": milliseconds, "recall": recall, "notes": notes}  # fmt: skip
+    figures = {"user": user if user != EVERYBODY else None, "history": [system.items[int(i)] for i in met],
+               "offers": offers, "synthetic": said, "pool": len(server.offered),
+               "milliseconds": milliseconds, "recall": recall, "notes": notes}  # fmt: skip
     return Outcome(figures, tuple(lines))
 
 

@@ -250,6 +250,9 @@ def test_ids_with_commas_and_an_item_called_none_are_served(work, monkeypatch, c
         assert "1 items that nobody met in training are not offered: LightGCN" in " ".join(found["notes"])
     assert main(["recsys", "recommend", "runs/odd", "--history", "[3.5]"]) == 2
     assert "3.5 is no id" in capsys.readouterr().err
+    assert main(["recsys", "recommend", "runs/odd", "--history", "null"]) == 2  # an id like any other, not everybody
+    assert "null" in capsys.readouterr().err
+    assert not (work / "runs" / "odd" / "recommendations.parquet").exists()
 
 
 def test_a_run_goes_on_with_new_users_and_items_whose_rows_stand_behind_the_old(done, run, work):
