@@ -12,10 +12,12 @@ within one run are what counts. The loop's bookkeeping is left out on both sides
 
 import argparse
 import importlib.util
+import mmap
 import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 import types
 from pathlib import Path
@@ -24,6 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 USERS, ITEMS, EDGES, BATCH = 19_445, 7_050, 118_551, 2_048
 WIDTHS = {"image": 4_096, "text": 384}
+FOLDERS: list = []  # of features, until the process ends
 OFFICIAL = {"embedding_size": 64, "n_layers": 1, "reg_weight": 0.1, "cl_weight": 2.0, "dropout": 0.5}
 
 
@@ -40,20 +43,28 @@ def edges(users: int = USERS, items: int = ITEMS, count: int = EDGES):
 
 
 def data_of(users: int, items: int, pairs, widths: dict[str, int]):
-    """Interactions and features in memory, all of them for training."""
+    """Interactions, all of them for training, and features in files, as an import leaves them."""
     import numpy as np
     import pyarrow as pa
 
-    from counterpoint.recsys.data.features import ItemFeatures
+    from counterpoint.recsys.data.features import load_features
     from counterpoint.recsys.data.folder import InteractionData
     from counterpoint.recsys.data.ids import IdMap
     from counterpoint.recsys.data.log import Interactions
 
+    kept = tempfile.TemporaryDirectory()
+    FOLDERS.append(kept)
     names = [IdMap([f"{kind}{n}" for n in range(size)]) for kind, size in (("u", users), ("i", items))]
     log = Interactions(*names, pairs[0], pairs[1], split=np.zeros(pairs.shape[1])).ordered()
-    rng = np.random.default_rng(0)
-    made = {n: ItemFeatures(rng.random((items, w), dtype=np.float32), np.ones(items, bool)) for n, w in widths.items()}
-    readers = {name: (lambda found=found: found) for name, found in made.items()}
+    folder, rng = Path(kept.name), np.random.default_rng(0)
+    for name, width in widths.items():
+        file = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, (items, width))
+        for start in range(0, items, BATCH):
+            file[start : start + BATCH] = rng.random((len(file[start : start + BATCH]), width), dtype=np.float32)
+            file.flush()
+            file.base.madvise(mmap.MADV_DONTNEED)
+        np.save(folder / f"{name}.mask.npy", np.ones(items, bool))
+    readers = load_features(folder, {name: f"{name}.npy" for name in widths}, (), items)
     tables = [pa.table({"id": ids.names}) for ids in names]
     return InteractionData(log, *tables, readers, "random")
 

@@ -20,7 +20,7 @@ from counterpoint.common.data import Links
 from counterpoint.common.errors import InputError, LeakageError
 from counterpoint.common.progress import note
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
-from counterpoint.recsys.data.features import ROWS, ItemFeatures, scale_of, standardized
+from counterpoint.recsys.data.features import ItemFeatures, scale_of, standardized
 from counterpoint.recsys.data.folder import InteractionData, open_dataset, prepared
 from counterpoint.recsys.data.ids import IdMap
 from counterpoint.recsys.data.log import Interactions, stands_in
@@ -214,9 +214,8 @@ class Recommender(ContrastiveSystem):
                 f"{fact['width']}"
             )
         scale = [self.assets[f"{what}.{fact['place']}"] for what in ("mean", "deviation")]
-        for start in range(0, len(found.values), ROWS):
-            part = slice(start, start + ROWS)
-            yield start, standardized(ItemFeatures(found.values[part], found.known[part]), *scale)
+        for start, some in found.parts():
+            yield start, standardized(some, *scale)
 
     def load_features(self) -> None:
         """Fill the tables of features that are not known yet; what was trained stays."""

@@ -7,7 +7,8 @@ training split: raw audio vectors of mean 128 wreck every linear projection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import mmap
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,14 @@ class ItemFeatures:
         values = np.where(there[:, None], self.values[np.maximum(rows, 0)], 0)
         return ItemFeatures(values, there & self.known[np.maximum(rows, 0)])
 
+    def parts(self) -> Iterator[tuple[int, ItemFeatures]]:
+        """(first row, some rows) of all; where a file is mapped into memory, never more than these are held."""
+        for start in range(0, len(self.values), ROWS):
+            part = slice(start, start + ROWS)
+            yield start, ItemFeatures(self.values[part], self.known[part])
+            if isinstance(self.values, np.memmap) and isinstance(self.values.base, mmap.mmap):
+                self.values.base.madvise(mmap.MADV_DONTNEED)  # the pages of a file; they are read again where needed
+
 
 def scale_of(features: ItemFeatures, items: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation [width] over the items known (among `items`, a mask), in double precision: half precision
@@ -59,25 +68,24 @@ def scale_of(features: ItemFeatures, items: np.ndarray | None = None) -> tuple[n
     ([60000.0], [1.0])
     """
     chosen = features.known if items is None else features.known & items
-    rows = np.flatnonzero(chosen)
-    if not len(rows):
-        rows = np.flatnonzero(features.known)
+    if not chosen.any():
+        chosen = features.known
     total, square = (np.zeros(features.values.shape[1]) for _ in range(2))
-    for start in range(0, len(rows), ROWS):
-        total += features.values[rows[start : start + ROWS]].astype(np.float64).sum(0)
-    mean = total / max(len(rows), 1)
-    for start in range(0, len(rows), ROWS):
-        square += ((features.values[rows[start : start + ROWS]].astype(np.float64) - mean) ** 2).sum(0)
-    deviation = np.sqrt(square / max(len(rows), 1))
+    count = max(int(chosen.sum()), 1)
+    for start, some in features.parts():
+        total += some.values[chosen[start : start + ROWS]].astype(np.float64).sum(0)
+    mean = total / count
+    for start, some in features.parts():
+        square += ((some.values[chosen[start : start + ROWS]].astype(np.float64) - mean) ** 2).sum(0)
+    deviation = np.sqrt(square / count)
     return mean, np.where(deviation > 1e-12 * np.maximum(np.abs(mean), 1), deviation, 1.0)
 
 
 def standardized(features: ItemFeatures, mean: np.ndarray, deviation: np.ndarray) -> ItemFeatures:
     """Features at mean 0 and deviation 1 by what was learnt, single precision; missing rows stay zero."""
     values = np.empty(features.values.shape, dtype=np.float32)
-    for start in range(0, len(values), ROWS):
-        part = slice(start, start + ROWS)
-        values[part] = (features.values[part].astype(np.float64) - mean) / deviation
+    for start, some in features.parts():
+        values[start : start + ROWS] = (some.values.astype(np.float64) - mean) / deviation
     values[~features.known] = 0.0
     return ItemFeatures(values, features.known)
 
@@ -182,11 +190,11 @@ def _single(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32)
 
 
-def load_npy(path: Path) -> np.ndarray:
-    """An array of numbers; raises `InputError` for a damaged file."""
+def load_npy(path: Path, mapped: bool = False) -> np.ndarray:
+    """An array of numbers, read, or mapped and read where it is looked at; raises `InputError` for a damaged file."""
     try:
         check_npy(path)
-        return np.load(path, allow_pickle=False)
+        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except InputError:
         raise
     except BROKEN as error:
@@ -218,12 +226,13 @@ def _loaded(path: Path, n_items: int) -> ItemFeatures:
     for file in (path, mask):
         if reason := unreadable(file):
             raise InputError(f"{file}: {reason}; import the data again")
-    values, known = _real(path, load_npy(path)), load_npy(mask)
+    values, known = _real(path, load_npy(path, mapped=True)), load_npy(mask)
     if len(values) != n_items or known.shape != (n_items,) or known.dtype != bool:
         raise InputError(
             f"{path}: {len(values)} rows and a mask of {known.dtype} {list(known.shape)} for {n_items} items; import "
             "the data again"
         )
-    if not np.isfinite(values[known].astype(np.float32)).all():
+    found = ItemFeatures(values, known)
+    if not all(np.isfinite(some.values[some.known].astype(np.float32)).all() for _, some in found.parts()):
         raise InputError(f"{path}: holds NaN or infinity in a row that is known; import the data again")
-    return ItemFeatures(values, known)
+    return found
