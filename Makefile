@@ -7,7 +7,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-fresh test-minimum lint bench clean update-constraints install-demo install-test venv
+.PHONY: help demo docs test test-all test-fresh test-minimum lint bench clean update-constraints install-demo install-test venv
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,6 +25,7 @@ help:
 	@echo "make test-all  every test, also the slow ones"
 	@echo "make test-fresh  the installations of newcomers, in environments of their own, with the oldest pip and the newest"
 	@echo "make test-minimum  the tests with the lowest versions that pyproject.toml allows"
+	@echo "make docs      the documentation, as build/docs/index.html"
 	@echo "make lint      ruff"
 	@echo "make bench     speed measurements"
 	@echo "make update-constraints  the newest versions of every dependency, written to constraints.txt; then run make test"
@@ -47,6 +48,10 @@ test-fresh:
 
 test-minimum:
 	.ci/fresh minimum
+
+docs: install-test
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "wrote build/docs/index.html"
 
 lint: install-test
 	$(BIN)/ruff check .

@@ -13,6 +13,8 @@ PROJECT = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml")
 IMPORT_NAMES = {
     "faiss-cpu": "faiss",
     "open-clip-torch": "open_clip",
+    "mkdocs-material": "material",
+    "mkdocstrings-python": "mkdocstrings_handlers",
     "pillow": "PIL",
     "python-gdcm": "gdcm",
     "pylibjpeg-openjpeg": "openjpeg",

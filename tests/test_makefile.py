@@ -131,7 +131,7 @@ def test_ci_runs_the_demo_then_the_tests_with_the_data_beside_the_checkout(check
     (checkout.path.parent / "bin" / "make").chmod(0o755)
     _, calls = checkout.run(str(checkout.path / ".ci" / "run"))
     where = data if beside else "unset"
-    assert calls == [f"make demo {where}", f"make test {where}"]
+    assert calls == [f"make demo {where}", f"make test {where}", f"make docs {where}"]
 
 
 def test_ci_stops_at_the_first_failure(checkout):

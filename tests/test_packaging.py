@@ -95,6 +95,10 @@ USED_IN = {
     "pytest_timeout": ("pyproject.toml", "\ntimeout = "),
     "xdist": ("Makefile", "-n $(WORKERS)"),
     "ruff": ("Makefile", "/ruff check"),
+    "material": ("mkdocs.yml", "name: material"),
+    "mkdocstrings": ("mkdocs.yml", "- mkdocstrings:"),
+    "mkdocstrings_handlers": ("mkdocs.yml", "handlers:\n        python:"),
+    "latex2mathml": ("docs/pages.py", "latex2mathml.converter"),
     "einops": ("medical/taps.py", "monai.networks.nets.swin_unetr"),  # MONAI's Swin transformer asks for it
     "pylibjpeg": ("medical/readers/dicom.py", ".pixel_array"),  # pydicom finds it, and through it the decoders
     "gdcm": ("medical/readers/dicom.py", ".pixel_array"),

@@ -113,7 +113,7 @@ class Pairs:
 
 @dataclass(frozen=True, eq=False)
 class Weighted:
-    """Several named columns with weights: t_ij = sum_p w[i, p] [j == idx[i, p]]; idx and w are [R, P], -1 pads."""
+    """Several named columns with weights: `t_ij = sum_p w[i, p] [j == idx[i, p]]`; idx and w are [R, P], -1 pads."""
 
     idx: Int[Tensor, "rows several"]
     w: Float[Tensor, "rows several"]
