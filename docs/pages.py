@@ -137,7 +137,8 @@ def configuration(cls: Any) -> list[str]:
     for field, below in zip(body, [*body[1:], None]):
         if isinstance(field, ast.AnnAssign):
             is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
-            value = re.sub(r"^field\(default_factory=(lambda: )?(.*)\)$", r"\2", ast.unparse(field.value or ast.Name("")))
+            value = ast.unparse(field.value) if field.value else ""
+            value = re.sub(r"^field\(default_factory=(lambda: )?(.*)\)$", r"\2", value)
             told[field.target.id] = (value, inspect.cleandoc(below.value.value) if is_text else "")
     lines = ["| option | default | |", "|---|---|---|"]
     return lines + [f"| `--{name}` | `{cell(value)[:80]}` | {cell(text)} |" for name, (value, text) in told.items()]
