@@ -16,12 +16,10 @@ from counterpoint.common.vertical import ImportReport, Rejected
 from counterpoint.geospatial.bands import CLASSES, band_name, sensor_of
 from counterpoint.geospatial.data.found import SceneFiles, sort_files
 from counterpoint.geospatial.data.grid import ALIGNED, Grid
+from counterpoint.geospatial.data.meaning import backscatter, offset_notes, radar_notes, reflectance
 from counterpoint.geospatial.data.pairs import Pairing, pair_rows, places_of
 from counterpoint.geospatial.data.product import OFFSET, Product, product_of
 from counterpoint.geospatial.data.raster import SUFFIXES, Facts, inspect
-
-UNITS = ("db", "linear")
-CALIBRATIONS = ("sigma0", "gamma0", "unknown")
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,7 @@ class Told:
     s2_bands: tuple[str, ...] = ()
     s1_unit: str = ""
     s1_calibration: str = ""
+    s1_zero: str = ""
     offset: int | None = None
     offsets: Mapping[str, int] = field(default_factory=dict)
     legend: Mapping[int, str] = field(default_factory=dict)
@@ -51,6 +50,7 @@ class Layer:
     valid: float | None
     low: float
     labels: tuple[str, ...] = ()
+    zeros: float = 0.0
 
 
 def import_layers(
@@ -92,13 +92,9 @@ def import_layers(
     meta: dict[str, Any] = {"synthetic": said.synthetic} if said.synthetic else {}
     if said.legend:
         meta["legend"] = {str(code): name for code, name in said.legend.items()}
-    told = [*notes, *(offset_notes(layers)), *_radar_notes(layers)]
+    told = [*notes, *(offset_notes(layers)), *radar_notes(layers)]
     told += [f"{left} further rasters match no pattern and were not asked for"] if left else []
     return save_manifest(out, rows, rejected, meta=meta, note="\n".join(told), finish=finish, outside=outside)
-
-
-TINY = 10.0
-"""Reflectance x 10000 of a picture reaches above this, 0.001."""
 
 
 def _alone(
@@ -146,20 +142,18 @@ def layer_of(scene: SceneFiles, facts: Mapping[Path, tuple[Facts, Product]], sai
     bands = _bands(scene, first, said) if scene.kind in ("s1", "s2") else ()
     extra: dict[str, Any] = {}
     if scene.kind == "s2":
-        extra = _reflectance(scene, seen, product, said)
+        extra = reflectance(scene, seen, product, said)
     elif scene.kind == "s1":
-        extra = _backscatter(seen, product, said)
+        extra = backscatter(seen, product, said)
     elif scene.kind == "landcover" and (first.dtype[0] not in "iu" or scene.file is None):
         raise InputError(f"holds {first.dtype} values; a map of land cover holds whole numbers, one class each")
     shares = [f.valid for f, _ in seen]
     low = min((f.low for name, (f, _) in zip(scene.parts or [""], seen) if name != CLASSES), default=first.low)
     valid = None if None in shares else min(shares)
-    if (
-        scene.kind == "s2" and low <= 0
-    ):  # digital number 0 is no data, also where the file does not say so: to be counted
-        valid = None
+    if (scene.kind == "s2" and low <= 0) or (scene.kind == "s1" and any(f.zeros for f, _ in seen)):
+        valid = None  # zeros are no data, also where the file does not say so: to be counted
     labels = _labels(scene.files[at])
-    return Layer(scene, first.grid, first.box, bands, product, extra, valid, low, labels)
+    return Layer(scene, first.grid, first.box, bands, product, extra, valid, low, labels, max(f.zeros for f, _ in seen))
 
 
 def _bands(scene: SceneFiles, facts: Facts, said: Told) -> tuple[str, ...]:
@@ -189,82 +183,6 @@ def _count(file: Path) -> int:
 
     with opened(file) as source:
         return source.count
-
-
-def _reflectance(
-    scene: SceneFiles, seen: Sequence[tuple[Facts, Product]], product: Product, said: Told
-) -> dict[str, Any]:
-    """Scale and offset of Sentinel-2 numbers: reflectance x 10000 = (value + offset)."""
-    facts = [f for f, _ in seen]
-    names = {scene.name, *(file.stem for file in scene.files), *(file.name for file in scene.files)}
-    listed = {said.offsets[name] for name in names if name in said.offsets}
-    scaled = {(f.scale, f.offset) for f in facts} - {(1.0, 0.0)}
-    if listed:
-        offset, source = listed.pop(), "--s2_offset"
-    elif said.offset is not None:
-        offset, source = said.offset, "--s2_offset"
-        own = {round(shift / scale) for scale, shift in scaled if scale} or ({product.offset} - {None})
-        if own and own != {offset}:
-            where = "its own scale and offset say" if scaled else f"{product.source} says"
-            raise InputError(
-                f"{where} an offset of {own.pop()}, --s2_offset says {offset}; leave the option out, or overrule this "
-                "product by its name in a CSV (name,offset)"
-            )
-    elif scaled:
-        scale, shift = scaled.pop()
-        if abs(scale - 1e-4) > 1e-9:
-            raise InputError(
-                f"its scale is {scale:g}; Sentinel-2 numbers have 0.0001 (give --s2_offset to overrule it)"
-            )
-        offset, source = round(shift / scale), "the file's own offset"
-    elif product.offset is not None:
-        offset, source = product.offset, product.source
-    elif facts[0].dtype[0] == "f":
-        raise InputError(
-            f"holds {facts[0].dtype} values and nothing says whether they are digital numbers; give --s2_offset (0, if "
-            "they are reflectance x 10000)"
-        )
-    else:
-        raise InputError(
-            "nothing says its processing baseline (neither its name, its folders' names, its metadata nor its tags), "
-            f"so it is unknown whether its values carry the offset of baseline 04.00; give --s2_offset {OFFSET} or 0, "
-            "or a CSV with the columns name,offset"
-        )
-    if facts[0].dtype[0] == "f" and max(f.high for f in facts) <= TINY:
-        raise InputError(
-            f"holds values up to {max(f.high for f in facts):.4g}: they look like reflectance, and reflectance x 10000 "
-            "is taken; multiply them by 10000"
-        )
-    return {"offset": offset, "offset_source": source, "level": product.level, "baseline": product.baseline}
-
-
-def _backscatter(seen: Sequence[tuple[Facts, Product]], product: Product, said: Told) -> dict[str, Any]:
-    """Unit and calibration of radar backscatter."""
-    low, high = min(f.low for f, _ in seen), max(f.high for f, _ in seen)
-    unit = said.s1_unit
-    if unit == "linear" and low < 0:
-        raise InputError(f"holds values down to {low:.4g}, and power is never below 0: it is in decibel (--s1_unit db)")
-    if not unit:
-        if low >= 0:
-            raise InputError(
-                f"holds values from {low:.4g} to {high:.4g}, and nothing says whether they are power or decibel; give "
-                "--s1_unit linear or db"
-            )
-        unit = "db"  # power has no values below 0
-    if unit == "db" and low >= 0:
-        raise InputError(
-            f"holds values from {low:.4g} to {high:.4g}, none below 0, and decibels of backscatter mostly are: it "
-            "holds power (--s1_unit linear)"
-        )
-    if unit == "db" and (low < -100 or high > 60):
-        raise InputError(
-            f"holds values from {low:.4g} to {high:.4g}, which are no decibels of backscatter; scale them first"
-        )
-    return {
-        "unit": unit,
-        "calibration": said.s1_calibration or product.calibration or "unknown",
-        "orbit": product.orbit,
-    }
 
 
 def _labels(file: Path) -> tuple[str, ...]:
@@ -305,42 +223,3 @@ def _offset(value: int, where: str) -> int:
             f"{where}: the offset is added to the numbers: {OFFSET} from baseline 04.00 on, 0 before; not {value}"
         )
     return value
-
-
-def offset_notes(layers: Sequence[Layer]) -> list[str]:
-    """Which Sentinel-2 products carry the offset, and those whose values look otherwise than is said of them."""
-    optical = [layer for layer in layers if layer.scene.kind == "s2"]
-    carry = [layer for layer in optical if layer.facts["offset"]]
-    if not optical:
-        return []
-    sources = sorted({str(layer.facts["offset_source"]) for layer in optical})
-    named = ", ".join(layer.scene.name for layer in carry[:8]) + (
-        f" and {len(carry) - 8} more" if len(carry) > 8 else ""
-    )
-    notes = [
-        f"{len(carry)} of {len(optical)} Sentinel-2 products carry an offset (by {', '.join(sources)})"
-        + (f": {named}" if carry else "")
-    ]
-    for layer in optical:
-        offset = layer.facts["offset"]
-        if offset == 0 and layer.low >= -OFFSET:
-            what = f"no value below {-OFFSET} (the lowest: {layer.low:g}), as with the offset; said to have none"
-            notes.append(f"{layer.scene.name}: {what}")
-        elif offset and 0 < layer.low < -offset / 2:
-            what = f"values down to {layer.low:g}, below the offset of {-offset} that it is said to carry"
-            notes.append(f"{layer.scene.name}: {what}")
-    return notes
-
-
-def _radar_notes(layers: Sequence[Layer]) -> list[str]:
-    radar = [layer for layer in layers if layer.scene.kind == "s1"]
-    kinds = sorted({f"{layer.facts['calibration']} in {layer.facts['unit']}" for layer in radar})
-    if not radar:
-        return []
-    unknown = [layer for layer in radar if layer.facts["calibration"] == "unknown"]
-    notes = [f"Sentinel-1 is {' and '.join(kinds)}"]
-    if unknown:
-        notes.append(
-            f"of {len(unknown)} radar products nothing says whether they are sigma0 or gamma0; give --s1_calibration"
-        )
-    return notes
