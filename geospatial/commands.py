@@ -31,11 +31,13 @@ def import_rasters(
 ) -> ImportReport:
     """Turn SOURCE (GeoTIFF, COG or JPEG 2000 files, stacked or one a band) into a manifest; the files stay there.
 
+    Where SOURCE is a STAC item, or a folder that holds some, the items name the files, their bands, time and offset.
+
     Radar and optical pictures of a place are paired; every product left out is listed with its reason. Nothing is
     guessed: bands, offset, unit and time come from the files, from their names and metadata, or from these options.
 
     Args:
-        source: a raster, or a folder that is searched with all folders below.
+        source: a raster or a STAC item (.json), or a folder that is searched with all folders below.
         out: folder that receives manifest.parquet.
         s1: shell pattern of the Sentinel-1 files, relative to SOURCE, as in 'S1RTC/*.tif'; without any, names tell.
         s2: shell pattern of the Sentinel-2 files.

@@ -20,6 +20,7 @@ from counterpoint.geospatial.data.meaning import backscatter, offset_notes, rada
 from counterpoint.geospatial.data.pairs import Pairing, pair_rows, places_of
 from counterpoint.geospatial.data.product import OFFSET, Product, product_of
 from counterpoint.geospatial.data.raster import SUFFIXES, Facts, inspect
+from counterpoint.geospatial.data.stac import agreed, read_items
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,22 @@ def import_layers(
 ) -> ImportReport:
     """Every usable product below `source`, paired by place and time, as manifest rows; files stay where they are.
     `finish` may change the manifest before it is saved."""
-    found = find_files(Path(source), SUFFIXES)
-    scenes, rejected, left = sort_files(found.files, found.root, patterns)
+    found = find_files(Path(source), (*SUFFIXES, ".json"))
+    rasters = [file for file in found.files if file.suffix.lower() in SUFFIXES]
+    items = [f for f in found.files if f.suffix.lower() == ".json" and not f.name.endswith("_labels_metadata.json")]
+    scenes, rejected, told, stac = read_items(items)
+    if not (rasters or scenes or rejected):
+        raise InputError(f"{source}: no {' or '.join(SUFFIXES)} file in it, and no STAC item")
+    if stac:  # the items say what is to be taken
+        named = {os.path.realpath(file) for scene in scenes for file in scene.files}
+        left = sum(os.path.realpath(file) not in named for file in rasters)
+        told += [f"{left} further rasters are named by no STAC item and were left out"] if left else []
+        if any(patterns.values()):
+            raise InputError(f"{source} holds STAC items, which name their files: leave --s1, --s2, ... out")
+    else:
+        scenes, sorted_out, left = sort_files(rasters, found.root, patterns)
+        rejected += sorted_out
+        told += [f"{left} further rasters match no pattern and were not asked for"] if left else []
     rejected = [*found.rejected, *rejected]
     files = [file for scene in scenes for file in scene.files]
     facts: dict[Path, tuple[Facts, Product]] = {}
@@ -92,8 +107,7 @@ def import_layers(
     meta: dict[str, Any] = {"synthetic": said.synthetic} if said.synthetic else {}
     if said.legend:
         meta["legend"] = {str(code): name for code, name in said.legend.items()}
-    told = [*notes, *(offset_notes(layers)), *radar_notes(layers)]
-    told += [f"{left} further rasters match no pattern and were not asked for"] if left else []
+    told = [*notes, *(offset_notes(layers)), *radar_notes(layers), *told]
     return save_manifest(out, rows, rejected, meta=meta, note="\n".join(told), finish=finish, outside=outside)
 
 
@@ -130,7 +144,7 @@ def layer_of(scene: SceneFiles, facts: Mapping[Path, tuple[Facts, Product]], sai
     seen = [facts[file] for file in scene.files]
     # The grid is that of the finest pixels; the others must fill the same bounds.
     at = min(range(len(seen)), key=lambda i: seen[i][0].grid.side)
-    first, product = seen[at]
+    first, product = seen[at][0], [agreed(scene, *pair) for pair in zip(scene.files, seen)][at]
     for file, (other, _) in zip(scene.files, seen):
         if other.grid.crs != first.grid.crs:
             raise InputError(f"{file.name} lies in {other.grid.crs}, the other bands in {first.grid.crs}")
@@ -144,11 +158,12 @@ def layer_of(scene: SceneFiles, facts: Mapping[Path, tuple[Facts, Product]], sai
     if scene.kind == "s2":
         extra = reflectance(scene, seen, product, said)
     elif scene.kind == "s1":
-        extra = backscatter(seen, product, said)
+        extra = backscatter(seen, product, said, scene.said.unit if scene.said else "")
     elif scene.kind == "landcover" and (first.dtype[0] not in "iu" or scene.file is None):
         raise InputError(f"holds {first.dtype} values; a map of land cover holds whole numbers, one class each")
     shares = [f.valid for f, _ in seen]
-    low = min((f.low for name, (f, _) in zip(scene.parts or [""], seen) if name != CLASSES), default=first.low)
+    names = [*([""] if scene.file else []), *scene.parts]
+    low = min((f.low for name, (f, _) in zip(names, seen) if name != CLASSES), default=first.low)
     valid = None if None in shares else min(shares)
     if (scene.kind == "s2" and low <= 0) or (scene.kind == "s1" and any(f.zeros for f, _ in seen)):
         valid = None  # zeros are no data, also where the file does not say so: to be counted
@@ -158,12 +173,12 @@ def layer_of(scene: SceneFiles, facts: Mapping[Path, tuple[Facts, Product]], sai
 
 def _bands(scene: SceneFiles, facts: Facts, said: Told) -> tuple[str, ...]:
     """The names of a product's bands: the user's, else the file's, else those that its files are named by."""
+    for band, file in scene.parts.items():
+        if (count := _count(file)) > 1:
+            raise InputError(f"{file.name} is named as band {band}, and holds {count} bands")
     if scene.file is None:
-        for band, file in scene.parts.items():
-            if (count := _count(file)) > 1:
-                raise InputError(f"{file.name} is named as band {band}, and holds {count} bands")
         return tuple(scene.parts)
-    told = said.s1_bands if scene.kind == "s1" else said.s2_bands
+    told = scene.names or (said.s1_bands if scene.kind == "s1" else said.s2_bands)
     names = told or tuple(b for text in facts.names if (b := band_name(text)))
     count = _count(scene.file)
     if not names or (not told and len(names) != count):
@@ -171,6 +186,11 @@ def _bands(scene: SceneFiles, facts: Facts, said: Told) -> tuple[str, ...]:
             f"its {count} bands have no names that tell which they are; name them in their order there "
             f"(--{scene.kind}_bands, as in B02,B03,B04,B08 or L2A)"
         )
+    own = [band_name(text) for text in facts.names]
+    if scene.names and own and all(own) and tuple(own) != names:
+        raise InputError(f"names its bands {', '.join(map(str, own))}, its STAC item {', '.join(names)}")
+    if len(names) != count and scene.names:
+        raise InputError(f"holds {count} bands, and its STAC item names {len(names)}")
     if len(names) != count:
         raise InputError(f"holds {count} bands, and --{scene.kind}_bands names {len(names)}")
     if sensor_of(names) != scene.kind:

@@ -70,12 +70,14 @@ def reflectance(
     return {"offset": offset, "offset_source": source, "level": product.level, "baseline": product.baseline}
 
 
-def backscatter(seen: Sequence[tuple[Facts, Product]], product: Product, said: Told) -> dict[str, Any]:
+def backscatter(
+    seen: Sequence[tuple[Facts, Product]], product: Product, said: Told, stated: str = ""
+) -> dict[str, Any]:
     """Unit and calibration of radar backscatter, and what its zeros are."""
     if any(f.low == f.high == 0 for f, _ in seen):
         raise InputError("every value of it is 0, which no radar measures: it holds no data; copy or process it anew")
     low, high = min(f.low for f, _ in seen), max(f.high for f, _ in seen)
-    unit = said.s1_unit
+    unit = said.s1_unit or stated
     if unit == "linear" and low < 0:
         raise InputError(f"holds values down to {low:.4g}, and power is never below 0: it is in decibel (--s1_unit db)")
     if not unit:
