@@ -63,7 +63,11 @@ vertical = Vertical(
         ),
     ),
     importers=(
-        Importer("rasters", "GeoTIFF, COG and JPEG 2000: stacked files, or one a band", f"{_COMMANDS}:import_rasters"),
+        Importer(
+            "rasters",
+            "GeoTIFF, COG and JPEG 2000, stacked or one a band, and STAC items",
+            f"{_COMMANDS}:import_rasters",
+        ),
     ),
     data_check="counterpoint.geospatial.data.checking:check_row",
     split=f"{_COMMANDS}:split",

@@ -20,6 +20,7 @@ def import_rasters(
     s2_offset: str = "",
     s1_unit: Literal["", "db", "linear"] = "",
     s1_calibration: Literal["", "sigma0", "gamma0"] = "",
+    s1_zero: Literal["", "nodata", "value"] = "",
     days: float | None = 14.0,
     overlap: float = 0.5,
     single: bool = False,
@@ -30,11 +31,13 @@ def import_rasters(
 ) -> ImportReport:
     """Turn SOURCE (GeoTIFF, COG or JPEG 2000 files, stacked or one a band) into a manifest; the files stay there.
 
+    Where SOURCE is a STAC item, or a folder that holds some, the items name the files, their bands, time and offset.
+
     Radar and optical pictures of a place are paired; every product left out is listed with its reason. Nothing is
     guessed: bands, offset, unit and time come from the files, from their names and metadata, or from these options.
 
     Args:
-        source: a raster, or a folder that is searched with all folders below.
+        source: a raster or a STAC item (.json), or a folder that is searched with all folders below.
         out: folder that receives manifest.parquet.
         s1: shell pattern of the Sentinel-1 files, relative to SOURCE, as in 'S1RTC/*.tif'; without any, names tell.
         s2: shell pattern of the Sentinel-2 files.
@@ -46,6 +49,7 @@ def import_rasters(
             before; or a CSV with the columns name,offset.
         s1_unit: decibel or linear power; values below 0 are decibel without being told.
         s1_calibration: sigma0 or gamma0, where the files do not say.
+        s1_zero: what an exact 0 is in decibel files; no data unless they are rounded and hold no area of zeros.
         days: most days between the pictures of a pair; null pairs by footprint alone.
         overlap: least share of the smaller footprint that a pair has in common.
         single: keep pictures of one sensor that find no partner.
@@ -64,7 +68,7 @@ def import_rasters(
     offset, offsets = read_offsets(s2_offset)
     said = Told(
         band_list(s1_bands) if s1_bands else (), band_list(s2_bands) if s2_bands else (), s1_unit, s1_calibration,
-        offset, offsets, read_legend(legend),
+        s1_zero, offset, offsets, read_legend(legend),
     )  # fmt: skip
     patterns = {"s1": s1, "s2": s2, "landcover": landcover, "cloud": cloud}
     return run(source, out, patterns, said, Pairing(days, overlap, single, align, block), workers)

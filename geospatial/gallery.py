@@ -93,7 +93,7 @@ def picture(sample: Mapping[str, Any], modality: str, system: Any) -> Media | No
     if modality not in sample:
         return None
     names = BandForm.of(system.pretrained.assets).bands[modality]
-    row = {"s2_offset": sample.get("s2_offset", 0), "s1_unit": sample.get("s1_unit", "db")}
+    row = {fact: sample.get(fact) for fact in ("s2_offset", "s1_unit", "s1_zero")}
     image = drawn(modality, sample[modality].numpy(), sample[f"{modality}_valid"].numpy(), names, row)
     said = [str(v) for v in (sample.get("place"), sample.get("label")) if v]
     return Media(TITLES[modality], image, caption=", ".join(said))

@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     counterpoint 0.1.0
     0
     """
+    _wait_asleep()
     program = "counterpoint"
     argv = list(sys.argv[1:] if argv is None else argv)
     script = Path(sys.argv[0]).name
@@ -61,6 +62,15 @@ def main(argv: list[str] | None = None) -> int:
         if sentence is None:
             raise
         return _refuse(sentence)
+
+
+def _wait_asleep() -> None:
+    """Threads of OpenMP wait for one another asleep, unless the user says otherwise (read when torch is loaded).
+
+    By default they spin. Where other programs keep the processors busy, a thread then burns its share of time while it
+    waits for one that has none, at every operation: a training step takes twenty times as long as it does asleep.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @contextlib.contextmanager

@@ -253,7 +253,7 @@ class Chips(Samples):
 
     def _shares_at(self, i: int, r: int, c: int) -> float:
         found = self._read(i, r, c)
-        return min(float(valid.mean()) for _, valid in found.values())
+        return min(float(physical(s, *pair, self.rows[i])[1].mean()) for s, pair in found.items())
 
     def __getitem__(self, position: int) -> dict[str, Any] | BadSample:
         position = range(len(self))[position]
@@ -276,9 +276,9 @@ class Chips(Samples):
             number = int(self.numbers[i]) + 1
             where = f"{self.manifest.path or 'manifest'}, row {number} (id {row['id']})"
             raise InputError(f"{where}: {error}; repair the row, or train with --train.on_error skip") from error
-        for sensor, name, missing in (("s2", "s2_offset", 0), ("s1", "s1_unit", "db")):
+        for sensor, fact, missing in (("s2", "s2_offset", 0), ("s1", "s1_unit", "db"), ("s1", "s1_zero", "nodata")):
             if sensor in sample:  # what its values mean, for whoever draws it
-                sample[name] = missing if row.get(name) is None else row[name]
+                sample[fact] = missing if row.get(fact) is None else row[fact]
         if self.draw is not None:
             sample |= self.draw(sample)
         return {

@@ -70,14 +70,18 @@ def physical(
     sensor: str, values: np.ndarray, valid: np.ndarray, row: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of a file as float32 measurements: dB, or reflectance x 10000 with the offset applied; and which are
-    data. Values that are no data are 0; Sentinel-2's digital
-    number 0 is no data in any band."""
+    data. Values that are no data are 0. No data are Sentinel-2's digital number 0 in any band, a float picture's
+    pixel that is 0 in every band, power that is not above 0, and exact zeros in decibel unless the row's `s1_zero` is
+    `value` (`geospatial.data.meaning`)."""
     found = values.astype(np.float32)
     if sensor == "s1" and row.get("s1_unit") == "linear":
         good = (found > LEAST_POWER).all(0)
         valid = valid & good
         found = 10 * np.log10(np.maximum(np.where(np.isfinite(found), found, 0), LEAST_POWER))
+    elif sensor == "s1" and row.get("s1_zero") != "value":
+        valid = valid & (values != 0).all(0)
     if sensor == "s2":
+        valid = valid & (values != 0).any(0)
         if values.dtype.kind in "iu":  # 0 is no data by the product's definition, whether the file says so or not
             valid = valid & (values != 0).all(0)
         found = found + np.float32(row.get("s2_offset") or 0)

@@ -7,10 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from counterpoint.common.errors import InputError
 from counterpoint.common.vertical import Rejected
 from counterpoint.geospatial.bands import CLASSES, band_name, sensor_of
+
+if TYPE_CHECKING:
+    from counterpoint.geospatial.data.stac import ItemFacts
 
 KINDS = ("s1", "s2", "landcover", "cloud")
 _BAND = re.compile(r"^(.*?)[_.-](B\d{1,2}A?|VV|VH|HH|HV|SCL)(?:[_.-](10|20|60)m)?$", re.IGNORECASE)
@@ -28,18 +32,22 @@ class SceneFiles:
         name: of the product, for its row.
         kind: one of `KINDS`.
         file: the file with all bands; None where each has its own.
-        parts: band -> file.
+        parts: band -> file; beside `file` those that it does not hold.
+        names: the bands of `file`, where a STAC item says them.
+        said: what a STAC item says of it.
     """
 
     name: str
     kind: str
     file: Path | None = None
     parts: dict[str, Path] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    said: ItemFacts | None = None
 
     @property
     def files(self) -> list[Path]:
         """Its files, the ones of the finest pixels not known yet."""
-        return [self.file] if self.file is not None else list(self.parts.values())
+        return [*([self.file] if self.file is not None else []), *self.parts.values()]
 
 
 def sort_files(

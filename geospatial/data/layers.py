@@ -8,7 +8,8 @@ A manifest row is a place at a time. Its columns:
     crs, left, top, side, height, width         the grid of the row, in its CRS
     west, south, east, north, lat, lon          its bounds and its middle in degrees
     s1_time, s2_time, days, season
-    s2_level, s2_baseline, s2_offset, s2_offset_source; s1_unit (db, linear), s1_calibration, s1_orbit
+    s2_level, s2_baseline, s2_offset, s2_offset_source; s1_unit (db, linear), s1_calibration, s1_orbit,
+    s1_zero (what an exact 0 is in decibel: nodata, value)
     s1_valid, s2_valid    share of valid pixels; missing where it was not counted
 """
 

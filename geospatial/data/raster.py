@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import minimum_filter1d
 
 from counterpoint.common.errors import InputError
 from counterpoint.geospatial.data.grid import ALIGNED, Grid, Window, grid_of
@@ -26,6 +27,8 @@ HANDLES = 256
 SCANNED = 1 << 26
 """Values of a raster up to which an import reads all of it; of larger ones it reads `SCAN_ROWS` strips."""
 SCAN_ROWS = 16
+ZERO_RUN = 16
+"""Pixels beside one another in a row that are all exactly 0: an area that was filled, not one that was measured."""
 WGS84 = "EPSG:4326"
 
 
@@ -44,6 +47,9 @@ class Facts:
         valid: share of its pixels that hold data in every band; None where only strips were read.
         low, high: smallest and largest values read, of valid pixels.
         tiled: whether windows are read without the whole width.
+        zeros: share of the pixels read, of those that the file calls data, where some band is exactly 0.
+        zero_run: whether `ZERO_RUN` such pixels stand side by side.
+        rounded: whether its values are whole numbers or hundredths.
     """
 
     grid: Grid
@@ -58,6 +64,9 @@ class Facts:
     low: float
     high: float
     tiled: bool
+    zeros: float = 0.0
+    zero_run: bool = False
+    rounded: bool = False
 
 
 def inspect(file: Path) -> Facts:
@@ -82,14 +91,15 @@ def inspect(file: Path) -> Facts:
         scales, offsets = set(source.scales), set(source.offsets)
         if len(scales) > 1 or len(offsets) > 1:
             raise InputError("its bands have scales or offsets of their own; write them with one for all")
-        share, low, high = _scan(source)
-        if not np.isfinite(low):
+        seen = _scan(source)
+        if not np.isfinite(seen.low):
             raise InputError("has not one valid pixel: all of it is nodata")
         names = tuple(text or "" for text in source.descriptions)
         return Facts(
             grid, names if all(names) and len(set(names)) == len(names) else (), kinds.pop(),
             next(iter(nodata)) if len(nodata) == 1 else None, dict(source.tags()), scales.pop(), offsets.pop(),
-            box_of(grid), share, low, high, source.block_shapes[0][1] < source.width,
+            box_of(grid), seen.share, seen.low, seen.high, source.block_shapes[0][1] < source.width,
+            seen.zeros, seen.run, seen.rounded,
         )  # fmt: skip
 
 
@@ -116,24 +126,49 @@ def gdal_errors() -> tuple[type[Exception], ...]:
     return RasterioError, CPLE_BaseError
 
 
-def _scan(source: Any) -> tuple[float | None, float, float]:
-    """(share of valid pixels, lowest, highest) of all, or of strips of a large raster (the share is then None)."""
+@dataclass
+class _Scan:
+    share: float | None = None
+    low: float = np.inf
+    high: float = -np.inf
+    zeros: float = 0.0
+    run: bool = False
+    rounded: bool = True
+
+
+def _scan(source: Any) -> _Scan:
+    """What the values look like: all of them, or those of strips of a large raster (the share of valid ones is then
+    None)."""
     whole = source.height * source.width * source.count <= SCANNED
     block = source.block_shapes[0][0]
     step = max(block, 1) if block < source.height else min(source.height, 512)
     starts = np.arange(0, source.height, step)
     if not whole:
         starts = starts[np.unique(np.linspace(0, len(starts) - 1, SCAN_ROWS).astype(int))]
-    good = total = 0
-    low, high = np.inf, -np.inf
+    good = total = zeros = 0
+    found = _Scan()
     for start in starts:
         window = Window(int(start), 0, int(min(step, source.height - start)), source.width)
         values, valid = _values(source, range(1, source.count + 1), window)
         good, total = good + int(valid.all(0).sum()), total + valid[0].size
         if valid.any():
             seen = values[valid]
-            low, high = min(low, float(seen.min())), max(high, float(seen.max()))
-    return (good / total if whole else None), low, high
+            found.low, found.high = min(found.low, float(seen.min())), max(found.high, float(seen.max()))
+            zero = ((values == 0) & valid).any(0)
+            if zero.any():
+                zeros += int(zero.sum())
+                found.run = found.run or bool(minimum_filter1d(zero, min(ZERO_RUN, zero.shape[1]), axis=1).any())
+            found.rounded = found.rounded and _rounded(seen)
+    found.share, found.zeros = (good / total if whole else None), zeros / total
+    return found
+
+
+def _rounded(values: np.ndarray) -> bool:
+    """Whether values are whole numbers or hundredths."""
+    if values.dtype.kind in "iu":
+        return True
+    hundredths = values[:: max(1, len(values) // 4096)].astype(np.float64) * 100
+    return bool((np.abs(hundredths - np.rint(hundredths)) < 1e-3).all())
 
 
 def _values(source: Any, indexes: Sequence[int], window: Window) -> tuple[np.ndarray, np.ndarray]:

@@ -298,6 +298,15 @@ def raster(path: Path) -> None:
             target.set_band_description(i, name)
 
 
+def stac_item(path: Path) -> None:
+    """A STAC item, and the raster that it names."""
+    raster(path.with_name("a.tif"))
+    asset = {"href": "a.tif", "eo:bands": [{"name": "B03"}, {"name": "B04"}], "proj:shape": [64, 64]}
+    said = {"datetime": "2021-07-10T10:00:00Z", "platform": "sentinel-2a", "s2:processing_baseline": "03.01"}
+    item = {"type": "Feature", "stac_version": "1.0.0", "id": "a", "properties": said, "assets": {"data": asset}}
+    path.write_text(json.dumps(item))
+
+
 def sdf_gz(path: Path) -> None:
     path.write_bytes(gzip.compress(SDF.encode(), mtime=0))
 

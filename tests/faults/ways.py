@@ -313,6 +313,7 @@ READERS = (
     imported("graphs", "circuits", "c.spef", SP_SPEF, "c.sp"),
     imported("graphs", "circuits", "c.dspf", files.text(files.DSPF)),
     imported("geo", "rasters", "s2.tif", files.raster),
+    imported("geo", "rasters", "item.json", files.stac_item),
     after_import("data check", partial(_check, "geo"), "geo", "rasters", "s2.tif", files.raster),
     imported("recsys", "interactions", "l.csv", files.text(files.INTERACTIONS)),
     imported("recsys", "interactions", "l.parquet", files.interactions_parquet),

@@ -275,6 +275,7 @@ def test_every_process_opens_its_own_file(places):
     assert chips[0]["s2"].shape == (4, 32, 32)
     again = pickle.loads(pickle.dumps(chips))  # noqa: S301 - as a worker receives it: no handle travels
     assert torch.equal(again[0]["s2"], chips[0]["s2"])
+    assert [chips[i]["id"] for i in range(len(chips))] == chips.ids
     batches = torch.utils.data.DataLoader(chips, batch_size=3, num_workers=2, collate_fn=chips.collate)
     assert sum(len(batch["index"]) for batch in batches) == len(chips)
 

@@ -9,9 +9,14 @@ import pandas as pd
 import pytest
 from rasterio.transform import Affine
 
+from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.geospatial.bands import BANDS, S2_12, S2_13
 from counterpoint.geospatial.commands import import_rasters
+from counterpoint.geospatial.data.chips import ChipCut, Chips
+from counterpoint.geospatial.data.form import physical
+from counterpoint.geospatial.data.grid import Window
+from counterpoint.geospatial.data.layers import read_sensor
 from counterpoint.geospatial.data.product import product_of
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -330,3 +335,68 @@ def test_a_partner_of_what_was_refused_does_not_stand_alone_unless_wanted(tmp_pa
     assert report.rows == 0
     assert "would stand alone (--single keeps it)" in reasons(report)["a.tif"]
     assert import_rasters(tmp_path / "in", tmp_path / "o2", single=True).rows == 1
+
+
+def decibels(kind, run=False):
+    """Radar in decibel that states no nodata value, with a filled border of zeros or one lonely zero."""
+    data = (-12 + 4 * np.random.default_rng(0).standard_normal((2, 64, 64))).astype(np.float32)
+    data = {"full": data, "hundredths": data.round(2), "whole": np.rint(data).astype(np.int16)}[kind]
+    data[data == 0] = -1
+    if run:
+        data[:, :, :20] = 0
+    data[0, 40, 40] = 0
+    return data
+
+
+@pytest.mark.parametrize(
+    ("kind", "run", "meaning"),
+    [
+        ("full", True, "nodata"),
+        ("full", False, "nodata"),
+        ("hundredths", True, "nodata"),
+        ("hundredths", False, "value"),
+        ("whole", True, "nodata"),
+        ("whole", False, "value"),
+    ],
+)
+def test_exact_zeros_in_decibel_are_no_data_unless_they_can_be_measurements(tmp_path, kind, run, meaning):
+    data = decibels(kind, run)
+    write(tmp_path / "in/s1/a.tif", data, names=("VV", "VH"), tags={"CALIBRATION": "sigma0"})
+    report = import_rasters(tmp_path / "in", tmp_path / "out")
+    row = Manifest.load(report.manifest).row(0)
+    assert row["s1_zero"] == meaning
+    window = Window(0, 0, 64, 64)
+    raw = read_sensor(row, tmp_path / "out", "s1", ("VV", "VH"), window)
+    measured, valid = physical("s1", *raw, row)
+    assert raw[1].all()  # the file itself says nothing
+    assert np.array_equal(valid, (data != 0).all(0) if meaning == "nodata" else np.ones((64, 64), bool))
+    assert (measured[:, valid] == data[:, valid]).all()
+    share = float((data == 0).any(0).mean())
+    assert f"exact zeros (s1-a: {share:.2%} of its pixels); there 0 is" in report.note
+    other = "value" if meaning == "nodata" else "nodata"
+    told = import_rasters(tmp_path / "in", tmp_path / "o2", s1_zero=other)
+    assert Manifest.load(told.manifest).row(0)["s1_zero"] == other
+
+
+def test_a_chip_of_filled_zeros_is_left_out(tmp_path):
+    data = decibels("full")
+    data[:, :, :32] = 0
+    write(tmp_path / "in/s1/a.tif", data, names=("VV", "VH"), tags={"CALIBRATION": "sigma0"})
+    table = Manifest.load(import_rasters(tmp_path / "in", tmp_path / "out").manifest)
+    chips = Chips(table, ChipCut({"s1": ("VV", "VH")}, 32, 32))
+    assert chips.places[:, 2].tolist() == [32, 32]
+
+
+def test_radar_of_nothing_but_zeros_is_refused(tmp_path):
+    write(tmp_path / "in/s1/a.tif", np.zeros((2, 64, 64), np.float32), names=("VV", "VH"))
+    for unit in ("", "db", "linear"):
+        said = reasons(import_rasters(tmp_path / "in", tmp_path / f"out{unit}", s1_unit=unit))["a.tif"]
+        assert said.startswith("every value of it is 0")
+
+
+def test_a_float_pixel_that_is_zero_in_every_optical_band_is_no_data():
+    values = np.full((2, 2, 2), 300.0, np.float32)
+    values[:, 0, 0] = 0
+    values[0, 1, 1] = 0
+    valid = physical("s2", values, np.ones((2, 2), bool), {"s2_offset": -1000})[1]
+    assert valid.tolist() == [[False, True], [True, True]]
