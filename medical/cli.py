@@ -70,5 +70,6 @@ vertical = Vertical(
             "the embedding of one scan: a NIfTI or NRRD file, or a DICOM folder",
             f"{_COMMANDS}:embed_scan",
         ),
+        OwnVerb("segment", "label maps of whole volumes by a finetuned head, as NIfTI", f"{_COMMANDS}:segment"),
     ),
 )

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from counterpoint.common.data.dataset import group_codes
+from counterpoint.common.data.manifest import SPLITS
 from counterpoint.common.kernels import Mix, SameLabel, Weighted, pair_sum, target_scores
 from counterpoint.common.losses import InfoNCE, LogitScale
 from counterpoint.common.losses.choice import Chosen
@@ -81,15 +82,14 @@ class ReportSystem(ContrastiveSystem):
     def tokenizer(self) -> ReportTokenizer:
         return ReportTokenizer(self.assets["tokenizer.json"])
 
-    def datasets(self) -> Datasets:
+    def datasets(self, labelled: bool = False) -> Datasets:
         there, train = set(self.data.manifest.frame["split"]), self.config.train
-        parts = {
-            name: CTReports(self.data, name, self.config.data, self.tokenizer, train.on_error, train.max_bad)
-            if name in there
-            else None
-            for name in ("train", "val", "test")
-        }
-        return Datasets(**parts)
+        options = (self.config.data, self.tokenizer, train.on_error, train.max_bad, labelled)
+        return Datasets(*(CTReports(self.data, s, *options) if s in there else None for s in SPLITS))
+
+    def evaluation_datasets(self) -> Datasets:
+        """With label maps, for heads."""
+        return self.datasets(labelled=True)
 
     def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
         """Normalised embeddings; of one modality the other's network does not run."""

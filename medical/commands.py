@@ -180,3 +180,30 @@ def demo(
     from counterpoint.medical.demo import run_demo
 
     return run_demo(out, volumes, epochs, seed, workers)
+
+
+def segment(
+    run: Path,
+    out: Path,
+    manifest: Path | None = None,
+    split: Literal["train", "val", "test"] = "test",
+    checkpoint: Literal["best", "last"] = "best",
+    limit: int = 0,
+) -> Outcome:
+    """Label maps of whole volumes by RUN (of `finetune --task dense --labels labels`), as NIfTI on the grids of the
+    volumes; Dice and surface distances in mm where the volumes have label maps.
+
+    Volumes go window by window (MONAI's sliding windows of the run's recipe), long ones in slabs.
+
+    Args:
+        run: the finetuned run's folder.
+        out: folder that receives segmentation/ID.nii.gz and segmentation.json.
+        manifest: other volumes; those of the run unless given.
+        split: which split of them.
+        checkpoint: which weights.
+        limit: the first so many volumes; 0: all.
+    """
+    from counterpoint.medical.segmenting import segment_split
+
+    out.mkdir(parents=True, exist_ok=True)
+    return segment_split(run, out, manifest, split, checkpoint, limit)

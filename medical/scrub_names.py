@@ -8,16 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from counterpoint.medical.scrub_words import EPONYMS, GIVEN, ORDINARY, words
+from counterpoint.medical.scrub_words import EPONYMS, GIVEN, ORDINARY, word_list
 
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 _GAP = re.compile(r"\.?[ \t]+|[ \t]*,[ \t]*|\.(?=[^\W\d_])")
 _PARTICLES = frozenset(
-    words("al bin da das de del della den der di dos du el ibn la le mac san st ten ter van von y zu")
+    word_list("al bin da das de del della den der di dos du el ibn la le mac san st ten ter van von y zu")
 )
-_AFTER = frozenset(words("jr sr ii iii iv"))
+_AFTER = frozenset(word_list("jr sr ii iii iv"))
 _LABELS = frozenset(
-    words("mrn dob age sex id date exam ct mr study accession acc gender phone tel ward bed room born on at")
+    word_list("mrn dob age sex id date exam ct mr study accession acc gender phone tel ward bed room born on at")
 )
 _MOST = 5
 
@@ -154,7 +154,7 @@ def parts_of(name: str) -> list[str]:
 
 
 _DEGREES = frozenset(
-    words("prof mrs miss mister sir doctor professor nurse herr herrn frau mme med dent phd mbbs frcr facr")
+    word_list("prof mrs miss mister sir doctor professor nurse herr herrn frau mme med dent phd mbbs frcr facr")
 )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 
-def words(text: str) -> list[str]:
+def word_list(text: str) -> list[str]:
     return text.split()
 
 
 ORDINARY = frozenset(
-    words("""
+    word_list("""
 a abdomen abdominal able abnormal abnormality about above abscess absent accession acquired active acute addendum
 address adenopathy admission admitted adrenal adult advised after afternoon again age aged aids air alert all allergy
 also am american an anatomy and aneurysm angiogram angiography another anterior any aorta aortic ap apical apnea
@@ -74,7 +74,7 @@ yes yesterday you young your zone
 """Lower-case words of reports that are no names."""
 
 EPONYMS = frozenset(
-    words("""
+    word_list("""
 alzheimer ann arbor baker barrett bennett bochdalek boerhaave bosniak breslow budd calve caroli chance chiari child
 clark cobb colles couinaud crohn cushing dandy down ellison ewing fallot fazekas fisher fleischner foley fort galeazzi
 ganz garden gerota ghon gleason graves hampton hangman hansen harris hartmann hashimoto hess hill hirschsprung hodgkin
@@ -90,7 +90,7 @@ zenker zollinger
 that one is meant."""
 
 GIVEN = frozenset(
-    words("""
+    word_list("""
 aaron abdul abigail adam adrian ahmed aisha alan albert alejandro alex alexander alexandra alfred ali alice alicia
 alison amanda amelia amy ana andrea andreas andrew andy angela angelo anita anna anne annie anthony antonio arthur
 ashley barbara beatrice benjamin beth betty beverly brandon brenda brian bruce bryan camila carl carlos carmen
