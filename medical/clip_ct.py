@@ -41,7 +41,8 @@ from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
 from counterpoint.common.trainers.inputs import Input
 from counterpoint.medical.configs import ClipCTConfig
 from counterpoint.medical.data import CTData, CTReports, load_ct
-from counterpoint.medical.models import ReportEncoder, VolumeEncoder
+from counterpoint.medical.grounding import hires_cam
+from counterpoint.medical.models import ReportEncoder, VolumeEncoder, pool_stages
 from counterpoint.medical.reports import plain_words
 from counterpoint.medical.tokens import ReportTokenizer, learn_tokenizer
 
@@ -169,6 +170,13 @@ class ClipCT(ReportSystem):
         if "report" in batch:
             found["report"] = self.report(batch["report"], batch["sentence_of"])
         return found
+
+    def similarity_map(self, ct: Float[Tensor, "1 x y z"], texts: Mapping[str, Tensor]) -> Float[Tensor, "texts i j k"]:
+        """The share of every place in the similarity of the volume with each text (HiResCAM of both stages)."""
+        stages = self.ct.maps(ct)
+        volume = normalize(self.ct.project(pool_stages(*stages)), dim=-1)
+        text = normalize(self.report(texts["report"], texts["sentence_of"]).detach(), dim=-1)
+        return hires_cam(stages, text @ volume[0], stages[0].shape[2:])
 
     def dense_features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Of every voxel of the middle stage (a quarter of the resolution), brought to the volume's own grid."""

@@ -207,3 +207,28 @@ def segment(
 
     out.mkdir(parents=True, exist_ok=True)
     return segment_split(run, out, manifest, split, checkpoint, limit)
+
+
+def ground(
+    run: Path,
+    file: Path,
+    text: str,
+    out: Path = Path("grounding.nii.gz"),
+    checkpoint: Literal["best", "last"] = "best",
+    hu: Literal["header", "already"] = "header",
+) -> Outcome:
+    """Where in a scan RUN sees a sentence: its similarity at every voxel of the run's grid, as NIfTI in patient space.
+
+    A picture of what the network looks at, no finding.
+
+    Args:
+        run: the run's folder, of clip-ct or velvet-med.
+        file: a NIfTI or NRRD file, or a folder with one DICOM series.
+        text: the sentence, as in 'left pleural effusion'.
+        out: the NIfTI file to write.
+        checkpoint: which weights.
+        hu: how values become HU; see `data import --help`.
+    """
+    from counterpoint.medical.grounding import ground_text
+
+    return ground_text(run, file, text, out, checkpoint, hu)

@@ -65,7 +65,7 @@ def head_of(system: Any) -> Predict:
 
 
 @torch.no_grad()
-def segment(
+def segment_volume(
     volume: Volume,
     recipe: RecipeConfig,
     predict: Predict,

@@ -23,7 +23,7 @@ from counterpoint.medical.segmentation import (
     head_of,
     prior_on,
     score_segmented,
-    segment,
+    segment_volume,
     shape_prior,
 )
 from counterpoint.medical.volume import write_nifti
@@ -57,7 +57,7 @@ def segment_split(
         if isinstance(got, Rejected):
             raise InputError(f"{row['id']}: {got.reason}")
         volume, truth = got
-        labels = segment(volume, recipe, predict, scaled=modality == "volume", device=device)
+        labels = segment_volume(volume, recipe, predict, scaled=modality == "volume", device=device)
         written.append(write_nifti(file_of(str(row["id"]), out), labels, volume.affine))
         if truth is not None:
             measure = partial(coverage, truth=truth, spacing=volume.spacing, labels=range(1, classes))

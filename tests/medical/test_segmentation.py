@@ -19,7 +19,7 @@ from counterpoint.medical.commands import segment as segment_command
 from counterpoint.medical.commands import simulate
 from counterpoint.medical.configs import ClipCTConfig, GeminiConfig, RecipeConfig
 from counterpoint.medical.gemini import Gemini
-from counterpoint.medical.segmentation import coverage, prior_on, score_segmented, segment, shape_prior
+from counterpoint.medical.segmentation import coverage, prior_on, score_segmented, segment_volume, shape_prior
 from counterpoint.medical.volume import Volume, labels_to_recipe
 from counterpoint.medical.volume import write_nifti as write
 
@@ -49,7 +49,7 @@ def test_a_whole_volume_in_any_orientation_is_segmented_voxel_by_voxel(codes):
     back = nibabel.orientations.ornt_transform(nibabel.orientations.axcodes2ornt(("R", "A", "S")), turn)
     data = nibabel.orientations.apply_orientation(ras, back)
     affine = np.diag([2.0, 2.0, 2.0, 1.0]) @ nibabel.orientations.inv_ornt_aff(back, ras.shape)
-    found = segment(Volume(data, affine), RECIPE, threshold)
+    found = segment_volume(Volume(data, affine), RECIPE, threshold)
     assert found.shape == data.shape
     expected = np.where(data < -200, 0, np.where(data > 200, 2, 1))
     assert (found == expected).mean() > 0.999  # blended windows of a rule of the voxel alone are that rule
@@ -57,8 +57,8 @@ def test_a_whole_volume_in_any_orientation_is_segmented_voxel_by_voxel(codes):
 
 def test_slabs_give_what_the_whole_gives_and_fine_files_their_own_grid():
     volume = Volume(smooth((18, 16, 60)), np.diag([1.5, 1.0, 1.0, 1.0]))
-    whole = segment(volume, RECIPE, threshold)
-    slabs = segment(volume, RECIPE, threshold, budget=1)
+    whole = segment_volume(volume, RECIPE, threshold)
+    slabs = segment_volume(volume, RECIPE, threshold, budget=1)
     assert np.array_equal(whole, slabs)
     assert whole.shape == (18, 16, 60)
     truth = np.where(volume.data < -200, 0, np.where(volume.data > 200, 2, 1))
@@ -69,7 +69,7 @@ def test_slabs_give_what_the_whole_gives_and_fine_files_their_own_grid():
 
 def test_a_volume_smaller_than_a_window_is_filled_up():
     volume = Volume(smooth((5, 6, 4)), np.diag([2.0, 2.0, 2.0, 1.0]))
-    found = segment(volume, RECIPE, threshold)
+    found = segment_volume(volume, RECIPE, threshold)
     inner = (slice(1, -1),) * 3
     expected = np.where(volume.data < -200, 0, np.where(volume.data > 200, 2, 1))
     assert (found == expected)[inner].mean() > 0.7  # odd sizes lie half a voxel beside the recipe's
