@@ -22,7 +22,7 @@ vertical = Vertical(
             needs="volumes with reports (the embedded CT phantom by default)",
             config=f"{_CONFIGS}:ClipCTConfig",
             system="counterpoint.medical.clip_ct:ClipCT",
-            protocols="counterpoint.medical.findings:protocols",
+            protocols="counterpoint.medical.evaluation:protocols",
         ),
         SystemEntry(
             name="velvet-med",
@@ -35,7 +35,7 @@ vertical = Vertical(
             needs="volumes with reports (the embedded CT phantom by default)",
             config=f"{_CONFIGS}:VelvetMedConfig",
             system="counterpoint.medical.velvet_med:VelvetMed",
-            protocols="counterpoint.medical.findings:protocols",
+            protocols="counterpoint.medical.evaluation:protocols",
         ),
         SystemEntry(
             name="gemini",
@@ -70,5 +70,7 @@ vertical = Vertical(
             "the embedding of one scan: a NIfTI or NRRD file, or a DICOM folder",
             f"{_COMMANDS}:embed_scan",
         ),
+        OwnVerb("ground", "where in a scan a sentence is seen: a map as NIfTI in patient space", f"{_COMMANDS}:ground"),
+        OwnVerb("segment", "label maps of whole volumes by a finetuned head, as NIfTI", f"{_COMMANDS}:segment"),
     ),
 )

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from counterpoint.common.data.dataset import group_codes
+from counterpoint.common.data.manifest import SPLITS
 from counterpoint.common.kernels import Mix, SameLabel, Weighted, pair_sum, target_scores
 from counterpoint.common.losses import InfoNCE, LogitScale
 from counterpoint.common.losses.choice import Chosen
@@ -40,7 +41,8 @@ from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
 from counterpoint.common.trainers.inputs import Input
 from counterpoint.medical.configs import ClipCTConfig
 from counterpoint.medical.data import CTData, CTReports, load_ct
-from counterpoint.medical.models import ReportEncoder, VolumeEncoder
+from counterpoint.medical.grounding import hires_cam
+from counterpoint.medical.models import ReportEncoder, VolumeEncoder, pool_stages
 from counterpoint.medical.reports import plain_words
 from counterpoint.medical.tokens import ReportTokenizer, learn_tokenizer
 
@@ -81,15 +83,14 @@ class ReportSystem(ContrastiveSystem):
     def tokenizer(self) -> ReportTokenizer:
         return ReportTokenizer(self.assets["tokenizer.json"])
 
-    def datasets(self) -> Datasets:
+    def datasets(self, labelled: bool = False) -> Datasets:
         there, train = set(self.data.manifest.frame["split"]), self.config.train
-        parts = {
-            name: CTReports(self.data, name, self.config.data, self.tokenizer, train.on_error, train.max_bad)
-            if name in there
-            else None
-            for name in ("train", "val", "test")
-        }
-        return Datasets(**parts)
+        options = (self.config.data, self.tokenizer, train.on_error, train.max_bad, labelled)
+        return Datasets(*(CTReports(self.data, s, *options) if s in there else None for s in SPLITS))
+
+    def evaluation_datasets(self) -> Datasets:
+        """With label maps, for heads."""
+        return self.datasets(labelled=True)
 
     def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
         """Normalised embeddings; of one modality the other's network does not run."""
@@ -169,6 +170,13 @@ class ClipCT(ReportSystem):
         if "report" in batch:
             found["report"] = self.report(batch["report"], batch["sentence_of"])
         return found
+
+    def similarity_map(self, ct: Float[Tensor, "1 x y z"], texts: Mapping[str, Tensor]) -> Float[Tensor, "texts i j k"]:
+        """The share of every place in the similarity of the volume with each text (HiResCAM of both stages)."""
+        stages = self.ct.maps(ct)
+        volume = normalize(self.ct.project(pool_stages(*stages)), dim=-1)
+        text = normalize(self.report(texts["report"], texts["sentence_of"]).detach(), dim=-1)
+        return hires_cam(stages, text @ volume[0], stages[0].shape[2:])
 
     def dense_features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Of every voxel of the middle stage (a quarter of the resolution), brought to the volume's own grid."""

@@ -180,3 +180,55 @@ def demo(
     from counterpoint.medical.demo import run_demo
 
     return run_demo(out, volumes, epochs, seed, workers)
+
+
+def segment(
+    run: Path,
+    out: Path,
+    manifest: Path | None = None,
+    split: Literal["train", "val", "test"] = "test",
+    checkpoint: Literal["best", "last"] = "best",
+    limit: int = 0,
+) -> Outcome:
+    """Label maps of whole volumes by RUN (of `finetune --task dense --labels labels`), as NIfTI on the grids of the
+    volumes; Dice and surface distances in mm where the volumes have label maps.
+
+    Volumes go window by window (MONAI's sliding windows of the run's recipe), long ones in slabs.
+
+    Args:
+        run: the finetuned run's folder.
+        out: folder that receives segmentation/ID.nii.gz and segmentation.json.
+        manifest: other volumes; those of the run unless given.
+        split: which split of them.
+        checkpoint: which weights.
+        limit: the first so many volumes; 0: all.
+    """
+    from counterpoint.medical.segmenting import segment_split
+
+    out.mkdir(parents=True, exist_ok=True)
+    return segment_split(run, out, manifest, split, checkpoint, limit)
+
+
+def ground(
+    run: Path,
+    file: Path,
+    text: str,
+    out: Path = Path("grounding.nii.gz"),
+    checkpoint: Literal["best", "last"] = "best",
+    hu: Literal["header", "already"] = "header",
+) -> Outcome:
+    """Where in a scan RUN sees a sentence: its similarity at every voxel of the run's grid, as NIfTI in patient space.
+
+    A picture of what the network looks at, no finding.
+
+    Args:
+        run: the run's folder, of clip-ct or velvet-med.
+        file: a NIfTI or NRRD file, or a folder with one DICOM series.
+        text: the sentence, as in 'left pleural effusion'.
+        out: the NIfTI file to write.
+        checkpoint: which weights.
+        hu: how values become HU; see `data import --help`.
+    """
+    from counterpoint.medical.grounding import ground_text
+
+    return ground_text(run, file, text, out, checkpoint, hu)

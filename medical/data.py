@@ -27,11 +27,11 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.progress import track
 from counterpoint.common.vertical import Rejected
 from counterpoint.medical.configs import CTDataConfig, RecipeConfig
-from counterpoint.medical.reading import row_reports, row_volume
+from counterpoint.medical.reading import row_labels, row_reports, row_volume
 from counterpoint.medical.reports import RadiologyReport, plain_words, sentences
 from counterpoint.medical.simulate import cached_phantoms
 from counterpoint.medical.tokens import ReportTokenizer
-from counterpoint.medical.volume import Volume, to_recipe
+from counterpoint.medical.volume import Volume, labels_to_recipe, to_recipe
 
 PREPARED = 1
 """Of how volumes are brought to a recipe: another number makes them anew."""
@@ -45,6 +45,7 @@ class CTData:
         manifest: the rows.
         volumes: of every row, the file of the prepared volume.
         reports: of every row, the texts.
+        labels: of every row, the file of the prepared label map; None where it has none.
         left_out: split -> rows that could not be read.
     """
 
@@ -52,10 +53,17 @@ class CTData:
     volumes: tuple[Path, ...]
     reports: tuple[tuple[str, ...], ...]
     left_out: Mapping[str, Sequence[BadSample]]
+    labels: tuple[Path | None, ...] = ()
 
     def rows(self, split: str) -> list[int]:
         """Places of a split's rows."""
         return np.flatnonzero((self.manifest.frame["split"] == split).to_numpy()).tolist()
+
+    def label_map(self, row: int, recipe: RecipeConfig) -> Tensor:
+        """[x, y, z] the label of every voxel of a row on the recipe's grid; -1 throughout where it has no map."""
+        if (file := self.labels[row]) is None:
+            return torch.full(tuple(recipe.size), -1, dtype=torch.int64)
+        return torch.from_numpy(load_prepared(file)[0].astype(np.int64))
 
 
 def load_ct(config: CTDataConfig, on_error: str = "raise", max_bad: float = 0.01) -> CTData:
@@ -91,23 +99,42 @@ def load_ct(config: CTDataConfig, on_error: str = "raise", max_bad: float = 0.01
     kept = [i for i, got in enumerate(made) if not isinstance(got, Rejected)]
     left_out = {name: tuple(b for split, b in bad if split == name) for name in SPLITS}
     part = replace(manifest, frame=manifest.frame.iloc[kept])
-    return CTData(part, tuple(made[i][0] for i in kept), tuple(tuple(made[i][1]) for i in kept), left_out)
+    volumes, reports, labels = zip(*(made[i] for i in kept)) if kept else ((), (), ())
+    return CTData(part, volumes, tuple(map(tuple, reports)), left_out, labels)
 
 
-def _prepared(row: dict[str, Any], folder: Folder, recipe: RecipeConfig, cache: str) -> tuple[Path, list[str]]:
-    """In a worker: the file of a row's prepared volume, made if it is not in the cache, and its reports."""
+def _prepared(
+    row: dict[str, Any], folder: Folder, recipe: RecipeConfig, cache: str
+) -> tuple[Path, list[str], Path | None]:
+    """In a worker: the file of a row's prepared volume, made if it is not in the cache, its reports, and the file of
+    its prepared label map where it has one."""
     if not isinstance(row.get("volume"), str):
         raise InputError("no file named in column 'volume'")
     file = Path(folder / row["volume"])
     reports = row_reports(row, folder)
-    stat = os.stat(file)
     reading = {name: str(row.get(name) or "") for name in ("modality", "hu", "slope", "intercept")}
-    key = {
-        "kind": "medical-volume", "version": PREPARED, "file": str(file.resolve()), "size": stat.st_size,
-        "mtime": stat.st_mtime_ns, **reading, "recipe": asdict(recipe),
-    }  # fmt: skip
-    path = Cache(cache or None).get_or_make(key, ".npz", lambda p: _keep(p, to_recipe(row_volume(row, folder), recipe)))
-    return path, reports
+    store, known = Cache(cache or None), {"version": PREPARED, "recipe": asdict(recipe)}
+    key = {"kind": "medical-volume", **known, **_identity(file), **reading}
+    path = store.get_or_make(key, ".npz", lambda p: _keep(p, to_recipe(row_volume(row, folder), recipe)))
+    if not isinstance(row.get("labels"), str) or not row["labels"]:
+        return path, reports, None
+    maps = Path(folder / row["labels"])
+    key = {"kind": "medical-labels", **known, "volume": _identity(file), **_identity(maps)}
+    return path, reports, store.get_or_make(key, ".npz", lambda p: _keep_labels(p, row, folder, recipe))
+
+
+def _identity(file: Path) -> dict[str, Any]:
+    """What says that a file is the one that was read before."""
+    stat = os.stat(file)
+    return {"file": str(file.resolve()), "size": stat.st_size, "mtime": stat.st_mtime_ns}
+
+
+def _keep_labels(path: Path, row: dict[str, Any], folder: Folder, recipe: RecipeConfig) -> None:
+    """The nearest voxel's label on the recipe's grid."""
+    truth = row_labels(row, folder)
+    made = labels_to_recipe(truth, recipe)
+    with path.open("wb") as file:
+        np.savez(file, data=made.data, affine=made.affine)
 
 
 def _keep(path: Path, volume: Volume) -> None:
@@ -218,14 +245,22 @@ class CTReports(Samples):
     """The volumes of a split with a drawn one of their reports.
 
     A sample holds `ct` [x, y, z] in the recipe's values, `affine`, `report` (tokens) and `text` of a report, or an
-    empty one where there is none; for training also the sentences.
+    empty one where there is none; for training also the sentences; where `labelled`, and where the data have label
+    maps, `labels` [x, y, z].
     """
 
     def __init__(
-        self, data: CTData, split: str, config: CTDataConfig, tokenizer: ReportTokenizer, on_error: str, max_bad: float
+        self,
+        data: CTData,
+        split: str,
+        config: CTDataConfig,
+        tokenizer: ReportTokenizer,
+        on_error: str,
+        max_bad: float,
+        labelled: bool = False,
     ) -> None:
         self.data, self.split, self.config, self.tokenizer = data, split, config, tokenizer
-        self.on_error, self.max_bad = on_error, max_bad
+        self.on_error, self.max_bad, self.labelled = on_error, max_bad, labelled
         self.manifest, self.synthetic = data.manifest, synthetic_part(data.manifest)
         self.left_out = data.left_out.get(split, ())
         self.rows = data.rows(split)
@@ -242,6 +277,8 @@ class CTReports(Samples):
         texts = self.data.reports[row]
         text = texts[int(torch.randint(len(texts), ()))] if len(texts) > 1 else texts[0] if texts else ""
         known = {"index": position, "id": self.ids[position], "group": self.groups[position]}
+        if self.labelled and "labels" in self.columns:
+            known["labels"] = self.data.label_map(row, self.config.recipe)
         told = RadiologyReport(text).sentences[: self.config.sentences]
         return {
             **known, "ct": torch.from_numpy(data.astype(np.float32)), "affine": torch.from_numpy(affine),

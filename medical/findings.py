@@ -127,19 +127,15 @@ def score_findings(
         labels: finding -> 1, 0, -1 or None of every volume.
         groups: the patients, for the intervals.
     """
-    z = volumes.float().cpu().numpy()
-    z = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
+    every, z = finding_scores(volumes, prompts), volumes
     scores, truth, known, notes = {}, {}, {}, []
-    for name, (present, absent) in prompts.items():
-        y = np.array([np.nan if v is None else float(v) for v in labels[name]])
-        seen = (y == 0) | (y == 1)
-        if odd := set(y[~seen & np.isfinite(y)].tolist()) - {-1.0}:
-            raise InputError(f"label column {name!r} holds {min(odd):g}; 1, 0, -1 (uncertain) or nothing is expected")
+    for name in prompts:
+        y = known_labels(name, labels[name])
+        seen = np.isfinite(y)
         if len(set(y[seen].tolist())) < 2:
             notes.append(f"{name}: all {int(seen.sum())} known labels are alike, so nothing can be told apart")
             continue
-        way = (prompt_ensemble(present.float()) - prompt_ensemble(absent.float())).cpu().numpy()
-        scores[name], truth[name], known[name] = z @ way, y == 1, seen
+        scores[name], truth[name], known[name] = every[name], y == 1, seen
 
     def figures(weight: np.ndarray) -> dict[str, float]:
         of = {n: auroc(scores[n][known[n]], truth[n][known[n]], weight[known[n]].astype(float)) for n in scores}
@@ -151,6 +147,32 @@ def score_findings(
     counts = {n: (int((truth[n] & known[n]).sum()), int(known[n].sum())) for n in scores}
     metrics = {name: interval.value for name, interval in intervals.items()}
     return Findings(metrics, dict.fromkeys(metrics, 0.5), intervals, counts, notes)
+
+
+def finding_scores(
+    volumes: Float[Tensor, "volumes dim"],
+    prompts: Mapping[str, tuple[Float[Tensor, "present dim"], Float[Tensor, "absent dim"]]],
+) -> dict[str, np.ndarray]:
+    """v.(mean of present - mean of absent) of every finding and volume."""
+    z = volumes.float().cpu().numpy()
+    z = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
+    return {
+        name: z @ (prompt_ensemble(present.float()) - prompt_ensemble(absent.float())).cpu().numpy()
+        for name, (present, absent) in prompts.items()
+    }
+
+
+def known_labels(name: str, labels: Sequence[float | None]) -> np.ndarray:
+    """1, 0, or NaN where a label is uncertain (-1) or missing.
+
+    >>> known_labels("nodule", [1, 0, -1, None]).tolist()
+    [1.0, 0.0, nan, nan]
+    """
+    y = np.array([np.nan if v is None else float(v) for v in labels])
+    if odd := set(y[np.isfinite(y)].tolist()) - {0.0, 1.0, -1.0}:
+        raise InputError(f"label column {name!r} holds {min(odd):g}; 1, 0, -1 (uncertain) or nothing is expected")
+    y[y == -1] = np.nan
+    return y
 
 
 def encode_texts(system: Any, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
@@ -176,16 +198,29 @@ def _prompts(run: OpenRun) -> dict[str, dict[str, list[str]]]:
     return {name: given for name, given in phantom_prompts().items() if column(name) in known}
 
 
+def finding_vectors(run: OpenRun) -> dict[str, tuple[Tensor, Tensor]]:
+    """Finding -> embeddings of the sentences that affirm it, and of those that deny it."""
+    return {
+        name: (encode_texts(run.system, given["present"]), encode_texts(run.system, given["absent"]))
+        for name, given in _prompts(run).items()
+    }
+
+
+def finding_labels(run: OpenRun, split: str) -> dict[str, list[float | None]]:
+    """Finding -> label of every encoded volume of a split."""
+    samples, labels = run.samples(split), {}
+    for name in _prompts(run):
+        values = samples.column(name if name in samples.columns else column(name))
+        labels[name] = [values[p] for p in run.encoded(split).positions]
+    return labels
+
+
 def protocols(run: OpenRun) -> dict[str, Result]:
     """Zero-shot findings, and the phantom's attributes of findings that are present, for `evaluate`."""
-    prompts, samples, encoded = _prompts(run), run.samples(), run.encoded()
-    if not prompts:
+    vectors, samples, encoded = finding_vectors(run), run.samples(), run.encoded()
+    if not vectors:
         return {}
-    labels, vectors = {}, {}
-    for name, given in prompts.items():
-        values = samples.column(name if name in samples.columns else column(name))
-        labels[name] = [values[p] for p in encoded.positions]
-        vectors[name] = tuple(encode_texts(run.system, given[side]) for side in ("present", "absent"))
+    labels = finding_labels(run, run.split)
     options = {"n_boot": run.n_boot, "seed": run.seed}
     groups = [samples.groups[p] for p in encoded.positions]
     volumes = encoded.of("ct")

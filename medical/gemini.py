@@ -35,6 +35,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from counterpoint.common.data.manifest import SPLITS
 from counterpoint.common.data.samplers import BatchSampler, ShuffleSampler
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
@@ -82,11 +83,13 @@ class Gemini(ContrastiveSystem):
     def read(cls, config: GeminiConfig, assets: Assets | None = None) -> CTData:
         return load_ct(config.data, config.train.on_error, config.train.max_bad)
 
-    def datasets(self) -> Datasets:
-        there = set(self.data.manifest.frame["split"])
-        return Datasets(
-            *(Scenes(self.data, s, self.config.data) if s in there else None for s in ("train", "val", "test"))
-        )
+    def datasets(self, labelled: bool = False) -> Datasets:
+        there, config = set(self.data.manifest.frame["split"]), self.config.data
+        return Datasets(*(Scenes(self.data, s, config, labelled) if s in there else None for s in SPLITS))
+
+    def evaluation_datasets(self) -> Datasets:
+        """With label maps, for heads."""
+        return self.datasets(labelled=True)
 
     def batch_sampler(self, dataset: Any, batch_size: int, seed: int) -> BatchSampler:
         return ShuffleSampler(len(dataset), batch_size, seed)

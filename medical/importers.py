@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,23 +12,20 @@ from typing import Any
 
 from counterpoint.common.data.importing import find_files, name_files, read_files, save_manifest
 from counterpoint.common.data.manifest import as_number
-from counterpoint.common.data.names import file_name
 from counterpoint.common.data.places import folders_of
 from counterpoint.common.errors import InputError
 from counterpoint.common.vertical import ImportReport, Rejected
 from counterpoint.medical.deidentify import SALT_FILE, Salt
 from counterpoint.medical.reading import read_volume
 from counterpoint.medical.report_files import (
-    FoundReports,
     match,
     reports_of_folder,
     reports_of_table,
 )
-from counterpoint.medical.scrub import scrub
+from counterpoint.medical.scrub_audit import AUDIT, STAYS, write_reports
 from counterpoint.medical.wanted import ScansWanted, left_columns, one_kind
 
 SHOWN = 12
-AUDIT = "scrub-audit.private.csv"
 NOT_CERTIFIED = (
     "Reports were scrubbed by rules and DICOM fields kept by an allow-list; this is no certified de-identification. "
     f"Look at {AUDIT} and at a sample of the reports. Identity in the pixels (burned-in text, faces) is not removed."
@@ -87,7 +83,8 @@ def import_files(
     taken = folders_of((Path(out, row["volume"]) for row in rows), found.root)
     if masks is not None:
         taken = (*taken, *_add_masks(out, rows, masks, notes))
-    return _finish(out, rows, called, rejected, wanted, notes, taken)
+    secrets = {name: _words(wanted.fact(names, "patient")) for name, names in called.items()}
+    return _finish(out, rows, called, rejected, wanted, notes, taken, secrets)
 
 
 def _add_masks(out: Path, rows: list[dict[str, Any]], masks: Path, notes: list[str]) -> tuple[Path, ...]:
@@ -166,7 +163,7 @@ def import_dicom_folder(
         for row in made:
             names = _called(job.headers)
             called[row["id"]] = [row["id"], *names]
-            secrets[row["id"]] = [*names, *re.split(r"[\^=\s]+", str(job.headers[0]["PatientName"] or ""))]
+            secrets[row["id"]] = [*names, *_words(str(job.headers[0]["PatientName"] or ""))]
             for text in row.pop("notes"):
                 told.setdefault(text, []).append(row["id"])
             rows.append(row | wanted.label_cells(names))
@@ -278,12 +275,17 @@ def _finish(
         else:
             reports = reports_of_table(source, wanted.key, rejected)
         belonging = match(reports, {row["id"]: called[row["id"]] for row in rows}, rejected)
-        audit = _write_reports(out, rows, belonging, secrets or {}, wanted.scrub)
+        audit, doubtful = write_reports(out, rows, belonging, secrets or {}, wanted.scrub)
         without = sum(not row["reports"] for row in rows)
         if without:
             notes.append(f"{without} of {len(rows)} volumes have no report.")
         if wanted.scrub:
             notes.append(f"{audit} passages of the reports were removed; {AUDIT} lists them and is as private.")
+            if doubtful:
+                notes.append(
+                    f"{doubtful} words and numbers of the reports stay although they may identify someone: look at the "
+                    f"rows `{STAYS}` of {AUDIT}."
+                )
             if NOT_CERTIFIED not in notes:
                 notes.append(NOT_CERTIFIED)
         else:
@@ -291,36 +293,9 @@ def _finish(
     return save_manifest(out, rows, rejected, note="\n".join(notes) if rows else "", outside=outside)
 
 
-def _write_reports(
-    out: Path,
-    rows: Sequence[dict[str, Any]],
-    belonging: Mapping[str, Sequence[FoundReports]],
-    secrets: Mapping[str, Sequence[str]],
-    clean: bool,
-) -> int:
-    """Write reports/ID--N.txt and name them in the rows; the number of passages removed. `secrets` are words of every
-    volume's header that must not stand in its reports: the patient's name, numbers."""
-    folder, removed = out / "reports", 0
-    folder.mkdir(parents=True, exist_ok=True)
-    lines: list[tuple[Any, ...]] = []
-    for row in rows:
-        files = []
-        for number, report in enumerate(belonging.get(row["id"], ()), start=1):
-            name, text = f"{file_name(row['id'])}--{number}.txt", report.text
-            if clean:
-                known = {word: "identity" for word in secrets.get(row["id"], ()) if len(word) > 2}
-                text, gone = scrub(text, known)
-                lines += [(name, part.rule, part.at, part.text) for part in gone]
-                removed += len(gone)
-            (folder / name).write_text(text, encoding="utf-8")
-            files.append(f"reports/{name}")
-        row["reports"] = "|".join(files)
-    if clean:
-        audit = out / AUDIT
-        audit.touch(mode=0o600)
-        with audit.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("report", "rule", "character", "removed"), *lines])
-    return removed
+def _words(name: str) -> list[str]:
+    """Of a name or number of a patient, all and each of its words."""
+    return [w for w in (name.strip(), *re.split(r"[\^=,\s]+", name)) if w]
 
 
 def _told(notes: Mapping[str, Sequence[str]]) -> list[str]:

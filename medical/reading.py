@@ -106,6 +106,18 @@ def row_volume(row: Mapping[str, Any], folder: Folder) -> Volume:
     return read_volume(path, modality, hu, **numbers)
 
 
+def row_labels(row: Mapping[str, Any], folder: Folder, volume: Volume | None = None) -> Volume:
+    """The label map of a manifest's row (column `labels`): whole numbers from 0, on the grid of its volume."""
+    volume = volume or read_file(require_file(folder / row["volume"]))
+    labels = read_file(require_file(folder / row["labels"]))
+    if labels.data.shape != volume.data.shape or not np.allclose(labels.affine, volume.affine, atol=1e-2):
+        raise InputError(f"{row['labels']}: its grid is not that of the volume")
+    low, high = float(labels.data.min()), float(labels.data.max())
+    if low < 0 or high >= 2**15 or not (labels.data == np.rint(labels.data)).all():
+        raise InputError(f"{row['labels']}: labels are whole numbers from 0 on; it holds {low:g} to {high:g}")
+    return labels
+
+
 def row_reports(row: Mapping[str, Any], folder: Folder) -> list[str]:
     """The texts of a row's reports; none where the column is empty."""
     listed = row.get("reports")
@@ -140,7 +152,5 @@ def check_row(row: dict, root: Folder) -> list[str]:
     volume = row_volume(row, root)
     row_reports(row, root)
     if isinstance(row.get("labels"), str) and row["labels"]:
-        labels = read_file(require_file(root / row["labels"]))
-        if labels.data.shape != volume.data.shape or not np.allclose(labels.affine, volume.affine, atol=1e-2):
-            raise InputError(f"{row['labels']}: its grid is not that of the volume")
+        row_labels(row, root, volume)
     return list(volume.notes)

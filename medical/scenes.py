@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,27 +15,25 @@ from torch import Tensor
 from counterpoint.common.data import Samples
 from counterpoint.common.data.contents import contents_of
 from counterpoint.common.data.dataset import synthetic_part
-from counterpoint.common.data.importing import require_file
 from counterpoint.common.data.samples import options_hash, plain
 from counterpoint.common.errors import InputError
 from counterpoint.common.metrics import Interval
 from counterpoint.common.metrics.bootstrap import bootstrap_columns
 from counterpoint.common.metrics.result import NotRun, Result
 from counterpoint.common.runs.opened import OpenRun
-from counterpoint.medical.configs import CTDataConfig, RecipeConfig
+from counterpoint.medical.configs import CTDataConfig
 from counterpoint.medical.data import PREPARED, CTData, load_prepared
 from counterpoint.medical.flow import folding, warp
-from counterpoint.medical.readers.nifti import read_file
-from counterpoint.medical.volume import canonical
 
 ATLASES = 5
 
 
 class Scenes(Samples):
-    """The volumes of a split: `volume` [x, y, z] in 0..1, by its own lowest and highest value."""
+    """The volumes of a split: `volume` [x, y, z] in 0..1, by its own lowest and highest value; where `labelled`, and
+    where the data have label maps, also `labels` [x, y, z]."""
 
-    def __init__(self, data: CTData, split: str, config: CTDataConfig) -> None:
-        self.data, self.config, self.rows = data, config, data.rows(split)
+    def __init__(self, data: CTData, split: str, config: CTDataConfig, labelled: bool = False) -> None:
+        self.data, self.config, self.rows, self.labelled = data, config, data.rows(split), labelled
         self.manifest, self.synthetic = data.manifest, synthetic_part(data.manifest)
         self.left_out = data.left_out.get(split, ())
         self.frame = data.manifest.frame.iloc[self.rows]
@@ -48,6 +45,8 @@ class Scenes(Samples):
     def __getitem__(self, position: int) -> dict[str, Any]:
         data, affine = load_prepared(self.data.volumes[self.rows[position]])
         known = {"index": position, "id": self.ids[position], "group": self.groups[position]}
+        if self.labelled and "labels" in self.columns:
+            known["labels"] = self.data.label_map(self.rows[position], self.config.recipe)
         return {**known, "volume": torch.from_numpy(unit_scale(data)), "affine": torch.from_numpy(affine)}
 
     @cached_property
@@ -75,7 +74,7 @@ class Scenes(Samples):
         name = self.frame["labels"].iloc[position] if "labels" in self.columns else ""
         if not isinstance(name, str) or not name:
             raise InputError(f"{self.ids[position]}: no label map named in column 'labels'")
-        return torch.from_numpy(label_map(require_file(self.manifest.file(name)), self.config.recipe))
+        return self.data.label_map(self.rows[position], self.config.recipe)
 
 
 def unit_scale(data: np.ndarray) -> np.ndarray:
@@ -87,18 +86,6 @@ def unit_scale(data: np.ndarray) -> np.ndarray:
     values = data.astype(np.float32)
     low, high = float(values.min()), float(values.max())
     return (values - low) / max(high - low, 1e-6)
-
-
-def label_map(path: Path, recipe: RecipeConfig) -> np.ndarray:
-    """A label map in the form of a recipe: the same grid as `prepare` gives its volume, the nearest voxel's label."""
-    from scipy.ndimage import affine_transform
-
-    turned = canonical(read_file(path))
-    data = np.rint(np.asarray(turned.data)).astype(np.int16)
-    factor = np.array(recipe.spacing) / np.array(turned.spacing)
-    first = (np.array(data.shape) - 1) / 2 - factor * (np.array(recipe.size) - 1) / 2
-    made = affine_transform(data, factor, offset=first, output_shape=tuple(recipe.size), order=0, mode="constant")
-    return made.astype(np.int64)
 
 
 def dice(a: Int[Tensor, "x y z"], b: Int[Tensor, "x y z"], label: int) -> float:

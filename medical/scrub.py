@@ -1,58 +1,28 @@
 """Remove what looks like a name, date, number of a patient, telephone or address from reports, with an audit of it.
 
-Rules of words and shapes, no certified de-identification: unusual names, nicknames and identifying descriptions stay.
-Look at the audit file and at a sample of the reports before they are shared.
+Rules of words and shapes, no certified de-identification: what they cannot know is said in the audit file (`UNKNOWN`),
+and what stays although it may identify is listed there (`suspects`). Look at both, and at a sample of the reports,
+before they are shared.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-_MONTH = (
-    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|"
-    r"nov(?:ember)?|dec(?:ember)?)"
+from counterpoint.medical.scrub_names import names_of, parts_of
+from counterpoint.medical.scrub_rules import RULES
+from counterpoint.medical.scrub_words import EPONYMS, ORDINARY
+
+UNKNOWN = (
+    "Rules of words and shapes cannot know: names in lower case without a title or a given name of the list; "
+    "names in scripts without capitals; a single capitalised word at the start of a sentence; names in texts that are "
+    "all capitals, without a title, label or given name of the list; nicknames and initials alone; names of villages, "
+    "employers and relatives; rare diseases, occupations and events that point to one person; bare years and ages "
+    "below 90 (both stay)."
 )
-_NAME = r"[A-Z][\w'\u2019\u00C0-\u024F-]+"
-RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("uid", re.compile(r"\b[0-2](?:\.\d+){5,}\b")),
-    ("email", re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]+\b")),
-    ("url", re.compile(r"\bhttps?://\S+")),
-    (
-        "date",
-        re.compile(
-            rf"\b(?:\d{{4}}-\d{{1,2}}-\d{{1,2}}|\d{{1,2}}[./-]\d{{1,2}}[./-]\d{{2,4}}|"
-            rf"\d{{1,2}}(?:st|nd|rd|th)?\.?\s+{_MONTH}\.?,?\s+\d{{4}}|{_MONTH}\.?\s+\d{{1,2}}(?:st|nd|rd|th)?,?\s+\d{{4}}|"
-            rf"{_MONTH}\.?\s+\d{{4}})\b",
-            re.IGNORECASE,
-        ),
-    ),
-    ("time", re.compile(r"\b(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d)?(?:\s?[ap]\.?m\.?)?(?!\w)", re.IGNORECASE)),
-    (
-        "number",
-        re.compile(
-            r"\b(?:MRN|PID|patient(?:\s+(?:id|no|number))|accession(?:\s+(?:no|number))?|acc|case(?:\s+(?:no|number))|"
-            r"SSN|order(?:\s+(?:no|number)))\b\s*[.:#]*\s*[A-Z]{0,4}[-\s]?\d[\w-]*",
-            re.IGNORECASE,
-        ),
-    ),
-    (
-        "phone",
-        re.compile(r"(?<![\w.])(?:\+\d{1,3}[\s.-]?)?(?:\(\d{2,4}\)|\d{2,4})[\s.-]\d{3,4}[\s.-]?\d{3,5}(?!\w|\.\d)"),
-    ),
-    ("long number", re.compile(r"(?<![\d.])\d{6,}(?![\d.]*\d)")),
-    (
-        "name",
-        re.compile(
-            rf"\b(?:(?:Dr|Prof|Mr|Mrs|Ms|Miss)\b\.?\s+(?:med\.?\s+)?|(?:[Pp]atient(?:'s)? [Nn]ame|"
-            rf"[Nn]ame|[Ss]igned(?: by)?|[Dd]ictated by|[Rr]ead by|[Rr]eported by|"
-            rf"[Rr]eferr(?:ed by|ing physician)|[Aa]ttending|[Rr]adiologist|"
-            rf"[Pp]hysician)\s*:?\s+(?:Dr\.?\s+)?)(?:[A-Z]\.\s*){{0,3}}{_NAME}(?:[ ,]+(?:{_NAME}|[A-Z]\b\.?)){{0,3}}"
-        ),
-    ),
-    ("age", re.compile(r"\b(?:9\d|1[01]\d)(?=[\s-]*(?:years?|yrs?|y/?o\b|year-old))", re.IGNORECASE)),
-)
+"""What no rule here finds, for the audit file."""
 
 
 @dataclass(frozen=True)
@@ -67,23 +37,30 @@ class Removed:
 def scrub(text: str, known: Mapping[str, str] | None = None) -> tuple[str, tuple[Removed, ...]]:
     """A report with `[RULE]` in the place of what looks identifying, and what was removed.
 
+    A name that something gives away at one place (`Dr. Roe`) is removed wherever its words stand in the report.
+
     Args:
         text: the report.
         known: further words to remove, word -> rule (the patient's own name and number, where a table gives them).
 
-    >>> scrub("Compared to 12.03.2021. Signed by Dr. Jane Roe. A 12.5 mm nodule.")[0]
-    'Compared to [DATE]. [NAME]. A 12.5 mm nodule.'
+    >>> scrub("Patient John Doe, MRN 12345. Compared to 12.03.2021. Signed by Dr. Jane Roe. A 12.5 mm nodule.")[0]
+    'Patient [NAME], [NUMBER]. Compared to [DATE]. Signed by [NAME]. A 12.5 mm nodule.'
     """
-    rules = list(RULES)
+    taken: list[tuple[int, int, str]] = []
     for word, rule in (known or {}).items():
         if len(word.strip()) >= 3:
-            rules.insert(0, (rule, re.compile(rf"(?<!\w){re.escape(word.strip())}(?!\w)", re.IGNORECASE)))
-    taken: list[tuple[int, int, str]] = []
-    for rule, pattern in rules:
+            for found in _whole(word.strip()).finditer(text):
+                _take(taken, *found.span(), rule, text)
+    for rule, pattern in RULES:
         for found in pattern.finditer(text):
-            start, end = found.span()
-            if all(end <= a or start >= b for a, b, _ in taken):
-                taken.append((start, end, rule))
+            _take(taken, *found.span(1 if pattern.groups and found[1] else 0), rule, text)
+    names = _joined(names_of(text))
+    for start, end in names:
+        _take(taken, start, end, "name", text)
+    for part in dict.fromkeys(p for start, end in names for p in parts_of(text[start:end])):
+        for found in _whole(part).finditer(text):
+            if found[0][:1].isupper():
+                _take(taken, *found.span(), "name", text)
     taken.sort()
     parts, at = [], 0
     for start, end, rule in taken:
@@ -91,3 +68,61 @@ def scrub(text: str, known: Mapping[str, str] | None = None) -> tuple[str, tuple
         at = end
     removed = tuple(Removed(rule, start, text[start:end]) for start, end, rule in taken)
     return "".join([*parts, text[at:]]), removed
+
+
+def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans that overlap as one."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if found and start < found[-1][1]:
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((start, end))
+    return found
+
+
+def _whole(word: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
+
+
+def _take(taken: list[tuple[int, int, str]], start: int, end: int, rule: str, text: str) -> None:
+    """Take what no earlier rule took of a passage: of a name with a date within, both its ends."""
+    for a, b, _ in sorted(taken):
+        if start < a < end:
+            _take(taken, start, a, rule, text)
+        if a < end and start < b:
+            start = b
+    while start < end and not text[start].isalnum() and text[start] not in "([+#":
+        start += 1
+    while end > start and not text[end - 1].isalnum() and text[end - 1] not in ".)":
+        end -= 1
+    if start < end and any(c.isalnum() for c in text[start:end]):
+        taken.append((start, end, rule))
+
+
+_CAPITAL = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+_START = re.compile(r"(?:^|[.!?:\n\u2022*\])-]\s*|\d[.)]\s+|[\"'(\[]\s*)$")
+
+
+def suspects(clean: str, ordinary: Collection[str] = ()) -> tuple[tuple[int, str], ...]:
+    """(character, words) of what stayed in a scrubbed report and may yet identify: capitalised words within a sentence
+    that are not known as ordinary ones or as signs and diseases, and numbers of five digits.
+
+    Args:
+        clean: the scrubbed report.
+        ordinary: lower-case words that the reports use otherwise.
+
+    >>> suspects("Results were left with Okonkwo. Right lung clear.")
+    ((23, 'Okonkwo'),)
+    """
+    found = [(m.start(), m[0]) for m in re.finditer(r"(?<![\d.\w])\d{5}(?![\w.]\d)", clean)]
+    for word in _CAPITAL.finditer(clean):
+        token = word[0]
+        titled = token[:1].isupper() and not token.isupper() and len(token) > 2
+        parts = {p.lower() for p in re.split(r"['\u2019-]", token) if len(p) > 1}
+        if not titled or all(p in ORDINARY or p in EPONYMS or p in ordinary for p in parts):
+            continue
+        if _START.search(clean[max(0, word.start() - 8) : word.start()]):
+            continue
+        found.append((word.start(), token))
+    return tuple(sorted(found))

@@ -156,6 +156,18 @@ class VelvetMed(ReportSystem):
             found["report"] = self.report(batch["report"], batch["sentence_of"]).report
         return found
 
+    @torch.no_grad()
+    def similarity_map(self, ct: Float[Tensor, "1 x y z"], texts: Mapping[str, Tensor]) -> Float[Tensor, "texts i j k"]:
+        """The mean over a text's words of their cosine with every patch, in the space of the term of words."""
+        seen = self.ct(self.ct.windows(ct)).patch_map
+        patch = F.normalize(self.heads["patch"](seen.flatten(2).transpose(1, 2)), dim=-1)[0]
+        read = self.report(texts["report"], texts["sentence_of"])
+        words = F.normalize(self.heads["word"](read.words), dim=-1)
+        mask = read.word_mask & self.content[texts["report"][:, : words.shape[1]]]
+        mask = torch.where(mask.any(1, keepdim=True), mask, read.word_mask)
+        mean = (words * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
+        return (mean @ patch.T).view(len(mean), *seen.shape[2:])
+
     def dense_features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Of every voxel: the patch map, brought to the volume's own grid."""
         seen = self.ct(self.ct.windows(batch["ct"].float())).patch_map

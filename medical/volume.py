@@ -155,6 +155,21 @@ def to_recipe(volume: Volume, recipe: RecipeConfig) -> Volume:
     return replace(turned, data=made, affine=turned.affine @ grid)
 
 
+def labels_to_recipe(volume: Volume, recipe: RecipeConfig) -> Volume:
+    """A label map in the form of a recipe: on the grid that `to_recipe` gives its volume, the nearest voxel's label, 0
+    outside."""
+    from scipy.ndimage import affine_transform
+
+    turned = canonical(volume)
+    factor = np.array(recipe.spacing) / np.array(turned.spacing)
+    first = (np.array(turned.data.shape) - 1) / 2 - factor * (np.array(recipe.size) - 1) / 2
+    data = np.rint(np.asarray(turned.data)).astype(np.int16)
+    made = affine_transform(data, factor, offset=first, output_shape=tuple(recipe.size), order=0, mode="constant")
+    grid = np.eye(4)
+    grid[:3, :3], grid[:3, 3] = np.diag(factor), first
+    return replace(turned, data=made, affine=turned.affine @ grid)
+
+
 def untilted(data: np.ndarray, affine: np.ndarray, fill: float) -> tuple[np.ndarray, np.ndarray]:
     """Slices that a tilted gantry laid askew, each shifted within its plane onto an orthogonal grid (linear).
 

@@ -210,6 +210,8 @@ class FinetuneConfig:
     samples; else none), `none`, `weights` (inverse frequency), `balanced-softmax` (classes), `balanced-mse`."""
     fraction: float = 1.0
     """Share of the labelled training groups that is used; smaller shares are subsets of larger ones."""
+    groups: int = 0
+    """Use so many labelled training groups (patients, scenes) instead of a share of them; 0: as `fraction` says."""
     calibrate: bool = True
     """Fit a temperature on the validation split afterwards (classification)."""
     data: dict[str, Any] = field(default_factory=dict)

@@ -90,6 +90,8 @@ def create_finetune(config: FinetuneConfig) -> FinetuneSystem:
         raise InputError(f"labels: {config.task} needs {'columns' if task.several else 'one column'}")
     if not 0 < config.fraction <= 1:
         raise InputError(f"fraction is in (0, 1], got {config.fraction}")
+    if config.groups < 0 or (config.groups and config.fraction < 1):
+        raise InputError("--groups is a number of training groups, 0 or more, and takes the place of --fraction")
     run = Path(config.run)
     base = empty_system(run)
     load_weights(base, find_checkpoint(checkpoint_dir(run, config.checkpoint)))
@@ -214,7 +216,7 @@ class FinetuneSystem(ContrastiveSystem):
             return None
         table, keep = self.task.targets(dataset)
         positions = np.flatnonzero(keep)
-        if split == "train" and self.config.fraction < 1:
+        if split == "train" and (self.config.fraction < 1 or self.config.groups):
             positions = positions[self._subset(dataset, table, positions)]
         if len(positions) == 0:
             if split == "test":
@@ -227,6 +229,13 @@ class FinetuneSystem(ContrastiveSystem):
         groups = dataset.groups
         units = np.asarray([groups[p] for p in positions])
         codes, fraction = self.task.strata(table, positions), self.config.fraction
+        if wanted := self.config.groups:
+            names, first = np.unique(units, return_index=True)
+            if wanted > len(names):
+                raise InputError(f"--groups {wanted}: only {len(names)} groups of the training split carry a label")
+            share = wanted / len(names)
+            chosen = nested_subset(codes[first], names, (share,), self.config.train.seed)[share]
+            return np.flatnonzero(np.isin(units, names[chosen]))
         return nested_subset(codes, units, (fraction,), self.config.train.seed)[fraction]
 
     # Training --------------------------------------------------------------------------------------------------------

@@ -296,6 +296,10 @@ class Dense(Task):
         return tuple(map(str, range(largest + 1)))
 
     def targets(self, dataset: Any) -> tuple[None, np.ndarray]:
+        """Every sample is asked for its own; where the label is a column of files, those that name none have none."""
+        name = self.config.labels[0]
+        if name in dataset.columns:
+            return None, np.array([v is not None for v in facts(dataset, name)], dtype=bool)
         return None, np.ones(len(dataset), dtype=bool)
 
     def target(self, sample: Mapping[str, Any]) -> Tensor:

@@ -219,6 +219,14 @@ def test_smaller_fractions_are_subsets_of_whole_groups(pretrained, tmp_path):
     assert sets[0] < sets[1] < sets[2]
 
 
+def test_a_number_of_groups_is_so_many_whole_groups(pretrained, tmp_path):
+    train = create_finetune(config_for(pretrained, tmp_path / "run", groups=6)).datasets().train
+    inside = {train.whole.groups[p] for p in train.positions}
+    assert len(inside) == pytest.approx(6, abs=1)  # no class is lost, so one more may be needed
+    outside = {train.whole.groups[p] for p in set(range(96)) - set(train.positions.tolist()) - {5}}
+    assert not inside & outside
+
+
 def test_resume_equals_the_uninterrupted_run(pretrained, tmp_path):
     flat = OptimConfig(lr=0.1, schedule=ScheduleConfig(kind="constant", warmup=0))  # does not know the number of epochs
     whole = finetune(config_for(pretrained, tmp_path / "whole", mode="lora", optim=flat))

@@ -1,0 +1,12 @@
+"""What `evaluate` measures of systems over volumes and reports beyond the common protocols."""
+
+from __future__ import annotations
+
+from counterpoint.common.metrics.result import Result
+from counterpoint.common.runs.opened import OpenRun
+from counterpoint.medical import findings, grounding, reliability
+
+
+def protocols(run: OpenRun) -> dict[str, Result]:
+    """Zero-shot findings and attributes, their calibration and subgroups, and phrase grounding."""
+    return {**findings.protocols(run), **reliability.protocols(run), **grounding.protocols(run)}
