@@ -145,11 +145,12 @@ def simulate(
     lesions: float = 2.0,
     readers: int = 1,
     workers: int = 2,
+    kind: Literal["ct", "radiographs"] = "ct",
 ) -> ImportReport:
     """Write synthetic CT volumes (NIfTI) with findings, label maps, reports, and what every sentence is about.
 
     Args:
-        out: folder that receives manifest.parquet, volumes, labels, reports and sentences.jsonl.
+        out: folder that receives manifest.parquet, volumes (or images), labels, reports and sentences.jsonl.
         volumes: of the training split.
         val: of the validation split.
         test: of the test split.
@@ -159,12 +160,16 @@ def simulate(
         lesions: lesions are this many times as large as in a body.
         readers: reports of every volume, each in other words.
         workers: processes that write.
+        kind: ct, or radiographs: frontal projections of the same patients (PNG of 16 bits, `size` pixels along each
+            side), with reports of what these can show and no label maps.
     """
     from counterpoint.medical.configs import PhantomConfig
+    from counterpoint.medical.projection import write_radiographs
     from counterpoint.medical.simulate import write_phantoms
 
     config = PhantomConfig(size=size, spacing=spacing, lesions=lesions)
-    return write_phantoms(out, {"train": volumes, "val": val, "test": test}, seed, config, workers, readers)
+    write = write_phantoms if kind == "ct" else write_radiographs
+    return write(out, {"train": volumes, "val": val, "test": test}, seed, config, workers, readers)
 
 
 def embed_scan(

@@ -23,10 +23,16 @@ def preview_page(manifest: Path, out: Path, volumes: int) -> Outcome:
     """Write the page; a volume that cannot be read is shown with its reason."""
     table = Manifest.load(manifest)
     rows = [table.row(i) for i in range(min(volumes, len(table)))]
-    page = Report("Volumes", f"{manifest}: {len(rows)} of {len(table)}", synthetic=synthetic_part(table))
-    page.text(
+    flat = all(row.get("modality") == "xr" for row in rows)
+    page = Report(
+        "Radiographs" if flat else "Volumes",
+        f"{manifest}: {len(rows)} of {len(table)}",
+        synthetic=synthetic_part(table),
+    )
+    planes_told = (
         "Axial, coronal and sagittal planes through the middle: the patient's right on the left, front and head up."
     )
+    page.text("As the files have them; nothing was turned or flipped." if flat else planes_told)
     lines, shown = [], 0
     for row, found in isolated_map(partial(_look, folder=table.folder), rows, name=lambda r: str(r["id"])):
         if isinstance(found, Rejected):

@@ -39,6 +39,8 @@ KEPT = (
 LEAST, MOST = 16, 100_000_000
 """Pixels along a side, and in all."""
 DEPTHS = (8, 10, 12, 14, 16)
+DEPTH_KEY = "counterpoint:bits"
+"""Text in a PNG whose 16 bits are meant as such."""
 WORDS = {"L": "left", "R": "right", "A": "front", "P": "back", "H": "head", "F": "foot"}
 
 
@@ -114,7 +116,8 @@ def read_picture(file: Path) -> Radiograph:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise InputError(f"holds values from {values.min()} to {values.max()}; 0 to 65535 are read")
-        bits = next(n for n in DEPTHS if values.max() < 2**n)
+        whole = DEPTH_KEY in image.info  # our own: dark pictures stay dark
+        bits = 16 if whole else next(n for n in DEPTHS if values.max() < 2**n)
         if bits < 16:
             notes.append(f"its 16 bits hold at most {values.max()}: taken as {bits} bits")
         return Radiograph((values / (2**bits - 1)).astype(np.float32), bits, notes=tuple(notes))
@@ -272,7 +275,9 @@ def window(values: np.ndarray, centre: float, width: float, function: str = "LIN
 
 
 def write_grey(path: Path, data: np.ndarray) -> None:
-    """[rows, columns] in 0..1 as a PNG of 16 bits, with nothing but the pixels in it."""
-    from PIL import Image
+    """[rows, columns] in 0..1 as a PNG of 16 bits that says so, and holds nothing else but the pixels."""
+    from PIL import Image, PngImagePlugin
 
-    Image.fromarray(np.rint(np.clip(data, 0, 1) * 65535).astype(np.uint16)).save(path)
+    said = PngImagePlugin.PngInfo()
+    said.add_text(DEPTH_KEY, "16")
+    Image.fromarray(np.rint(np.clip(data, 0, 1) * 65535).astype(np.uint16)).save(path, pnginfo=said)

@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from counterpoint.common.data.places import Folder
 from counterpoint.common.errors import InputError
 from counterpoint.medical.commands import import_radiographs, preview
-from counterpoint.medical.readers.radiograph import read_radiograph, window
+from counterpoint.medical.readers.radiograph import read_radiograph, window, write_grey
 from counterpoint.medical.reading import check_row
 
 NIH = Path(os.environ.get("COUNTERPOINT_DATA", "/nowhere")) / "medical" / "nih_cxr"
@@ -128,6 +128,14 @@ def test_sixteen_bits_are_kept_and_twelve_in_them_are_told_of(tmp_path):
     assert "12 bits" in found.notes[0]
     Image.fromarray(STORED * 16).save(tmp_path / "b.png")
     assert read_radiograph(tmp_path / "b.png").bits == 16
+
+
+def test_a_dark_picture_that_was_written_stays_as_dark(tmp_path):
+    write_grey(tmp_path / "a.png", STORED / 65535)
+    found = read_radiograph(tmp_path / "a.png")
+    assert found.bits == 16
+    assert np.allclose(found.data, STORED / 65535, atol=1e-6)
+    assert not found.notes
 
 
 def test_a_jpeg_is_turned_as_its_exif_says(tmp_path):
