@@ -48,7 +48,7 @@ def attenuation(hu: np.ndarray, spacing: float) -> np.ndarray:
     return np.ascontiguousarray((mu.sum(axis=1) * spacing)[:, ::-1].T)
 
 
-def project(hu: np.ndarray, spacing: float, rng: np.random.Generator, photons: float = PHOTONS) -> np.ndarray:
+def project_body(hu: np.ndarray, spacing: float, rng: np.random.Generator, photons: float = PHOTONS) -> np.ndarray:
     """[x, y, z] HU -> [rows, columns] grey values in 0..1, with photon noise."""
     counted = rng.poisson(photons * np.exp(-attenuation(hu, spacing)))
     return np.clip(np.log(photons / np.maximum(counted, 1)) / WHITE, 0, 1).astype(np.float32)
@@ -90,7 +90,7 @@ def _write(
     split, number, seed = job
     case = make_case(seed, config, training=split == "train")
     name = f"{split}-{number:05d}"
-    image = project(case.volume, config.spacing, np.random.default_rng([seed, 31]))
+    image = project_body(case.volume, config.spacing, np.random.default_rng([seed, 31]))
     write_grey(out / "images" / f"{name}.png", image)
     files, sentences = [], []
     for reader in range(readers):

@@ -179,7 +179,7 @@ def _shown(found: Any) -> Radiograph:
     shape = str(found.get("PresentationLUTShape") or "").upper()
     if (shape == "INVERSE" and light == "MONOCHROME2") or (shape == "IDENTITY" and light == "MONOCHROME1"):
         notes.append(f"its PresentationLUTShape {shape} contradicts {light}, which was followed; look at it")
-    padding = padded(found, stored)
+    padding = padding_of(found, stored)
     if padding.any():
         data = np.where(padding, 0.0, data)
         notes.append(f"{int(padding.sum()):,} pixels of padding were made black")
@@ -212,7 +212,7 @@ def _facts(found: Any) -> dict[str, Any]:
     return facts
 
 
-def padded(found: Any, stored: np.ndarray) -> np.ndarray:
+def padding_of(found: Any, stored: np.ndarray) -> np.ndarray:
     """Which stored values the file names as padding."""
     value, limit = found.get("PixelPaddingValue"), found.get("PixelPaddingRangeLimit")
     if value is None:
@@ -241,7 +241,7 @@ def voi(found: Any, stored: np.ndarray, notes: list[str]) -> np.ndarray:
         if shown.min() == shown.max() and values.min() != values.max():
             raise InputError(f"its window ({pairs[0][0]:g}, {pairs[1][0]:g}) leaves nothing of its values")
         return shown
-    kept = values[~padded(found, stored)]
+    kept = values[~padding_of(found, stored)]
     low, high = (float(kept.min()), float(kept.max())) if kept.size else (0.0, 0.0)
     notes.append(f"it names no window: {low:g} to {high:g}, all its values, became black to white")
     return np.clip((values.astype(np.float64) - low) / max(high - low, 1e-12), 0, 1)

@@ -12,7 +12,7 @@ from counterpoint.medical.commands import simulate
 from counterpoint.medical.configs import PhantomConfig
 from counterpoint.medical.phantom import make_case
 from counterpoint.medical.phantom_report import PROJECTED, write_report
-from counterpoint.medical.projection import PHOTONS, WATER, WHITE, attenuation, project
+from counterpoint.medical.projection import PHOTONS, WATER, WHITE, attenuation, project_body
 from counterpoint.medical.reading import check_row
 
 SMALL = PhantomConfig(size=24, spacing=14.0)
@@ -34,7 +34,7 @@ def test_the_patients_right_hangs_on_the_left_and_the_head_above():
 
 def test_noise_is_that_of_counted_photons():
     p = WATER * 100 * 1.0
-    grey = project(np.zeros((100, 100, 100)), 1.0, np.random.default_rng(0))
+    grey = project_body(np.zeros((100, 100, 100)), 1.0, np.random.default_rng(0))
     assert grey.mean() == pytest.approx(p / WHITE, rel=1e-3)
     assert WHITE * grey.std() == pytest.approx(1 / np.sqrt(PHOTONS * np.exp(-p)), rel=0.05)
 
