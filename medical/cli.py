@@ -53,6 +53,9 @@ vertical = Vertical(
     importers=(
         Importer("nifti", "NIfTI (.nii, .nii.gz) and NRRD volumes: a file, or a folder", f"{_COMMANDS}:import_nifti"),
         Importer("dicom", "folders of DICOM files: CT and MR series", f"{_COMMANDS}:import_dicom"),
+        Importer(
+            "radiographs", "PNG, JPEG and DICOM radiographs: a file, or a folder", f"{_COMMANDS}:import_radiographs"
+        ),
     ),
     data_check="counterpoint.medical.reading:check_row",
     simulate=f"{_COMMANDS}:simulate",

@@ -94,6 +94,46 @@ def import_dicom(
     return import_dicom_folder(source, out, wanted, hu=hu, tilt=tilt, workers=workers)
 
 
+def import_radiographs(
+    source: Path,
+    out: Path,
+    reports: Path | None = None,
+    table: Path | None = None,
+    key: str = "",
+    patient: str = "",
+    labels: tuple[str, ...] = (),
+    scrub: bool = True,
+    salt: Path | None = None,
+    workers: int = 1,
+) -> ImportReport:
+    """Turn SOURCE (radiographs as PNG, JPEG or DICOM, with reports) into a manifest.
+
+    PNG and JPEG files stay where they are. DICOM ones are shown as their header says (VOI LUT or window, MONOCHROME1
+    turned over) and written as PNG of 16 bits under hashed names; only allow-listed header fields travel. Texts burned
+    into the pixels are told of where the header says so, and stay. No certified de-identification.
+
+    Args:
+        source: a file, or a folder that is searched with all below it.
+        out: folder that receives manifest.parquet, pictures made from DICOM, and reports.
+        reports: a folder of text files, or a table of reports; see `data import nifti --help`.
+        table: facts of the pictures (.csv, .tsv, .parquet, .jsonl): patient, view, sex, age, labels; also NIH's names
+            (Image Index, Patient ID, View Position) and CheXpert's (Path, AP/PA).
+        key: the column of either table that names pictures; id, study, image, Image Index, dicom_id, file, path or
+            another known one unless given.
+        patient: regular expression that finds the patient in a picture's name, as in '^([0-9]+)_'.
+        labels: columns of --table to keep, with commas between; 1, 0, -1 (uncertain), empty (unknown). NIH's column
+            'Finding Labels' (A|B) becomes a column a finding.
+        scrub: remove from reports what looks like a name, date or number of a patient.
+        salt: file of the salt of hashed names; OUT/salt.private unless given.
+        workers: processes that read.
+    """
+    from counterpoint.medical.radiographs import import_pictures
+    from counterpoint.medical.wanted import ScansWanted
+
+    wanted = ScansWanted(reports, table, key, labels, scrub, salt, "radiograph")
+    return import_pictures(source, out, wanted, patient=patient, workers=workers)
+
+
 def simulate(
     out: Path,
     volumes: int = 200,
@@ -105,11 +145,12 @@ def simulate(
     lesions: float = 2.0,
     readers: int = 1,
     workers: int = 2,
+    kind: Literal["ct", "radiographs"] = "ct",
 ) -> ImportReport:
     """Write synthetic CT volumes (NIfTI) with findings, label maps, reports, and what every sentence is about.
 
     Args:
-        out: folder that receives manifest.parquet, volumes, labels, reports and sentences.jsonl.
+        out: folder that receives manifest.parquet, volumes (or images), labels, reports and sentences.jsonl.
         volumes: of the training split.
         val: of the validation split.
         test: of the test split.
@@ -119,12 +160,16 @@ def simulate(
         lesions: lesions are this many times as large as in a body.
         readers: reports of every volume, each in other words.
         workers: processes that write.
+        kind: ct, or radiographs: frontal projections of the same patients (PNG of 16 bits, `size` pixels along each
+            side), with reports of what these can show and no label maps.
     """
     from counterpoint.medical.configs import PhantomConfig
+    from counterpoint.medical.projection import write_radiographs
     from counterpoint.medical.simulate import write_phantoms
 
     config = PhantomConfig(size=size, spacing=spacing, lesions=lesions)
-    return write_phantoms(out, {"train": volumes, "val": val, "test": test}, seed, config, workers, readers)
+    write = write_phantoms if kind == "ct" else write_radiographs
+    return write(out, {"train": volumes, "val": val, "test": test}, seed, config, workers, readers)
 
 
 def embed_scan(

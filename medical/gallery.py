@@ -39,16 +39,21 @@ def planes(data: np.ndarray, spacing: tuple[float, float, float], window: tuple[
     return np.concatenate(shown, axis=1)
 
 
-def _fit(cut: np.ndarray, dy: float, dx: float) -> np.ndarray:
-    """A plane in a square of PIXELS, true to scale."""
+def whole(data: np.ndarray) -> np.ndarray:
+    """A radiograph in 0..1 in a square of 2 PIXELS, true to scale."""
+    return _fit(data, 1.0, 1.0, 2 * PIXELS)
+
+
+def _fit(cut: np.ndarray, dy: float, dx: float, side: int = PIXELS) -> np.ndarray:
+    """A plane in a square, true to scale."""
     from PIL import Image
 
     height, width = cut.shape[0] * dy, cut.shape[1] * dx
-    scale = PIXELS / max(height, width)
+    scale = side / max(height, width)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     image = Image.fromarray(np.ascontiguousarray(255 * cut).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
-    canvas = np.zeros((PIXELS, PIXELS), dtype=np.float32)
-    top, left = (PIXELS - size[1]) // 2, (PIXELS - size[0]) // 2
+    canvas = np.zeros((side, side), dtype=np.float32)
+    top, left = (side - size[1]) // 2, (side - size[0]) // 2
     canvas[top : top + size[1], left : left + size[0]] = np.asarray(image, dtype=np.float32) / 255
     return canvas
 

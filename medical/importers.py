@@ -47,7 +47,7 @@ def import_files(
     from counterpoint.medical.readers.nifti import GZIPPED, SUFFIXES
 
     out = Path(out)
-    pattern = _pattern(patient)
+    pattern = patient_pattern(patient)
     found = find_files(source, SUFFIXES, gzipped=GZIPPED)
     names, rejected = name_files(found.files, found.root, GZIPPED), list(found.rejected)
     table = {file: _slope(wanted, [names[file], file.name.split(".")[0]]) for file in found.files}
@@ -74,7 +74,7 @@ def import_files(
         for row in rows:
             if wanted.fact(called[row["id"]], "patient"):
                 row["group"] = salt.name("patient", row["group"])
-    notes = _told(told)
+    notes = told_once(told)
     if rows and len({row["group"] for row in rows}) == len(rows) and not patient:
         notes.append(
             "Every volume counts as a patient of its own. Where patients have several, say whose they are (a column "
@@ -84,7 +84,7 @@ def import_files(
     if masks is not None:
         taken = (*taken, *_add_masks(out, rows, masks, notes))
     secrets = {name: _words(wanted.fact(names, "patient")) for name, names in called.items()}
-    return _finish(out, rows, called, rejected, wanted, notes, taken, secrets)
+    return finish(out, rows, called, rejected, wanted, notes, taken, secrets)
 
 
 def _add_masks(out: Path, rows: list[dict[str, Any]], masks: Path, notes: list[str]) -> tuple[Path, ...]:
@@ -132,7 +132,7 @@ def _slope(wanted: ScansWanted, names: Sequence[str]) -> tuple[float, float] | N
     return found[0], found[1]
 
 
-def _pattern(patient: str) -> re.Pattern[str] | None:
+def patient_pattern(patient: str) -> re.Pattern[str] | None:
     try:
         return re.compile(patient) if patient else None
     except re.error as error:
@@ -167,7 +167,7 @@ def import_dicom_folder(
             for text in row.pop("notes"):
                 told.setdefault(text, []).append(row["id"])
             rows.append(row | wanted.label_cells(names))
-    return _finish(out, rows, called, rejected, wanted, [*notes, *_told(told), NOT_CERTIFIED], secrets=secrets)
+    return finish(out, rows, called, rejected, wanted, [*notes, *told_once(told), NOT_CERTIFIED], secrets=secrets)
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ def _take_series(
     return rows, refused
 
 
-def _finish(
+def finish(
     out: Path,
     rows: list[dict[str, Any]],
     called: Mapping[str, Sequence[str]],
@@ -254,19 +254,22 @@ def _finish(
     notes: list[str],
     outside: Sequence[Path] = (),
     secrets: Mapping[str, Sequence[str]] | None = None,
+    taken: Sequence[str] = (),
 ) -> ImportReport:
     """Give the rows their reports, write these and the audit of the scrubber, save the manifest."""
     if alone := [name for name in wanted.facts if not any(name in names for names in called.values())]:
         some = f"{len(alone)} of {len(wanted.facts)} rows of {wanted.table}"
-        notes.append(f"{some} are about no volume that was taken ({alone[0]} first).")
+        notes.append(f"{some} are about no {wanted.what} that was taken ({alone[0]} first).")
     one_kind(rows, called, wanted)
     if wanted.facts:
-        notes += left_columns(wanted)
-        nameless = [row["id"] for row in rows if not wanted.fact(called[row["id"]], "patient")]
+        notes += left_columns(wanted, taken)
+        named = ("patient", *(name for name in taken if "patient" in name or "subject" in name))
+        nameless = [r["id"] for r in rows if not any(wanted.fact(called[r["id"]], name) for name in named)]
         if 0 < len(nameless) < len(rows) and any(row["group"] == row["id"] for row in rows):
             notes.append(
-                f"{len(nameless)} of {len(rows)} volumes have no patient in {wanted.table}, {nameless[0]} the first; "
-                "where nothing else names one, each counts as a patient of its own, and a split may part a patient's."
+                f"{len(nameless)} of {len(rows)} {wanted.what}s have no patient in {wanted.table}, {nameless[0]} the "
+                "first; where nothing else names one, each counts as a patient of its own, and a split may part a "
+                "patient's."
             )
     if wanted.reports is not None:
         source = Path(wanted.reports)
@@ -274,11 +277,11 @@ def _finish(
             reports = reports_of_folder(source, rejected)
         else:
             reports = reports_of_table(source, wanted.key, rejected)
-        belonging = match(reports, {row["id"]: called[row["id"]] for row in rows}, rejected)
+        belonging = match(reports, {row["id"]: called[row["id"]] for row in rows}, rejected, wanted.what)
         audit, doubtful = write_reports(out, rows, belonging, secrets or {}, wanted.scrub)
         without = sum(not row["reports"] for row in rows)
         if without:
-            notes.append(f"{without} of {len(rows)} volumes have no report.")
+            notes.append(f"{without} of {len(rows)} {wanted.what}s have no report.")
         if wanted.scrub:
             notes.append(f"{audit} passages of the reports were removed; {AUDIT} lists them and is as private.")
             if doubtful:
@@ -298,7 +301,7 @@ def _words(name: str) -> list[str]:
     return [w for w in (name.strip(), *re.split(r"[\^=,\s]+", name)) if w]
 
 
-def _told(notes: Mapping[str, Sequence[str]]) -> list[str]:
+def told_once(notes: Mapping[str, Sequence[str]]) -> list[str]:
     """Each note once, with the volumes that it is true of."""
     lines = []
     for text, names in notes.items():

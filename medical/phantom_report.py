@@ -32,6 +32,8 @@ PRESENT = {
     "kidney stone": ("Calculus in the {side} kidney.", "{Side} nephrolithiasis."),
     "aortic calcification": ("Aortic wall calcification.", "The aorta shows mural calcification."),
 }
+PROJECTED = ("lung nodule", "pleural effusion", "cardiomegaly", "kidney stone", "aortic calcification")
+"""Findings that a radiograph can show: soft tissue in soft tissue casts no shadow to speak of."""
 SUMMARY = {
     "lung nodule": "{Type} {side} {lobe} lobe nodule.",
     "pleural effusion": "{Side} pleural effusion.",
@@ -58,8 +60,11 @@ class SaidFinding:
     label: int
 
 
-def write_report(case: Case, seed: int, config: PhantomConfig | None = None) -> tuple[str, list[SaidFinding]]:
-    """A report of a case, and its sentences. Another seed is another reader: other words, order and omissions.
+def write_report(
+    case: Case, seed: int, config: PhantomConfig | None = None, radiograph: bool = False
+) -> tuple[str, list[SaidFinding]]:
+    """A report of a case, and its sentences. Another seed is another reader: other words, order and omissions. That of
+    a radiograph speaks of the findings `PROJECTED` alone.
 
     >>> from counterpoint.medical.phantom import make_case
     >>> text, said = write_report(make_case(3, PhantomConfig(size=24, spacing=14.0)), 3)
@@ -69,7 +74,7 @@ def write_report(case: Case, seed: int, config: PhantomConfig | None = None) -> 
     config = config or PhantomConfig()
     rng = np.random.default_rng([seed, 7])
     said, summary = [], []
-    for finding in FINDINGS:
+    for finding in PROJECTED if radiograph else FINDINGS:
         if case.findings[finding]:
             if rng.random() < config.omissions:
                 continue
@@ -82,8 +87,9 @@ def write_report(case: Case, seed: int, config: PhantomConfig | None = None) -> 
         elif finding in ABSENT:
             said.append(SaidFinding(str(rng.choice(ABSENT[finding])), finding, False, 0))
     told = {s.finding for s in said if s.present}
-    others = [SaidFinding("The spleen is unremarkable.", "", False, LABELS["spleen"])]
-    if not told & {"renal cyst", "kidney stone"}:
+    calm = ("The bones are unremarkable.", "spine") if radiograph else ("The spleen is unremarkable.", "spleen")
+    others = [SaidFinding(calm[0], "", False, LABELS[calm[1]])]
+    if not radiograph and not told & {"renal cyst", "kidney stone"}:
         others.append(SaidFinding("Both kidneys are unremarkable.", "", False, 0))
     if "aortic calcification" not in told:
         others.append(SaidFinding("The aorta is of normal calibre.", "", False, LABELS["aorta"]))
@@ -91,7 +97,8 @@ def write_report(case: Case, seed: int, config: PhantomConfig | None = None) -> 
     order = rng.permutation(len(said))
     findings = [said[i] for i in order]
     impression = summary or [SaidFinding("No acute abnormality.", "", False, 0)]
-    text = f"Technique: {case.nuisance['phase']} CT. Findings: {' '.join(s.text for s in findings)} Impression: "
+    technique = "Frontal radiograph" if radiograph else f"{case.nuisance['phase']} CT"
+    text = f"Technique: {technique}. Findings: {' '.join(s.text for s in findings)} Impression: "
     return text + " ".join(s.text for s in impression), [*findings, *impression]
 
 

@@ -1,7 +1,8 @@
 """A manifest row's volume and reports, read as the import found them; every faulty cell is named.
 
 Columns the vertical adds to a manifest: `volume` (file), `reports` (text files, with | between), `modality` (ct, mr),
-`hu` (how the file's values become Hounsfield units), `slope` and `intercept` (with `hu` = table).
+`hu` (how the file's values become Hounsfield units), `slope` and `intercept` (with `hu` = table). A radiograph's row
+has `image` (file) in place of `volume`, and the modality `xr`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.suggest import no_such
 from counterpoint.medical.hu import require_hu
 from counterpoint.medical.readers.nifti import read_file
+from counterpoint.medical.readers.radiograph import Radiograph, read_radiograph
 from counterpoint.medical.volume import Volume
 
 HU = ("already", "header", "table")
@@ -118,6 +120,18 @@ def row_labels(row: Mapping[str, Any], folder: Folder, volume: Volume | None = N
     return labels
 
 
+def row_radiograph(row: Mapping[str, Any], folder: Folder) -> Radiograph:
+    """The radiograph of a manifest's row."""
+    name = row.get("image")
+    if not isinstance(name, str) or not name.strip():
+        raise InputError("no file named in column 'image'")
+    path = require_file(folder / name)
+    try:
+        return read_radiograph(path)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
 def row_reports(row: Mapping[str, Any], folder: Folder) -> list[str]:
     """The texts of a row's reports; none where the column is empty."""
     listed = row.get("reports")
@@ -148,7 +162,11 @@ def read_report_text(path: Path) -> str:
 
 
 def check_row(row: dict, root: Folder) -> list[str]:
-    """Read a row's volume and reports; raise what is wrong, return what is to be known (`data check`)."""
+    """Read a row's volume or radiograph and its reports; raise what is wrong, return what is to be known."""
+    if row.get("modality") == "xr":
+        found = row_radiograph(row, root)
+        row_reports(row, root)
+        return list(found.notes)
     volume = row_volume(row, root)
     row_reports(row, root)
     if isinstance(row.get("labels"), str) and row["labels"]:

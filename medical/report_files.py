@@ -18,10 +18,12 @@ from counterpoint.common.vertical import Rejected
 from counterpoint.medical.reading import read_report_text
 from counterpoint.medical.reports import SECTIONS
 
-KEYS = ("id", "volume", "series", "study", "accession", "patient")
-"""Columns that say which volume a row of a table is about; the first there counts, unless one is named."""
+KEYS = (
+    "id", "volume", "series", "study", "accession", "image", "image index", "dicom_id", "file", "path", "patient",
+)  # fmt: skip
+"""Columns that say which volume or picture a row of a table is about; the first there counts, unless one is named."""
 WHOLE = ("report", "text")
-_ENDING = re.compile(r"\.(nii|nrrd|nhdr|dcm)(\.gz)?$", re.IGNORECASE)
+_ENDING = re.compile(r"\.(nii|nrrd|nhdr|dcm|dicom|png|jpe?g)(\.gz)?$", re.IGNORECASE)
 _NOTHING = {"", "nan", "none", "n/a", "na", "not given", "not given."}
 
 
@@ -124,7 +126,10 @@ def _section(column: str) -> str:
 
 
 def match(
-    reports: Sequence[FoundReports], names: Mapping[str, Sequence[str]], rejected: list[Rejected]
+    reports: Sequence[FoundReports],
+    names: Mapping[str, Sequence[str]],
+    rejected: list[Rejected],
+    what: str = "volume",
 ) -> dict[str, list[FoundReports]]:
     """Volume id -> its reports. `names` are what each volume is called; a report that is about none is rejected, one
     that several volumes answer to (a study's, a patient's) belongs to each."""
@@ -138,7 +143,7 @@ def match(
         for volume in volumes:
             found[volume].append(report)
         if not volumes:
-            rejected.append(Rejected(report.source, f"a report about {report.key!r}, and no volume is called so"))
+            rejected.append(Rejected(report.source, f"a report about {report.key!r}, and no {what} is called so"))
     return dict(found)
 
 

@@ -23,6 +23,8 @@ VERSION = 1
 """Of the generator: a changed one makes other files."""
 SPLITS = {"train": 0, "val": 1, "test": 2}
 _SEEDS = 10_000_000
+READER = 999 * _SEEDS
+"""Between the seeds of the readers of one patient."""
 SENTENCES = "sentences.jsonl"
 
 
@@ -33,6 +35,17 @@ def column(finding: str) -> str:
     'lung_nodule'
     """
     return finding.replace(" ", "_")
+
+
+def jobs_of(sizes: dict[str, int], seed: int) -> list[tuple[str, int, int]]:
+    """(split, number, seed of the patient) of every patient; no two splits or seeds share one.
+
+    >>> jobs_of({"train": 1, "test": 1}, 0)
+    [('train', 0, 0), ('test', 0, 20000000)]
+    """
+    if unknown := set(sizes) - set(SPLITS):
+        raise InputError(f"no split {min(unknown)!r}; there are {', '.join(SPLITS)}")
+    return [(name, i, _SEEDS * (1000 * seed + SPLITS[name]) + i) for name, n in sizes.items() for i in range(n)]
 
 
 def write_phantoms(
@@ -49,9 +62,7 @@ def write_phantoms(
     column `held_out`. Every patient has `readers` reports by readers who choose other words.
     """
     out, config = Path(out), config or PhantomConfig()
-    if unknown := set(sizes) - set(SPLITS):
-        raise InputError(f"no split {min(unknown)!r}; there are {', '.join(SPLITS)}")
-    jobs = [(name, i, _SEEDS * (1000 * seed + SPLITS[name]) + i) for name, n in sizes.items() for i in range(n)]
+    jobs = jobs_of(sizes, seed)
     for folder in ("volumes", "labels", "reports"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     make = partial(_write, out=out, config=config, readers=readers)
@@ -80,7 +91,7 @@ def _write(
     write_nifti(out / "labels" / f"{name}.nii.gz", case.labels, case.affine)
     files, sentences = [], []
     for reader in range(readers):
-        text, said = write_report(case, seed + reader * _SEEDS * 999, config)
+        text, said = write_report(case, seed + reader * READER, config)
         file = f"reports/{name}--{reader + 1}.txt"
         (out / file).write_text(text, encoding="utf-8")
         files.append(file)

@@ -23,6 +23,7 @@ class ScansWanted:
         labels: columns of the table of facts that become columns of the manifest.
         scrub: remove what looks identifying from the reports.
         salt: file of the salt of hashed names; OUT/salt.private unless given.
+        what: the name of what is imported, in messages.
     """
 
     reports: Path | None = None
@@ -31,6 +32,7 @@ class ScansWanted:
     labels: tuple[str, ...] = ()
     scrub: bool = True
     salt: Path | None = None
+    what: str = "volume"
     facts: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -60,9 +62,9 @@ class ScansWanted:
         return cells
 
 
-def left_columns(wanted: ScansWanted) -> list[str]:
-    """Which columns of the table of facts were not taken."""
-    taken = {*wanted.labels, wanted.key, "patient", "slope", "intercept", *KEYS}
+def left_columns(wanted: ScansWanted, others: Sequence[str] = ()) -> list[str]:
+    """Which columns of the table of facts were not taken; `others` were, too."""
+    taken = {*others, *wanted.labels, wanted.key, "patient", "slope", "intercept", *KEYS}
     taken = {name.lower() for name in taken} | {"rescaleslope", "rescaleintercept", "volumename"}
     left = [name for name in next(iter(wanted.facts.values())) if name.lower() not in taken]
     if not left:

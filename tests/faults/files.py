@@ -245,6 +245,23 @@ def dicom(path: Path) -> None:
         pydicom.dcmwrite(file, d, enforce_file_format=True)
 
 
+def radiograph(path: Path) -> None:
+    import pydicom
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = "1.2.840.10008.5.1.4.1.1.1", ExplicitVRLittleEndian
+    meta.MediaStorageSOPInstanceUID = "1.2.3.1"
+    d = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
+    d.SOPClassUID, d.SOPInstanceUID, d.PatientID, d.Modality = meta.MediaStorageSOPClassUID, "1.2.3.1", "p", "CR"
+    d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = 20, 24, 1, "MONOCHROME1"
+    d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 12, 11, 0
+    d.WindowCenter, d.WindowWidth = 2000, 3000
+    d.PixelData = (np.arange(480) * 37 % 4096).astype("<u2").tobytes()
+    pydicom.dcmwrite(path, d, enforce_file_format=True)
+
+
 SETTINGS = (
     "temperature: 0.2\nratio: 0.3\nviews: [drop, mask]\noptim:\n  lr: 0.001\ntrain:\n  batch_size: 4\n  seed: 3\n"
 )
