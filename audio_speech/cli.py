@@ -46,6 +46,17 @@ vertical = Vertical(
             config=f"{_SOUNDS}.configs:CPCConfig",
             system="counterpoint.audio_speech.cpc:CPC",
         ),
+        SystemEntry(
+            name="mert",
+            status="experimental",
+            missing="2: the acoustic teacher is a codebook of mel frames, not EnCodec's; 4: no check has run",
+            paper="Li et al., MERT: Acoustic Music Understanding Model with Large-Scale Self-supervised Training, "
+            "ICLR 2024",
+            summary="masked frames of music told from residual codes and a constant-Q spectrum; no labels",
+            needs="recordings (the embedded generator by default); extra audio-speech",
+            config=f"{_SOUNDS}.mert_configs:MERTConfig",
+            system="counterpoint.audio_speech.mert:MERT",
+        ),
         *(
             SystemEntry(
                 name=name,
