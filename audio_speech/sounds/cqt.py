@@ -15,7 +15,7 @@ from counterpoint.audio_speech.sounds.mert_configs import CQTConfig
 from counterpoint.common.errors import InputError
 
 REACH = 96
-"""Of a filter's spectrum, in units of its frequency / Q to each side; further lobes of the Hann window are below 4e-7."""
+"""Of a filter's spectrum to each side, in units of its frequency / Q; further lobes of a Hann window are below 4e-7."""
 
 
 @dataclass(frozen=True)
