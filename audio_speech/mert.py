@@ -103,9 +103,9 @@ class MERT(SoundSystem):
     def initialize(self) -> None:
         """Start from published weights, where `weights` names them."""
         if self.config.weights:
-            from counterpoint.audio_speech.sounds.hubert_weights import load_published
+            from counterpoint.audio_speech.sounds.hubert_weights import load_hubert
 
-            load_published(self.mert, self.config.weights)
+            load_hubert(self.mert, self.config.weights)
 
     # Training --------------------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ def here_named(name: str) -> str:
     return _RENAMED.get(name, name)
 
 
-def load_published(network: nn.Module, file: str | Path) -> None:
+def load_hubert(network: nn.Module, file: str | Path) -> None:
     """Load `model.safetensors` or `pytorch_model.bin`, tensors alone (nothing else in a file is unpickled).
 
     Tensors of heads that this network does not have are passed over; all of its own must be there.

@@ -14,7 +14,7 @@ from counterpoint.audio_speech.mert import MERT
 from counterpoint.audio_speech.sounds.configs import SoundConfig
 from counterpoint.audio_speech.sounds.cqt import constant_q
 from counterpoint.audio_speech.sounds.hubert import Hubert, frame_count
-from counterpoint.audio_speech.sounds.hubert_weights import load_published
+from counterpoint.audio_speech.sounds.hubert_weights import load_hubert
 from counterpoint.audio_speech.sounds.masked import (
     code_losses,
     learn_codes,
@@ -234,13 +234,13 @@ class TestNetwork:
         torch.save(old, tmp_path / "pytorch_model.bin")
         for file in ("model.safetensors", "pytorch_model.bin"):
             other.load_state_dict(Hubert(TINY).state_dict())
-            load_published(other, tmp_path / file)
+            load_hubert(other, tmp_path / file)
             assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), other.state_dict().values()))
         with pytest.raises(InputError, match=r"has the shape \[16\], and this network \[32\]"):
-            load_published(Hubert(replace(TINY, width=32)), tmp_path / "model.safetensors")
+            load_hubert(Hubert(replace(TINY, width=32)), tmp_path / "model.safetensors")
         (tmp_path / "bad.bin").write_bytes(b"no weights")
         with pytest.raises(InputError, match="no file of tensors"):
-            load_published(other, tmp_path / "bad.bin")
+            load_hubert(other, tmp_path / "bad.bin")
 
 
 def hf(kind, config, norm_first):
