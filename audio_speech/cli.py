@@ -46,6 +46,29 @@ vertical = Vertical(
             config=f"{_SOUNDS}.configs:CPCConfig",
             system="counterpoint.audio_speech.cpc:CPC",
         ),
+        SystemEntry(
+            name="cab-kws",
+            status="experimental",
+            missing="1: no code or equation is public, our reading; 4: no check has run",
+            paper="Dai et al., Contrastive Augmentation: An Unsupervised Learning Approach for Keyword Spotting in "
+            "Speech Technology, 2024",
+            summary="keywords by example: a bottleneck that speed and volume do not change and that tells the sound",
+            needs="recordings (the embedded generator by default); extra audio-speech",
+            config=f"{_SOUNDS}.spotting_configs:CABKWSConfig",
+            system="counterpoint.audio_speech.cab_kws:CABKWS",
+            protocols=f"{_SOUNDS}.spotting:protocols",
+        ),
+        SystemEntry(
+            name="mert",
+            status="experimental",
+            missing="2: the acoustic teacher is a codebook of mel frames, not EnCodec's; 4: no check has run",
+            paper="Li et al., MERT: Acoustic Music Understanding Model with Large-Scale Self-supervised Training, "
+            "ICLR 2024",
+            summary="masked frames of music told from residual codes and a constant-Q spectrum; no labels",
+            needs="recordings (the embedded generator by default); extra audio-speech",
+            config=f"{_SOUNDS}.mert_configs:MERTConfig",
+            system="counterpoint.audio_speech.mert:MERT",
+        ),
         *(
             SystemEntry(
                 name=name,
@@ -59,16 +82,31 @@ vertical = Vertical(
                 **more,
             )
             for name, system, config, paper, summary, more in (
-                ("score-albef", "ScoreALBEF", "ScoreTextConfig", "Li et al., Align before Fuse: Vision and Language "
-                 "Representation Learning with Momentum Distillation (ALBEF), NeurIPS 2021",
-                 "print or sound and the words of its notes: contrast, matching, masked words, momentum targets", {}),
-                ("score-tcl", "ScoreTCL", "ScoreTextConfig", "Yang et al., Vision-Language Pre-Training with Triple "
-                 "Contrastive Learning (TCL), CVPR 2022",
-                 "ALBEF with contrast within each modality and of places and words with the whole", {}),
-                ("score-coca", "ScoreCoCa", "ScoreCaptionConfig", "Yu et al., CoCa: Contrastive Captioners are "
-                 "Image-Text Foundation Models, TMLR 2022",
-                 "print or sound and the words of its notes: contrast and captions, which are transcriptions",
-                 {"protocols": f"{_AUDIO}.transcribe:protocols"}),
+                (
+                    "score-albef",
+                    "ScoreALBEF",
+                    "ScoreTextConfig",
+                    "Li et al., Align before Fuse: Vision and Language "
+                    "Representation Learning with Momentum Distillation (ALBEF), NeurIPS 2021",
+                    "print or sound and the words of its notes: contrast, matching, masked words, momentum targets",
+                    {},
+                ),
+                (
+                    "score-tcl",
+                    "ScoreTCL",
+                    "ScoreTextConfig",
+                    "Yang et al., Vision-Language Pre-Training with Triple Contrastive Learning (TCL), CVPR 2022",
+                    "ALBEF with contrast within each modality and of places and words with the whole",
+                    {},
+                ),
+                (
+                    "score-coca",
+                    "ScoreCoCa",
+                    "ScoreCaptionConfig",
+                    "Yu et al., CoCa: Contrastive Captioners are Image-Text Foundation Models, TMLR 2022",
+                    "print or sound and the words of its notes: contrast and captions, which are transcriptions",
+                    {"protocols": f"{_AUDIO}.transcribe:protocols"},
+                ),
             )
         ),
     ),

@@ -27,9 +27,11 @@ from counterpoint.audio_speech.augment import sheet_view
 from counterpoint.audio_speech.clap import CLAP
 from counterpoint.audio_speech.configs import AudioSheetConfig
 from counterpoint.audio_speech.cpc import CPC
+from counterpoint.audio_speech.mert import MERT
 from counterpoint.audio_speech.score_configs import ScoreCaptionConfig
 from counterpoint.audio_speech.score_text import ScoreCoCa
 from counterpoint.audio_speech.sounds.configs import CLAPConfig, CPCConfig
+from counterpoint.audio_speech.sounds.mert_configs import MERTConfig
 from counterpoint.common.data import Manifest
 from counterpoint.common.data.batch import cut
 from counterpoint.common.data.vocabulary import SPECIAL
@@ -120,6 +122,13 @@ class UnmaskedComet(Comet):
 
     def _masked(self, hidden):
         return self.encoder.latent(hidden)
+
+
+class GivenMasks(MERT):
+    """Its masks are drawn for the rows at hand."""
+
+    def draw_masks(self, count, frames):
+        return (torch.arange(frames) % 3 == 1).expand(len(count), -1)
 
 
 def wide(value: Any) -> Any:
@@ -264,7 +273,17 @@ def recordings() -> dict[str, Case]:
     def cpc() -> Any:
         return CPC(override(CPCConfig(), {"data.seconds": 0.12, "width": 4, "context": 4, "steps": 3}))
 
+    def mert() -> Any:
+        encoder = {"channels": 4, "width": 8, "layers": 1, "heads": 2, "hidden": 8, "dropout": 0.0, "layer_drop": 0.0,
+                   "place_kernel": 4, "place_groups": 2}  # fmt: skip
+        codes = {"books": 2, "size": 4, "dim": 4, "bands": 6, "fft_size": 64}
+        config = {"data": {"sample_rate": 8000, "seconds": 0.5}, "encoder": encoder, "codes": codes,
+                  "cqt": {"bins": 12, "per_octave": 12, "fmin": 500.0}, "mixture": 0.0}  # fmt: skip
+        books = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0)).numpy()
+        return GivenMasks(override(MERTConfig(), config), Assets(codebooks=books))
+
     return {
+        "mert": Case(mert, batch),
         "clap": Case(clap, batch),
         "clap (all negatives)": Case(lambda: clap(same_caption="negatives"), batch),
         "clap (SigLIP)": Case(lambda: clap(objective="SigLIP"), batch),
