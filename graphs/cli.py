@@ -1,6 +1,6 @@
 """What the graphs vertical tells the command line; importing it costs nothing."""
 
-from counterpoint.common.vertical import Importer, Modality, SystemEntry, Vertical
+from counterpoint.common.vertical import Importer, Modality, OwnVerb, SystemEntry, Vertical
 
 _COMMANDS = "counterpoint.graphs.commands"
 _CONFIGS = "counterpoint.graphs.configs"
@@ -91,6 +91,7 @@ vertical = Vertical(
     simulate=f"{_COMMANDS}:simulate",
     preview=f"{_COMMANDS}:preview",
     demo=f"{_COMMANDS}:demo",
+    verbs=(OwnVerb("study", "which model to use for a property of your own molecules", f"{_COMMANDS}:study"),),
     modalities=(
         Modality("molecule", read=f"{_GALLERY}:query", parse=f"{_GALLERY}:query_text", **_SHOWN),
         Modality("knowledge", read=f"{_GALLERY}:query", parse=f"{_GALLERY}:query_text", **_SHOWN),

@@ -56,7 +56,7 @@ def molecules_to_manifest(
         raise InputError(f"split {split!r} is unknown; use scaffold, balanced-scaffold, random or none")
     require_file(source)
     read = partial(
-        _read_molecules,
+        read_with_scaffolds,
         source=source,
         smiles_column=smiles_column or None,
         id_column=id_column or None,
@@ -99,7 +99,7 @@ def molecules_to_manifest(
     return ImportReport(path, len(frame), rejected, "; ".join(notes))
 
 
-def _read_molecules(watch: Any, source: Path, **options: Any) -> tuple[Any, list[str], list[str]]:
+def read_with_scaffolds(watch: Any, source: Path, **options: Any) -> tuple[Any, list[str], list[str]]:
     """A file's molecules, their InChIKeys and scaffolds: all that RDKit has to do with a row."""
     from counterpoint.graphs.molecules.reader import inchikeys, read_molecules
     from counterpoint.graphs.molecules.splits import scaffold_groups

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from counterpoint.common.metrics.bootstrap import t_interval
 from counterpoint.common.metrics.classification import auroc
 from counterpoint.common.metrics.probe import logistic_probe, ridge_probe
+from counterpoint.common.trainers.configs import RARE
 from counterpoint.graphs.molecules.encoders import MoleculeGCN
 from counterpoint.graphs.molecules.featurize import MoleculeGraph, featurize, join_molecules
 from counterpoint.graphs.molecules.fingerprints import fingerprint_matrix
+from counterpoint.graphs.molecules.similar import cluster_groups
 from counterpoint.graphs.molecules.splits import scaffold_groups, scaffold_split
 
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -50,16 +52,25 @@ class PropertyTask:
         return cls(name, tuple(np.asarray(smiles, dtype=object)[known]), labels[known], kind)
 
 
+_GROUPS = {"scaffold": scaffold_groups, "cluster": cluster_groups}
+
+
+@lru_cache(maxsize=8)
+def _groups(smiles: tuple[str, ...], how: str) -> tuple[str, ...]:
+    return tuple(_GROUPS[how](smiles))
+
+
 def split_task(task: PropertyTask, how: str, seed: int) -> dict[str, np.ndarray]:
-    """Positions of train, val and test: `random`, or `scaffold` (balanced: no scaffold in two parts)."""
+    """Positions of train, val and test: `random`, `scaffold` (balanced: no scaffold in two parts), or `cluster` (no
+    Butina cluster in two parts)."""
     if how == "random":
         order = np.random.default_rng(seed).permutation(len(task.labels))
         n_train, n_val = int(0.8 * len(order)), int(0.1 * len(order))
         cut = np.split(order, [n_train, n_train + n_val])
         return dict(zip(FRACTIONS, cut, strict=True))
-    if how != "scaffold":
-        raise ValueError(f"split must be 'random' or 'scaffold', got {how!r}")
-    names = scaffold_split(scaffold_groups(task.smiles), FRACTIONS, balanced=True, seed=seed)
+    if how not in _GROUPS:
+        raise ValueError(f"split must be 'random', 'scaffold' or 'cluster', got {how!r}")
+    names = scaffold_split(_groups(task.smiles, how), FRACTIONS, balanced=True, seed=seed)
     return {name: np.flatnonzero(names == name) for name in FRACTIONS}
 
 
@@ -96,26 +107,35 @@ def probe_arm(encode: Callable[[Sequence[str]], Float[Tensor, "n dim"]]) -> Arm:
     return predict
 
 
-@cache
-def _fingerprints(smiles: tuple[str, ...]) -> np.ndarray:
+@lru_cache(maxsize=8)
+def fingerprints_of(smiles: tuple[str, ...]) -> np.ndarray:
+    """ECFP4 bits [n, 2048] of a task's molecules; the same molecules are not asked for twice."""
     return fingerprint_matrix(smiles)
 
 
 def ecfp_forest(task: PropertyTask, split: dict[str, np.ndarray], seed: int) -> np.ndarray:
     """ECFP4 (2048 bits) with a random forest of 300 trees: the baseline that is hard to beat."""
-    x = _fingerprints(task.smiles)
+    return forest_on(fingerprints_of(task.smiles), task, split, seed)
+
+
+def forest_on(x: np.ndarray, task: PropertyTask, split: dict[str, np.ndarray], seed: int) -> np.ndarray:
+    """Predictions of a random forest of 300 trees on the columns `x` [n, d], fitted on training and validation rows."""
     fit_rows = np.concatenate([split["train"], split["val"]])
     forest = RandomForestClassifier if task.kind == "classification" else RandomForestRegressor
     model = forest(n_estimators=300, max_features="sqrt", n_jobs=1, random_state=seed)
     model.fit(x[fit_rows], task.labels[fit_rows])
     test = x[split["test"]]
-    return model.predict_proba(test)[:, 1] if task.kind == "classification" else model.predict(test)
+    if task.kind != "classification":
+        return model.predict(test)
+    known = model.classes_.tolist()  # one class alone where the training rows hold no other
+    return model.predict_proba(test)[:, known.index(1.0)] if 1.0 in known else np.zeros(len(test))
 
 
 def from_scratch(
     make: Callable[[], MoleculeGCN], *, epochs: int = 60, batch_size: int = 64, lr: float = 1e-3, patience: int = 15
 ) -> Arm:
-    """The same encoder trained on the labels alone, stopped on the validation molecules."""
+    """The same encoder trained on the labels alone, stopped on the validation molecules. Where a class has less than a
+    tenth of the training molecules its terms weigh as much as the other's."""
 
     def predict(task: PropertyTask, split: dict[str, np.ndarray], seed: int) -> np.ndarray:
         graphs = featurize(task.smiles)
@@ -134,7 +154,7 @@ def _train(
     y = torch.from_numpy(task.labels).float()
     centre, spread = y[split["train"]].mean(), y[split["train"]].std().clamp_min(1e-6)
     classify = task.kind == "classification"
-    loss_of = nn.BCEWithLogitsLoss() if classify else nn.MSELoss()
+    loss_of = nn.BCEWithLogitsLoss(pos_weight=_weight_of_rare(y[split["train"]])) if classify else nn.MSELoss()
     target = y if classify else (y - centre) / spread
     optimizer = torch.optim.Adam(model.parameters(), lr)
     rng = np.random.default_rng(seed)
@@ -171,6 +191,12 @@ def _train(
     model.eval()
     with torch.no_grad():
         return _unscaled(run(split["test"]), classify, centre, spread)
+
+
+def _weight_of_rare(y: Tensor) -> Tensor | None:
+    """Negatives per positive where one of the two is rare; None elsewhere."""
+    share = float(y.mean())
+    return None if min(share, 1 - share) >= RARE or share in (0.0, 1.0) else torch.tensor((1 - share) / share)
 
 
 def _unscaled(output: Tensor, classify: bool, centre: Tensor, spread: Tensor) -> np.ndarray:

@@ -29,6 +29,22 @@ def butina_order(smiles: Sequence[str], threshold: float = 0.85, chunk: int = 50
     return np.concatenate(clusters).tolist() if clusters else []
 
 
+def cluster_groups(smiles: Sequence[str], distance: float = 0.6, chunk: int = 20_000) -> list[str]:
+    """The Butina cluster of each molecule, the group id of a cluster split: members lie within `distance` (Tanimoto,
+    ECFP4 of 1024 bits) of the cluster's centre. Clusters are sought within chunks of the list, so that two molecules of
+    different chunks never share one; how much leaks between groups is for `tanimoto.nearest_similarity` to say.
+
+    >>> cluster_groups(["CCCCCCO", "c1ccncc1", "CCCCCCCO"])
+    ['cluster 1', 'cluster 2', 'cluster 1']
+    """
+    names, found = np.empty(len(smiles), dtype=object), 0
+    for start in range(0, len(smiles), chunk):
+        for cluster in butina_clusters(fingerprints_apart(smiles[start : start + chunk], bits=1024), distance):
+            found += 1
+            names[start + cluster] = f"cluster {found}"
+    return names.tolist()
+
+
 def butina_clusters(fingerprints: Int[np.ndarray, "n bits"], threshold: float) -> list[Int[np.ndarray, " members"]]:
     """Butina's clusters, centre first: the molecule with most free neighbours takes them all, and so on.
 

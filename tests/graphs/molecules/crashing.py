@@ -19,7 +19,7 @@ def read(watch, source, deadly, **options):
 
     reader.parsed, reader.inchikeys = parsed if options.pop("when", "parse") == "parse" else parse, keys
     try:
-        return importers._read_molecules(watch, source, **options)
+        return importers.read_with_scaffolds(watch, source, **options)
     finally:
         reader.parsed, reader.inchikeys = parse, inchikeys
 
