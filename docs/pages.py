@@ -206,12 +206,12 @@ def architecture_page() -> str:
     """Who imports whom, as a picture and a table."""
     graph = imports()
     lines = ["# Architecture", "", "Read from the imports of the code; a line leads down from who imports to what.", ""]
-    lines += [drawn(graph), "", "| room | imports |", "|---|---|"]
+    lines += [picture_of_rooms(graph), "", "| room | imports |", "|---|---|"]
     lines += [f"| `{room}` | {', '.join(f'`{other}`' for other in sorted(graph[room]))} |" for room in sorted(graph)]
     return "\n".join([*lines, "", "How to add to it: [contributing](contributing.md).", ""])
 
 
-def drawn(graph: dict[str, set[str]]) -> str:
+def picture_of_rooms(graph: dict[str, set[str]]) -> str:
     """The rooms in layers, each below all that import it where no circle forbids it."""
     depth = dict.fromkeys(graph, 0)
     for _ in graph:
