@@ -192,7 +192,7 @@ def ground_text(run: Path, file: Path, text: str, out: Path, checkpoint: str, hu
     from counterpoint.medical.volume import to_recipe, write_nifti
 
     if not text.strip():
-        raise InputError("--text is empty; write a sentence, as in 'left pleural effusion'")
+        raise InputError("the text is empty; write a sentence, as in 'left pleural effusion'")
     system = load_run(run, checkpoint)
     made = to_recipe(read_scan(file, hu), system.config.data.recipe)
     maps = similarity_maps(system, torch.from_numpy(np.ascontiguousarray(made.data)), [text])[0].numpy()

@@ -100,7 +100,7 @@ def test_the_verb_writes_the_map_where_the_scan_lies(run, tmp_path):
     data = image.get_fdata()
     at = np.unravel_index(data.argmax(), data.shape)
     assert done.figures["strongest"] == pytest.approx((image.affine @ [*at, 1])[:3], abs=0.06)
-    with pytest.raises(InputError, match="--text is empty"):
+    with pytest.raises(InputError, match="the text is empty"):
         ground(run, scan, "  ", tmp_path / "map.nii.gz")
 
 
