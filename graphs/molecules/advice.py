@@ -14,13 +14,18 @@ Figures = Mapping[str, Mapping[str, Sequence[float]]]
 """Arm -> split kind -> one figure per seed."""
 
 
-def resampled_interval(values: Sequence[float] | np.ndarray, test_share: float, level: float = 0.95) -> Interval:
+def resampled_interval(
+    values: Sequence[float] | np.ndarray,
+    test_share: float,
+    level: float = 0.95,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> Interval:
     r"""Interval of a mean over repeated splits of one set, whose training molecules overlap: with k splits
 
         mean +- t_{k-1} sd sqrt(1/k + n_test/n_train)
 
     Without the second term, repeating splits would make any difference certain. NaN figures (a test split of one class)
-    are left out.
+    are left out, and the interval ends at `bounds`, beyond which no value can lie.
 
     Source: Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003.
 
@@ -32,7 +37,8 @@ def resampled_interval(values: Sequence[float] | np.ndarray, test_share: float, 
     if len(x) < 2:
         return Interval(float(x.mean()) if len(x) else float("nan"), float("nan"), float("nan"), len(x), len(x), level)
     half = stdtrit(len(x) - 1, 0.5 + level / 2) * x.std(ddof=1) * np.sqrt(1 / len(x) + test_share)
-    return Interval(float(x.mean()), float(x.mean() - half), float(x.mean() + half), len(x), len(x), level)
+    low, high = max(x.mean() - half, bounds[0]), min(x.mean() + half, bounds[1])
+    return Interval(float(x.mean()), float(low), float(high), len(x), len(x), level)
 
 
 def advise(figures: Figures, *, baseline: str, chance: str, higher: bool, metric: str, test_share: float) -> str:

@@ -227,8 +227,9 @@ def _leak(task: PropertyTask, splits: Sequence[dict[str, np.ndarray]]) -> dict[s
 
 
 def _figure_lines(figures: Any, arms: Iterable[str], splits: Sequence[str], share: float) -> list[str]:
+    bounds = {metric: (0.0, np.inf if metric == "RMSE" else 1.0) for metric in figures}
     rows = [
-        [how, arm, *(str(resampled_interval(figures[metric][arm][how], share)) for metric in figures)]
+        [how, arm, *(str(resampled_interval(figures[m][arm][how], share, bounds=bounds[m])) for m in figures)]
         for how in splits
         for arm in arms
     ]

@@ -62,6 +62,7 @@ def test_repeated_splits_of_one_set_never_make_a_difference_certain():
     wide = [np.ptp([(i := resampled_interval(rng.normal(size=k), 1 / 9)).low, i.high]) for k in (50, 5000)]
     assert wide[1] > 1.2  # 2 x 1.96 x sqrt(1/9)
     assert np.isnan(resampled_interval([0.5, np.nan], 1 / 9).low)
+    assert resampled_interval([0.8, 0.99], 1 / 9, bounds=(0.0, 1.0)).high == 1.0
 
 
 def test_the_baseline_is_advised_unless_another_is_better_beyond_the_spread():
