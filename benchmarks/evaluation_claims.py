@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from counterpoint.common.fidelity import fidelity_rows
 from counterpoint.common.losses import InfoNCE, NTXent
 from counterpoint.common.metrics import auroc, cca, knn, rankme, retrieval, t_interval
-from counterpoint.common.trainers.reproduce import Claim, Verdict
+from counterpoint.common.trainers.reproduce import Claim, Verdict, reproduce
 
 TEMPERATURES, STRENGTHS, STEPS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0), (0.3, 1.0), 250
 

@@ -22,6 +22,7 @@ RESTS_ON = {
     "engine": ("counterpoint.benchmarks.engine:*", "counterpoint.common.kernels.api:*"),
     "evaluation_claims": ("counterpoint.benchmarks.evaluation_claims:*", "counterpoint.common.metrics:*"),
     "graphs": ("counterpoint.benchmarks.graphs:*",),
+    "harmonize": ("counterpoint.benchmarks.harmonize:*",),
     "losses": ("counterpoint.benchmarks.losses:*", "counterpoint.common.losses:*"),
     "manifest": ("counterpoint.benchmarks.manifest:*", "counterpoint.common.data.manifest:*"),
     "recsys": ("counterpoint.benchmarks.recsys:*",),
