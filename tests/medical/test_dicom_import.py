@@ -247,7 +247,7 @@ def test_reports_find_their_series_by_accession_number(tmp_path):
     )
     report, frame = imported(tmp_path / "d", tmp_path / "out", reports=table, key="AccessionNumber")
     text = (tmp_path / "out" / frame.reports[0]).read_text()
-    assert text == "Findings: No nodule of Mrs [IDENTITY]. See [IDENTITY]. Impression: Normal for [IDENTITY]."
+    assert text == "Findings: No nodule of [NAME] [IDENTITY]. See [IDENTITY]. Impression: Normal for [IDENTITY]."
     assert [r.reason for r in report.rejected] == ["a report about 'ACC99', and no volume is called so"]
 
 
