@@ -39,6 +39,17 @@ vertical = Vertical(
             protocols=_PROTOCOLS,
         ),
         SystemEntry(
+            name="sample4geo",
+            status="experimental",
+            missing="2: its encoder starts from random weights, the official one from ImageNet's",
+            paper="Deuser et al., Sample4Geo: Hard Negative Sampling For Cross-View Geo-Localisation, ICCV 2023",
+            summary="two views of a place (radar and optical, or two times) contrasted in batches of neighbours",
+            needs="pairs of Sentinel-1 and Sentinel-2 rasters, or one sensor at several times (simulator by default)",
+            config="counterpoint.geospatial.cross_view_configs:Sample4GeoConfig",
+            system="counterpoint.geospatial.sample4geo:Sample4Geo",
+            protocols=_PROTOCOLS,
+        ),
+        SystemEntry(
             name="two-tower",
             status="experimental",
             missing="2: a baseline, with sizes and schedule of ours",

@@ -39,8 +39,11 @@ from counterpoint.common.trainers import Assets, create_system, fit, override
 from counterpoint.common.trainers.gradients import average_gradients
 from counterpoint.geospatial.base import scenes_of
 from counterpoint.geospatial.baselines import SensorTowers
-from counterpoint.geospatial.configs import CromaConfig, SensorTowersConfig
+from counterpoint.geospatial.configs import CromaConfig, MDiCoConfig, SensorTowersConfig
 from counterpoint.geospatial.croma import Croma
+from counterpoint.geospatial.cross_view_configs import Sample4GeoConfig
+from counterpoint.geospatial.mdico import MDiCo
+from counterpoint.geospatial.sample4geo import Sample4Geo
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
 from counterpoint.graphs.configs import (
     BGRLConfig,
@@ -278,7 +281,10 @@ def rasters() -> dict[str, Case]:
 
     def batch(system: Any, start: int, stop: int) -> dict:
         generator = torch.Generator().manual_seed(0)
-        whole = {"index": torch.arange(ROWS)}
+        whole = {"index": torch.arange(ROWS), "label": ["trees", None, "water", "trees", "grass", "water"]}
+        whole |= {"group": list("aabbcc"), "row": torch.zeros(ROWS), "col": torch.tensor([0, 0, 0, 1, 0, 1])}
+        whole |= {"landcover": torch.randint(-1, 9, (ROWS, 16, 16), generator=generator)}
+        whole |= {"shown": torch.rand(ROWS, 6, generator=generator) < 0.6}
         for sensor in ("s1", "s2"):
             whole[sensor] = torch.randn(ROWS, system.channels(sensor), 16, 16, generator=generator)
             whole[f"{sensor}_valid"] = torch.ones(ROWS, 16, 16, dtype=torch.bool)
@@ -289,8 +295,13 @@ def rasters() -> dict[str, Case]:
         return lambda: create_system(cls, config, scenes_of(config.data))
 
     light = {"decoder.dim": 8, "decoder.heads": 2}
+    data = {name: value for name, value in small.items() if name.startswith("data.")}
+    parts = {**data, "width": 4, "dim": 8, "dropout": 0.0}
+    views = {**data, "encoder.depths": [1, 1], "encoder.widths": [4, 8], "encoder.patch_size": 4}
     return {
         "croma": Case(make(Croma, override(CromaConfig(), {**small, **light})), batch),
+        "mdico": Case(make(MDiCo, override(MDiCoConfig(), parts)), batch),
+        "sample4geo": Case(make(Sample4Geo, override(Sample4GeoConfig(), views)), batch),
         "geo two-tower": Case(make(SensorTowers, override(SensorTowersConfig(), small)), batch),
     }
 
