@@ -50,6 +50,18 @@ vertical = Vertical(
             protocols=_PROTOCOLS,
         ),
         SystemEntry(
+            name="phg-mae",
+            status="experimental",
+            missing="1, 2: the training is ours, from the abstract; the network alone is checked against released code",
+            paper="Pirvu and Leordeanu, Probabilistic Hyper-Graphs using Multiple Randomly Masked Autoencoders for "
+            "Semi-supervised Multi-modal Multi-task Learning, 2025",
+            summary="whole modalities hidden at random, all predicted with the land cover; many masks as an ensemble",
+            needs="Sentinel-1 and Sentinel-2 rasters, with maps of land cover for the task (the simulator by default)",
+            config="counterpoint.geospatial.hyper_graph_configs:PHGMAEConfig",
+            system="counterpoint.geospatial.phg_mae:PHGMAE",
+            protocols="counterpoint.geospatial.mask_ensembles:ensemble_protocols",
+        ),
+        SystemEntry(
             name="two-tower",
             status="experimental",
             missing="2: a baseline, with sizes and schedule of ours",

@@ -42,7 +42,9 @@ from counterpoint.geospatial.baselines import SensorTowers
 from counterpoint.geospatial.configs import CromaConfig, MDiCoConfig, SensorTowersConfig
 from counterpoint.geospatial.croma import Croma
 from counterpoint.geospatial.cross_view_configs import Sample4GeoConfig
+from counterpoint.geospatial.hyper_graph_configs import PHGMAEConfig
 from counterpoint.geospatial.mdico import MDiCo
+from counterpoint.geospatial.phg_mae import PHGMAE
 from counterpoint.geospatial.sample4geo import Sample4Geo
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
 from counterpoint.graphs.configs import (
@@ -300,8 +302,10 @@ def rasters() -> dict[str, Case]:
     views = {**data, "encoder.depths": [1, 1], "encoder.widths": [4, 8], "encoder.patch_size": 4}
     return {
         "croma": Case(make(Croma, override(CromaConfig(), {**small, **light})), batch),
+        "croma (gated fusion)": Case(make(Croma, override(CromaConfig(), {**small, **light, "fusion": "ssma"})), batch),
         "mdico": Case(make(MDiCo, override(MDiCoConfig(), parts)), batch),
         "sample4geo": Case(make(Sample4Geo, override(Sample4GeoConfig(), views)), batch),
+        "phg-mae": Case(make(PHGMAE, override(PHGMAEConfig(), {**data, "filters": 2})), batch),
         "geo two-tower": Case(make(SensorTowers, override(SensorTowersConfig(), small)), batch),
     }
 
