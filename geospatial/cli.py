@@ -62,6 +62,17 @@ vertical = Vertical(
             protocols="counterpoint.geospatial.mask_ensembles:ensemble_protocols",
         ),
         SystemEntry(
+            name="summit",
+            status="experimental",
+            missing="2: the segmenters are ours; 4: no check has been run",
+            paper="Simons et al., SUMMIT: Source-Free Adaptation of Uni-Modal Models to Multi-Modal Targets, ICCV 2023",
+            summary="a radar and an optical segmenter adapted together to a new region by their joint pseudo-labels",
+            needs="Sentinel-1 and Sentinel-2 rasters with land cover, then others without (the simulator by default)",
+            config="counterpoint.geospatial.adaptation_configs:SummitConfig",
+            system="counterpoint.geospatial.summit:Summit",
+            protocols="counterpoint.geospatial.adaptation:adaptation_protocols",
+        ),
+        SystemEntry(
             name="two-tower",
             status="experimental",
             missing="2: a baseline, with sizes and schedule of ours",
