@@ -116,6 +116,9 @@ class CromaConfig:
     released_bias: bool = False
     """As in the released pretraining code, give the joint encoder's self-attention among masked radar tokens the
     distances from radar to optical patches; off: those among the radar patches. Without masks both are the same."""
+    fusion: str = "attention"
+    """How the joint features are made: by CROMA's joint encoder (`attention`), or by a gate that weighs both sensors'
+    features place by place (`ssma`)."""
     objective: str = ""
     """Another objective in place of the contrast, as in `SigLIP()`; `counterpoint losses` lists them."""
     flips: bool = True
@@ -127,7 +130,7 @@ class CromaConfig:
     def __post_init__(self) -> None:
         require(
             self, mask_ratio="from 0 to below 1", temperature="above 0", contrast="0 or more",
-            reconstruction="0 or more", target=("joint", "sensor"),
+            reconstruction="0 or more", target=("joint", "sensor"), fusion=("attention", "ssma"),
         )  # fmt: skip
 
 

@@ -23,7 +23,8 @@ official example takes those of the batch, which fails on uniform and cloudy ima
 joint encoder's self-attention among radar tokens the distances from radar to optical patches (`released_bias`); ours
 are those among the radar patches. Without masks there is no difference. Patches of which less than half is data are
 hidden first, asked by no other patch, and pixels that are no data are not reconstructed: on chips without them every
-number is the official one.
+number is the official one. `fusion` ssma puts SSMA's gate (Valada et al., IJCV 2019) in the place of the joint encoder;
+that it is learnt from the reconstruction is ours.
 
 Where its terms stand:
 
@@ -33,6 +34,7 @@ Where its terms stand:
     2D-ALiBi, X-ALiBi       geospatial/models/alibi.py: alibi_bias
     independent masks       geospatial/models/masking.py: random_mask
     encoders                geospatial/models/croma.py: CromaNetwork
+    gate (`fusion` ssma)    geospatial/models/ssma.py: SSMA
     published weights       geospatial/croma_weights.py: load_published
 """
 
@@ -126,7 +128,13 @@ class Croma(TwoSensors):
             raise InputError("croma takes both sensors (--data.sensors s1,s2); optical-mae takes one")
         size, dim = config.encoder, config.encoder.dim
         bands = {sensor: self.channels(sensor) for sensor in ("s1", "s2")}
-        self.network = CromaNetwork(bands, dim, size.depth, size.heads, size.patch_size, config.released_bias)
+        if config.fusion == "ssma" and (config.weights or not config.reconstruction):
+            raise InputError(
+                "--fusion ssma learns from the reconstruction (--reconstruction above 0), and the published weights "
+                "have no gate (--weights '')"
+            )
+        sizes = (dim, size.depth, size.heads, size.patch_size)
+        self.network = CromaNetwork(bands, *sizes, config.released_bias, config.fusion)
         if config.contrast:
             self.s1_projection, self.s2_projection = nn.Linear(dim, dim), nn.Linear(dim, dim)
             scale = LogitScale(config.temperature, max_scale=math.inf, min_scale=0.0)

@@ -39,10 +39,17 @@ from counterpoint.common.losses import engine_settings
 from counterpoint.common.models import shared_batch_norm
 from counterpoint.common.trainers import Assets, create_system, fit, override
 from counterpoint.common.trainers.gradients import average_gradients
+from counterpoint.geospatial.adaptation_configs import SummitConfig
 from counterpoint.geospatial.base import scenes_of
 from counterpoint.geospatial.baselines import SensorTowers
-from counterpoint.geospatial.configs import CromaConfig, SensorTowersConfig
+from counterpoint.geospatial.configs import CromaConfig, MDiCoConfig, SensorTowersConfig
 from counterpoint.geospatial.croma import Croma
+from counterpoint.geospatial.cross_view_configs import Sample4GeoConfig
+from counterpoint.geospatial.hyper_graph_configs import PHGMAEConfig
+from counterpoint.geospatial.mdico import MDiCo
+from counterpoint.geospatial.phg_mae import PHGMAE
+from counterpoint.geospatial.sample4geo import Sample4Geo
+from counterpoint.geospatial.summit import Summit
 from counterpoint.graphs.circuits.circuitgcl import CircuitGCL
 from counterpoint.graphs.configs import (
     BGRLConfig,
@@ -297,7 +304,10 @@ def rasters() -> dict[str, Case]:
 
     def batch(system: Any, start: int, stop: int) -> dict:
         generator = torch.Generator().manual_seed(0)
-        whole = {"index": torch.arange(ROWS)}
+        whole = {"index": torch.arange(ROWS), "label": ["trees", None, "water", "trees", "grass", "water"]}
+        whole |= {"group": list("aabbcc"), "row": torch.zeros(ROWS), "col": torch.tensor([0, 0, 0, 1, 0, 1])}
+        whole |= {"landcover": torch.randint(-1, 9, (ROWS, 16, 16), generator=generator)}
+        whole |= {"shown": torch.rand(ROWS, 6, generator=generator) < 0.6}
         for sensor in ("s1", "s2"):
             whole[sensor] = torch.randn(ROWS, system.channels(sensor), 16, 16, generator=generator)
             whole[f"{sensor}_valid"] = torch.ones(ROWS, 16, 16, dtype=torch.bool)
@@ -307,9 +317,27 @@ def rasters() -> dict[str, Case]:
     def make(cls: Any, config: Any) -> Callable[[], Any]:
         return lambda: create_system(cls, config, scenes_of(config.data))
 
+    def adapting(config: Any) -> Any:
+        """Between the passes that count and the adaptation: flat histograms, which put every median in the middle."""
+        first = create_system(Summit, config, scenes_of(config.data))
+        system = Summit(override(config, {"source": "a run", "fusion": "entropy"}), first.assets)
+        system.came.load_state_dict(system.segmenters.state_dict())
+        system.counts += 1
+        system.sums += torch.rand(system.sums.shape, generator=torch.Generator().manual_seed(0)).cumsum(1)
+        return system
+
     light = {"decoder.dim": 8, "decoder.heads": 2}
+    data = {name: value for name, value in small.items() if name.startswith("data.")}
+    parts = {**data, "width": 4, "dim": 8, "dropout": 0.0}
+    views = {**data, "encoder.depths": [1, 1], "encoder.widths": [4, 8], "encoder.patch_size": 4}
     return {
         "croma": Case(make(Croma, override(CromaConfig(), {**small, **light})), batch),
+        "croma (gated fusion)": Case(make(Croma, override(CromaConfig(), {**small, **light, "fusion": "ssma"})), batch),
+        "mdico": Case(make(MDiCo, override(MDiCoConfig(), parts)), batch),
+        "sample4geo": Case(make(Sample4Geo, override(Sample4GeoConfig(), views)), batch),
+        "phg-mae": Case(make(PHGMAE, override(PHGMAEConfig(), {**data, "filters": 2})), batch),
+        "summit": Case(make(Summit, override(SummitConfig(), {**data, "filters": 2})), batch),
+        "summit (adapted)": Case(lambda: adapting(override(SummitConfig(), {**data, "filters": 2})), batch, 2),
         "geo two-tower": Case(make(SensorTowers, override(SensorTowersConfig(), small)), batch),
     }
 

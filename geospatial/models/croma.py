@@ -1,15 +1,17 @@
-"""CROMA's network: one encoder a sensor, and a joint encoder in which radar asks the optical tokens."""
+"""CROMA's network: one encoder a sensor, and a joint encoder in which radar asks the optical tokens, or a gate."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from counterpoint.common.errors import InputError
 from counterpoint.geospatial.models.alibi import alibi_bias, alibi_slopes, grid_positions, kept
-from counterpoint.geospatial.models.masking import PatchMask
+from counterpoint.geospatial.models.masking import PatchMask, kept_rows
+from counterpoint.geospatial.models.ssma import SSMA
 from counterpoint.geospatial.models.transformer import JointTransformer, ViT, gap_ffn, hide_keys, mean_tokens
 
 
@@ -54,6 +56,9 @@ class SensorEncoder(nn.Module):
 class CromaNetwork(nn.Module):
     """Encoders of radar (`depth / 2` blocks) and optical images (`depth`), and the joint one (`depth / 2`).
 
+    With `fusion` "ssma" both sensors' tokens are laid on the grid, zeros where a mask hides them, and a gate weighs and
+    mixes them in place of the joint encoder (`SSMA`).
+
     >>> import torch
     >>> network = CromaNetwork({"s1": 2, "s2": 12}, dim=32, depth=2, heads=4, patch_size=4)
     >>> found = network.encode({"s1": torch.zeros(1, 2, 8, 12), "s2": torch.zeros(1, 12, 8, 12)})
@@ -69,14 +74,15 @@ class CromaNetwork(nn.Module):
         heads: int,
         patch_size: int,
         released_bias: bool = False,
+        fusion: str = "attention",
     ) -> None:
         super().__init__()
-        self.released_bias = released_bias
+        self.released_bias, self.fusion = released_bias, fusion
         if dim % heads:
             raise InputError(f"encoder.dim {dim} does not divide by encoder.heads {heads}")
         self.s1_encoder = SensorEncoder(bands["s1"], dim, depth // 2, heads, patch_size)
         self.s2_encoder = SensorEncoder(bands["s2"], dim, depth, heads, patch_size)
-        self.joint_encoder = JointTransformer(dim, depth // 2, heads)
+        self.joint_encoder = SSMA(dim) if fusion == "ssma" else JointTransformer(dim, depth // 2, heads)
         self.patch_size = patch_size
 
     def encoder(self, sensor: str) -> SensorEncoder:
@@ -104,7 +110,10 @@ class CromaNetwork(nn.Module):
         masks: Mapping[str, PatchMask],
         valid: Mapping[str, Tensor],
     ) -> Float[Tensor, "batch tokens dim"]:
-        """Joint tokens: radar tokens attend to each other (2D-ALiBi), then to the optical ones (X-ALiBi)."""
+        """Joint tokens: radar tokens attend to each other (2D-ALiBi), then to the optical ones (X-ALiBi); or those of
+        the gate, where the radar's lie."""
+        if self.fusion == "ssma":
+            return self.gated(tokens, images, masks, valid)
         positions = {s: self.encoder(s).positions(images[s], masks.get(s)) for s in ("s1", "s2")}
         seen = {s: v if masks.get(s) is None else v.gather(1, masks[s].keep) for s, v in valid.items()}
         slopes = self.s1_encoder.slopes
@@ -115,6 +124,31 @@ class CromaNetwork(nn.Module):
             own = hide_keys(across, seen.get("s1"))
         cross = hide_keys(across, seen.get("s2"))
         return self.joint_encoder(tokens["s1"], tokens["s2"], own, cross)
+
+    def gated(
+        self,
+        tokens: Mapping[str, Tensor],
+        images: Mapping[str, Tensor],
+        masks: Mapping[str, PatchMask],
+        valid: Mapping[str, Tensor],
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Both sensors' tokens through `SSMA`; what is hidden or holds no data comes in as zeros."""
+        grid, maps = patch_grid(images["s1"], self.patch_size), []
+        for sensor in ("s1", "s2"):
+            x = on_grid(tokens[sensor], masks.get(sensor))
+            if sensor in valid:
+                x = x * valid[sensor].unsqueeze(-1)
+            maps.append(x.transpose(1, 2).unflatten(2, grid))
+        joint = self.joint_encoder(*maps).flatten(2).transpose(1, 2)
+        return joint if masks.get("s1") is None else kept_rows(joint, masks["s1"].keep)
+
+
+def on_grid(tokens: Float[Tensor, "batch kept dim"], mask: PatchMask | None) -> Float[Tensor, "batch patches dim"]:
+    """Tokens in the places of their patches, zeros where a mask hides one."""
+    if mask is None:
+        return tokens
+    hidden = tokens.new_zeros(len(tokens), mask.restore.shape[1] - tokens.shape[1], tokens.shape[2])
+    return kept_rows(torch.cat([tokens, hidden], 1), mask.restore)
 
 
 def patch_grid(images: Tensor, patch: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from counterpoint.common.losses import NTXent
+from counterpoint.common.losses.sharing import Shared
 
 PARTS = ("shared", "specific", "unused")
 Parts = Mapping[str, Mapping[str, Tensor]]
@@ -61,20 +62,23 @@ class MDiCoHeads(nn.Module):
         self.sensor_of_specific = nn.Linear(half, len(self.sensors))
         self.sensor_of_unused = nn.Linear(half, len(self.sensors))
         self.contrast = NTXent(temperature)
+        self.batch = Shared()
 
     def predict(self, parts: Parts) -> dict[str, Float[Tensor, "batch classes"]]:
         """Logits of the task by each sensor alone."""
         return {s: self.main[s](torch.cat([p["specific"], p["shared"]], -1)) for s, p in parts.items()}
 
     def terms(self, parts: Parts, target: Int[Tensor, " batch"]) -> dict[str, Tensor]:
-        """The four terms, each a mean over the batch; rows whose target is -1 have no task.
+        """The four terms, each a mean over the batch (of all ranks); rows whose target is -1 have no task.
 
         `contrast` is summed over ordered pairs of sensors, as in the official code: with two it is twice NT-Xent.
         """
         predicted, known = self.predict(parts), target >= 0
+        number = self.batch.summed(known.sum()).clamp_min(1)
 
         def task(logits: Tensor) -> Tensor:
-            return cross_entropy(logits[known], target[known]) if bool(known.any()) else logits.sum() * 0.0
+            rows = cross_entropy(logits, target, reduction="none", ignore_index=-1)
+            return rows.sum() * self.batch.world / number
 
         count = len(self.sensors)
         main = sum(task(predicted[s]) for s in self.sensors) / count
@@ -84,13 +88,9 @@ class MDiCoHeads(nn.Module):
             self.contrast(parts[a]["shared"], parts[b]["shared"]) for a in self.sensors for b in self.sensors if a != b
         )
         tell = []
-        for number, sensor in enumerate(self.sensors):
-            own = torch.full_like(target, number)
+        for place, sensor in enumerate(self.sensors):
+            own = torch.full_like(target, place)
             other = parts[sensor]["shared" if self.released else "unused"]
-            tell.append(
-                (
-                    cross_entropy(self.sensor_of_specific(parts[sensor]["specific"]), own)
-                    + cross_entropy(self.sensor_of_unused(other), own)
-                ) / 2
-            )  # fmt: skip
+            guesses = (self.sensor_of_specific(parts[sensor]["specific"]), self.sensor_of_unused(other))
+            tell.append(sum(self.batch.mean(cross_entropy(g, own, reduction="none")) for g in guesses) / 2)
         return {"main": main, "auxiliary": auxiliary, "contrast": contrast, "discriminative": sum(tell) / count}
