@@ -63,10 +63,10 @@ def entropy_weighted(
     return (weights[0] * one + weights[1] * two) / (weights[0] + weights[1])
 
 
-def agreed(one: Int[Tensor, " pixels"], two: Int[Tensor, " pixels"]) -> Int[Tensor, " pixels"]:
+def agreed_labels(one: Int[Tensor, " pixels"], two: Int[Tensor, " pixels"]) -> Int[Tensor, " pixels"]:
     """The labels that both give.
 
-    >>> agreed(torch.tensor([1, 2, IGNORE]), torch.tensor([1, 1, 0])).tolist()
+    >>> agreed_labels(torch.tensor([1, 2, IGNORE]), torch.tensor([1, 1, 0])).tolist()
     [1, -100, -100]
     """
     return torch.where(one == two, one, IGNORE)

@@ -29,7 +29,7 @@ by the segmenters as they came, which the official code writes to disk once.
 
 Where its terms stand:
 
-    pseudo-labels           geospatial/pseudo_labels.py: certain, agreed, entropy_weighted, rejected, tested
+    pseudo-labels           geospatial/pseudo_labels.py: certain, agreed_labels, entropy_weighted, rejected, tested
     medians, Gaussians      geospatial/pseudo_labels.py: class_medians, class_moments
     L                       geospatial/summit.py: Summit.supervised, Summit.adapted
     figures                 geospatial/adaptation.py: adaptation_protocols
@@ -60,7 +60,7 @@ from counterpoint.geospatial.protocols import class_codes, numbered
 from counterpoint.geospatial.pseudo_labels import (
     BINS,
     IGNORE,
-    agreed,
+    agreed_labels,
     certain,
     class_medians,
     class_moments,
@@ -213,7 +213,7 @@ class Summit(RasterSystem):
         medians = [class_medians(c) for c in self.counts]
         if self.config.fusion == "entropy":
             return certain(entropy_weighted(one, two), medians[2])
-        return agreed(certain(one, medians[0]), certain(two, medians[1]))
+        return agreed_labels(certain(one, medians[0]), certain(two, medians[1]))
 
     def pseudo_labels(self, batch: Mapping[str, Any]) -> Int[Tensor, " pixels"]:
         """The pseudo-label of every pixel, `IGNORE` where there is none."""

@@ -28,7 +28,7 @@ class MapNorm(nn.LayerNorm):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
-class ConvBlock(nn.Module):
+class ConvNeXtBlock(nn.Module):
     """x + gamma W_2 GELU(W_1 LN(depthwise 7 x 7 of x))."""
 
     def __init__(self, width: int) -> None:
@@ -67,7 +67,7 @@ class ConvNeXt(nn.Module):
             }
         )
         self.stages = nn.ModuleList(
-            nn.Sequential(*map(ConvBlock, [w] * d)) for w, d in zip(widths, depths, strict=True)
+            nn.Sequential(*map(ConvNeXtBlock, [w] * d)) for w, d in zip(widths, depths, strict=True)
         )
         self.halvings = nn.ModuleList(
             nn.Sequential(MapNorm(a, eps=EPSILON), nn.Conv2d(a, b, 2, 2)) for a, b in pairwise(widths)

@@ -57,7 +57,7 @@ def test_sure_agreed_and_weighted_labels_are_the_official_ones():
     assert torch.allclose(fused[:2], torch.tensor(WEIGHTED, dtype=torch.float64), atol=1e-12)
     sure = labels.certain(one, medians[0])
     assert sure.tolist() == SURE
-    assert labels.agreed(sure, labels.certain(two, medians[1])).tolist() == AGREED
+    assert labels.agreed_labels(sure, labels.certain(two, medians[1])).tolist() == AGREED
     assert labels.certain(fused, medians[2]).tolist() == ENTROPY
 
 
