@@ -103,6 +103,7 @@ USED_IN = {
     "pylibjpeg": ("medical/readers/dicom.py", ".pixel_array"),  # pydicom finds it, and through it the decoders
     "gdcm": ("medical/readers/dicom.py", ".pixel_array"),
     "openjpeg": ("medical/readers/dicom.py", ".pixel_array"),
+    "tsai": ("timeseries/tsai_parts.py", '"tsai.models.'),  # imported by name, when a configuration asks for it
     "setuptools": ("pyproject.toml", '"setuptools.build_meta"'),
     "build": ("tests/test_packaging.py", '"-m", "build"'),
     "ipykernel": ("tests/notebooks/test_notebooks.py", 'kernel_name="python3"'),
@@ -110,7 +111,7 @@ USED_IN = {
 # Imported where they are at hand; none of them has to be installed.
 NOT_DECLARED = {
     "common": {"triton", "soundfile"},  # PyTorch's CUDA builds bring Triton; reports embed WAV without soundfile
-    "tests": {"triton", "tsai", "a_library_nobody_has"},
+    "tests": {"triton", "a_library_nobody_has"},
     "benchmarks": {"inf_cl", "cut_cross_entropy", "chemprop"},  # compared with, installed by hand
 }
 

@@ -5,6 +5,7 @@ differentiated by one process, and shared out evenly and unevenly over the ranks
 two steps. Systems that see one whole graph at every step, and what the loader draws, are trained by `fit` itself.
 """
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -170,7 +171,13 @@ def time_series() -> dict[str, Case]:
     def case(cls: Any, config: Any, changes: dict, stage: int = 0) -> Case:
         return Case(lambda: create_system(cls, override(config(), changes), dataset.windows), batch, stage)
 
+    # An encoder with batch normalisation, where the package that has it is installed.
+    named = {"name": "FCN", "options": {"layers": [3, 3, 3]}}
+    normed = {
+        "dbpm (FCN)": case(DBPM, DBPMSystemConfig, {**TIME, "projection": 8, "encoder": {**TIME["encoder"], **named}})
+    }
     return {
+        **(normed if importlib.util.find_spec("tsai") else {}),
         "ts2vec": case(TS2Vec, TS2VecConfig, {**TIME, "mask": "all_true"}),
         "comet": case(UnmaskedComet, CometConfig, TIME),
         "frame-projections (frames)": case(FrameProjections, FrameProjectionsConfig, FRAMES),

@@ -13,6 +13,7 @@ from counterpoint.common.data.manifest import SPLITS
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
 from counterpoint.common.trainers.inputs import Input
+from counterpoint.timeseries.backbones import bound_to_length
 from counterpoint.timeseries.form import SignalForm
 from counterpoint.timeseries.manifest import WindowDataset, load_windows
 from counterpoint.timeseries.windows import WindowSet
@@ -45,8 +46,11 @@ class SignalSystem(ContrastiveSystem):
 
     @classmethod
     def learn(cls, config: Any, data: WindowSet) -> Assets:
-        """Leads, units and rate; with `data.normalize=train` also the training split's mean and deviation."""
-        return SignalForm.learnt(data, config.data.normalize).assets()
+        """Leads, units and rate; with `data.normalize=train` also the training split's mean and deviation; with an
+        encoder that is built for windows of one length, that length."""
+        assets = SignalForm.learnt(data, config.data.normalize).assets()
+        encoder = getattr(config, "encoder", None)
+        return assets.replace(length=data.length) if encoder and bound_to_length(encoder) else assets
 
     @property
     def windows(self) -> WindowSet:

@@ -37,9 +37,10 @@ from counterpoint.common.data import BatchSampler, ShuffleSampler
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import Assets
 from counterpoint.timeseries.averaging import AveragedWeights
+from counterpoint.timeseries.backbones import named_encoder
 from counterpoint.timeseries.base import SignalSystem
 from counterpoint.timeseries.configs import CometConfig
-from counterpoint.timeseries.encoders import TS2VecEncoder, pool_series, timestamp_mask
+from counterpoint.timeseries.encoders import pool_series, timestamp_mask
 from counterpoint.timeseries.objectives import hierarchical, id_loss
 
 LEVELS = ("patient", "trial", "sample", "observation")
@@ -100,8 +101,7 @@ class Comet(SignalSystem):
         if not self.levels or min(getattr(config, name) for name in LEVELS) < 0:
             raise InputError("the weights of patient, trial, sample and observation must be 0 or more, one above 0")
         self.loss_weights = {name: getattr(config, name) for name in self.levels}
-        size = config.encoder
-        self.encoder = TS2VecEncoder(self.channels, size.dim, size.hidden, size.depth, dropout=size.dropout)
+        self.encoder = named_encoder(config.encoder, self.channels, assets, "comet")
         self.average = AveragedWeights(self.encoder)
 
     def batch_sampler(self, dataset: Any, batch_size: int, seed: int) -> BatchSampler:

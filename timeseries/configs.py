@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from counterpoint.common.trainers.configs import OptimConfig, ScheduleConfig, TrainConfig
 from counterpoint.common.trainers.limits import require
@@ -68,22 +69,32 @@ class SignalConfig:
         )  # fmt: skip
 
 
+OF_STEPS = ("ts2vec", "InceptionTime", "XceptionTime", "FCN", "ResNet", "TST")
+OF_WINDOWS = ("PatchTST", "RNN_FCN", "LSTM_FCN", "GRU_FCN")
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The dilated convolution encoder (TS2Vec's sizes)."""
+    """The encoder: TS2Vec's dilated convolutions, or an architecture of tsai by its name."""
 
+    name: str = "ts2vec"
+    """`ts2vec`, or tsai's `InceptionTime`, `XceptionTime`, `FCN`, `ResNet`, `TST` (a feature a time step), `PatchTST`,
+    `RNN_FCN`, `LSTM_FCN`, `GRU_FCN` (a vector a window); `--encoder NAME` says the same."""
     dim: int = 320
     """Width of the representation."""
     hidden: int = 64
-    """Width of the residual blocks."""
+    """Width of the residual blocks; of tsai's, the channels that enter those with a feature a time step."""
     depth: int = 10
-    """Blocks before the widening one; block i has dilation 2^i."""
+    """ts2vec: blocks before the widening one; block i has dilation 2^i."""
     dropout: float = 0.1
-    """Dropout on the representation."""
+    """Dropout on the representation (not of those with a vector a window)."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Arguments of a tsai architecture, as in `{nf: 16}` for InceptionTime."""
 
     def __post_init__(self) -> None:
         require(
-            self, "encoder.", dim="1 or more", hidden="1 or more", depth="0 or more", dropout="from 0 to below 1",
+            self, "encoder.", name=(*OF_STEPS, *OF_WINDOWS), dim="1 or more", hidden="1 or more", depth="0 or more",
+            dropout="from 0 to below 1",
         )  # fmt: skip
 
 
@@ -173,6 +184,8 @@ class FrameProjectionsConfig:
     """Width of the three projections."""
     width: int = 64
     """Width of the encoders."""
+    encoder: EncoderConfig | None = None
+    """Another encoder of the time view, by `--encoder NAME`; its `dim` is twice `width`. Null: a residual network."""
     frequencies: int = 32
     """Gabor atoms' centre frequencies."""
     cycles: float = 6.0

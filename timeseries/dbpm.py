@@ -27,9 +27,9 @@ from counterpoint.common.trainers import Assets
 from counterpoint.common.trainers.bad_pairs import BadPairMiner
 from counterpoint.timeseries.augment import permuted_jittered, scaled
 from counterpoint.timeseries.averaging import AveragedWeights
+from counterpoint.timeseries.backbones import named_encoder, step_vectors, window_vectors
 from counterpoint.timeseries.base import SignalSystem
 from counterpoint.timeseries.configs import DBPMSystemConfig
-from counterpoint.timeseries.encoders import TS2VecEncoder, pool_series
 from counterpoint.timeseries.windows import WindowSet
 
 
@@ -58,10 +58,10 @@ class DBPM(SignalSystem):
 
     def __init__(self, config: DBPMSystemConfig, assets: Assets) -> None:
         super().__init__(config, assets)
-        size = config.encoder
-        self.encoder = TS2VecEncoder(self.channels, size.dim, size.hidden, size.depth, dropout=size.dropout)
+        self.encoder = named_encoder(config.encoder, self.channels, assets)
         self.average = AveragedWeights(self.encoder)
-        self.projector = nn.Sequential(nn.Linear(size.dim, size.dim), nn.ReLU(), nn.Linear(size.dim, config.projection))
+        dim = self.encoder.dim
+        self.projector = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, config.projection))
         self.objective = NTXent(config.temperature)
         self.miner: BadPairMiner | None = None
         if config.mining is not None:
@@ -81,7 +81,7 @@ class DBPM(SignalSystem):
     def embed(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Projections of the two views."""
         views = {name: batch[name] for name in ("weak", "strong")}
-        return {name: self.projector(pool_series(self.encoder(x), x)) for name, x in views.items()}
+        return {name: self.projector(window_vectors(self.encoder, x)) for name, x in views.items()}
 
     def losses(self, batch: Mapping[str, Any], embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         rows = self.objective.row_losses(embeddings["weak"], embeddings["strong"])
@@ -91,8 +91,8 @@ class DBPM(SignalSystem):
 
     def represent(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch dim"]:
         """Maximum over time of the averaged encoder's representation, before the projector."""
-        return pool_series(self.represent_steps(x), x)
+        return window_vectors(self.average.module.eval(), x)
 
     def represent_steps(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch time dim"]:
         """The averaged encoder's representation of every time step."""
-        return self.average.module.eval()(x)
+        return step_vectors(self.average.module.eval(), x)

@@ -63,13 +63,59 @@ class ConvBlock(nn.Module):
         return self.conv2(F.gelu(self.conv1(F.gelu(x)))) + self.shortcut(x)
 
 
-class TS2VecEncoder(nn.Module):
+class StepEncoder(nn.Module):
+    """A representation per timestamp: a linear input layer, masked latent steps, `blocks`, one dropout behind them.
+
+        h_t = W x_t + b, 0 where masked or missing;   z = dropout(blocks(h))
+
+    A timestamp with NaN in any channel counts as masked and enters as 0 (a lead that is missing altogether should be
+    zero-filled by the caller, or every step would be masked). No randomness stands inside the blocks.
+
+    Args:
+        channels: input channels.
+        hidden: width of the latent steps.
+        blocks: [batch, time, hidden] -> [batch, time, dim].
+        dim: output width.
+        dropout: on the output.
+    """
+
+    def __init__(self, channels: int, hidden: int, blocks: nn.Module, dim: int, dropout: float):
+        super().__init__()
+        self.dim = dim
+        self.input = nn.Linear(channels, hidden)
+        self.blocks = blocks
+        self.dropout = Dropout(dropout)
+
+    def project(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch time hidden"]:
+        """The input layer: the part that all passes over one batch share; NaN steps come out as 0."""
+        bad = torch.isnan(x).any(-1, keepdim=True)
+        return self.input(x.nan_to_num()).masked_fill(bad, 0.0)
+
+    def blocks_only(
+        self, h: Float[Tensor, "batch time hidden"], steps: slice = WHOLE
+    ) -> Float[Tensor, "batch steps dim"]:
+        """The blocks without the dropout behind them: no randomness, so equal inputs may share one pass. Only the given
+        `steps` come out."""
+        return self.blocks(h)[:, steps]
+
+    def latent(self, h: Float[Tensor, "batch time hidden"], steps: slice = WHOLE) -> Float[Tensor, "batch steps dim"]:
+        """The blocks and the dropout, from (masked) latent timestamps."""
+        return self.dropout(self.blocks_only(h, steps))
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch time channels"],
+        keep: Bool[Tensor, "batch time"] | None = None,
+        steps: slice = WHOLE,
+    ) -> Float[Tensor, "batch steps dim"]:
+        h = self.project(x)
+        return self.latent(h if keep is None else h * keep[..., None], steps)
+
+
+class TS2VecEncoder(StepEncoder):
     """One representation per timestamp: linear input layer, masked latent steps, residual blocks of dilation 2^i.
 
         h_t = W x_t + b, 0 where masked;   h <- block_i(h), i = 0..depth (the last one widens to `dim`);   dropout
-
-    A timestamp with NaN in any channel counts as masked and enters as 0 (a lead that is missing altogether should be
-    zero-filled by the caller, or every step would be masked).
 
     Args:
         channels: input channels.
@@ -85,44 +131,24 @@ class TS2VecEncoder(nn.Module):
     def __init__(
         self, channels: int, dim: int = 320, hidden: int = 64, depth: int = 10, kernel: int = 3, dropout: float = 0.1
     ):
-        super().__init__()
-        self.dim = dim
-        self.input = nn.Linear(channels, hidden)
         widths = [hidden] * (depth + 1) + [dim]
+        # The input layer is drawn first, as checkpoints and seeds know it.
+        super().__init__(channels, hidden, nn.Identity(), dim, dropout)
         self.blocks = nn.Sequential(
             *(ConvBlock(widths[i], widths[i + 1], kernel, 2**i, last=i == depth) for i in range(depth + 1))
         )
-        self.dropout = Dropout(dropout)
-
-    def project(self, x: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch time hidden"]:
-        """The input layer: the part that all passes over one batch share; NaN steps come out as 0."""
-        bad = torch.isnan(x).any(-1, keepdim=True)
-        return self.input(x.nan_to_num()).masked_fill(bad, 0.0)
 
     def blocks_only(
         self, h: Float[Tensor, "batch time hidden"], steps: slice = WHOLE
     ) -> Float[Tensor, "batch steps dim"]:
-        """The residual blocks without the dropout behind them: no randomness, so equal inputs may share one pass.
+        """The residual blocks without the dropout behind them.
 
-        Only the given `steps` come out. When the last block's dilation exceeds the window, its side taps meet padding
-        alone and it acts on each step by itself: the other steps then never enter it.
+        When the last block's dilation exceeds the window, its side taps meet padding alone and it acts on each step by
+        itself: the steps that are not asked for then never enter it.
         """
         if steps == WHOLE or self.blocks[-1].conv1.dilation[0] < h.shape[1]:
             return self.blocks(h)[:, steps]
         return self.blocks[-1](self.blocks[:-1](h)[:, steps])
-
-    def latent(self, h: Float[Tensor, "batch time hidden"], steps: slice = WHOLE) -> Float[Tensor, "batch steps dim"]:
-        """The blocks and the dropout, from (masked) latent timestamps."""
-        return self.dropout(self.blocks_only(h, steps))
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch time channels"],
-        keep: Bool[Tensor, "batch time"] | None = None,
-        steps: slice = WHOLE,
-    ) -> Float[Tensor, "batch steps dim"]:
-        h = self.project(x)
-        return self.latent(h if keep is None else h * keep[..., None], steps)
 
 
 def pool_series(
@@ -142,50 +168,3 @@ def pool_series(
     hidden = torch.isnan(x).any(-1)
     hidden = hidden & ~hidden.all(1, keepdim=True)
     return z.masked_fill(hidden[..., None], -torch.inf).amax(1)
-
-
-TSAI_PLAIN = {  # need no torchvision
-    "InceptionTime": "tsai.models.InceptionTime",
-    "FCN": "tsai.models.FCN",
-    "RNN_FCN": "tsai.models.RNN_FCN",
-    "PatchTST": "tsai.models.PatchTST",
-    "MiniRocketFeatures": "tsai.models.MINIROCKET_Pytorch",
-    "ROCKET": "tsai.models.ROCKET_Pytorch",
-}
-TSAI_VISION = {  # reach torchvision through fastai.vision
-    "ResNet": "tsai.models.ResNet",
-    "InceptionTimePlus": "tsai.models.InceptionTimePlus",
-    "TSTPlus": "tsai.models.TSTPlus",
-    "TSiTPlus": "tsai.models.TSiTPlus",
-    "XceptionTime": "tsai.models.XceptionTime",
-}
-
-
-def from_tsai(name: str, *args: object, **kwargs: object) -> nn.Module:
-    """Build a tsai architecture by its class name; only that leaf module is imported (`tsai.all` is broken today).
-
-    tsai's models take [batch, channels, time]. Raises `InputError` naming the remedy when tsai is missing or when the
-    architecture reaches a torchvision that does not match torch.
-    """
-    import importlib
-
-    known = {**TSAI_PLAIN, **TSAI_VISION}
-    if name not in known:
-        raise InputError(f"tsai architecture {name!r} is not offered; choose one of {', '.join(known)}")
-    try:
-        module = importlib.import_module(known[name])
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "tsai":
-            raise InputError(f"{name} needs the package tsai; pip install tsai, or use the encoder ts2vec") from error
-        raise InputError(
-            f"tsai's {name} cannot be imported: {error}; install it, or use one of {', '.join(TSAI_PLAIN)}"
-        ) from error
-    except (ImportError, RuntimeError, OSError) as error:
-        # A torchvision built for another torch raises RuntimeError (operator torchvision::nms does not exist).
-        raise InputError(
-            f"tsai's {name} cannot be imported ({type(error).__name__}: {str(error).splitlines()[0]}); install "
-            f"torch and torchvision from one index, or use one of {', '.join(TSAI_PLAIN)}"
-        ) from error
-    if not hasattr(module, name):
-        raise InputError(f"{known[name]} of the tsai installed holds no {name}; pip install --upgrade tsai")
-    return getattr(module, name)(*args, **kwargs)

@@ -40,8 +40,10 @@ from counterpoint.common.losses import NTXent, Shared
 from counterpoint.common.trainers import Assets, Stage
 from counterpoint.common.trainers.configs import ScheduleConfig
 from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
+from counterpoint.timeseries.backbones import WindowEncoder, named_encoder, window_vectors
 from counterpoint.timeseries.base import SignalSystem
 from counterpoint.timeseries.configs import FrameProjectionsConfig
+from counterpoint.timeseries.encoders import StepEncoder
 from counterpoint.timeseries.frames import GaborFrame, fourier
 
 
@@ -91,6 +93,24 @@ class LatentMapping(nn.Module):
         return self.up(self.down(z[:, None]).relu())[:, 0, : z.shape[1]]
 
 
+class _Named(nn.Module):
+    """An encoder of another name in the place of the residual one: [batch, channels, time] -> [batch, dim]."""
+
+    def __init__(self, encoder: StepEncoder | WindowEncoder):
+        super().__init__()
+        self.encoder, self.dim = encoder, encoder.dim
+
+    def forward(self, x: Float[Tensor, "batch channels time"]) -> Float[Tensor, "batch dim"]:
+        return window_vectors(self.encoder, x.transpose(1, 2))
+
+
+def _time_encoder(config: FrameProjectionsConfig, channels: int, assets: Assets) -> nn.Module:
+    """The residual network, or an encoder by name that is as wide, as the mappers and the L1 terms need it."""
+    if config.encoder is None:
+        return FrameEncoder(channels, config.width)
+    return _Named(named_encoder(replace(config.encoder, dim=2 * config.width), channels, assets))
+
+
 def _two_layers(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, inputs), nn.ReLU(), nn.Linear(inputs, outputs))
 
@@ -120,7 +140,7 @@ class FrameProjections(SignalSystem):
         self.gabor = GaborFrame(config.frequencies, config.cycles)
         self.encoders = nn.ModuleDict(
             {
-                "time": FrameEncoder(channels, width),
+                "time": _time_encoder(config, channels, assets),
                 "fourier": FrameEncoder(2 * channels, width),
                 "gabor": FrameEncoder(channels, width, two_dimensional=True),
             }

@@ -192,6 +192,7 @@ class WindowDataset(ManifestDataset):
         meta = {"synthetic": True} if windows.synthetic else {}
         super().__init__(Manifest(frame.assign(position=np.arange(len(frame))), meta=meta), self._load)
         self.views, self.left_out = views, tuple(left_out)
+        self.measured: dict[Any, Any] = {}  # figures of these windows that no encoder changes
 
     @cached_property
     def hash(self) -> str:

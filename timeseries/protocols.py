@@ -19,10 +19,12 @@ from counterpoint.common.metrics import NotRun, Result, class_names, defines_gro
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.timeseries.detection import anomalies, window_events
 from counterpoint.timeseries.manifest import WindowDataset
-from counterpoint.timeseries.tasks import names_patients, probe_patients, similar_beats
+from counterpoint.timeseries.rocket import minirocket_features
+from counterpoint.timeseries.tasks import PatientProbe, names_patients, probe_patients, similar_beats
 from counterpoint.timeseries.windows import WindowSet
 
 MOST_QUERIES = 4000
+MOST_ROCKET = 4000
 FRACTIONS = (1.0, 0.1, 0.01)
 
 
@@ -30,6 +32,7 @@ def protocols(run: OpenRun) -> dict[str, Result]:
     """Everything the data allow; what they do not allow stands there as `NotRun`, with its reason.
 
     - Logistic probes with 100, 10 and 1 % of the labels, learnt from the training windows.
+    - The same probes on MiniRocket features, which nobody has trained: the floor that an encoder must rise above.
     - Similar windows (beats): how often the nearest others carry the same label.
     - With `data.events`: events found by a probe on windows, and TS2Vec's anomaly scores where the system can hide a
       step. Both say how many recordings and steps they saw.
@@ -41,7 +44,8 @@ def protocols(run: OpenRun) -> dict[str, Result]:
     encoded = run.encoded()
     seen = run.samples().windows.subset(encoded.positions)
     draws = {"n_boot": run.n_boot, "seed": run.seed}
-    results = _labelled(z, windows, seen, encoded.vectors["signal"], split, run.label or "label", draws)
+    kept = run.samples().measured
+    results = _labelled(z, windows, seen, encoded.vectors["signal"], split, run.label or "label", draws, kept)
     if windows.steps is not None:
         results["events, probe on windows"] = _try(lambda: window_events(z, windows, split, **draws))
         steps = getattr(system.config, "anomaly_steps", 0)
@@ -63,7 +67,14 @@ def _windows(run: OpenRun) -> tuple[WindowSet, Tensor]:
 
 
 def _labelled(
-    z: Tensor, windows: WindowSet, seen: WindowSet, signal: Tensor, split: str, label: str, draws: dict[str, int]
+    z: Tensor,
+    windows: WindowSet,
+    seen: WindowSet,
+    signal: Tensor,
+    split: str,
+    label: str,
+    draws: dict[str, int],
+    kept: dict[Any, Any],
 ) -> dict[str, Result]:
     """The rows that need the class of a window."""
     by = "patient" if names_patients(windows) else "recording"
@@ -89,8 +100,31 @@ def _labelled(
             if fraction not in {r.fraction for r in found}:
                 reason = f"comes to the same {by}s as {fewest:g} %, for every class keeps one"
                 results[f"probe, {100 * fraction:g} % of labels by {by}"] = NotRun(reason)
+    results |= _rocket(windows, by, split, draws, kept)
     results[similar] = _try(lambda: _similar(signal, seen, label, draws))
     return results
+
+
+def _rocket(windows: WindowSet, by: str, split: str, draws: dict[str, int], kept: dict[Any, Any]) -> dict[str, Result]:
+    """Probes on MiniRocket features with the same labels; `kept` for the untrained network that is measured beside."""
+    name = "MiniRocket probe"
+    if len(windows) > MOST_ROCKET:
+        return {name: NotRun(f"{len(windows)} windows, and it is measured for {MOST_ROCKET} at most")}
+    key = (by, split, tuple(windows.frame["label"]), tuple(windows.frame["id"]), *draws.values())
+    if key in kept:
+        return kept[key]
+    train = np.flatnonzero((windows.frame["split"] == "train").to_numpy())
+
+    def measured() -> list[PatientProbe]:
+        features = minirocket_features(windows, train, draws["seed"])
+        return probe_patients(features, windows, FRACTIONS, split=split, **draws)
+
+    found = _try(measured)
+    told = {name: found}
+    if not isinstance(found, NotRun):
+        told = {f"{name}, {100 * r.fraction:g} % of labels by {by}": r for r in found}
+    kept[key] = told
+    return told
 
 
 def _relabelled(windows: WindowSet, values: list[Any]) -> WindowSet:

@@ -34,9 +34,10 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.rng import common_generator
 from counterpoint.common.trainers import Assets
 from counterpoint.timeseries.averaging import AveragedWeights
+from counterpoint.timeseries.backbones import named_encoder
 from counterpoint.timeseries.base import SignalSystem
 from counterpoint.timeseries.configs import TS2VecConfig
-from counterpoint.timeseries.encoders import TS2VecEncoder, pool_series, timestamp_mask
+from counterpoint.timeseries.encoders import pool_series, timestamp_mask
 from counterpoint.timeseries.objectives import ts2vec_loss
 
 
@@ -93,8 +94,7 @@ class TS2Vec(SignalSystem):
 
     def __init__(self, config: TS2VecConfig, assets: Assets) -> None:
         super().__init__(config, assets)
-        size = config.encoder
-        self.encoder = TS2VecEncoder(self.channels, size.dim, size.hidden, size.depth, dropout=size.dropout)
+        self.encoder = named_encoder(config.encoder, self.channels, assets, "ts2vec")
         self.average = AveragedWeights(self.encoder)
 
     def draw_views(self, batch: dict[str, Any]) -> dict[str, Any]:

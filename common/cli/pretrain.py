@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from counterpoint.common.cli.verbs import Call
 from counterpoint.common.errors import InputError
 from counterpoint.common.lazy import resolve
 from counterpoint.common.suggest import no_such
-from counterpoint.common.trainers.config_files import load_yaml, override, preset_values, to_dict
+from counterpoint.common.trainers.config_files import load_yaml, option_names, override, preset_values, to_dict
 from counterpoint.common.vertical import Outcome, SystemEntry
 
 _OWN = ("config", "preset", "resume", "continue_from", "print_config", "json", "run")
@@ -77,6 +78,7 @@ def _train(program: str, entry: SystemEntry, argv: list[str]) -> int:
 
 def preset_defaults(entry: SystemEntry, config_class: type, parser: Any, argv: list[str]) -> list[str]:
     """Defaults of the preset and of the run's own configuration that the words name; gives the words left to parse."""
+    argv = names_of_groups(config_class, argv)
     preset = _value_of("--preset", argv)
     if preset is not None:
         start = to_dict(override(config_class(), preset_values(preset, config_class, entry.system)))
@@ -84,6 +86,28 @@ def preset_defaults(entry: SystemEntry, config_class: type, parser: Any, argv: l
     argv = _from_file(entry, config_class, parser, argv)
     steps = any(action.dest == "train.max_steps" for action in parser._actions)
     return _epochs_over_steps(parser, argv) if steps else argv
+
+
+def names_of_groups(config_class: type, argv: list[str]) -> list[str]:
+    """`--encoder NAME` as `--encoder.name NAME`, for every group of settings that has a `name`; what is a file of
+    settings, or settings themselves, stays as it is.
+
+    >>> from counterpoint.common.trainers.configs import OptimConfig
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Config:
+    ...     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    >>> names_of_groups(Config, ["--optim", "adam", "--optim=sgd", "--optim", "{lr: 1}"])
+    ['--optim.name', 'adam', '--optim.name=sgd', '--optim', '{lr: 1}']
+    """
+    options = set(option_names(config_class))
+    groups = {f"--{name.removesuffix('.name')}" for name in options if name.endswith(".name")}
+    words = list(argv)
+    for position, word in enumerate(argv):
+        name, given, value = word.partition("=")
+        value = value if given else argv[position + 1] if position + 1 < len(argv) else ""
+        if name in groups and re.fullmatch(r"[A-Za-z]\w*", value) and value != "null" and not Path(value).is_file():
+            words[position] = f"{name}.name={value}" if given else f"{name}.name"
+    return words
 
 
 def _epochs_over_steps(parser: Any, argv: list[str]) -> list[str]:

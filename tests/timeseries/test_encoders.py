@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from counterpoint.common.errors import InputError
-from counterpoint.timeseries.encoders import TS2VecEncoder, from_tsai, pool_series, timestamp_mask
+from counterpoint.timeseries import from_tsai
+from counterpoint.timeseries.encoders import TS2VecEncoder, pool_series, timestamp_mask
 from counterpoint.timeseries.layers import SameConv
 
 
@@ -106,7 +107,7 @@ def test_tsai_architectures_by_name():
     ],
 )
 def test_tsai_forward_passes(name, arguments, options, shape):
-    pytest.importorskip("tsai", reason="tsai is an optional package (pip install tsai)")
+    pytest.importorskip("tsai", reason="tsai comes with the extra timeseries")
     encoder = from_tsai(name, *arguments, **options)
     x = torch.randn(2, 3, 96)
     if hasattr(encoder, "fit"):  # MiniRocket draws its biases from training windows
@@ -131,7 +132,7 @@ def test_a_broken_torchvision_is_named_with_the_remedy(monkeypatch, error):
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("tsai", "InceptionTime needs the package tsai; pip install tsai, or use the encoder ts2vec"),
+        ("tsai", "InceptionTime needs the package tsai; pip install 'counterpoint.*', or use the encoder ts2vec"),
         ("torchvision", "tsai's InceptionTime cannot be imported: no torchvision; install it, or use one of"),
     ],
 )
