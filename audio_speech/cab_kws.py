@@ -16,10 +16,10 @@ convolutions (the papers add attention) are ours.
 
 Where its terms stand:
 
-    L                audio_speech/cab_kws.py: CABKWS.losses
-    speed, volume    audio_speech/cab_kws.py: faster_and_louder
-    tower            audio_speech/sounds/models.py: SoundTower
-    query by example audio_speech/sounds/spotting.py: StreamingScorer, detection
+    L                   audio_speech/cab_kws.py: CABKWS.losses
+    speed, volume       audio_speech/cab_kws.py: faster_and_louder
+    tower               audio_speech/sounds/models.py: SoundTower
+    query by example    audio_speech/sounds/spotting.py: StreamingScorer, detection
 """
 
 from __future__ import annotations

@@ -93,9 +93,8 @@ def names_of_groups(config_class: type, argv: list[str]) -> list[str]:
     settings, or settings themselves, stays as it is.
 
     >>> from counterpoint.common.trainers.configs import OptimConfig
-    >>> @dataclasses.dataclass(frozen=True)
-    ... class Config:
-    ...     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    >>> default = dataclasses.field(default_factory=OptimConfig)
+    >>> Config = dataclasses.make_dataclass("Config", [("optim", OptimConfig, default)])
     >>> names_of_groups(Config, ["--optim", "adam", "--optim=sgd", "--optim", "{lr: 1}"])
     ['--optim.name', 'adam', '--optim.name=sgd', '--optim', '{lr: 1}']
     """
