@@ -28,7 +28,8 @@ def samples_from(x: Any, config: Any, groups: Sequence[str], split: Sequence[str
             "with counterpoint graphs pretrain"
         )
     if not isinstance(x, list):
-        raise InputError("X holds numbers or several columns; give molecules as SMILES: a list, a Series or one column of them")
+        what = "X holds numbers or several columns"
+        raise InputError(f"{what}; give molecules as SMILES: a list, a Series or one column of them")
     if config.data.manifest:
         raise InputError("data.manifest names molecules and X holds some; leave it out")
     from counterpoint.graphs.molecules.data import MoleculeDataset, datasets_of
