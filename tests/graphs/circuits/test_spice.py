@@ -310,6 +310,7 @@ def test_the_sar_adc_has_its_known_devices_and_capacitors(data_dir):
     assert (len(flat.capacitors) - supply, supply) == (17208, 1497)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_every_spice_file_of_the_sample_data_reads(data_dir):
     """All but the Spectre test benches, which say so, and one file whose last line is missing."""
