@@ -29,8 +29,8 @@ def adaptation_protocols(run: OpenRun) -> dict[str, Result]:
 
 def segmenter_scores(run: OpenRun) -> dict[str, Result]:
     """Land cover by each segmenter and by their mean, adapted and as they came; of the pseudo-labels the share of
-    pixels that have one (`coverage`) and that of them which are right (`precision`). Places that overlap with training places, those of `source` among them, are left
-    out.
+    pixels that have one (`coverage`) and that of them which are right (`precision`). Places that
+    overlap with training places, those of `source` among them, are left out.
     """
     chips, system = run_chips(run), run.system
     if chips is None or not chips.has_landcover or not isinstance(system, Summit):

@@ -117,5 +117,8 @@ vertical = Vertical(
         Format("geotiff", "", "a GeoTIFF a place: a pixel a patch, a band a dimension", f"{_WRITERS}:write_geotiff"),
         Format("cog", "", "the same, cloud-optimised", f"{_WRITERS}:write_cog"),
     ),
-    verbs=(OwnVerb("map", "write land-cover maps of whole places as GeoTIFFs", f"{_COMMANDS}:map_places"),),
+    verbs=(
+        OwnVerb("map", "write land-cover maps of whole places as GeoTIFFs", f"{_COMMANDS}:map_places"),
+        OwnVerb("change", "write a map of change between two times by embedding distance", f"{_COMMANDS}:change"),
+    ),
 )

@@ -7,6 +7,7 @@ All are scored on places that neither encoder nor probe has seen; intervals draw
 - the same decoder on chips of twice the side, beside the same ground in chips of the trained size.
 - retrieval between radar and optical pictures where the pool is the chips of one place: all are alike, and only what
   both sensors see of the ground tells them apart.
+- change: the distance between a place's embeddings at its first and its last time, against a map of known changes.
 - label efficiency by places for every representation, `joint` among them, so that each sensor alone stands beside both.
 """
 
@@ -34,6 +35,7 @@ from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers.config_files import from_dict, load_yaml
 from counterpoint.common.trainers.run_folder import CONFIG
 from counterpoint.geospatial.base import scenes_of, with_splits
+from counterpoint.geospatial.change import change_scores
 from counterpoint.geospatial.configs import RasterConfig
 from counterpoint.geospatial.data.chips import Chips
 from counterpoint.geospatial.data.legend import class_name
@@ -52,6 +54,7 @@ def protocols(run: OpenRun) -> dict[str, Result]:
     found |= within_places(run)
     found |= by_label_share(run)
     found |= score_land_cover(run)
+    found |= change_scores(run)
     return found
 
 
