@@ -1,5 +1,6 @@
 """What the medical vertical tells the command line; importing it costs nothing."""
 
+from counterpoint.common.formats import Format
 from counterpoint.common.vertical import Importer, Modality, OwnVerb, SystemEntry, Vertical
 
 _COMMANDS = "counterpoint.medical.commands"
@@ -66,6 +67,14 @@ vertical = Vertical(
         Modality("ct", endings=(".nii", ".nrrd", ".nhdr"), **_SHOWN),
         Modality("volume", **_SHOWN),
         Modality("report", endings=(".txt",), parse=f"{_GALLERY}:parse", **_SHOWN),
+    ),
+    export_formats=(
+        Format(
+            "monai-bundle",
+            "",
+            "a MONAI bundle of a volume encoder with its preprocessing, checked against the source",
+            "counterpoint.medical.bundle:write_bundle",
+        ),
     ),
     verbs=(
         OwnVerb(
