@@ -1,5 +1,6 @@
 """What the medical vertical tells the command line; importing it costs nothing."""
 
+from counterpoint.common.formats import Format
 from counterpoint.common.vertical import Importer, Modality, OwnVerb, SystemEntry, Vertical
 
 _COMMANDS = "counterpoint.medical.commands"
@@ -49,6 +50,29 @@ vertical = Vertical(
             system="counterpoint.medical.gemini:Gemini",
             protocols="counterpoint.medical.scenes:protocols",
         ),
+        SystemEntry(
+            name="sepclr",
+            status="experimental",
+            missing="2: 3D networks and views are ours, the paper's are of pictures",
+            paper="Louiset et al., Separating common from salient patterns with contrastive representation learning, "
+            "ICLR 2024",
+            summary="two codes of a volume: what patients share with the healthy, and what only patients have",
+            needs="volumes with a column of 0 and 1 (the embedded CT phantom by default)",
+            config="counterpoint.medical.separation_configs:CTSepCLRConfig",
+            system="counterpoint.medical.ct_sepclr:CTSepCLR",
+            protocols="counterpoint.medical.ct_sepclr:protocols",
+        ),
+        SystemEntry(
+            name="supremix",
+            status="experimental",
+            missing="2: 3D network and views are ours, the paper's are of pictures",
+            paper="Wu et al., Mixup Your Own Pairs (SupReMix), 2023",
+            summary="volumes in the order of a number known of them (an age), with mixtures as hardest cases",
+            needs="volumes with a column of numbers (the embedded CT phantom by default)",
+            config="counterpoint.medical.separation_configs:CTSupReMixConfig",
+            system="counterpoint.medical.ct_supremix:CTSupReMix",
+            protocols="counterpoint.medical.ct_supremix:protocols",
+        ),
     ),
     importers=(
         Importer("nifti", "NIfTI (.nii, .nii.gz) and NRRD volumes: a file, or a folder", f"{_COMMANDS}:import_nifti"),
@@ -65,7 +89,17 @@ vertical = Vertical(
     modalities=(
         Modality("ct", endings=(".nii", ".nrrd", ".nhdr"), **_SHOWN),
         Modality("volume", **_SHOWN),
+        Modality("common", **_SHOWN),
+        Modality("salient", **_SHOWN),
         Modality("report", endings=(".txt",), parse=f"{_GALLERY}:parse", **_SHOWN),
+    ),
+    export_formats=(
+        Format(
+            "monai-bundle",
+            "",
+            "a MONAI bundle of a volume encoder with its preprocessing, checked against the source",
+            "counterpoint.medical.bundle:write_bundle",
+        ),
     ),
     verbs=(
         OwnVerb(

@@ -1,7 +1,9 @@
 """Deformations between volumes: warping, integration, folding, and the losses that GEMINI learns them by.
 
 A flow is in voxels: the warped volume at place p is the volume at p + flow(p). Zero flow is the identity (the official
-code normalises for `align_corners=True` and samples without it, so there zero flow moves the volume).
+code normalises for `align_corners=True` and samples without it, so there zero flow moves the volume). Places, warped
+values and local correlations are computed in float32 at least, also under mixed precision: bfloat16 places are off by
+a quarter of a voxel, and variances of a window are differences of large sums.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ def warp(
     >>> torch.equal(warp(x, torch.zeros(1, 3, 2, 2, 2)), x)
     True
     """
-    size = x.shape[2:]
+    size, (x, flow) = x.shape[2:], _precise(x, flow)
     places = torch.stack(
         torch.meshgrid(*[torch.arange(n, device=x.device, dtype=flow.dtype) for n in size], indexing="ij")
     )
@@ -29,6 +31,11 @@ def warp(
     scaled = [2 * at[:, i] / max(n - 1, 1) - 1 for i, n in enumerate(size)]
     grid = torch.stack(scaled[::-1], dim=-1)  # grid_sample names the last axis first
     return F.grid_sample(x, grid.to(x.dtype), mode=mode, padding_mode="zeros", align_corners=True)
+
+
+def _precise(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Half-precision tensors as float32; others as they are."""
+    return tuple(t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in tensors)
 
 
 def integrate(velocity: Float[Tensor, "batch 3 x y z"], steps: int) -> Float[Tensor, "batch 3 x y z"]:
@@ -44,7 +51,7 @@ def integrate(velocity: Float[Tensor, "batch 3 x y z"], steps: int) -> Float[Ten
 
 def warp_edge(x: Float[Tensor, "batch channels x y z"], flow: Float[Tensor, "batch 3 x y z"]) -> Tensor:
     """As `warp`, with the nearest value inside where the place lies outside (composition of flows)."""
-    size = x.shape[2:]
+    size, (x, flow) = x.shape[2:], _precise(x, flow)
     places = torch.stack(
         torch.meshgrid(*[torch.arange(n, device=x.device, dtype=flow.dtype) for n in size], indexing="ij")
     )
@@ -74,7 +81,7 @@ def local_ncc(
 ) -> Float[Tensor, "batch 1 x y z"]:
     """Squared correlation of the two volumes in a window about every place (zero beyond the ends, as in the official
     code, so that windows at the border are biased): cross^2 / (var_a var_b + 1e-5)."""
-    n = window**3
+    n, (a, b) = window**3, _precise(a, b)
 
     def total(x: Tensor) -> Tensor:
         for axis in range(3):  # a box is three lines: 3 x 9 additions in place of 9^3
@@ -83,7 +90,8 @@ def local_ncc(
             x = F.conv3d(x, torch.ones(shape, dtype=x.dtype, device=x.device), padding=tuple(pad))
         return x
 
-    sa, sb, saa, sbb, sab = total(a), total(b), total(a * a), total(b * b), total(a * b)
+    with torch.autocast(a.device.type, enabled=False):
+        sa, sb, saa, sbb, sab = total(a), total(b), total(a * a), total(b * b), total(a * b)
     ma, mb = sa / n, sb / n
     cross = sab - mb * sa - ma * sb + ma * mb * n
     var_a = saa - 2 * ma * sa + ma * ma * n

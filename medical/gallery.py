@@ -63,7 +63,7 @@ def picture(sample: dict[str, Any], modality: str, system: Any) -> Media | None:
     if modality == "volume" and "volume" in sample:
         shown = planes(np.asarray(sample["volume"]), tuple(system.config.data.recipe.spacing), (0.0, 1.0))
         return Media(str(sample["id"]), image=shown)
-    if modality != "ct" or "ct" not in sample:
+    if modality == "report" or "ct" not in sample:
         return Media(str(sample.get("id", "report")), caption=caption(sample, modality, system))
     spacing = tuple(system.config.data.recipe.spacing)
     data = np.asarray(sample["ct"], dtype=np.float32)

@@ -57,6 +57,8 @@ def _series(scan: Path, headers: list[Any], hu: str, tilt: str) -> Volume:
 
 def write_scan_vectors(run: Path, scan: Path, out: Path | None, checkpoint: str, hu: str, tilt: str) -> Outcome:
     """See `commands.embed_scan`."""
+    import torch
+
     from counterpoint.common.data.samples import ListSamples
     from counterpoint.common.runs.queries import encode_samples
     from counterpoint.common.trainers import load_run
@@ -66,9 +68,14 @@ def write_scan_vectors(run: Path, scan: Path, out: Path | None, checkpoint: str,
     volume = read_scan(scan, hu, tilt)
     for said in volume.notes:
         note(f"{scan}: {said}")
-    vector = encode_samples(system, ListSamples([volume_sample(volume, system)]), "ct")[0]
+    names = ["ct"] if "ct" in system.modalities else [m for m in system.modalities if m != "volume"]
+    if not names:
+        raise InputError(f"{run}: {type(system).__name__} embeds no CT; use `embed` with a manifest")
+    sample = ListSamples([volume_sample(volume, system)])
+    vector = torch.cat([encode_samples(system, sample, name)[0] for name in names])
     shape, spacing = "x".join(map(str, volume.data.shape)), " x ".join(f"{s:.3g}" for s in volume.spacing)
     lines = [f"{scan}: {shape} voxels of {spacing} mm, {volume.orientation}; embedded in {len(vector)} numbers"]
+    lines += [f"first its {' code, then its '.join(names)} code"] if len(names) > 1 else []
     figures = {"scan": str(scan), "dim": len(vector), "notes": list(volume.notes)}
     if out is None:
         return Outcome({**figures, "vector": vector.tolist()}, (*lines, "give --out FILE.npy to keep it, or --json"))

@@ -54,6 +54,17 @@ def test_the_local_correlation_is_one_of_a_volume_with_itself_and_blind_to_scale
     assert torch.allclose(local_ncc(x, 3 * x + 1, 5)[inner], torch.ones(1), atol=1e-3)
 
 
+def test_half_precision_moves_nothing_and_bounds_the_correlation():
+    """Places of bfloat16 are a quarter of a voxel off, and a window's variance would be a difference of large sums."""
+    g = torch.Generator().manual_seed(0)
+    x, flow = torch.rand(1, 1, 40, 56, 40, generator=g), torch.randn(1, 3, 40, 56, 40, generator=g)
+    low = flow.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(warp(x, low), warp(x, low.float()))
+        found, exact = ncc_loss(x, x.flip(2)), ncc_loss(x.double(), x.double().flip(2))
+    assert found.item() == pytest.approx(exact.item(), abs=1e-4)
+
+
 def test_no_flow_is_the_identity_and_a_whole_step_is_a_shift():
     x = torch.rand(2, 3, 5, 6, 7)
     assert torch.allclose(warp(x, torch.zeros(2, 3, 5, 6, 7)), x, atol=1e-5)
