@@ -10,8 +10,8 @@ import torch
 
 from counterpoint.common.errors import InputError
 from counterpoint.common.report import Media
-from counterpoint.medical.data import report_sample
 from counterpoint.medical.reading import read_volume
+from counterpoint.medical.reported import report_sample
 from counterpoint.medical.reports import RadiologyReport
 from counterpoint.medical.tokens import ReportTokenizer
 from counterpoint.medical.volume import Volume, to_recipe
