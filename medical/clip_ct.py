@@ -89,15 +89,18 @@ class ReportSystem(ContrastiveSystem):
         train = self.config.train
         return CTReports(self.data, split, self.config.data, self.tokenizer, train.on_error, train.max_bad, **options)
 
+    def splits_of(self, **options: Any) -> Datasets:
+        """The splits that there are."""
+        there = set(self.data.manifest.frame["split"])
+        return Datasets(*(self.samples_of(s, **options) if s in there else None for s in SPLITS))
+
     def datasets(self) -> Datasets:
         """Scans with a report: nothing is learnt from one without."""
-        there = set(self.data.manifest.frame["split"])
-        return Datasets(*(self.samples_of(s, told=True) if s in there else None for s in SPLITS))
+        return self.splits_of(told=True)
 
     def evaluation_datasets(self) -> Datasets:
         """All scans, with label maps for heads."""
-        there = set(self.data.manifest.frame["split"])
-        return Datasets(*(self.samples_of(s, labelled=True) if s in there else None for s in SPLITS))
+        return self.splits_of(labelled=True)
 
     def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
         """Normalised embeddings; of one modality the other's network does not run."""

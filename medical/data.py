@@ -120,16 +120,16 @@ def _prepared(
     reports = row_reports(row, folder)
     reading = {name: str(row.get(name) or "") for name in ("modality", "hu", "slope", "intercept")}
     store, known = Cache(cache or None), {"version": PREPARED, "recipe": asdict(recipe)}
-    key = {"kind": "medical-volume", **known, **_identity(file), **reading}
+    key = {"kind": "medical-volume", **known, **file_identity(file), **reading}
     path = store.get_or_make(key, ".npz", lambda p: _keep(p, to_recipe(row_volume(row, folder), recipe)))
     if not isinstance(row.get("labels"), str) or not row["labels"]:
         return path, reports, None
     maps = Path(folder / row["labels"])
-    key = {"kind": "medical-labels", **known, "volume": _identity(file), **_identity(maps)}
+    key = {"kind": "medical-labels", **known, "volume": file_identity(file), **file_identity(maps)}
     return path, reports, store.get_or_make(key, ".npz", lambda p: _keep_labels(p, row, folder, recipe))
 
 
-def _identity(file: Path) -> dict[str, Any]:
+def file_identity(file: Path) -> dict[str, Any]:
     """What says that a file is the one that was read before."""
     stat = os.stat(file)
     return {"file": str(file.resolve()), "size": stat.st_size, "mtime": stat.st_mtime_ns}

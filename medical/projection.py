@@ -24,7 +24,7 @@ from counterpoint.medical.configs import PhantomConfig
 from counterpoint.medical.phantom import SYNTHETIC, make_case
 from counterpoint.medical.phantom_report import PROJECTED
 from counterpoint.medical.readers.radiograph import write_grey
-from counterpoint.medical.simulate import VERSION, finding_cells, jobs_of, write_patients, write_reports
+from counterpoint.medical.simulate import VERSION, finding_cells, jobs_of, write_patient_reports, write_patients
 
 WATER = 0.02
 """Attenuation of water in 1/mm, about that at 70 keV."""
@@ -86,7 +86,7 @@ def _project(
     name = f"{split}-{number:05d}"
     image = project_body(case.volume, config.spacing, np.random.default_rng([seed, 31]))
     write_grey(out / "images" / f"{name}.png", image)
-    files, sentences = write_reports(out, name, case, seed, config, readers, radiograph=True)
+    files, sentences = write_patient_reports(out, name, case, seed, config, readers, radiograph=True)
     row: dict[str, Any] = {
         "id": name, "group": name, "split": split, "image": f"images/{name}.png", "reports": files, "modality": "xr",
         "view": "PA", "size": "x".join(map(str, image.shape[::-1])), "bits": 16, **finding_cells(case, PROJECTED),

@@ -94,7 +94,7 @@ def write_patients(
     return save_manifest(out, rows, meta=meta, note=note)
 
 
-def write_reports(
+def write_patient_reports(
     out: Path, name: str, case: Case, seed: int, config: PhantomConfig, readers: int, radiograph: bool = False
 ) -> tuple[str, list[dict[str, Any]]]:
     """The reports of a patient as files: what the column `reports` says, and their sentences. Those of a radiograph
@@ -129,7 +129,7 @@ def _write(
     name = f"{split}-{number:05d}"
     write_nifti(out / "volumes" / f"{name}.nii.gz", case.volume, case.affine)
     write_nifti(out / "labels" / f"{name}.nii.gz", case.labels, case.affine)
-    files, sentences = write_reports(out, name, case, seed, config, readers)
+    files, sentences = write_patient_reports(out, name, case, seed, config, readers)
     row: dict[str, Any] = {
         "id": name, "group": name, "split": split, "volume": f"volumes/{name}.nii.gz", "reports": files,
         "labels": f"labels/{name}.nii.gz", "modality": "ct", "hu": "header", **finding_cells(case, FINDINGS),
