@@ -27,7 +27,7 @@ Where its terms stand:
     L_mlm          medical/m3ae.py: M3AE, whole_words
     L_mim          medical/m3ae.py: M3AE, masked_patch_loss
     L_itm          medical/m3ae.py: M3AE
-    networks       medical/m3ae_network.py: PatchTower, WordTower, CoAttention, PatchDecoder, PiecePredictor
+    networks       medical/m3ae_network.py: PatchTower, WordTower, CoAttention, PatchRestorer, PiecePredictor
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from counterpoint.common.trainers import Assets
 from counterpoint.medical.clip_xr import RadiographSystem
 from counterpoint.medical.m3ae_network import (
     CoAttention,
-    PatchDecoder,
+    PatchRestorer,
     PatchTower,
     PiecePredictor,
     WordTower,
@@ -115,7 +115,7 @@ class M3AE(RadiographSystem):
         self.fusion = nn.ModuleDict(fused)
         self.predict = PiecePredictor(width, words)
         self.match = nn.Linear(2 * width, 2)
-        self.restore = PatchDecoder(
+        self.restore = PatchRestorer(
             width, size // config.patch, config.patch, config.decoder_width, config.decoder_layers, config.decoder_heads
         )
         for part in (self.report, self.fusion, self.predict, self.match):

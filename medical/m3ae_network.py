@@ -137,7 +137,7 @@ class PatchTower(nn.Module):
         return self.ln_post(x)
 
 
-class PatchDecoder(nn.Module):
+class PatchRestorer(nn.Module):
     """The head that restores patches: linear, a learnt token where one was taken away, sine places, blocks, linear."""
 
     def __init__(self, width: int, grid: int, patch: int, decoder: int, layers: int, heads: int) -> None:
