@@ -85,6 +85,18 @@ vertical = Vertical(
             system="counterpoint.medical.clip_xr:ClipXR",
             protocols="counterpoint.medical.evaluation:flat_protocols",
         ),
+        SystemEntry(
+            name="m3ae",
+            status="experimental",
+            missing="2: CLIP's and RoBERTa's weights, from which the released run starts, are not loaded; 3: retrieval "
+            "by the matching head is not evaluated, and cosines across modalities are not trained",
+            paper="Chen et al., Multi-Modal Masked Autoencoders for Medical Vision-and-Language Pre-Training, MICCAI "
+            "2022",
+            summary="radiographs and reports restored from what is left of them and from each other, and matched",
+            needs="radiographs with reports (projections of the embedded phantom by default)",
+            config=f"{_FLAT}:M3AEConfig",
+            system="counterpoint.medical.m3ae:M3AE",
+        ),
     ),
     importers=(
         Importer("nifti", "NIfTI (.nii, .nii.gz) and NRRD volumes: a file, or a folder", f"{_COMMANDS}:import_nifti"),

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -73,6 +73,13 @@ class ReportTokenizer:
     def ids(self, text: str) -> list[int]:
         """The numbers of a text's pieces."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def word_starts(self) -> Bool[Tensor, " vocabulary"]:
+        """Which pieces begin a word."""
+        starts = torch.ones(len(self), dtype=torch.bool)
+        for piece, number in self.tokenizer.get_vocab().items():
+            starts[number] = not piece.startswith("##")
+        return starts
 
     def sentences(self, texts: Sequence[str], length: int) -> tuple[Int[Tensor, " length"], Int[Tensor, " length"]]:
         """Of a text's sentences one row of numbers, [CLS] sentence [SEP] sentence [SEP] ..., and the sentence of each;
