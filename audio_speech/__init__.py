@@ -22,7 +22,7 @@ _EXPORTS = {
     "identify": f"{_BASE}.identify",
     "load_snippets": f"{_BASE}.snippets",
     "log_filterbank": f"{_BASE}.features",
-    "read_audio": f"{_BASE}.features",
+    "read_audio": f"{_BASE}.sounds.reading",
     "same_tune": f"{_BASE}.pieces",
     "sheet_view": f"{_BASE}.augment",
     "spectrogram": f"{_BASE}.features",

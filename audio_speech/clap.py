@@ -31,9 +31,10 @@ from counterpoint.audio_speech.sounds.configs import CLAPConfig
 from counterpoint.audio_speech.sounds.mel import LogMel
 from counterpoint.audio_speech.sounds.models import SoundTower, TextTower
 from counterpoint.audio_speech.sounds.samples import captions_of_row
-from counterpoint.audio_speech.sounds.words import PADDING, UNKNOWN, Vocabulary, learn_words
+from counterpoint.audio_speech.sounds.words import CaptionWords, learn_words
 from counterpoint.common.data import Manifest
 from counterpoint.common.data.dataset import group_codes
+from counterpoint.common.data.vocabulary import PAD, UNKNOWN
 from counterpoint.common.losses import InfoNCE, LogitScale
 from counterpoint.common.models import Projector
 from counterpoint.common.trainers import Assets
@@ -42,7 +43,7 @@ from counterpoint.common.trainers.inputs import Input
 
 CAPTION = Input(
     "int64 places in the asset `words` of a caption's words: lower case, runs of letters, digits, underscores and "
-    f"apostrophes; {UNKNOWN} for a word that is not there, {PADDING} behind the last one; as many as `text.words`.",
+    f"apostrophes; {UNKNOWN} for a word that is not there, {PAD} behind the last one; as many as `text.words`.",
     ("words",),
 )
 
@@ -83,12 +84,12 @@ class CLAP(SoundSystem):
     def grow(self, assets: Assets) -> None:
         """New words get vectors of their own; old ones keep theirs."""
         old = self.text.words
-        self.text.words = nn.Embedding(len(assets["words"]), old.embedding_dim, padding_idx=PADDING)
+        self.text.words = nn.Embedding(len(assets["words"]), old.embedding_dim, padding_idx=PAD)
         self.text.words.weight.data[: len(old.weight)] = old.weight.data
 
     @cached_property
-    def vocabulary(self) -> Vocabulary:
-        return Vocabulary(self.assets["words"], self.config.text.words)
+    def vocabulary(self) -> CaptionWords:
+        return CaptionWords(self.assets["words"], self.config.text.words)
 
     def frames(self, batch: Mapping[str, Any]) -> Tensor:
         """How many frames of every spectrogram are sound."""

@@ -7,6 +7,24 @@ _AUDIO = "counterpoint.audio_speech"
 _COMMANDS = f"{_AUDIO}.commands"
 _SOUNDS = f"{_AUDIO}.sounds"
 
+
+def _over_scores(
+    name: str, system: str, paper: str, summary: str, config: str = "ScoreTextConfig", protocols: str | None = None
+) -> SystemEntry:
+    """A system over pictures of music and the words of its notes."""
+    return SystemEntry(
+        name=name,
+        status="experimental",
+        missing="2: convolutions where the paper has a ViT, words of notes where it has captions",
+        paper=paper,
+        summary=summary,
+        needs="scores (the chorales of the music21 package by default); extra audio-speech",
+        config=f"{_AUDIO}.score_configs:{config}",
+        system=f"{_AUDIO}.score_text:{system}",
+        protocols=protocols,
+    )
+
+
 vertical = Vertical(
     name="audio",
     package="counterpoint.audio_speech",
@@ -69,45 +87,26 @@ vertical = Vertical(
             config=f"{_SOUNDS}.mert_configs:MERTConfig",
             system="counterpoint.audio_speech.mert:MERT",
         ),
-        *(
-            SystemEntry(
-                name=name,
-                status="experimental",
-                missing="2: convolutions where the paper has a ViT, words of notes where it has captions",
-                paper=paper,
-                summary=summary,
-                needs="scores (the chorales of the music21 package by default); extra audio-speech",
-                config=f"{_AUDIO}.score_configs:{config}",
-                system=f"{_AUDIO}.score_text:{system}",
-                **more,
-            )
-            for name, system, config, paper, summary, more in (
-                (
-                    "score-albef",
-                    "ScoreALBEF",
-                    "ScoreTextConfig",
-                    "Li et al., Align before Fuse: Vision and Language "
-                    "Representation Learning with Momentum Distillation (ALBEF), NeurIPS 2021",
-                    "print or sound and the words of its notes: contrast, matching, masked words, momentum targets",
-                    {},
-                ),
-                (
-                    "score-tcl",
-                    "ScoreTCL",
-                    "ScoreTextConfig",
-                    "Yang et al., Vision-Language Pre-Training with Triple Contrastive Learning (TCL), CVPR 2022",
-                    "ALBEF with contrast within each modality and of places and words with the whole",
-                    {},
-                ),
-                (
-                    "score-coca",
-                    "ScoreCoCa",
-                    "ScoreCaptionConfig",
-                    "Yu et al., CoCa: Contrastive Captioners are Image-Text Foundation Models, TMLR 2022",
-                    "print or sound and the words of its notes: contrast and captions, which are transcriptions",
-                    {"protocols": f"{_AUDIO}.transcribe:protocols"},
-                ),
-            )
+        _over_scores(
+            "score-albef",
+            "ScoreALBEF",
+            "Li et al., Align before Fuse: Vision and Language Representation Learning with Momentum Distillation "
+            "(ALBEF), NeurIPS 2021",
+            "print or sound and the words of its notes: contrast, matching, masked words, momentum targets",
+        ),
+        _over_scores(
+            "score-tcl",
+            "ScoreTCL",
+            "Yang et al., Vision-Language Pre-Training with Triple Contrastive Learning (TCL), CVPR 2022",
+            "ALBEF with contrast within each modality and of places and words with the whole",
+        ),
+        _over_scores(
+            "score-coca",
+            "ScoreCoCa",
+            "Yu et al., CoCa: Contrastive Captioners are Image-Text Foundation Models, TMLR 2022",
+            "print or sound and the words of its notes: contrast and captions, which are transcriptions",
+            config="ScoreCaptionConfig",
+            protocols=f"{_AUDIO}.transcribe:protocols",
         ),
     ),
     importers=(

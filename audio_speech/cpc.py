@@ -68,7 +68,10 @@ def predictive_loss(
     batch, length, dim = latents.shape
     anchors = predictions[0].shape[1]
     keys, found = latents.reshape(-1, dim), []
-    if negatives is None:
+    if negatives is not None:
+        # Each anchor has columns of its own: the engine would meet all latents to keep these, so they are dense.
+        drawn = keys[negatives]
+    else:
         windows = torch.arange(batch, device=keys.device)[:, None] * length
         first = (windows + torch.arange(anchors, device=keys.device)).reshape(-1) + over.own(keys).start
     for k, prediction in enumerate(predictions, 1):
@@ -80,7 +83,7 @@ def predictive_loss(
             found.append(over.mean(stats.lse - stats.positive))
             continue
         right = (prediction * latents[:, k : k + anchors]).mean(-1)
-        wrong = (prediction[:, None] * keys[negatives]).mean(-1)
+        wrong = torch.einsum("bad,bcad->bca", prediction, drawn) / dim
         found.append(over.mean(torch.cat([right[:, None], wrong], 1).logsumexp(1) - right))
     return torch.stack(found)
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from counterpoint.audio_speech.configs import SpectrogramConfig
-from counterpoint.common.errors import InputError
-from counterpoint.common.progress import note
 
 REVISION = 2  # raise when the same waveform and settings would give another spectrogram
 
@@ -88,40 +85,6 @@ def analyse(
     """
     level = loudness(wave)
     return spectrogram(wave * np.float32(LEVEL / level) if level > 0 else wave, config)
-
-
-def read_audio(path: str | Path, sample_rate: int = 22050) -> Float[np.ndarray, " samples"]:
-    """Read WAV, FLAC, OGG or MP3 through soundfile: channels averaged, resampled, float32.
-
-    Channels that cancel each other (one of them inverted) are not averaged; the loudest is taken, with a note. Clipped
-    recordings are noted too.
-
-    Raises:
-        InputError: the file is missing, no audio, empty, silent, or has samples that are not finite.
-    """
-    import soundfile
-
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise InputError(f"{path.name}: not readable as WAV, FLAC, OGG or MP3 ({error})") from None
-    if len(wave) == 0:
-        raise InputError(f"{path.name}: no samples; give a recording with sound")
-    if bad := int((~np.isfinite(wave)).sum()):
-        raise InputError(f"{path.name}: {bad} of {wave.size} samples are not finite; export the recording anew")
-    mono, block = wave.mean(axis=1), max(rate // 20, 1)
-    levels = [loudness(channel, block) for channel in wave.T]
-    if max(levels) < SILENT:
-        raise InputError(f"{path.name}: the recording is silent; give one with sound")
-    if loudness(mono, block) < 0.1 * max(levels):
-        mono = wave[:, int(np.argmax(levels))]
-        note(f"{path.name}: the channels cancel each other; only channel {int(np.argmax(levels)) + 1} is used")
-    if (share := float((np.abs(wave) >= 0.9999).mean())) > 1e-3:
-        note(f"{path.name}: {100 * share:.1f} % of the samples are at full scale; the recording is probably clipped")
-    return resample_wave(mono, rate, sample_rate)
 
 
 def resample_wave(wave: Float[np.ndarray, " samples"], rate: int, target: int) -> Float[np.ndarray, " resampled"]:

@@ -12,9 +12,10 @@ import torch
 
 from counterpoint.audio_speech.configs import SheetDataConfig
 from counterpoint.audio_speech.engrave import engrave
-from counterpoint.audio_speech.features import analyse, read_audio
+from counterpoint.audio_speech.features import analyse
 from counterpoint.audio_speech.kinds import IMAGE_SUFFIXES, SCORE_SUFFIXES
 from counterpoint.audio_speech.snippets import audio_window, sheet_window, stretch
+from counterpoint.audio_speech.sounds.reading import read_audio
 from counterpoint.common.data.archives import packed
 from counterpoint.common.errors import InputError
 

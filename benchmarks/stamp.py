@@ -26,6 +26,7 @@ RESTS_ON = {
     "losses": ("counterpoint.benchmarks.losses:*", "counterpoint.common.losses:*"),
     "manifest": ("counterpoint.benchmarks.manifest:*", "counterpoint.common.data.manifest:*"),
     "recsys": ("counterpoint.benchmarks.recsys:*",),
+    "recsys_beauty": ("counterpoint.recsys.checks:beauty",),
     "recsys_training": ("counterpoint.benchmarks.recsys_training:*",),
     "timeseries": ("counterpoint.benchmarks.timeseries:*",),
 }

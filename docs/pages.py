@@ -16,6 +16,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from messages import messages_page
 from mkdocs.structure.files import File, Files
 
 from counterpoint.common.cli.listings import list_systems
@@ -41,6 +42,7 @@ def on_files(files: Files, config: Any) -> Files:
     pages["objectives.md"] = objectives_page()
     pages |= {f"reference/{name}.md": reference_page(name) for name in REFERENCE}
     pages["architecture.md"] = architecture_page()
+    pages["messages.md"] = messages_page(ROOT, OUTSIDE)
     for page, text in pages.items():
         files.append(File.generated(config, page, content=text))
     for picture in (path for path in ROOT.glob("*/*.png") if path.parent.name not in OUTSIDE):

@@ -57,18 +57,19 @@ CLOUDS = (1, 3, 8, 9, 10)
 
 
 def band_name(text: str) -> str | None:
-    """The band that a text names, in whatever way files spell it; None where it names none.
+    """The band that a text names, in whatever way files spell it; None where it names none. A bare number
+    names none: in files it counts places.
 
-    >>> [band_name(t) for t in ("B2", "b08", "8A", "vv", "SCL", "red")]
-    ['B02', 'B08', 'B8A', 'VV', 'SCL', None]
+    >>> [band_name(t) for t in ("B2", "b08", "8A", "vv", "SCL", "red", "4")]
+    ['B02', 'B08', 'B8A', 'VV', 'SCL', None, None]
     """
     said = text.strip().upper()
     if said in BANDS or said == CLASSES:
         return said
-    number = re.fullmatch(r"B?0?(\d{1,2})(A?)", said)
-    if number is None:
+    number = re.fullmatch(r"(B?)0?(\d{1,2})(A?)", said)
+    if number is None or not (number[1] or number[3]):
         return None
-    digits, a = number.groups()
+    digits, a = number[2], number[3]
     name = "B8A" if a and digits == "8" else f"B{int(digits):02d}" if not a else ""
     return name if name in BANDS else None
 

@@ -113,6 +113,7 @@ def simulate(
     clouds: float = 0.0,
     offset: Literal["none", "some", "all"] = "none",
     seed: int = 0,
+    change: float = 0.0,
 ) -> ImportReport:
     """Write synthetic scenes as GeoTIFFs: radar, optical, land cover and clouds with known causes, split by place.
 
@@ -124,10 +125,11 @@ def simulate(
         clouds: share of the scenes that have clouds, each with its mask.
         offset: whether the optical files carry the offset of processing baseline 04.00; `some` mixes both.
         seed: the same seed gives the same data.
+        change: share of the fields that are of another class from the second time on; maps say where.
     """
     from counterpoint.geospatial.scene_files import write_scenery
 
-    return write_scenery(out, scenes, size, seasons, clouds, offset, seed)
+    return write_scenery(out, scenes, size, seasons, clouds, offset, seed, change)
 
 
 def preview(manifest: Path, out: Path = Path("preview.html"), places: int = 12) -> Outcome:
@@ -166,6 +168,40 @@ def map_places(
     from counterpoint.geospatial.writers import map_classes
 
     return map_classes(run, manifest, out, split, checkpoint, batch_size, cog)
+
+
+def change(
+    run: Path,
+    earlier: str,
+    later: str,
+    out: Path = Path("change.tif"),
+    manifest: Path | None = None,
+    truth: Path | None = None,
+    features: str = "",
+    checkpoint: Literal["best", "last"] = "best",
+    batch_size: int = 16,
+    cog: bool = False,
+) -> Outcome:
+    """Write how far the ground changed between two times, by the distance of its embeddings, as a GeoTIFF.
+
+    A pixel is a patch of the encoder; its value is 1 - cosine, from 0 (the same) to 2, and NaN where less than half of
+    the patch is data at both times (no data, clouds).
+
+    Args:
+        run: a trained run.
+        earlier: a raster, a folder with the rasters of one place at one time, or the id of a row of --manifest.
+        later: the same of the later time, on the same grid.
+        out: the GeoTIFF to write.
+        manifest: the manifest whose rows EARLIER and LATER name.
+        truth: a raster of known changes (0 none, other numbers changed): AUROC and average precision are given.
+        features: which dense features; `joint` where both times have both sensors, else those of one that both have.
+        checkpoint: which weights.
+        batch_size: windows at a time.
+        cog: write a cloud-optimised GeoTIFF.
+    """
+    from counterpoint.geospatial.change import change_map
+
+    return change_map(run, earlier, later, out, manifest, truth, features, checkpoint, batch_size, cog)
 
 
 def demo(out: Path = Path("runs/geo-demo"), seed: int = 0, epochs: int = 15) -> Outcome:

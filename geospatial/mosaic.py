@@ -7,7 +7,7 @@ the systems' masks hide. One strip of blocks is in memory at a time.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,15 @@ class RasterSweep:
         cell: pixels of an output pixel's side (a patch, or 1).
         margin: pixels of context on each side that are not written.
         batch_size: windows at a time.
+        least: share of an output pixel's ground that holds data in every sensor, below which nothing is said of it; 0
+            asks for one pixel.
     """
 
     size: int
     cell: int
     margin: int
     batch_size: int = 16
+    least: float = 0.0
 
     def __post_init__(self) -> None:
         if self.size % self.cell or self.margin % self.cell or self.size <= 2 * self.margin:
@@ -89,7 +92,7 @@ def strips(
             batch = window_batch(chips, row, windows)
             with torch.inference_mode():
                 said = say(to_device(batch, device)).float().cpu()
-            seen = cells_with_data(batch, sweep.cell)
+            seen = cells_with_data(batch, sweep.cell, sweep.least)
             if said.shape[1:3] != seen.shape[1:]:
                 raise ValueError(f"what is said has {tuple(said.shape[1:3])} cells, not {tuple(seen.shape[1:])}")
             said = torch.where(seen.unsqueeze(-1), said, torch.full_like(said, float("nan")))
@@ -123,11 +126,12 @@ def _inside(grid: Grid, window: Window) -> np.ndarray:
     return ((rows >= 0) & (rows < grid.height))[:, None] & ((cols >= 0) & (cols < grid.width))
 
 
-def cells_with_data(batch: Mapping[str, Any], cell: int) -> Tensor:
-    """[windows, rows, columns] cells of which some pixel is data in every sensor."""
+def cells_with_data(batch: Mapping[str, Any], cell: int, least: float = 0.0) -> Tensor:
+    """[windows, rows, columns] cells of which some pixel, and this share of all, is data in every sensor."""
     seen = torch.stack([batch[name] for name in batch if name.endswith("_valid")]).all(0)
     n, h, w = seen.shape
-    return seen.reshape(n, h // cell, cell, w // cell, cell).any(4).any(2)
+    share = seen.reshape(n, h // cell, cell, w // cell, cell).double().mean((2, 4))
+    return (share > 0) & (share >= least)
 
 
 def write_sweep(
@@ -137,22 +141,34 @@ def write_sweep(
 ) -> Grid:  # fmt: skip
     """One raster of what `say` says of a row, strip by strip; complete or not at all. `finish` turns a strip into what
     is written (classes of probabilities)."""
+    out = sweep.out_grid(row_grid(chips.rows[number]))
+    made = strips(system, chips, number, say, sweep, str(path.name))
+    finished = made if finish is None else ((first, finish(values)) for first, values in made)
+    options = {"names": names, "dtype": dtype, "nodata": nodata, "tags": tags, "cog": cog, "colours": colours}
+    write_strips(path, finished, out, sweep.step // sweep.cell, **options)
+    return out
+
+
+def write_strips(
+    path: Path, made: Iterable[tuple[int, np.ndarray]], out: Grid, rows: int, *, names: Sequence[str] = (),
+    dtype: str = "float32", nodata: float = float("nan"), tags: Mapping[str, Any] | None = None, cog: bool = False,
+    colours: Mapping[int, tuple] | None = None,
+) -> None:  # fmt: skip
+    """A raster of strips of `rows` rows, (first row, [bands, rows, columns]) each; complete or not at all."""
     import rasterio
     from rasterio.shutil import copy
 
-    out = sweep.out_grid(row_grid(chips.rows[number]))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.tif")
     target = None
     try:
-        for first, values in strips(system, chips, number, say, sweep, str(path.name)):
-            values = values if finish is None else finish(values)
+        for first, values in made:
             if target is None:
                 options = profile(out, len(values), dtype, nodata)
                 for key in ("blockxsize", "tiled"):
                     options.pop(key, None)
                 # A strip is a row of blocks of the file, so that none is written twice.
-                options["blockysize"] = max(1, min(sweep.step // sweep.cell, out.height))
+                options["blockysize"] = max(1, min(rows, out.height))
                 target = rasterio.open(temporary, "w", **options)
                 for i, name in enumerate(names, start=1):
                     target.set_band_description(i, name)
@@ -174,7 +190,6 @@ def write_sweep(
         if target is not None:
             target.close()
         temporary.unlink(missing_ok=True)
-    return out
 
 
 def raster_name(row: Mapping[str, Any]) -> str:

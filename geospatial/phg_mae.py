@@ -25,7 +25,7 @@ Where its terms stand:
 
     f                       geospatial/models/safeuav.py: SafeUAV, MapToMap
     S, L                    geospatial/phg_mae.py: PHGMAE.draw, PHGMAE.losses
-    p and its spread        geospatial/phg_mae.py: PHGMAE.ensemble
+    p and its spread        geospatial/phg_mae.py: PHGMAE.ensemble, PHGMAE.together
     figures of masks        geospatial/mask_ensembles.py: mask_ensembles
 """
 
@@ -193,12 +193,23 @@ class PHGMAE(RasterSystem):
     @torch.no_grad()
     def ensemble(self, batch: Mapping[str, Any], masks: int = 0, seed: int = 0) -> MaskedPrediction:
         """The land cover by `masks` sets of the modalities that the batch has, the same ones for every chip."""
+        return self.together(self.by_masks(batch, masks, seed))
+
+    @torch.no_grad()
+    def by_masks(
+        self, batch: Mapping[str, Any], masks: int = 0, seed: int = 0
+    ) -> Float[Tensor, "masks batch classes rows cols"]:
+        """The land cover's probabilities by each set of modalities."""
         if not self.classes:
             raise InputError("this run has learnt no land cover: train it on places with maps of it (--landcover)")
         images, _, there = self.stacked(batch)
         sets = self.drawn(masks or self.config.masks, torch.Generator().manual_seed(seed)).to(images.device) & there
         sets |= there & ~sets.any(1, keepdim=True)
-        each = torch.stack([self.predicted(images, s.expand(len(images), -1))[1].softmax(1) for s in sets])
+        return torch.stack([self.predicted(images, s.expand(len(images), -1))[1].softmax(1) for s in sets])
+
+    @staticmethod
+    def together(each: Float[Tensor, "masks batch classes rows cols"]) -> MaskedPrediction:
+        """What the sets say as one."""
         mean = each.mean(0)
         apart = (each.argmax(2) != mean.argmax(1)).to(mean.dtype).mean(0)
         return MaskedPrediction(mean, each.std(0, correction=0).mean(1), apart)

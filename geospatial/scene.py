@@ -15,7 +15,7 @@ Class means are rounded values of the literature; the ranges bracket those of re
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -110,6 +110,16 @@ def draw_ground(rng: np.random.Generator, size: int, biome: str, wetness: float)
     fields = cKDTree(seeds).query(grid)[1].reshape(size, size)
     elevation = sum(smooth_noise(rng, size, size / 2 ** (i + 2)) / 2**i for i in range(4))
     return Ground(biome, landcover, fields, RELIEF[biome] / 4 * elevation, wetness)
+
+
+def draw_change(rng: np.random.Generator, ground: Ground, share: float) -> tuple[Ground, Bool[np.ndarray, "rows cols"]]:
+    """The ground at a later time, and where its land cover is another one: about this share of the fields have become
+    of one class each, drawn from those that people make or clear."""
+    count = int(ground.fields.max()) + 1
+    becomes = rng.choice([SIMULATED.index(name) for name in ("trees", "grass", "crop", "built", "bare")], count)
+    turned = (rng.random(count) < share)[ground.fields]
+    landcover = np.where(turned, becomes[ground.fields], ground.landcover)
+    return replace(ground, landcover=landcover), landcover != ground.landcover
 
 
 def draw_landscape(

@@ -18,7 +18,15 @@ from counterpoint.geospatial.data.legend import SIMULATED
 from counterpoint.geospatial.data.pairs import Pairing
 from counterpoint.geospatial.data.splits import assigned
 from counterpoint.geospatial.data.writing import write_raster
-from counterpoint.geospatial.scene import OFFSET_NUMBERS, SYNTHETIC, Scene, draw_ground, draw_landscape, draw_places
+from counterpoint.geospatial.scene import (
+    OFFSET_NUMBERS,
+    SYNTHETIC,
+    Scene,
+    draw_change,
+    draw_ground,
+    draw_landscape,
+    draw_places,
+)
 
 SEASONS = (("2021-07-10", 0.75), ("2021-10-10", 0.45), ("2021-01-10", 0.15), ("2021-04-10", 0.55))
 LEGEND = dict(enumerate(SIMULATED, start=1))
@@ -27,14 +35,18 @@ SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
 
 def write_scenery(
     out: Path, scenes: int = 48, size: int = 128, seasons: int = 1, clouds: float = 0.0, offset: str = "none",
-    seed: int = 0,
+    seed: int = 0, change: float = 0.0,
 ) -> ImportReport:  # fmt: skip
-    """`data simulate`: rasters below `out`, their manifest with a split by place, and their causes as columns."""
+    """`data simulate`: rasters below `out`, their manifest with a split by place, and their causes as columns. With
+    `change`, about this share of the fields is of another class from the second time on, and `change_map` names the
+    raster that says where."""
     for name, value, least in (("scenes", scenes, 3), ("size", size, 16), ("seasons", seasons, 1)):
         if value < least:
             raise InputError(f"--{name} is {value}; it must be {least} or more")
     if seasons > len(SEASONS) or not 0 <= clouds <= 1:
         raise InputError(f"--seasons goes to {len(SEASONS)} and --clouds from 0 to 1, not {seasons} and {clouds:g}")
+    if not 0 <= change <= 1 or (change and seasons < 2):
+        raise InputError(f"--change is {change:g}; it goes from 0 to 1 and needs two times (--seasons 2)")
     out = Path(out)
     causes: dict[str, dict[str, float | str]] = {}
     drawn = np.random.default_rng([seed, 0])
@@ -42,13 +54,18 @@ def write_scenery(
     for i, (lat, lon, biome, wetness) in enumerate(track(places, "drawing scenes", scenes)):
         ground = draw_ground(np.random.default_rng([seed, 1, i]), size, biome, wetness)
         grid = _grid(lat, lon, size)
+        later, where = draw_change(np.random.default_rng([seed, 3, i]), ground, change) if change else (ground, None)
         for s in range(seasons):
             rng = np.random.default_rng([seed, 2, i, s])
             clouded, shifted = rng.random() < clouds, offset == "all" or (offset == "some" and rng.random() < 0.5)
-            scene = draw_landscape(rng, ground, SEASONS[s][1], clouded)
+            scene = draw_landscape(rng, later if s else ground, SEASONS[s][1], clouded)
             name = f"scene-{i:04d}-{s}"
             _write(out, name, scene, grid, SEASONS[s][0], shifted)
             causes[name] = {"biome": biome, **_named(scene)}
+            if where is not None:
+                file = out / "change" / f"scene-{i:04d}.tif"
+                write_raster(file, where.astype(np.uint8)[None], grid, ("change",), tags={"SYNTHETIC": SYNTHETIC})
+                causes[name] |= {"change_map": file.relative_to(out).as_posix(), "changed": float(where.mean())}
 
     def finish(manifest: Manifest) -> Manifest:
         frame = manifest.frame

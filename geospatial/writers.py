@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoint.common.data.samples import Part
+from counterpoint.common.data.samples import BadSample, Part
 from counterpoint.common.errors import InputError
 from counterpoint.common.vertical import Outcome
 from counterpoint.geospatial.data.chips import Chips
@@ -89,10 +89,14 @@ def dense_names(system: Any, chips: Chips) -> list[str]:
     if not hasattr(system, "patch_size"):
         raise InputError(f"{type(system).__name__} has no features per place; croma, two-tower and optical-mae do")
     with torch.inference_mode():
-        device = next(system.parameters()).device
+        device = next((p.device for p in system.parameters()), torch.device("cpu"))
         from counterpoint.common.data.batch import to_device
 
-        return list(system.eval().dense_features(to_device(chips.collate([chips[0]]), device)))
+        read = (chips[i] for i in range(len(chips)))
+        first = next((sample for sample in read if not isinstance(sample, BadSample)), None)
+        if first is None:
+            raise InputError("not one chip of these places could be read")
+        return list(system.eval().dense_features(to_device(chips.collate([first]), device)))
 
 
 def map_classes(

@@ -86,6 +86,7 @@ vertical = Vertical(
     importers=(
         Importer("molecules", "CSV, TSV, SMILES or SDF of molecules, with labels", f"{_COMMANDS}:import_molecules"),
         Importer("circuits", "SPICE netlists, with SPEF or DSPF beside them", f"{_COMMANDS}:import_circuits"),
+        Importer("hetero", "a folder of edge lists between node types, or a HeteroData", f"{_COMMANDS}:import_hetero"),
     ),
     data_check="counterpoint.graphs.importers:check_row",
     simulate=f"{_COMMANDS}:simulate",

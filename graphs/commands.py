@@ -62,6 +62,27 @@ def import_circuits(
     return circuits_to_manifest(source, out, train=train, top=top, allow_outside=allow_outside)
 
 
+def import_hetero(
+    source: Path, out: Path, target: str = "", metapaths: tuple[str, ...] = (), split: str = ""
+) -> ImportReport:
+    """Turn a folder of edge lists, or a saved PyTorch Geometric HeteroData (.pt), into one graph file and a manifest of
+    the nodes of its target type.
+
+    In a folder names say what files are: paper-author.csv or pa.txt edges, paper_feat.npz features, labels.npy labels,
+    train_20.npy a split. Nodes are numbered from 0. Doubled edges count once and are told.
+
+    Args:
+        source: the folder, or the .pt file.
+        out: folder that receives manifest.parquet and graph.npz.
+        target: type of node that is labelled and embedded; may be left out where the labels fit one type alone.
+        metapaths: paper-author-paper or PAP each; without them the target over each type that is joined to it.
+        split: which of several splits of the folder (20 of train_20.npy); the smallest when not given.
+    """
+    from counterpoint.graphs.hetero.importing import hetero_to_manifest
+
+    return hetero_to_manifest(source, out, target=target, metapaths=metapaths, split=split)
+
+
 def simulate(
     out: Path, kind: Literal["molecules", "circuits"] = "molecules", n: int = 1000, seed: int = 0
 ) -> ImportReport:

@@ -227,7 +227,7 @@ def simulate_to_manifest(out: Path, kind: str, n: int, seed: int) -> ImportRepor
 
 
 def check_row(row: dict[str, Any], root: Path | Folder) -> None:
-    """Raise with the reason when a manifest row's molecule or netlist cannot be used."""
+    """Raise with the reason when a manifest row's molecule, netlist or node cannot be used."""
     if row.get("smiles"):
         from counterpoint.graphs.molecules.featurize import molecule_graph
 
@@ -236,5 +236,9 @@ def check_row(row: dict[str, Any], root: Path | Folder) -> None:
         from counterpoint.graphs.circuits.data import load_circuit
 
         load_circuit(row, root)
+    elif row.get("node") is not None:
+        from counterpoint.graphs.hetero.importing import check_node
+
+        check_node(row, root)
     else:
-        raise InputError("has neither a smiles nor a netlist; fill one of these columns")
+        raise InputError("has neither a smiles, a netlist nor a node; fill one of these columns")

@@ -5,13 +5,14 @@ from counterpoint.common.vertical import Importer, Modality, OwnVerb, SystemEntr
 
 _COMMANDS = "counterpoint.medical.commands"
 _CONFIGS = "counterpoint.medical.configs"
+_FLAT = "counterpoint.medical.radiograph_configs"
 _GALLERY = "counterpoint.medical.gallery"
 _SHOWN = {"picture": f"{_GALLERY}:picture", "caption": f"{_GALLERY}:caption", "read": f"{_GALLERY}:query"}
 
 vertical = Vertical(
     name="medical",
     package="counterpoint.medical",
-    summary="CT and MR volumes with radiology reports",
+    summary="CT and MR volumes and radiographs with radiology reports",
     extra="medical",
     systems=(
         SystemEntry(
@@ -73,6 +74,17 @@ vertical = Vertical(
             system="counterpoint.medical.ct_supremix:CTSupReMix",
             protocols="counterpoint.medical.ct_supremix:protocols",
         ),
+        SystemEntry(
+            name="clip-xr",
+            status="experimental",
+            missing="2: networks and sizes are ours, no paper's; no gate has been set",
+            paper="Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021",
+            summary="baseline: radiographs and their reports in one space, equal reports as soft targets",
+            needs="radiographs with reports (projections of the embedded phantom by default)",
+            config=f"{_FLAT}:ClipXRConfig",
+            system="counterpoint.medical.clip_xr:ClipXR",
+            protocols="counterpoint.medical.evaluation:flat_protocols",
+        ),
     ),
     importers=(
         Importer("nifti", "NIfTI (.nii, .nii.gz) and NRRD volumes: a file, or a folder", f"{_COMMANDS}:import_nifti"),
@@ -91,6 +103,7 @@ vertical = Vertical(
         Modality("volume", **_SHOWN),
         Modality("common", **_SHOWN),
         Modality("salient", **_SHOWN),
+        Modality("xr", endings=(".png", ".jpg", ".jpeg", ".dcm"), **_SHOWN),
         Modality("report", endings=(".txt",), parse=f"{_GALLERY}:parse", **_SHOWN),
     ),
     export_formats=(
@@ -104,7 +117,7 @@ vertical = Vertical(
     verbs=(
         OwnVerb(
             "embed-scan",
-            "the embedding of one scan: a NIfTI or NRRD file, or a DICOM folder",
+            "the embedding of one scan: a NIfTI or NRRD file, a DICOM folder, a radiograph",
             f"{_COMMANDS}:embed_scan",
         ),
         OwnVerb("ground", "where in a scan a sentence is seen: a map as NIfTI in patient space", f"{_COMMANDS}:ground"),

@@ -40,9 +40,10 @@ from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
 from counterpoint.common.trainers.contrast import contrast_of, contrast_terms
 from counterpoint.common.trainers.inputs import Input
 from counterpoint.medical.configs import ClipCTConfig
-from counterpoint.medical.data import CTData, CTReports, load_ct
+from counterpoint.medical.data import CTReports, load_ct
 from counterpoint.medical.grounding import hires_cam
 from counterpoint.medical.models import ReportEncoder, VolumeEncoder, pool_stages
+from counterpoint.medical.reported import ReportedSamples
 from counterpoint.medical.reports import plain_words
 from counterpoint.medical.tokens import ReportTokenizer, learn_tokenizer
 
@@ -64,17 +65,17 @@ SENTENCE_OF = Input("int64 sentence of every word piece of `report`, from 0; -1 
 
 
 class ReportSystem(ContrastiveSystem):
-    """What systems over volumes with reports share: the data, the tokenizer as an asset, and soft targets."""
+    """What systems over scans with reports share: the data, the tokenizer as an asset, and soft targets."""
 
     modalities: ClassVar[tuple[str, ...]] = ("ct", "report")
     inputs: ClassVar[dict[str, Input]] = {"ct": CT, "report": REPORT, "sentence_of": SENTENCE_OF}
 
     @classmethod
-    def read(cls, config: Any, assets: Assets | None = None) -> CTData:
+    def read(cls, config: Any, assets: Assets | None = None) -> Any:
         return load_ct(config.data, config.train.on_error, config.train.max_bad)
 
     @classmethod
-    def learn(cls, config: Any, data: CTData) -> Assets:
+    def learn(cls, config: Any, data: Any) -> Assets:
         """The word pieces of the training split's reports."""
         texts = [text for row in data.rows("train") for text in data.reports[row]]
         return Assets(**{"tokenizer.json": learn_tokenizer(texts, config.data.vocabulary)})
@@ -83,18 +84,27 @@ class ReportSystem(ContrastiveSystem):
     def tokenizer(self) -> ReportTokenizer:
         return ReportTokenizer(self.assets["tokenizer.json"])
 
-    def datasets(self, labelled: bool = False) -> Datasets:
-        there, train = set(self.data.manifest.frame["split"]), self.config.train
-        options = (self.config.data, self.tokenizer, train.on_error, train.max_bad, labelled)
-        return Datasets(*(CTReports(self.data, s, *options) if s in there else None for s in SPLITS))
+    def samples_of(self, split: str, **options: Any) -> ReportedSamples:
+        """A split of the data."""
+        train = self.config.train
+        return CTReports(self.data, split, self.config.data, self.tokenizer, train.on_error, train.max_bad, **options)
+
+    def splits_of(self, **options: Any) -> Datasets:
+        """The splits that there are."""
+        there = set(self.data.manifest.frame["split"])
+        return Datasets(*(self.samples_of(s, **options) if s in there else None for s in SPLITS))
+
+    def datasets(self) -> Datasets:
+        """Scans with a report: nothing is learnt from one without."""
+        return self.splits_of(told=True)
 
     def evaluation_datasets(self) -> Datasets:
-        """With label maps, for heads."""
-        return self.datasets(labelled=True)
+        """All scans, with label maps for heads."""
+        return self.splits_of(labelled=True)
 
     def encode(self, batch: Mapping[str, Any], modality: str | None = None) -> dict[str, Tensor]:
         """Normalised embeddings; of one modality the other's network does not run."""
-        mine = {"ct": ("ct",), "report": ("report", "sentence_of")}
+        mine = {self.modalities[0]: self.modalities[:1], "report": ("report", "sentence_of")}
         kept = batch if modality is None else {name: batch[name] for name in mine[modality]}
         return super().encode(kept, modality)
 

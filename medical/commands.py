@@ -180,7 +180,7 @@ def embed_scan(
     hu: Literal["header", "already"] = "header",
     tilt: Literal["reject", "resample"] = "reject",
 ) -> Outcome:
-    """Embed SCAN (a NIfTI or NRRD file, or a folder with one DICOM series) by RUN, with the run's own recipe.
+    """Embed SCAN (a NIfTI or NRRD file, a folder with one DICOM series, a radiograph) by RUN, with the run's recipe.
 
     Args:
         run: the run's folder.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,24 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from counterpoint.common.data import BadSample, Cache, Links, Manifest, Samples
-from counterpoint.common.data.contents import Contents, contents_of
-from counterpoint.common.data.dataset import synthetic_part
+from counterpoint.common.data import BadSample, Cache, Manifest
 from counterpoint.common.data.importing import plain_reason
 from counterpoint.common.data.isolation import isolated_map
 from counterpoint.common.data.left_out import leave_out
 from counterpoint.common.data.manifest import SPLITS
 from counterpoint.common.data.places import Folder
-from counterpoint.common.data.samples import collate, options_hash, plain, values_hash
+from counterpoint.common.data.samples import options_hash
 from counterpoint.common.data.splits import check_leakage
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import track
 from counterpoint.common.vertical import Rejected
 from counterpoint.medical.configs import CTDataConfig, RecipeConfig
 from counterpoint.medical.reading import row_labels, row_reports, row_volume
-from counterpoint.medical.reports import RadiologyReport, plain_words, sentences
+from counterpoint.medical.reported import ReportedSamples
 from counterpoint.medical.simulate import cached_phantoms
-from counterpoint.medical.tokens import ReportTokenizer
 from counterpoint.medical.volume import Volume, labels_to_recipe, to_recipe
 
 PREPARED = 1
@@ -83,15 +80,25 @@ def load_ct(config: CTDataConfig, on_error: str = "raise", max_bad: float = 0.01
         sizes = {"train": config.volumes, "val": config.val_volumes, "test": config.test_volumes}
         manifest = cached_phantoms(sizes, config.seed, config.phantom, config.workers, config.cache)
         where = "generated volumes"
+    read = partial(_prepared, folder=manifest.folder, recipe=config.recipe, cache=config.cache)
+    part, made, left_out = read_rows(manifest, read, where, config.workers, on_error, max_bad)
+    volumes, reports, labels = zip(*made) if made else ((), (), ())
+    return CTData(part, volumes, tuple(map(tuple, reports)), left_out, labels)
+
+
+def read_rows(
+    manifest: Manifest, read: Callable[[dict[str, Any]], Any], where: str, workers: int, on_error: str, max_bad: float
+) -> tuple[Manifest, list[Any], dict[str, tuple[BadSample, ...]]]:
+    """Every row through `read` in worker processes: the rows that could be read, what was made of each, and split ->
+    the rows that could not."""
     check_leakage(manifest)
     rows = [manifest.row(i) for i in range(len(manifest))]
     if not any(row.get("split") for row in rows):
         raise InputError(f"{where}: rows without a split; run `counterpoint medical data split` on it first")
     numbers = manifest.frame.index.tolist()
-    read = partial(_prepared, folder=manifest.folder, recipe=config.recipe, cache=config.cache)
-    found = isolated_map(read, rows, workers=config.workers, chunk=4, name=lambda row: str(row["id"]))
+    found = isolated_map(read, rows, workers=workers, chunk=4, name=lambda row: str(row["id"]))
     made, bad = [], []
-    for (row, got), number in zip(track(found, "reading volumes", len(rows)), numbers):
+    for (row, got), number in zip(track(found, "reading scans", len(rows)), numbers):
         if isinstance(got, Rejected):
             bad.append((row["split"], BadSample(number, str(row["id"]), plain_reason(got.reason, Path(got.source)))))
         made.append(got)
@@ -99,8 +106,7 @@ def load_ct(config: CTDataConfig, on_error: str = "raise", max_bad: float = 0.01
     kept = [i for i, got in enumerate(made) if not isinstance(got, Rejected)]
     left_out = {name: tuple(b for split, b in bad if split == name) for name in SPLITS}
     part = replace(manifest, frame=manifest.frame.iloc[kept])
-    volumes, reports, labels = zip(*(made[i] for i in kept)) if kept else ((), (), ())
-    return CTData(part, volumes, tuple(map(tuple, reports)), left_out, labels)
+    return part, [made[i] for i in kept], left_out
 
 
 def _prepared(
@@ -114,16 +120,16 @@ def _prepared(
     reports = row_reports(row, folder)
     reading = {name: str(row.get(name) or "") for name in ("modality", "hu", "slope", "intercept")}
     store, known = Cache(cache or None), {"version": PREPARED, "recipe": asdict(recipe)}
-    key = {"kind": "medical-volume", **known, **_identity(file), **reading}
+    key = {"kind": "medical-volume", **known, **file_identity(file), **reading}
     path = store.get_or_make(key, ".npz", lambda p: _keep(p, to_recipe(row_volume(row, folder), recipe)))
     if not isinstance(row.get("labels"), str) or not row["labels"]:
         return path, reports, None
     maps = Path(folder / row["labels"])
-    key = {"kind": "medical-labels", **known, "volume": _identity(file), **_identity(maps)}
+    key = {"kind": "medical-labels", **known, "volume": file_identity(file), **file_identity(maps)}
     return path, reports, store.get_or_make(key, ".npz", lambda p: _keep_labels(p, row, folder, recipe))
 
 
-def _identity(file: Path) -> dict[str, Any]:
+def file_identity(file: Path) -> dict[str, Any]:
     """What says that a file is the one that was read before."""
     stat = os.stat(file)
     return {"file": str(file.resolve()), "size": stat.st_size, "mtime": stat.st_mtime_ns}
@@ -152,96 +158,7 @@ def load_prepared(path: Path) -> tuple[np.ndarray, np.ndarray]:
         return archive["data"], archive["affine"]
 
 
-class Sentences:
-    """The different sentences of a batch's reports, and which report says which.
-
-    Attributes:
-        tokens: [sentences, length].
-        said: [batch, sentences] whether the sample's report has the sentence.
-    """
-
-    def __init__(self, tokens: Tensor, said: Tensor) -> None:
-        self.tokens, self.said = tokens, said
-
-    @classmethod
-    def of(cls, tokens: Sequence[Tensor], texts: Sequence[Sequence[str]]) -> Sentences:
-        """Of the samples' sentences: their tokens and their words, by which equal ones are told."""
-        place: dict[str, int] = {}
-        kept: list[Tensor] = []
-        for rows, words in zip(tokens, texts):
-            for row, text in zip(rows, words):
-                if plain_words(text) not in place:
-                    place[plain_words(text)] = len(place)
-                    kept.append(row)
-        said = torch.zeros(len(texts), len(place), dtype=torch.bool)
-        for i, words in enumerate(texts):
-            for text in words:
-                said[i, place[plain_words(text)]] = True
-        stacked = torch.stack(kept) if kept else torch.zeros(0, 3, dtype=torch.long)
-        return cls(stacked, said)
-
-    def to(self, device: torch.device | str) -> Sentences:
-        return Sentences(self.tokens.to(device), self.said.to(device))
-
-    def cut(self, start: int, stop: int) -> Sentences:
-        return Sentences(self.tokens, self.said[start:stop])
-
-    def __len__(self) -> int:
-        return len(self.said)
-
-
-class ReportPool(Samples):
-    """The reports of a split, each text once: equal reports are one, and right for all of their volumes."""
-
-    def __init__(self, data: CTData, rows: Sequence[int], config: CTDataConfig, tokenizer: ReportTokenizer) -> None:
-        self.config, self.tokenizer = config, tokenizer
-        self.synthetic, self.manifest = synthetic_part(data.manifest), data.manifest
-        self.texts: dict[str, str] = {}
-        self.owners: list[int] = []
-        names, groups = data.manifest.frame["id"].tolist(), data.manifest.frame["group"].tolist()
-        self._ids, self._groups = [], []
-        for row in rows:
-            for number, text in enumerate(data.reports[row], start=1):
-                if plain_words(text) not in self.texts:
-                    self.texts[plain_words(text)] = text
-                    self.owners.append(row)
-                    self._ids.append(f"{names[row]}--{number}")
-                    self._groups.append(groups[row])
-        self.place = {key: i for i, key in enumerate(self.texts)}
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        text = list(self.texts.values())[position]
-        known = {"index": position, "id": self.ids[position], "group": self.groups[position]}
-        return {**known, **report_sample(text, self.config, self.tokenizer)}
-
-    @property
-    def ids(self) -> list[str]:
-        return self._ids
-
-    @property
-    def groups(self) -> list[str]:
-        return self._groups
-
-    @cached_property
-    def hash(self) -> str:
-        return options_hash(values_hash(list(self.texts)), sections=self.config.sections, length=self.config.tokens)
-
-    def row_of(self, position: int) -> int:
-        return int(self.manifest.frame.index[self.owners[position]])
-
-
-def report_sample(text: str, config: CTDataConfig, tokenizer: ReportTokenizer) -> dict[str, Any]:
-    """A report in a system's form: the tokens of the configured sections, the sentence of each, and the whole text."""
-    report = RadiologyReport(text)
-    shown = report.section(*config.sections) if config.sections else text
-    tokens, sentence_of = tokenizer.sentences(sentences(shown or text), config.tokens)
-    return {"report": tokens, "sentence_of": sentence_of, "text": text}
-
-
-class CTReports(Samples):
+class CTReports(ReportedSamples):
     """The volumes of a split with a drawn one of their reports.
 
     A sample holds `ct` [x, y, z] in the recipe's values, `affine`, `report` (tokens) and `text` of a report, or an
@@ -249,60 +166,24 @@ class CTReports(Samples):
     maps, `labels` [x, y, z].
     """
 
-    def __init__(
-        self,
-        data: CTData,
-        split: str,
-        config: CTDataConfig,
-        tokenizer: ReportTokenizer,
-        on_error: str,
-        max_bad: float,
-        labelled: bool = False,
-    ) -> None:
-        self.data, self.split, self.config, self.tokenizer = data, split, config, tokenizer
-        self.on_error, self.max_bad, self.labelled = on_error, max_bad, labelled
-        self.manifest, self.synthetic = data.manifest, synthetic_part(data.manifest)
-        self.left_out = data.left_out.get(split, ())
-        self.rows = data.rows(split)
-        self.frame = data.manifest.frame.iloc[self.rows]
-        self.columns = tuple(self.frame.columns)
-        self.pools = {"report": ReportPool(data, self.rows, config, tokenizer)}
+    scan = "ct"
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    def __init__(self, *given: Any, labelled: bool = False, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.labelled = labelled
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         row = self.rows[position]
         data, affine = load_prepared(self.data.volumes[row])
-        texts = self.data.reports[row]
-        text = texts[int(torch.randint(len(texts), ()))] if len(texts) > 1 else texts[0] if texts else ""
-        known = {"index": position, "id": self.ids[position], "group": self.groups[position]}
-        if self.labelled and "labels" in self.columns:
-            known["labels"] = self.data.label_map(row, self.config.recipe)
-        told = RadiologyReport(text).sentences[: self.config.sentences]
+        maps = (
+            {"labels": self.data.label_map(row, self.config.recipe)}
+            if self.labelled and "labels" in self.columns
+            else {}
+        )
         return {
-            **known, "ct": torch.from_numpy(data.astype(np.float32)), "affine": torch.from_numpy(affine),
-            **report_sample(text, self.config, self.tokenizer), "sentences": told,
+            **self.known(position), **maps, "ct": torch.from_numpy(data.astype(np.float32)),
+            "affine": torch.from_numpy(affine),
         }  # fmt: skip
-
-    @cached_property
-    def ids(self) -> list[str]:
-        return self.frame["id"].astype(str).tolist()
-
-    @cached_property
-    def groups(self) -> list[str]:
-        return self.frame["group"].astype(str).tolist()
-
-    def column(self, name: str) -> list[Any]:
-        return [plain(v) for v in self.frame[name].tolist()] if name in self.columns else list(super().column(name))
-
-    def row_of(self, position: int) -> int:
-        return int(self.frame.index[position])
-
-    @cached_property
-    def contents(self) -> Contents:
-        """What is known of the volumes' files without reading them."""
-        return contents_of(replace(self.manifest, frame=self.frame))
 
     @cached_property
     def hash(self) -> str:
@@ -313,22 +194,3 @@ class CTReports(Samples):
             "length": self.config.tokens,
         }  # fmt: skip
         return options_hash(table.hash, **options)
-
-    @property
-    def written(self) -> str:
-        return self.contents.written
-
-    def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        if "sentences" not in samples[0]:
-            return collate(samples)
-        batch = collate([{k: v for k, v in s.items() if k != "sentences"} for s in samples])
-        tokens = [self.tokenizer(s["sentences"], self.config.sentence_tokens) for s in samples]
-        return batch | {"sentences": Sentences.of(tokens, [s["sentences"] for s in samples])}
-
-    def relevant(self, query: str, key: str) -> Links | None:
-        """Every volume of which a report's very words are said."""
-        if (query, key) != ("report", "ct"):
-            return None
-        pool = self.pools["report"]
-        found = [(pool.place[plain_words(t)], v) for v, row in enumerate(self.rows) for t in self.data.reports[row]]
-        return Links([a for a, _ in found], [b for _, b in found], (len(pool), len(self)))

@@ -1,4 +1,4 @@
-"""What `evaluate` measures of systems over volumes and reports beyond the common protocols."""
+"""What `evaluate` measures of systems over scans and reports beyond the common protocols."""
 
 from __future__ import annotations
 
@@ -10,3 +10,8 @@ from counterpoint.medical import findings, grounding, reliability
 def protocols(run: OpenRun) -> dict[str, Result]:
     """Zero-shot findings and attributes, their calibration and subgroups, and phrase grounding."""
     return {**findings.protocols(run), **reliability.protocols(run), **grounding.protocols(run)}
+
+
+def flat_protocols(run: OpenRun) -> dict[str, Result]:
+    """Of radiographs: zero-shot findings and attributes, their calibration and subgroups."""
+    return {**findings.protocols(run), **reliability.protocols(run)}

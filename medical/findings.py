@@ -19,9 +19,9 @@ from counterpoint.common.metrics.classification import auroc
 from counterpoint.common.metrics.result import Result
 from counterpoint.common.metrics.zeroshot import prompt_ensemble
 from counterpoint.common.runs.opened import OpenRun
-from counterpoint.medical.data import report_sample
 from counterpoint.medical.phantom import FINDINGS
 from counterpoint.medical.phantom_report import ABSENT, PRESENT
+from counterpoint.medical.reported import report_sample
 from counterpoint.medical.simulate import ATTRIBUTES, column
 
 TIERS = {
@@ -168,11 +168,23 @@ def known_labels(name: str, labels: Sequence[float | None]) -> np.ndarray:
     >>> known_labels("nodule", [1, 0, -1, None]).tolist()
     [1.0, 0.0, nan, nan]
     """
-    y = np.array([np.nan if v is None else float(v) for v in labels])
+    try:
+        y = np.array([np.nan if v is None or v == "" else float(v) for v in labels])
+    except (TypeError, ValueError):
+        odd = next(v for v in labels if not _number(v))
+        raise InputError(f"label column {name!r} holds {odd!r}; 1, 0, -1 (uncertain) or nothing is expected") from None
     if odd := set(y[np.isfinite(y)].tolist()) - {0.0, 1.0, -1.0}:
         raise InputError(f"label column {name!r} holds {min(odd):g}; 1, 0, -1 (uncertain) or nothing is expected")
     y[y == -1] = np.nan
     return y
+
+
+def _number(value: Any) -> bool:
+    try:
+        float(value or 0)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def encode_texts(system: Any, texts: Sequence[str]) -> Float[Tensor, "texts dim"]:
@@ -223,7 +235,7 @@ def protocols(run: OpenRun) -> dict[str, Result]:
     labels = finding_labels(run, run.split)
     options = {"n_boot": run.n_boot, "seed": run.seed}
     groups = [samples.groups[p] for p in encoded.positions]
-    volumes = encoded.of("ct")
+    volumes = encoded.of(run.system.modalities[0])
     found: dict[str, Result] = {"zero-shot findings": score_findings(volumes, vectors, labels, groups, **options)}
     if not run.system.config.data.prompts:
         found["zero-shot attributes"] = _attributes(run, volumes, list(encoded.positions), groups)
@@ -242,11 +254,16 @@ def _attributes(run: OpenRun, volumes: Tensor, positions: Sequence[int], groups:
         values = samples.column(f"{column(finding)}_{name}")
         kinds = sorted({v for v in values if v})
         for kind in kinds[: 1 if len(kinds) == 2 else None]:  # of two values one tells all
-            mine = [t for t in prompts[finding]["present"] if kind in t.lower().split()]
-            others = [t for t in prompts[finding]["present"] if any(k in t.lower().split() for k in kinds if k != kind)]
+            mine = [t for t in prompts[finding]["present"] if kind in _words(t)]
+            others = [t for t in prompts[finding]["present"] if any(k in _words(t) for k in kinds if k != kind)]
             if not mine or not others:
                 continue
             key = f"{finding}: {name} {kind}"
             labels[key] = [float(values[p] == kind) if values[p] else None for p in positions]
             vectors[key] = encode_texts(run.system, mine), encode_texts(run.system, others)
     return score_findings(volumes, vectors, labels, groups, run.n_boot, run.seed)
+
+
+def _words(text: str) -> list[str]:
+    """Lower-case words without the full stop behind the last one."""
+    return text.lower().replace(".", " ").split()

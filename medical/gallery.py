@@ -10,8 +10,9 @@ import torch
 
 from counterpoint.common.errors import InputError
 from counterpoint.common.report import Media
-from counterpoint.medical.data import report_sample
+from counterpoint.medical.readers.radiograph import Radiograph, read_radiograph
 from counterpoint.medical.reading import read_volume
+from counterpoint.medical.reported import report_sample
 from counterpoint.medical.reports import RadiologyReport
 from counterpoint.medical.tokens import ReportTokenizer
 from counterpoint.medical.volume import Volume, to_recipe
@@ -63,6 +64,8 @@ def picture(sample: dict[str, Any], modality: str, system: Any) -> Media | None:
     if modality == "volume" and "volume" in sample:
         shown = planes(np.asarray(sample["volume"]), tuple(system.config.data.recipe.spacing), (0.0, 1.0))
         return Media(str(sample["id"]), image=shown)
+    if modality == "xr" and "xr" in sample:
+        return Media(str(sample["id"]), image=whole(np.asarray(sample["xr"])), caption=caption(sample, "xr", system))
     if modality == "report" or "ct" not in sample:
         return Media(str(sample.get("id", "report")), caption=caption(sample, modality, system))
     spacing = tuple(system.config.data.recipe.spacing)
@@ -79,19 +82,32 @@ def caption(sample: dict[str, Any], modality: str, system: Any = None) -> str:
 
 
 def query(file: Path, modality: str, system: Any) -> dict[str, Any]:
-    """A user's NIfTI or NRRD file (or a report in a text file) in the form of the loaded system: its recipe is applied,
-    and a CT that is not in HU is refused."""
+    """A user's NIfTI or NRRD file (a radiograph, a report in a text file) in the form of the loaded system: its recipe
+    is applied, and a CT that is not in HU is refused."""
     file = Path(file)
     if modality == "report":
         from counterpoint.medical.reading import read_report_text
 
         return parse(read_report_text(file), modality, system)
+    if modality == "xr":
+        return picture_sample(read_radiograph(file), file, system)
     if modality == "volume":
         from counterpoint.medical.scenes import unit_scale
 
         made = to_recipe(read_volume(file, "mr"), system.config.data.recipe)
         return {"volume": torch.from_numpy(unit_scale(made.data)), "id": file.name}
     return volume_sample(read_volume(file), system)
+
+
+def picture_sample(found: Radiograph, file: Path, system: Any) -> dict[str, Any]:
+    """A radiograph as a sample of a system: the system's recipe is applied."""
+    from counterpoint.medical.radiograph_data import to_picture
+
+    try:
+        made = to_picture(found.data, system.config.data.recipe)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    return {"xr": torch.from_numpy(np.rint(made * 65535).astype(np.float32) / 65535), "id": file.name, "text": ""}
 
 
 def volume_sample(volume: Volume, system: Any) -> dict[str, Any]:
@@ -104,7 +120,7 @@ def volume_sample(volume: Volume, system: Any) -> dict[str, Any]:
 def parse(text: str, modality: str, system: Any) -> dict[str, Any]:
     """A sentence or a report as a query."""
     if modality != "report":
-        raise InputError("a volume cannot be given as text; give a file (--file), or --source report")
+        raise InputError("a scan cannot be given as text; give a file (--file), or --source report")
     if not text.strip():
         raise InputError("an empty text; write a finding, as in 'left pleural effusion'")
     tokenizer = ReportTokenizer(system.assets["tokenizer.json"])

@@ -36,7 +36,7 @@ from counterpoint.common.metrics.bootstrap import bootstrap_columns
 from counterpoint.common.metrics.result import NotRun, Result
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.vertical import Outcome
-from counterpoint.medical.data import report_sample
+from counterpoint.medical.reported import report_sample
 from counterpoint.medical.simulate import SENTENCES
 
 MOST = 200

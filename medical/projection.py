@@ -11,7 +11,6 @@ whose CT `data simulate` writes under that seed.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,15 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from counterpoint.common.data.importing import save_manifest
-from counterpoint.common.data.isolation import isolated_map
-from counterpoint.common.progress import track
-from counterpoint.common.vertical import ImportReport, Rejected
+from counterpoint.common.data import Cache, Manifest
+from counterpoint.common.vertical import ImportReport
 from counterpoint.medical.configs import PhantomConfig
-from counterpoint.medical.phantom import HELD_OUT, SYNTHETIC, make_case
-from counterpoint.medical.phantom_report import PROJECTED, write_report
+from counterpoint.medical.phantom import SYNTHETIC, make_case
+from counterpoint.medical.phantom_report import PROJECTED
 from counterpoint.medical.readers.radiograph import write_grey
-from counterpoint.medical.simulate import ATTRIBUTES, READER, SENTENCES, VERSION, column, jobs_of
+from counterpoint.medical.simulate import VERSION, finding_cells, jobs_of, write_patient_reports, write_patients
 
 WATER = 0.02
 """Attenuation of water in 1/mm, about that at 70 keV."""
@@ -63,27 +60,24 @@ def write_radiographs(
     readers: int = 1,
 ) -> ImportReport:
     """Write a radiograph and reports of `sizes[split]` patients for every split, and their manifest."""
-    out, config = Path(out), config or PhantomConfig()
-    jobs = jobs_of(sizes, seed)
-    for folder in ("images", "reports"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    make = partial(_write, out=out, config=config, readers=readers)
-    rows: list[dict[str, Any]] = []
-    with (out / SENTENCES).open("w", encoding="utf-8") as file:
-        found = isolated_map(make, jobs, workers=workers, chunk=8)
-        for job, made in track(found, "simulating radiographs", len(jobs)):
-            if isinstance(made, Rejected):
-                raise RuntimeError(f"the generator failed at {job}: {made.reason}")
-            row, sentences = made
-            rows.append(row)
-            file.writelines(json.dumps(s) + "\n" for s in sentences)
+    config = config or PhantomConfig()
+    make = partial(_project, out=Path(out), config=config, readers=readers)
     settings = {"water": WATER, "photons": PHOTONS, "white": WHITE}
     meta = {"synthetic": SYNTHETIC, "phantom": asdict(config), "seed": seed, "version": VERSION, "projection": settings}
     note = "SYNTHETIC data: projections of CT phantoms and their reports, made by a generator; nothing was measured."
-    return save_manifest(out, rows, meta=meta, note=note)
+    return write_patients(Path(out), jobs_of(sizes, seed), make, ("images",), workers, meta, note)
 
 
-def _write(
+def cached_radiographs(
+    sizes: dict[str, int], seed: int, config: PhantomConfig, workers: int = 1, cache: str = ""
+) -> Manifest:
+    """The manifest of such a data set, made once and kept in the cache."""
+    key = {"kind": "phantom-radiographs", "version": VERSION, "sizes": sizes, "seed": seed, "config": asdict(config)}
+    made = Cache(cache or None).get_or_make(key, "", lambda path: write_radiographs(path, sizes, seed, config, workers))
+    return Manifest.load(made / "manifest.parquet")
+
+
+def _project(
     job: tuple[str, int, int], out: Path, config: PhantomConfig, readers: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """In a worker: one patient's files; the row and the sentences."""
@@ -92,21 +86,10 @@ def _write(
     name = f"{split}-{number:05d}"
     image = project_body(case.volume, config.spacing, np.random.default_rng([seed, 31]))
     write_grey(out / "images" / f"{name}.png", image)
-    files, sentences = [], []
-    for reader in range(readers):
-        text, said = write_report(case, seed + reader * READER, config, radiograph=True)
-        file = f"reports/{name}--{reader + 1}.txt"
-        (out / file).write_text(text, encoding="utf-8")
-        files.append(file)
-        kept = [{k: v for k, v in asdict(s).items() if k != "label"} for s in said]
-        sentences += [{"id": name, "report": file, **s} for s in kept]
-    nodule = case.attributes.get("lung nodule", {})
+    files, sentences = write_patient_reports(out, name, case, seed, config, readers, radiograph=True)
     row: dict[str, Any] = {
-        "id": name, "group": name, "split": split, "image": f"images/{name}.png", "reports": "|".join(files),
-        "modality": "xr", "view": "PA", "size": "x".join(map(str, image.shape[::-1])), "bits": 16,
-        **{column(f): float(case.findings[f]) for f in PROJECTED},
-        **{f"{column(f)}_{a}": str(case.attributes.get(f, {}).get(a, "")) for f, a in ATTRIBUTES if f in PROJECTED},
-        "held_out": tuple(nodule.get(k) for k in ("side", "lobe", "type")) in HELD_OUT,
+        "id": name, "group": name, "split": split, "image": f"images/{name}.png", "reports": files, "modality": "xr",
+        "view": "PA", "size": "x".join(map(str, image.shape[::-1])), "bits": 16, **finding_cells(case, PROJECTED),
         "habitus": case.nuisance["habitus"],
     }  # fmt: skip
     return row, sentences

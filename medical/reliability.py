@@ -158,5 +158,5 @@ def protocols(run: OpenRun) -> Mapping[str, Result]:
 
 def _scores(run: OpenRun, vectors: Mapping[str, tuple], split: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     encoded, labels = run.encoded(split), finding_labels(run, split)
-    scored = finding_scores(encoded.of("ct"), vectors)
+    scored = finding_scores(encoded.of(run.system.modalities[0]), vectors)
     return {name: (scored[name], known_labels(name, labels[name])) for name in vectors}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
 from counterpoint.common.vertical import Outcome, Rejected
 from counterpoint.medical.hu import require_hu
+from counterpoint.medical.readers.radiograph import Radiograph, read_radiograph
 from counterpoint.medical.reading import read_volume
 from counterpoint.medical.volume import Volume
 
@@ -65,6 +67,8 @@ def write_scan_vectors(run: Path, scan: Path, out: Path | None, checkpoint: str,
     from counterpoint.medical.gallery import volume_sample
 
     system = load_run(run, checkpoint)
+    if "xr" in system.modalities:
+        return _embed_picture(system, scan, out)
     volume = read_scan(scan, hu, tilt)
     for said in volume.notes:
         note(f"{scan}: {said}")
@@ -76,7 +80,35 @@ def write_scan_vectors(run: Path, scan: Path, out: Path | None, checkpoint: str,
     shape, spacing = "x".join(map(str, volume.data.shape)), " x ".join(f"{s:.3g}" for s in volume.spacing)
     lines = [f"{scan}: {shape} voxels of {spacing} mm, {volume.orientation}; embedded in {len(vector)} numbers"]
     lines += [f"first its {' code, then its '.join(names)} code"] if len(names) > 1 else []
-    figures = {"scan": str(scan), "dim": len(vector), "notes": list(volume.notes)}
+    return _keep_vector(scan, vector, volume.notes, lines, out)
+
+
+def _embed_picture(system: Any, scan: Path, out: Path | None) -> Outcome:
+    """A radiograph's embedding; the file is read in a worker process."""
+    from counterpoint.common.data.samples import ListSamples
+    from counterpoint.common.runs.queries import encode_samples
+    from counterpoint.medical.gallery import picture_sample
+
+    if Path(scan).is_dir():
+        raise InputError(f"{scan}: a folder; the run reads radiographs, so name one PNG, JPEG or DICOM file")
+    with Isolated() as worker:
+        found = worker.call(_radiograph, require_file(scan))
+    for said in found.notes:
+        note(f"{scan}: {said}")
+    sample = picture_sample(found, Path(scan), system)
+    vector = encode_samples(system, ListSamples([sample]), "xr")[0]
+    return _keep_vector(scan, vector, found.notes, [f"{scan}: a radiograph; embedded in {len(vector)} numbers"], out)
+
+
+def _radiograph(file: Path) -> Radiograph:
+    try:
+        return read_radiograph(file)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def _keep_vector(scan: Path, vector: Any, notes: Sequence[str], lines: Sequence[str], out: Path | None) -> Outcome:
+    figures = {"scan": str(scan), "dim": len(vector), "notes": list(notes)}
     if out is None:
         return Outcome({**figures, "vector": vector.tolist()}, (*lines, "give --out FILE.npy to keep it, or --json"))
     target = out if out.suffix == ".npy" else out.with_name(f"{out.name}.npy")

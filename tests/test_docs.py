@@ -23,6 +23,11 @@ def test_every_python_block_runs(block, tmp_path, monkeypatch):
     runpy.run_path("block.py")
 
 
+@pytest.fixture(autouse=True)
+def docs_folder(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")  # as MkDocs does for its hooks
+
+
 def test_every_written_page_stands_in_the_navigation():
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     named = set(re.findall(r"([\w/.-]+\.md)", str(yaml.safe_load(text)["nav"])))
@@ -47,3 +52,15 @@ def test_links_of_a_readme_become_links_of_the_site():
     own = made["rewritten"](ROOT / "recsys" / "README.md", "verticals/recsys.md", sources)
     assert "](../measured/recsys.md)" in own
     assert "<math" in made["mathml"](r"\frac{a}{b}")
+
+
+def test_the_page_of_messages_holds_what_is_raised():
+    made = runpy.run_path(str(ROOT / "docs" / "messages.py"))
+    told = made["messages_of"]
+    assert told('raise InputError("no " + f"rows in {path.name}; write {a + b}")') == [
+        "no rows in ‹path.name›; write ‹…›"
+    ]
+    assert told('raise InputError(f"{path}: {reason}")\nraise ValueError("not a sentence for users")') == []
+    page = made["messages_page"](ROOT, {"tests", "benchmarks", "notebooks", "docs", "build", "runs"})
+    assert "- ‹run_dir› is not a run folder: it has no config.yaml\n" in page
+    assert page.count("\n- ") > 900

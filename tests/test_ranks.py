@@ -69,7 +69,9 @@ from counterpoint.graphs.nodes.grace import GRACE
 from counterpoint.graphs.nodes.pamc import PamC
 from counterpoint.graphs.nodes.reader import stochastic_blocks
 from counterpoint.medical.clip_ct import ClipCT
+from counterpoint.medical.clip_xr import ClipXR
 from counterpoint.medical.configs import ClipCTConfig
+from counterpoint.medical.radiograph_configs import ClipXRConfig
 from counterpoint.medical.tokens import learn_tokenizer
 from counterpoint.recsys.bm3 import BM3
 from counterpoint.recsys.ceaa import CEAA
@@ -367,7 +369,16 @@ def scans() -> dict[str, Case]:
         whole = {"index": torch.arange(ROWS), "ct": ct, "report": report, "sentence_of": sentence_of, "text": texts}
         return cut(wide(whole), start, stop)
 
-    return {"clip-ct": Case(make, batch)}
+    def flat() -> Any:
+        changes = {"channels": [4, 4], "dim": 4, "shift": 0, "data.tokens": 12, **words}
+        return ClipXR(override(ClipXRConfig(), changes), Assets(**{"tokenizer.json": tokenizer}))
+
+    def pictures(system: Any, start: int, stop: int) -> dict:
+        xr = torch.rand(ROWS, 16, 16, generator=torch.Generator().manual_seed(0))
+        whole = {name: value for name, value in batch(system, 0, ROWS).items() if name != "ct"}
+        return cut(wide({**whole, "xr": xr}), start, stop)
+
+    return {"clip-ct": Case(make, batch), "clip-xr": Case(flat, pictures)}
 
 
 def rows_of_a_graph() -> dict[str, Case]:

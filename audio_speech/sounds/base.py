@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from counterpoint.audio_speech.features import LEVEL
 from counterpoint.audio_speech.sounds.configs import SoundConfig
 from counterpoint.audio_speech.sounds.samples import read_manifest, sound_datasets
-from counterpoint.audio_speech.sounds.words import Vocabulary
+from counterpoint.audio_speech.sounds.words import CaptionWords
 from counterpoint.common.data import Manifest
 from counterpoint.common.trainers import Assets, ContrastiveSystem, Datasets
 from counterpoint.common.trainers.inputs import Input
@@ -39,7 +39,7 @@ class SoundSystem(ContrastiveSystem):
         return self.config.data
 
     @property
-    def vocabulary(self) -> Vocabulary | None:
+    def vocabulary(self) -> CaptionWords | None:
         """The words of captions; None where the system reads none."""
         return None
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from counterpoint.audio_speech.sounds.configs import TextConfig, TowerConfig
-from counterpoint.audio_speech.sounds.words import PADDING
+from counterpoint.common.data.vocabulary import PAD
 
 
 class SoundTower(nn.Module):
@@ -60,7 +60,7 @@ class TextTower(nn.Module):
 
     def __init__(self, config: TextConfig, words: int) -> None:
         super().__init__()
-        self.words = nn.Embedding(words, config.width, padding_idx=PADDING)
+        self.words = nn.Embedding(words, config.width, padding_idx=PAD)
         self.places = nn.Parameter(0.02 * torch.randn(config.words, config.width))
         layer = nn.TransformerEncoderLayer(
             config.width, config.heads, 4 * config.width, config.dropout, "gelu", batch_first=True, norm_first=True
@@ -69,7 +69,7 @@ class TextTower(nn.Module):
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, numbers: Int[Tensor, "batch words"]) -> Float[Tensor, "batch width"]:
-        absent = numbers == PADDING
+        absent = numbers == PAD
         absent = absent & ~absent.all(1, keepdim=True)  # an empty caption is all padding, which attention cannot take
         x = self.layers(self.words(numbers) + self.places[: numbers.shape[1]], src_key_padding_mask=absent)
         kept = (~absent)[..., None]

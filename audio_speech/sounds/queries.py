@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from counterpoint.audio_speech.sounds.reading import read_stretch, sound_facts
+from counterpoint.audio_speech.sounds.reading import read_audio
 from counterpoint.audio_speech.sounds.samples import fixed_length, windows_of
-from counterpoint.audio_speech.sounds.words import UNKNOWN, Vocabulary
+from counterpoint.audio_speech.sounds.words import CaptionWords
+from counterpoint.common.data.vocabulary import UNKNOWN
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
 
@@ -19,16 +20,8 @@ MOST_WINDOWS = 200
 def recording(file: Path, modality: str, system: Any) -> dict[str, Any]:
     """A user's recording: its middle window, and under `windows` all of it, one after the other."""
     file, config = Path(file), system.config.data
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
-    try:
-        facts = sound_facts(file)
-    except InputError as error:
-        raise InputError(f"{file.name}: {error}; give another recording") from None
-    for text in facts.notes:
-        note(f"{file.name}: {text}")
-    wave = read_stretch(file, config.sample_rate, channel=facts.channel)
-    count = min(windows_of(facts.seconds, config.seconds), MOST_WINDOWS)
+    wave = read_audio(file, config.sample_rate)
+    count = min(windows_of(len(wave) / config.sample_rate, config.seconds), MOST_WINDOWS)
     last = max(len(wave) - config.samples, 0)
     starts = [last // 2] if count == 1 else np.linspace(0, last, count).astype(int).tolist()
     known = {"index": 0, "id": file.name, "group": file.name, "title": file.name}
@@ -49,7 +42,7 @@ def words(text: str, modality: str, system: Any) -> dict[str, Any]:
     """A caption, in words that the training captions have."""
     if "words" not in system.assets:
         raise InputError("this system reads no words; give a recording (--file)")
-    vocabulary = Vocabulary(system.assets["words"], system.config.text.words)
+    vocabulary = CaptionWords(system.assets["words"], system.config.text.words)
     unknown = vocabulary.unknown(text)
     numbers = vocabulary.numbers(text)
     if not (numbers > UNKNOWN).any():

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from counterpoint.audio_speech.features import LEVEL, SILENT, loudness, resample_wave
 from counterpoint.common.data.archives import packed
 from counterpoint.common.errors import InputError
+from counterpoint.common.progress import note
 
 BLOCK = 60  # seconds looked at at a time
 FULL_SCALE = 0.9999
@@ -21,7 +22,7 @@ CANCELS = 0.1  # the channels' mean is this much quieter than the loudest of the
 
 @dataclass(frozen=True)
 class SoundFacts:
-    """What an import writes of a recording.
+    """What is known of a recording that was looked through.
 
     Attributes:
         seconds: how long it is.
@@ -64,7 +65,7 @@ def sound_facts(path: str | Path) -> SoundFacts:
                 peak, full = max(peak, float(np.abs(wide).max())), full + int((np.abs(wide) >= FULL_SCALE).sum())
                 loud = max(loud, *(loudness(c, max(rate // 20, 1)) for c in wide.T.astype(np.float32)))
     except (soundfile.SoundFileError, RuntimeError) as error:
-        raise InputError(f"cannot be decoded ({' '.join(str(error).split())})") from None
+        raise InputError(f"cannot be decoded as sound ({' '.join(str(error).split())})") from None
     if frames < expected and path.suffix.lower() in (".flac", ".ogg", ".wav"):
         raise InputError(f"is cut off: {frames / rate:.2f} of {expected / rate:.2f} s can be read; copy it again")
     if not frames:
@@ -151,6 +152,26 @@ def read_stretch(
         raise InputError(f"{path.name}: samples that are not finite; export the recording anew")
     mono = wave[:, channel - 1] if channel else wave.mean(axis=1)
     return resample_wave(mono, rate, sample_rate)
+
+
+def read_audio(path: str | Path, sample_rate: int = 22050) -> Float[np.ndarray, " samples"]:
+    """A whole recording as mono samples; what its owner should hear of it (channels that cancel each other, clipping)
+    is noted.
+
+    Raises:
+        InputError: as `sound_facts`, with the file's name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        facts = sound_facts(path)
+    except InputError as error:
+        advice = "" if ";" in str(error) else "; give another recording"
+        raise InputError(f"{path.name}: {error}{advice}") from None
+    for text in facts.notes:
+        note(f"{path.name}: {text}")
+    return read_stretch(path, sample_rate, channel=facts.channel)
 
 
 def levelled(wave: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " samples"]:

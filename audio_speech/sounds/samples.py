@@ -14,7 +14,7 @@ import torch
 
 from counterpoint.audio_speech.sounds.configs import SoundConfig
 from counterpoint.audio_speech.sounds.reading import levelled, read_stretch
-from counterpoint.audio_speech.sounds.words import Vocabulary
+from counterpoint.audio_speech.sounds.words import CaptionWords
 from counterpoint.common.data import BadSample, Links, Manifest, Samples, check_leakage
 from counterpoint.common.data.contents import contents_of
 from counterpoint.common.data.dataset import synthetic_part
@@ -42,7 +42,7 @@ class SoundWindows(Samples):
         config: SoundConfig,
         train: TrainConfig,
         *,
-        words: Vocabulary | None = None,
+        words: CaptionWords | None = None,
         moving: bool = False,
     ) -> None:
         self.manifest, self.config, self.words, self.moving = manifest, config, words, moving
@@ -109,7 +109,7 @@ class SoundWindows(Samples):
     @cached_property
     def hash(self) -> str:
         reading = {"rate": self.config.sample_rate, "seconds": self.config.seconds, "moving": self.moving}
-        words = None if self.words is None else [list(self.words.places), self.words.length, self.config.caption]
+        words = None if self.words is None else [*self.words.facts, self.config.caption]
         return options_hash(self.manifest.hash, **reading, words=words, sizes=self._contents.sizes)
 
     @property
@@ -128,7 +128,7 @@ class SoundWindows(Samples):
 class Captions(Samples):
     """All that is said in a split, each text once."""
 
-    def __init__(self, windows: SoundWindows, words: Vocabulary) -> None:
+    def __init__(self, windows: SoundWindows, words: CaptionWords) -> None:
         self.words, self.synthetic, self.manifest = words, windows.synthetic, windows.manifest
         self.first: dict[str, int] = {}
         for number, said in enumerate(windows.said):
@@ -154,7 +154,7 @@ class Captions(Samples):
 
     @property
     def hash(self) -> str:
-        return options_hash("captions", said=self.ids, words=list(self.words.places), length=self.words.length)
+        return options_hash("captions", said=self.ids, words=self.words.facts)
 
     def row_of(self, position: int) -> int:
         return int(self.manifest.frame.index[self.first[self.ids[position]]])
@@ -227,7 +227,7 @@ def sound_datasets(
     manifest: Manifest,
     config: SoundConfig,
     train: TrainConfig,
-    words: Vocabulary | None = None,
+    words: CaptionWords | None = None,
     moving: bool = True,
 ) -> Datasets:
     """The splits; training windows move, unless they are to be encoded."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from counterpoint.audio_speech.sounds.samples import fixed_length
 from counterpoint.common.metrics.bootstrap import Interval, bootstrap_interval
+from counterpoint.common.metrics.labels import class_names
 from counterpoint.common.metrics.result import NotRun, Result
 from counterpoint.common.runs.opened import OpenRun
 
@@ -173,16 +174,18 @@ def protocols(run: OpenRun) -> dict[str, Result]:
     if "train" not in run.splits:
         return {name: NotRun("needs a training split, which the examples are taken from")}
     train, test = run.encoded("train"), run.encoded()
-    known, asked = (np.asarray([str(label) for label in part.labels]) for part in (train, test))
-    keywords = sorted(set(known) & set(asked))
+    known, asked = (np.asarray(class_names(part.labels)) for part in (train, test))
+    told = np.flatnonzero(asked != "")
+    keywords = sorted(set(known) & set(asked) - {""})
     if len(keywords) < 2:
         return {name: NotRun("needs two labels that both the training split and this one have")}
     rng = np.random.default_rng(run.seed)
     places = {k: rng.permutation(np.flatnonzero(known == k))[:EXAMPLES] for k in keywords}
     examples = torch.stack([train.vectors["sound"][torch.from_numpy(places[k])].mean(0) for k in keywords])
-    scores = test.vectors["sound"] @ torch.nn.functional.normalize(examples, dim=1).T
-    target = asked[:, None] == np.asarray(keywords)[None]
-    note = f"examples: the mean of {EXAMPLES} training recordings each, of {len(keywords)} keywords"
-    groups: Mapping[str, Any] = {"groups": test.groups}
-    found = detection(scores.cpu().numpy(), target, **groups, n_boot=run.n_boot, seed=run.seed, notes=(note,))
-    return {name: found}
+    scores = test.vectors["sound"][torch.from_numpy(told)] @ torch.nn.functional.normalize(examples, dim=1).T
+    target = asked[told, None] == np.asarray(keywords)[None]
+    notes = [f"examples: the mean of {EXAMPLES} training recordings each, of {len(keywords)} keywords"]
+    if left := len(asked) - len(told):
+        notes.append(f"{left} of {len(asked)} windows carry no label and are left out: nobody knows what they say")
+    options: dict[str, Any] = {"n_boot": run.n_boot, "seed": run.seed, "notes": tuple(notes)}
+    return {name: detection(scores.cpu().numpy(), target, [test.groups[i] for i in told], **options)}

@@ -1,51 +1,52 @@
-"""Captions as words: the vocabulary of the training captions, and a caption as numbers."""
+"""Captions as words: lower case, without punctuation; their vocabulary is that of the training captions."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
-PADDING, UNKNOWN = 0, 1
-SPECIAL = ("<padding>", "<unknown>")
+from counterpoint.common.data.vocabulary import WordVocabulary
+
 WORD = re.compile(r"[\w']+")
 
 
-def words_of(caption: str) -> list[str]:
-    """Words in lower case, without punctuation.
+def caption_words(caption: str) -> str:
+    """Words in lower case, a space between them.
 
-    >>> words_of("A dog barks, then it's quiet.")
-    ['a', 'dog', 'barks', 'then', "it's", 'quiet']
+    >>> caption_words("A dog barks, then it's quiet.")
+    "a dog barks then it's quiet"
     """
-    return WORD.findall(caption.lower())
+    return " ".join(WORD.findall(caption.lower()))
 
 
 def learn_words(captions: Iterable[str]) -> list[str]:
-    """The vocabulary, the most frequent words first."""
-    counts = Counter(word for caption in captions for word in words_of(caption))
-    return [*SPECIAL, *sorted(counts, key=lambda word: (-counts[word], word))]
+    """The vocabulary of captions, special words first."""
+    return list(WordVocabulary.learn(map(caption_words, captions)).words)
 
 
-class Vocabulary:
-    """Captions as places of their words.
+class CaptionWords:
+    """Captions as the numbers of their words, as many as `length`.
 
-    >>> Vocabulary([*SPECIAL, "a", "dog"], length=4).numbers("A dog, a cat!")
-    tensor([2, 3, 2, 1])
+    >>> CaptionWords(learn_words(["a dog"]), length=4).numbers("A dog, a cat!")
+    tensor([5, 6, 5, 4])
     """
 
     def __init__(self, words: Sequence[str], length: int) -> None:
-        self.places = {word: place for place, word in enumerate(words)}
-        self.length = length
+        self.vocabulary, self.length = WordVocabulary(words), length
 
     def numbers(self, caption: str) -> Int[Tensor, " length"]:
-        """As many as `length`; unknown words share a number, the rest is padding."""
-        found = [self.places.get(word, UNKNOWN) for word in words_of(caption)[: self.length]]
-        return torch.tensor(found + [PADDING] * (self.length - len(found)))
+        """Unknown words share a number, the rest is padding."""
+        return self.vocabulary.encode(caption_words(caption), self.length, ends=False)
+
+    @property
+    def facts(self) -> list[Any]:
+        """What numbers depend on."""
+        return [list(self.vocabulary.words), self.length]
 
     def unknown(self, caption: str) -> list[str]:
         """Words that no training caption has."""
-        return [word for word in words_of(caption) if word not in self.places]
+        return self.vocabulary.unknown(caption_words(caption))

@@ -18,6 +18,7 @@ from typing import Any, TextIO, get_type_hints
 
 from counterpoint.common.cli.argv import Several, arrange
 from counterpoint.common.errors import InputError
+from counterpoint.common.main_process import main_process
 from counterpoint.common.output import jsonable
 from counterpoint.common.suggest import nearest, no_such
 
@@ -209,12 +210,17 @@ def _help_of(function: Callable[..., Any], name: str) -> str:
 
 
 def run(function: Callable[[], Any], as_json: bool) -> int:
-    """Call `function` and print what it returns. With `--json` nothing but the JSON reaches stdout."""
+    """Call `function` and print what it returns. With `--json` nothing but the JSON reaches stdout.
+
+    Of the processes that torchrun or srun started, the first alone prints.
+    """
     if _PARSING_ONLY.get():
         return 0
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         result = function()
-    if as_json:
+    if not main_process():
+        pass
+    elif as_json:
         write(json.dumps(jsonable(result), indent=2, ensure_ascii=False))
     else:
         for line in getattr(result, "lines", ()):

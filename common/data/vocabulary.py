@@ -43,13 +43,21 @@ class WordVocabulary:
     def __len__(self) -> int:
         return len(self.words)
 
-    def encode(self, text: str, length: int) -> Int[Tensor, " length"]:
-        """The numbers of a text, cut behind `length - 2` words."""
+    def encode(self, text: str, length: int, ends: bool = True) -> Int[Tensor, " length"]:
+        """The numbers of a text, cut to `length`; without `ends` the words alone, without `<start>` and `<end>`.
+
+        >>> WordVocabulary.learn(["b a"]).encode("a d", 3, ends=False).tolist()
+        [5, 4, 0]
+        """
         if length < 2:
             raise ValueError(f"a text takes at least 2 places, got {length}")
-        numbers = [self._numbers.get(word, UNKNOWN) for word in text.split()[: length - 2]]
-        found = [START, *numbers, END]
+        numbers = [self._numbers.get(word, UNKNOWN) for word in text.split()]
+        found = [START, *numbers[: length - 2], END] if ends else numbers[:length]
         return torch.tensor(found + [PAD] * (length - len(found)))
+
+    def unknown(self, text: str) -> list[str]:
+        """Words of a text that have no number of their own."""
+        return [word for word in text.split() if word not in self._numbers]
 
     def decode(self, numbers: Int[Tensor, " length"] | Sequence[int]) -> str:
         """The words up to the end, special ones left out."""

@@ -22,6 +22,7 @@ from counterpoint.common.data.samplers import BatchSampler, SequentialSampler
 from counterpoint.common.data.samples import Samples
 from counterpoint.common.errors import InputError, LostProcessError
 from counterpoint.common.losses import engine_settings, unshared
+from counterpoint.common.main_process import main_process
 from counterpoint.common.models import shared_batch_norm
 from counterpoint.common.progress import shown
 from counterpoint.common.rng import preserved_rng, seed_all
@@ -42,7 +43,6 @@ from counterpoint.common.trainers.run_folder import (
     check_importable,
     checkpoint_dir,
     constant_checkpoint,
-    main_process,
     open_run,
     run_folder,
     system_class,

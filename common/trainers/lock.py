@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from counterpoint.common.errors import InputError
-from counterpoint.common.trainers.run_folder import main_process
+from counterpoint.common.main_process import main_process
 
 LOCK, HOLDER = ".lock", ".lock.json"
 _PATIENCE = 15.0  # seconds: data-loading processes outlive a killed training for some, and the lock with them

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 from torch.distributed.fsdp import FSDPModule
 
 from counterpoint.common.errors import InputError
+from counterpoint.common.main_process import main_process
 from counterpoint.common.rng import preserved_rng, seed_all
 from counterpoint.common.trainers.assets import Assets
 from counterpoint.common.trainers.checkpoints import (
@@ -191,11 +191,6 @@ def system_name(system: Any) -> str:
 def system_class(system: Any) -> type:
     """The class as written: a sharded system carries one of PyTorch's making in front of it."""
     return next(c for c in type(system).__mro__ if not issubclass(c, FSDPModule))
-
-
-def main_process() -> bool:
-    """Whether this process is the first of its training."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
 def run_folder(system: Any, resume: Path | None) -> Path:

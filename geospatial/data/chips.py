@@ -219,8 +219,24 @@ class Chips(Samples):
     @cached_property
     def labels(self) -> list[str | None]:
         """The commonest class of every chip's land cover, by name."""
-        return [self._label(read_landcover(self.rows[i], self.manifest.folder, self._window(r, c)))
-                for i, r, c in self.places.tolist()]  # fmt: skip
+        found = (self.landcover(position) for position in range(len(self)))
+        return [None if codes is None else self._label(codes) for codes in found]
+
+    def landcover(self, position: int) -> np.ndarray | None:
+        """The codes of a chip's map alone, no picture read (of a random chip, at its place on the grid); None where the
+        map cannot be read and `on_error` is `skip`."""
+        i, r, c = self.places[position].tolist()
+        try:
+            return read_landcover(self.rows[i], self.manifest.folder, self._window(r, c))
+        except InputError as error:
+            if self.on_error == "skip":
+                return None
+            raise InputError(self._told(i, error)) from error
+
+    def _told(self, i: int, error: InputError) -> str:
+        """What is wrong with a row, and what to do."""
+        where = f"{self.manifest.path or 'manifest'}, row {int(self.numbers[i]) + 1} (id {self.rows[i]['id']})"
+        return f"{where}: {error}; repair the row, or train with --train.on_error skip"
 
     def _label(self, codes: np.ndarray) -> str | None:
         known = codes[codes >= 0]
@@ -273,9 +289,7 @@ class Chips(Samples):
         except InputError as error:
             if self.on_error == "skip":
                 return BadSample(index, name, str(error))
-            number = int(self.numbers[i]) + 1
-            where = f"{self.manifest.path or 'manifest'}, row {number} (id {row['id']})"
-            raise InputError(f"{where}: {error}; repair the row, or train with --train.on_error skip") from error
+            raise InputError(self._told(i, error)) from error
         for sensor, fact, missing in (("s2", "s2_offset", 0), ("s1", "s1_unit", "db"), ("s1", "s1_zero", "nodata")):
             if sensor in sample:  # what its values mean, for whoever draws it
                 sample[fact] = missing if row.get(fact) is None else row[fact]

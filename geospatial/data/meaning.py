@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from counterpoint.common.errors import InputError
+from counterpoint.geospatial.bands import CLASSES
 from counterpoint.geospatial.data.found import SceneFiles
 from counterpoint.geospatial.data.product import OFFSET, Product
 from counterpoint.geospatial.data.raster import Facts
@@ -27,28 +28,30 @@ def reflectance(
     scene: SceneFiles, seen: Sequence[tuple[Facts, Product]], product: Product, said: Told
 ) -> dict[str, Any]:
     """Scale and offset of Sentinel-2 numbers: reflectance x 10000 = (value + offset)."""
-    facts = [f for f, _ in seen]
+    facts = measured(scene, seen)
     names = {scene.name, *(file.stem for file in scene.files), *(file.name for file in scene.files)}
     listed = {said.offsets[name] for name in names if name in said.offsets}
-    scaled = {(f.scale, f.offset) for f in facts} - {(1.0, 0.0)}
+    if len(listed) > 1:
+        raise InputError(f"--s2_offset names it twice, with offsets {sorted(listed)}; leave one")
+    stated = None if listed else stated_offset(facts)
     if listed:
         offset, source = listed.pop(), "--s2_offset"
     elif said.offset is not None:
         offset, source = said.offset, "--s2_offset"
-        own = {round(shift / scale) for scale, shift in scaled if scale} or ({product.offset} - {None})
-        if own and own != {offset}:
-            where = "its own scale and offset say" if scaled else f"{product.source} says"
+        own = product.offset if stated is None else stated
+        if own not in (None, offset):
+            where = f"{product.source} says" if stated is None else "its own scale and offset say"
             raise InputError(
-                f"{where} an offset of {own.pop()}, --s2_offset says {offset}; leave the option out, or overrule this "
+                f"{where} an offset of {own}, --s2_offset says {offset}; leave the option out, or overrule this "
                 "product by its name in a CSV (name,offset)"
             )
-    elif scaled:
-        scale, shift = scaled.pop()
-        if abs(scale - 1e-4) > 1e-9:
+    elif stated is not None:
+        offset, source = stated, "the file's own offset"
+        if product.offset not in (None, offset):
             raise InputError(
-                f"its scale is {scale:g}; Sentinel-2 numbers have 0.0001 (give --s2_offset to overrule it)"
+                f"its own scale and offset say an offset of {offset}, {product.source} says {product.offset}; overrule "
+                "this product by its name in a CSV (--s2_offset FILE with name,offset)"
             )
-        offset, source = round(shift / scale), "the file's own offset"
     elif product.offset is not None:
         offset, source = product.offset, product.source
     elif facts[0].dtype[0] == "f":
@@ -70,12 +73,42 @@ def reflectance(
     return {"offset": offset, "offset_source": source, "level": product.level, "baseline": product.baseline}
 
 
+def measured(scene: SceneFiles, seen: Sequence[tuple[Facts, Product]]) -> list[Facts]:
+    """The files that hold measurements: all but the scene classification."""
+    names = [*([""] if scene.file else []), *scene.parts]
+    return [f for name, (f, _) in zip(names, seen) if name != CLASSES] or [f for f, _ in seen]
+
+
+def stated_offset(facts: Sequence[Facts]) -> int | None:
+    """The offset in digital numbers that the files' scale and offset state. A file with a scale and an offset of 0
+    states none: that is what GDAL reports where none was written.
+
+    Raises:
+        InputError: another scale than Sentinel-2's, or bands that state different ones.
+    """
+    for f in facts:
+        if (f.scale, f.offset) != (1.0, 0.0) and abs(f.scale - 1e-4) > 1e-9:
+            raise InputError(
+                f"its scale is {f.scale:g}; Sentinel-2 numbers have 0.0001; overrule this product by its name in a "
+                "CSV (--s2_offset FILE with name,offset)"
+            )
+    found = {round(f.offset / f.scale) for f in facts}
+    if len(found) > 1:
+        raise InputError(f"its bands state different offsets ({sorted(found)}); write them with one for all")
+    return found.pop() or None
+
+
 def backscatter(
     seen: Sequence[tuple[Facts, Product]], product: Product, said: Told, stated: str = ""
 ) -> dict[str, Any]:
     """Unit and calibration of radar backscatter, and what its zeros are."""
     if any(f.low == f.high == 0 for f, _ in seen):
         raise InputError("every value of it is 0, which no radar measures: it holds no data; copy or process it anew")
+    if scaled := next((f for f, _ in seen if (f.scale, f.offset) != (1.0, 0.0)), None):
+        raise InputError(
+            f"states a scale of {scaled.scale:g} and an offset of {scaled.offset:g}, and radar is taken as it stands; "
+            "apply them first (gdal_translate -unscale)"
+        )
     low, high = min(f.low for f, _ in seen), max(f.high for f, _ in seen)
     unit = said.s1_unit or stated
     if unit == "linear" and low < 0:

@@ -13,7 +13,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def product_of(file: Path, tags: Mapping[str, str] | None = None) -> Product:
 
 
 def moment(text: str) -> str:
-    """A time in ISO 8601 to the second; empty where the text is none.
+    """A time in ISO 8601 to the second, in UTC; empty where the text is none.
 
     >>> moment("20170613T101031"), moment("2021-07-23T13:22:41.000000000"), moment("2017-06-13 10:10:31"), moment("x")
     ('2017-06-13T10:10:31', '2021-07-23T13:22:41', '2017-06-13T10:10:31', '')
@@ -104,9 +104,13 @@ def moment(text: str) -> str:
         except ValueError:
             continue
     try:
-        return datetime.fromisoformat(text).replace(tzinfo=None, microsecond=0).isoformat() if len(text) >= 8 else ""
+        found = datetime.fromisoformat(text) if len(text) >= 8 else None
     except ValueError:
         return ""
+    if found is None:
+        return ""
+    found = found if found.tzinfo is None else found.astimezone(UTC)
+    return found.replace(tzinfo=None, microsecond=0).isoformat()
 
 
 def season(time: str, latitude: float) -> str:

@@ -27,9 +27,9 @@ from counterpoint.geospatial.data.raster import SUFFIXES, Facts
 COMMON = {
     "coastal": "B01", "blue": "B02", "green": "B03", "red": "B04", "rededge071": "B05", "rededge075": "B06",
     "rededge078": "B07", "nir": "B08", "nir08": "B8A", "nir09": "B09", "cirrus": "B10", "swir16": "B11",
-    "swir22": "B12",
+    "swir22": "B12", "rededge1": "B05", "rededge2": "B06", "rededge3": "B07",
 }  # fmt: skip
-"""STAC's common names that mean one band of Sentinel-2."""
+"""STAC's common names that mean one band of Sentinel-2, and the numbered ones that catalogues give its red edges."""
 FOR_LOOKING = {"visual", "overview", "thumbnail", "preview", "tci", "browse", "rendered_preview"}
 
 APPLIED = "the item's boa_offset_applied"
@@ -157,7 +157,8 @@ def _bands(key: str, asset: Mapping[str, Any], optical: bool) -> tuple[str, ...]
         if not isinstance(band, dict):
             return None
         common = str(band.get("common_name") or band.get("eo:common_name") or band.get("name") or "")
-        return band_name(str(band.get("name") or "")) or (COMMON.get(common) if optical else None)
+        name = str(band.get("name") or "")
+        return band_name(name) or ((COMMON.get(common) or COMMON.get(name)) if optical else None)
 
     names = [named(band) for band in listed]
     if names == [None] and band_name(key):
@@ -234,17 +235,19 @@ def _said(
 
 def _stated(name: str, details: Sequence[Mapping[str, Any]]) -> int | None:
     """The offset in digital numbers that all bands state; None where they state none."""
-    found = {(d.get("scale"), d["offset"]) for d in details if d.get("offset") is not None}
+    shifts = [d.get("offset") for d in details]
     scales = {d["scale"] for d in details if d.get("scale") is not None}
     try:
         wrong = [s for s in scales if abs(float(s) - 1e-4) > 1e-9]
-        offsets = {round(float(shift) / 1e-4) for _, shift in found}
+        offsets = {round(float(shift) / 1e-4) for shift in shifts if shift is not None}
     except (TypeError, ValueError):
         raise InputError(f"item {name}: scale or offset of its bands is no number") from None
     if wrong:
         raise InputError(f"item {name}: its scale is {wrong[0]}; Sentinel-2 numbers have 0.0001")
-    if len(offsets) > 1:
-        raise InputError(f"item {name}: its bands state several offsets ({sorted(offsets)})")
+    if any(offsets) and not scales:
+        raise InputError(f"item {name}: its bands state an offset without a scale; it is unknown what it is added to")
+    if len(offsets) > 1 or (any(offsets) and None in shifts):
+        raise InputError(f"item {name}: its bands state several offsets ({sorted(offsets)}), or some of them none")
     return offsets.pop() if offsets else None
 
 
@@ -280,8 +283,11 @@ def agreed(scene: SceneFiles, file: Path, seen: tuple[Facts, Product]) -> Produc
         raise InputError(
             f"{file.name} is of baseline {own.baseline}, its STAC item says {item.baseline}; correct one of them"
         )
-    own_offset = round(facts.offset / facts.scale) if (facts.scale, facts.offset) != (1.0, 0.0) else own.offset
-    if None not in (own_offset, item.offset) and own_offset != item.offset and item.source != APPLIED:
+    # An offset of 0 beside a scale is what GDAL reports where none was written (see `stated_offset`).
+    stated = round(facts.offset / facts.scale) or None
+    own_offset = own.offset if stated is None else stated
+    by_baseline = item.source == APPLIED and stated is None  # a baseline does not know that the offset was applied
+    if None not in (own_offset, item.offset) and own_offset != item.offset and not by_baseline:
         raise InputError(
             f"{file.name} states an offset of {own_offset}, its STAC item ({item.source}) one of {item.offset}; "
             "correct one of them"

@@ -76,19 +76,24 @@ class Series:
     notes: tuple[str, ...] = field(default=())
 
 
-def dicom_header(file: Path) -> Header:
-    """The header of one file. Raises `InputError` for what is no slice of a CT or MR, with what it is."""
+def open_dicom(file: Path, **options: Any) -> Any:
+    """pydicom's data set of a file. Raises `InputError` for what is no DICOM file, or a damaged one."""
     import pydicom
     from pydicom.errors import InvalidDicomError
 
     try:
-        found = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[*KEPT, "SOPClassUID"])
+        return pydicom.dcmread(file, **options)
     except InvalidDicomError:
         raise InputError("is no DICOM file (it has no DICOM preamble)") from None
     except OSError:
         raise
     except Exception as error:
         raise InputError(f"damaged or cut ({' '.join(str(error).split())[:100]}); copy it again") from None
+
+
+def dicom_header(file: Path) -> Header:
+    """The header of one file. Raises `InputError` for what is no slice of a CT or MR, with what it is."""
+    found = open_dicom(file, stop_before_pixels=True, specific_tags=[*KEPT, "SOPClassUID"])
     meta = found.file_meta
     kind = str(found.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
     if kind not in IMAGES:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from counterpoint.common.errors import InputError
+from counterpoint.medical.readers.dicom import open_dicom
 
 PICTURES = (".png", ".jpg", ".jpeg")
 DICOMS = (".dcm", ".dicom")
@@ -136,17 +137,7 @@ def read_picture(file: Path) -> Radiograph:
 
 def read_dicom(file: Path) -> Radiograph:
     """A DICOM file of a radiograph (CR, DX, mammogram, or a secondary capture of one)."""
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        found = pydicom.dcmread(file)
-    except InvalidDicomError:
-        raise InputError("is no DICOM file (it has no DICOM preamble)") from None
-    except OSError:
-        raise
-    except Exception as error:
-        raise InputError(f"damaged or cut ({' '.join(str(error).split())[:100]}); copy it again") from None
+    found = open_dicom(file)
     try:
         return _shown(found)
     except InputError:

@@ -1,15 +1,23 @@
 """CAB-KWS and keywords by example: the loss, the views, the curve, and sound in pieces."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from counterpoint.audio_speech.cab_kws import CABKWS, faster_and_louder
-from counterpoint.audio_speech.sounds.spotting import StreamingScorer, det_curve, detection, equal_error_rate
+from counterpoint.audio_speech.sounds.spotting import (
+    StreamingScorer,
+    det_curve,
+    detection,
+    equal_error_rate,
+    protocols,
+)
 from counterpoint.audio_speech.sounds.spotting_configs import CABKWSConfig
 from counterpoint.common.errors import InputError
+from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers import override
 
 SMALL = {
@@ -118,6 +126,24 @@ class TestCurve:
         found = detection(np.zeros((50, 4)), np.eye(4, dtype=bool)[np.arange(50) % 4], n_boot=0)
         assert found.metrics == pytest.approx({"EER": 0.5, "misses": 0.95})
         assert found.metrics == pytest.approx(found.chance)
+
+
+def test_windows_without_a_label_are_left_out_and_counted():
+    """`None` and `nan` are no keywords: nobody knows what such a window says."""
+
+    def run(missing):
+        generator = torch.Generator().manual_seed(0)
+        vectors = torch.nn.functional.normalize(torch.randn(12, 4, generator=generator), dim=1)
+        labels = [1.0, 2.0, None if missing else 3.0] * 3 + [1.0, float("nan") if missing else 3.0, 2.0]
+        part = SimpleNamespace(labels=labels, vectors={"sound": vectors}, groups=["a", "b"] * 6)
+        run = OpenRun(None, {"train": part, "test": part}, label="word").drawing(0, 0)
+        run._encoded = {"train": part, "test": part}
+        return run
+
+    found = protocols(run(missing=True))["keywords by example"]
+    assert (found.trials, found.targets) == (8 * 2, 8)
+    assert "4 of 12 windows carry no label and are left out" in found.notes[1]
+    assert protocols(run(missing=False))["keywords by example"].trials == 12 * 3
 
 
 class TestStream:

@@ -130,7 +130,7 @@ def test_a_file_becomes_a_query(tmp_path):
         ("b.png", "sheet", "not a readable picture"),
         ("blank.png", "sheet", "blank.png: the picture is blank"),
         ("a.wav", "sheet", "neither score nor picture"),
-        ("a.png", "audio", "not readable as WAV"),
+        ("a.png", "audio", "cannot be decoded as sound"),
         ("a.png", "smell", "unknown"),
     ):
         with pytest.raises(InputError, match=message):

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from counterpoint.audio_speech.configs import Rendition, SpectrogramConfig
-from counterpoint.audio_speech.features import analyse, log_filterbank, read_audio, resample_wave, spectrogram
+from counterpoint.audio_speech.features import analyse, log_filterbank, resample_wave, spectrogram
+from counterpoint.audio_speech.sounds.reading import read_audio
 from counterpoint.audio_speech.synth import TIMBRES, synthesise
 from counterpoint.common.errors import InputError
 
@@ -115,7 +116,7 @@ def test_any_sound_file_is_read_as_mono_at_the_asked_rate(tmp_path):
 
 def test_broken_audio_says_why(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"RIFF but no more")
-    with pytest.raises(InputError, match="not readable"):
+    with pytest.raises(InputError, match="cannot be decoded"):
         read_audio(tmp_path / "a.wav")
     soundfile.write(tmp_path / "b.wav", np.zeros(0), 8000)
     with pytest.raises(InputError, match="no samples"):

@@ -19,7 +19,7 @@ from counterpoint.audio_speech.sounds.mel import FLOOR, LogMel
 from counterpoint.audio_speech.sounds.models import WaveEncoder
 from counterpoint.audio_speech.sounds.samples import SoundWindows, read_manifest, sound_datasets
 from counterpoint.audio_speech.sounds.scenes import HELD_OUT, scene_caption, write_scenes
-from counterpoint.audio_speech.sounds.words import Vocabulary
+from counterpoint.audio_speech.sounds.words import CaptionWords, learn_words
 from counterpoint.common.data import Manifest
 from counterpoint.common.data.samples import answers
 from counterpoint.common.errors import InputError
@@ -142,7 +142,7 @@ class TestSamples:
 
     def test_equal_captions_are_one_with_several_answers(self, digits):
         manifest = read_manifest(digits)
-        vocabulary = Vocabulary(["<padding>", "<unknown>", "the", "digit", "0", "1", "2"], 8)
+        vocabulary = CaptionWords(learn_words(["the digit 0", "the digit 1", "the digit 2"]), 8)
         train = sound_datasets(manifest, digits, TrainConfig(), vocabulary).train
         captions = train.pools["caption"]
         assert sorted(captions.ids) == ["the digit 0", "the digit 1", "the digit 2"]
@@ -181,7 +181,7 @@ class TestSystems:
 
     def test_the_vocabulary_is_the_training_captions(self, digits):
         words = clap(digits).assets["words"]
-        assert set(words[2:]) == {"the", "digit", "0", "1", "2"}
+        assert set(words[5:]) == {"the", "digit", "0", "1", "2"}
 
     def test_equal_captions_are_no_negatives(self, digits):
         system = clap(digits)

@@ -141,6 +141,28 @@ def node_pt(path: Path) -> None:
     torch.save(Data(**{name: torch.from_numpy(value) for name, value in node_arrays().items()}), path)
 
 
+def hetero_folder(path: Path) -> None:
+    """Six papers, three authors and two subjects, with features and labels of the papers."""
+    import scipy.sparse as sp
+
+    path.with_name("pa.txt").write_text("".join(f"{i}\t{i % 3}\n{i}\t{(i + 1) % 3}\n" for i in range(6)))
+    path.with_name("ps.txt").write_text("".join(f"{i}\t{i % 2}\n" for i in range(6)))
+    sp.save_npz(path.with_name("p_feat.npz"), sp.csr_matrix(np.eye(6, 4, dtype=np.float32) + 1))
+    np.save(path.with_name("labels.npy"), np.array([0, 1, 0, 1, 0, 1]))
+    np.save(path.with_name("train_2.npy"), np.array([0, 1]))
+
+
+def hetero_pt(path: Path) -> None:
+    import torch
+    from torch_geometric.data import HeteroData
+
+    data = HeteroData()
+    data["paper"].x, data["paper"].y = torch.eye(6, 4) + 1, torch.tensor([0, 1, 0, 1, 0, 1])
+    data["author"].num_nodes = 3
+    data["paper", "by", "author"].edge_index = torch.tensor([[0, 1, 2, 3, 4, 5], [0, 1, 2, 0, 1, 2]])
+    torch.save(data, path)
+
+
 PLANETOID = ("x", "y", "tx", "ty", "allx", "ally", "graph", "test.index")
 
 

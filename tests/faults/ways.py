@@ -22,6 +22,8 @@ from counterpoint.common.vertical import ImportReport
 
 Read = Callable[[Path, Path], str]
 OPTIONS = {"arrays": {"fs": 50.0}, "molecules": {"split": "none"}}
+#: The files of a folder of edge lists.
+HETERO = ("pa.txt", "p_feat.npz", "labels.npy", "train_2.npy")
 #: The files of a data set of interactions that a training reads.
 KEPT = ("interactions.parquet", "items.parquet", "manifest.parquet", "vectors.npy", "vectors.mask.npy")
 
@@ -165,6 +167,22 @@ def _load_molecules(file: Path, out: Path) -> str:
     from counterpoint.graphs.molecules.data import molecule_datasets
 
     molecule_datasets(MoleculeDataConfig(manifest=str(file)), TrainConfig())
+    return ""
+
+
+def _hetero_graph(path: Path) -> None:
+    """What the importer writes."""
+    whole = path.parent / "whole"
+    whole.mkdir(exist_ok=True)
+    files.hetero_folder(whole / "pa.txt")
+    assert _import("graphs", "hetero", ".", whole / "pa.txt", whole / "set") == ""
+    shutil.copyfile(whole / "set" / "graph.npz", path)
+
+
+def _load_hetero(file: Path, out: Path) -> str:
+    from counterpoint.graphs.hetero.graph import load_hetero
+
+    load_hetero(file)
     return ""
 
 
@@ -312,6 +330,9 @@ READERS = (
     imported("graphs", "circuits", "s.sp", files.text(files.SPECTRE)),
     imported("graphs", "circuits", "c.spef", SP_SPEF, "c.sp"),
     imported("graphs", "circuits", "c.dspf", files.text(files.DSPF)),
+    *(imported("graphs", "hetero", name, files.hetero_folder, ".") for name in HETERO),
+    imported("graphs", "hetero", "h.pt", files.hetero_pt),
+    Reader("graphs data of a run", "graph.npz", _hetero_graph, _load_hetero),
     imported("geo", "rasters", "s2.tif", files.raster),
     imported("geo", "rasters", "item.json", files.stac_item),
     after_import("data check", partial(_check, "geo"), "geo", "rasters", "s2.tif", files.raster),

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from counterpoint.common.data import Manifest
 from counterpoint.common.errors import InputError
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers import create_system, fit, load_run, override
+from counterpoint.geospatial.data.raster import close_handles
 from counterpoint.geospatial.mask_ensembles import mask_ensembles
 from counterpoint.geospatial.models.safeuav import SafeUAV
 from counterpoint.geospatial.phg_mae import PHGMAE
@@ -168,3 +170,24 @@ def test_it_trains_and_its_ensemble_is_evaluated(tmp_path):
     total = {name: score.notes[0] for name, score in found.items() if "spread" not in name}
     pixels = int(total["land cover, ensemble of masks"].split()[0])
     assert int(total["land cover, single masks"].split()[0]) == 3 * pixels
+
+
+def test_masks_are_scored_in_one_pass_each_on_unseen_places_and_bad_files_are_left_out(tmp_path, monkeypatch):
+    scenes = write_scenery(tmp_path / "scenes", 9, 32, seed=3).manifest
+    settings = {"data.manifest": str(scenes), "data.size": 16, "filters": 2, "masks": 3, "train.batch_size": 8,
+                "train.max_epochs": 1, "train.tensorboard": False, "train.out": str(tmp_path / "run"),
+                "train.on_error": "skip", "train.max_bad": 0.5}  # fmt: skip
+    fit(create_system(PHGMAE, override(PHGMAE.Config(), settings)))
+    table = Manifest.load(scenes).select(split="test")
+    (table.folder / table.row(0)["landcover"]).write_bytes(b"II*")
+    close_handles()
+    one = load_run(tmp_path / "run", "last")
+    passes = []
+    predicted = PHGMAE.predicted
+    monkeypatch.setattr(PHGMAE, "predicted", lambda *a: passes.append(len(a[1])) or predicted(*a))
+    found = mask_ensembles(OpenRun.of(one))
+    chips = 4 * (len(table) - 1)
+    assert found["land cover, ensemble of masks"].notes[0].startswith(f"{chips * 256} places")
+    assert sum(passes) == chips * (3 + 1)  # three masks, and all modalities once
+    train = mask_ensembles(OpenRun.of(one, split="train"))
+    assert "every place of the split was trained on" in train["land cover, ensemble of masks"].reason

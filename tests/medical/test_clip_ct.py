@@ -17,9 +17,10 @@ from counterpoint.medical.cli import vertical
 from counterpoint.medical.clip_ct import ClipCT, sentence_loss
 from counterpoint.medical.commands import embed_scan, simulate
 from counterpoint.medical.configs import ClipCTConfig, ReportTextConfig
-from counterpoint.medical.data import Sentences, load_ct
+from counterpoint.medical.data import load_ct
 from counterpoint.medical.gallery import planes
 from counterpoint.medical.models import ReportEncoder, regional
+from counterpoint.medical.reported import Sentences
 from counterpoint.medical.tokens import CLS, PAD, SEP, ReportTokenizer, learn_tokenizer
 
 TINY = {

@@ -1,0 +1,1 @@
+"""Heterogeneous graphs: nodes of several types, joined by relations and by meta-paths over them."""
