@@ -65,7 +65,7 @@ def write_bundle(
         network.save(str(path / "models" / "model.ts"))
         width = int(network(example[:1]).shape[1])
         _write(path / "configs" / "inference.json", inference(recipe, name in SCALED))
-        _write(path / "configs" / "metadata.json", metadata(system, name, output, width))
+        _write(path / "configs" / "metadata.json", bundle_metadata(system, name, output, width))
         (path / "docs" / "README.md").write_text(_readme(system, name), encoding="utf-8")
         worst = _largest_difference(system, path, name, output, recipe)
         if not worst <= tolerance:
@@ -165,7 +165,7 @@ def inference(recipe: RecipeConfig, scaled: bool) -> dict[str, Any]:
     }
 
 
-def metadata(system: Any, name: str, output: str, width: int) -> dict[str, Any]:
+def bundle_metadata(system: Any, name: str, output: str, width: int) -> dict[str, Any]:
     """What MONAI's specification asks for, and the run's whole recipe."""
     import monai
     import nibabel

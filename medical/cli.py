@@ -96,6 +96,7 @@ vertical = Vertical(
             needs="radiographs with reports (projections of the embedded phantom by default)",
             config=f"{_FLAT}:M3AEConfig",
             system="counterpoint.medical.m3ae:M3AE",
+            shared=("knn", "probe", "simpleshot", "fewshot", "cluster", "labelfree"),  # cosines across are not trained
         ),
     ),
     importers=(
