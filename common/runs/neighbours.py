@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,15 @@ from counterpoint.common.metrics.voting import VOTES, count_votes, vote_shares
 from counterpoint.common.output import table
 from counterpoint.common.report import GalleryRow, Media, Report
 from counterpoint.common.runs.embedding import embed
-from counterpoint.common.runs.encode import open_split
+from counterpoint.common.runs.encode import NoSplit, open_split
 from counterpoint.common.runs.queries import encode_samples, samples_of_file, samples_of_text
+from counterpoint.common.runs.threshold import (
+    Threshold,
+    given_threshold,
+    kept_threshold,
+    learn_threshold,
+    share_asked,
+)
 from counterpoint.common.suggest import no_such
 from counterpoint.common.trainers import load_run
 from counterpoint.common.vertical import Vertical
@@ -39,6 +46,7 @@ class Neighbours:
             one that was nearest, in the field's words.
         elected: group -> share of the votes, each divided by the group's samples; the largest first.
         recall: share of the true answers that an approximate index finds, measured on stored samples.
+        threshold: answers below it are left out, so that there may be none: nothing similar.
     """
 
     query: str
@@ -58,6 +66,7 @@ class Neighbours:
     elected: tuple[tuple[str, float], ...] = ()
     metric: str = "cosine"
     recall: float | None = None
+    threshold: Threshold | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The figures."""
@@ -72,6 +81,8 @@ class Neighbours:
         if self.windows > 1:
             asked |= {"windows": self.windows, "groups by votes": dict(self.elected)}
         asked |= {} if self.recall is None else {"recall of the index": self.recall}
+        if self.threshold is not None:
+            asked |= {"threshold": asdict(self.threshold), "nothing similar": not hits}
         return {**asked, "synthetic": self.synthetic, "neighbours": hits}
 
     @property
@@ -88,6 +99,10 @@ class Neighbours:
         foot = ["", f"groups by votes: {votes}"] if votes else []
         if self.recall is not None:
             foot += ["", f"the index finds {100 * self.recall:.1f} % of what comparing with every vector finds"]
+        if self.threshold is not None:
+            foot += ["", f"threshold: {self.threshold.words}"]
+        if not hits:
+            return [*head, "", "nothing similar", *foot]
         return [*head, "", *table(("rank", self.metric, "id", "group", *more), rows), *foot]
 
 
@@ -140,6 +155,7 @@ class Question:
         top: int,
         kind: str,
         where: Sequence[str] = (),
+        threshold: str = "",
     ) -> Neighbours:
         """Answer one query; a sample is not its own neighbour within its modality."""
         if sum(given is not None for given in (id, file, text)) != 1:
@@ -158,6 +174,7 @@ class Question:
         for name in (source, *joined(to)):
             if name not in names:
                 raise no_such("modality", name, names)
+        least = self.least(threshold, source, to) if threshold else None
         samples, vectors = None, None
         if file is not None:
             samples = samples_of_file(self.vertical, self.system, file, source)
@@ -179,7 +196,7 @@ class Question:
             leave_out=None if id is None else {id: self._excluded(id, source, to)},
             only=only,
         )
-        answers = [answer.hits for answer in found]
+        answers = [[h for h in answer.hits if least is None or h.score >= least.value] for answer in found]
         part = store.part(joined(to)[0])
         ranked = by_votes(answers, len(part))[:top]
         hits = [one.hit for one in ranked]
@@ -205,6 +222,25 @@ class Question:
             elected=elect(answers, groups) if several else (),
             metric=score.name,
             recall=found[0].recall,
+            threshold=least,
+        )
+
+    def least(self, threshold: str, source: str, to: str) -> Threshold:
+        """The score from which on an answer counts: as given, or (`auto`) learnt on the run's validation split."""
+        score, share = score_named(self.system.metric), share_asked(threshold)
+        if score.joint or score.tile is not None:
+            raise InputError(f"--threshold is for cosine and inner products, and this run's metric is {score.name}")
+        if share is None:
+            return given_threshold(threshold)
+        try:
+            val = replace(self, split="val", manifest=None, embeddings=None)
+            store = val.store
+        except NoSplit as error:
+            raise InputError(f"--threshold auto is learnt on validation samples: {error}; give a number") from None
+        made_of = [store.info.model_hash, store.info.data_hash]
+        name = f"{source} -> {to}, {share:g}"
+        return kept_threshold(
+            self.run, name, made_of, lambda: learn_threshold(store, val.dataset, source, to, score, share)
         )
 
     def _allowed(self, modality: str, where: Sequence[str]) -> np.ndarray | None:

@@ -22,6 +22,7 @@ def search(
     split: str = "test",
     manifest: Path | None = None,
     embeddings: Path | None = None,
+    threshold: str = "",
     html: Path | None = None,
     *,
     vertical: Vertical | None = None,
@@ -45,6 +46,8 @@ def search(
         split: split to search in.
         manifest: search in this manifest instead of the run's own data.
         embeddings: folder made by the verb embed; RUN/embeddings-SPLIT, filled first when needed, unless given.
+        threshold: leave out answers that score below it, so that there may be nothing similar: a number, or auto, the
+            score that 5 % of the run's unrelated validation pairs reach (auto:0.01 for 1 %), noted in the run.
         html: also write query and neighbours as pictures into this HTML file.
         vertical: the vertical of the run's system; looked up among the installed ones unless given.
     """
@@ -52,7 +55,9 @@ def search(
     from counterpoint.common.runs.neighbours import Question, neighbours_page
 
     question = Question(vertical or vertical_of_run(run), run, checkpoint, split, manifest, embeddings)
-    found = question.ask(id=id, file=file, text=text, source=source, to=to, top=top, kind=index, where=where)
+    found = question.ask(
+        id=id, file=file, text=text, source=source, to=to, top=top, kind=index, where=where, threshold=threshold
+    )
     files = {}
     if html is not None:
         files["html"] = neighbours_page(question, found, html)

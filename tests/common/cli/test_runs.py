@@ -550,6 +550,7 @@ class TestSearch:
             (("--id", "s12", "--source", "lefft"), "did you mean 'left'"),
             (("--file", "nowhere.json"), "nowhere.json: no such file"),
             (("--id", "s12", "--top", "0"), "top is 0"),
+            (("--id", "s12", "--threshold", "high"), "--threshold high: give a number, auto, or auto:SHARE"),
         ],
     )
     def test_mistakes(self, run, cli, argv, advice):
@@ -557,6 +558,31 @@ class TestSearch:
         assert code == 2
         assert advice in err
 
+    def test_answers_below_a_threshold_are_left_out(self, run, cli):
+        query = ("toy", "search", run, "--id", "s12", "--source", "left", "--to", "right", "--json")
+        everything = json.loads(cli(*query)[1])["neighbours"]
+        value = (everything[2]["cosine"] + everything[3]["cosine"]) / 2
+        code, out, err = cli(*query, "--threshold", str(value))
+        assert code == 0, err
+        assert [h["id"] for h in json.loads(out)["neighbours"]] == [h["id"] for h in everything[:3]]
+
+    def test_nothing_similar(self, run, cli, tmp_path):
+        query = ("toy", "search", run, "--id", "s12", "--source", "left", "--to", "right", "--threshold", "1.01")
+        code, out, err = cli(*query, "--html", tmp_path / "found.html")
+        assert code == 0, err
+        assert "nothing similar" in out
+        found = json.loads(cli(*query, "--json")[1])
+        assert (found["neighbours"], found["nothing similar"]) == ([], True)
+
+    def test_a_threshold_learnt_on_validation(self, run, cli):
+        query = ("toy", "search", run, "--id", "s12", "--source", "left", "--to", "right", "--threshold", "auto")
+        code, out, err = cli(*query)
+        assert code == 0, err
+        assert "which 5 % of" in out
+        assert "unrelated validation pairs reach" in out
+        found = json.loads(cli(*query, "--json")[1])
+        assert min(hit["cosine"] for hit in found["neighbours"]) >= found["threshold"]["value"]
+        assert (run / "thresholds.json").is_file()
 
     def test_a_store_of_other_data_does_not_answer(self, run, cli, tmp_path):
         import pandas
