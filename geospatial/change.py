@@ -63,7 +63,7 @@ def change_map(
         if Path(out).suffix.lower() not in (".tif", ".tiff"):
             raise InputError(f"--out {out}: the map is a GeoTIFF; name a .tif file")
         known = None if truth is None else changed_cells(Path(truth), grid, system.patch_size)
-        feature, made = distances(system, *pair, features, batch_size)
+        feature, made = change_strips(system, *pair, features, batch_size)
         cells = RasterSweep(system.patch_size, system.patch_size, 0).out_grid(grid)
         kept: list[np.ndarray] = []
 
@@ -86,7 +86,7 @@ def change_map(
     lines = [f"{out}: {found.size} cells of {cells.side:g} m, {figures['without_data']} without data at both times"]
     if known is not None:
         both = seen & (known >= 0)
-        scores = ranked(found[both], known[both])
+        scores = score_change(found[both], known[both])
         said = getattr(scores, "reason", "")
         if isinstance(scores, Scores):
             figures["scores"] = {"cells": scores.n, **scores.metrics}
@@ -174,7 +174,7 @@ def sweep_over(chips: Chips, cell: int, batch_size: int) -> RasterSweep:
     return replace(sweep_of(chips, cell, max(1, min(batch_size, 64))), least=LEAST)
 
 
-def distances(
+def change_strips(
     system: Any, earlier: Chips, later: Chips, features: str = "", batch_size: int = 16, row: tuple[int, int] = (0, 0)
 ) -> tuple[str, Iterator[tuple[int, np.ndarray]]]:
     """(name of the features, strips of 1 - cosine [1, rows, columns]) of two rows on one grid; NaN where either holds
@@ -226,7 +226,7 @@ def changed_cells(file: Path, grid: Grid, cell: int) -> np.ndarray:
     return np.where(2 * known >= whole, (2 * changed >= known).astype(int), -1)
 
 
-def ranked(scores: np.ndarray, changed: np.ndarray, groups: np.ndarray | None = None, **options: Any) -> Result:
+def score_change(scores: np.ndarray, changed: np.ndarray, groups: np.ndarray | None = None, **options: Any) -> Result:
     """AUROC and average precision of distances, changed cells being those to be found."""
     if len(np.unique(changed)) < 2:
         return NotRun(f"{len(changed)} cells are known, and all of them are alike: nothing is to be told apart")
@@ -257,7 +257,7 @@ def change_scores(run: OpenRun) -> dict[str, Result]:
         try:
             truth = changed_cells(chips.manifest.folder / file, grid, system.patch_size)
             maps = {
-                name: _whole(distances(system, chips, chips, name, run.batch_size, (times[0], times[-1]))[1])
+                name: _whole(change_strips(system, chips, chips, name, run.batch_size, (times[0], times[-1]))[1])
                 for name in dense_names(system, chips)
             }
         except InputError as error:
@@ -272,7 +272,7 @@ def change_scores(run: OpenRun) -> dict[str, Result]:
             pair[1].extend([group] * int(both.sum()))
     options = {"n_boot": run.n_boot, "seed": run.seed}
     return {
-        f"change by distance, {name}": ranked(*np.concatenate(parts, 1), np.asarray(groups), **options)
+        f"change by distance, {name}": score_change(*np.concatenate(parts, 1), np.asarray(groups), **options)
         for name, (parts, groups) in found.items()
     }
 

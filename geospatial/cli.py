@@ -116,6 +116,12 @@ vertical = Vertical(
     embedding_formats=(
         Format("geotiff", "", "a GeoTIFF a place: a pixel a patch, a band a dimension", f"{_WRITERS}:write_geotiff"),
         Format("cog", "", "the same, cloud-optimised", f"{_WRITERS}:write_cog"),
+        Format(
+            "geoparquet",
+            "",
+            "a row a chip with its footprint",
+            "counterpoint.geospatial.footprints:write_geoparquet",
+        ),
     ),
     verbs=(
         OwnVerb("map", "write land-cover maps of whole places as GeoTIFFs", f"{_COMMANDS}:map_places"),

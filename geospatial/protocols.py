@@ -4,7 +4,7 @@ All are scored on places that neither encoder nor probe has seen; intervals draw
 
 - land cover: a linear decoder from each patch's features to its pixels, fitted in closed form, beside a random forest
   on the spectra of single pixels, which has no encoder at all.
-- the same decoder on chips of twice the side, beside the same ground in chips of the trained size.
+- the same decoder on chips of twice and of four times the side, beside the same ground in chips of the trained size.
 - retrieval between radar and optical pictures where the pool is the chips of one place: all are alike, and only what
   both sensors see of the ground tells them apart.
 - change: the distance between a place's embeddings at its first and its last time, against a map of known changes.
@@ -43,6 +43,12 @@ from counterpoint.geospatial.data.splits import boxes_of
 from counterpoint.geospatial.decoder import PatchDecoder, confusion_of
 
 FOREST_PIXELS = 20_000
+WIDER = {
+    2: ("chips of twice the side", "the same ground at the trained side"),
+    4: ("chips of four times the side", "the ground of four times the side at the trained side"),
+}
+"""Sides beyond the trained one, in its multiples, and the names of their figures: wide chips, and the same ground cut
+as trained."""
 FRACTIONS = (0.01, 0.1, 1.0)
 TOUCH = 0.01
 """Share of a ground's side up to which an overlap is the rounding of one CRS in another, as in `places_of`."""
@@ -110,7 +116,7 @@ def by_label_share(run: OpenRun) -> dict[str, Result]:
 
 
 def score_land_cover(run: OpenRun) -> dict[str, Result]:
-    """The linear decoder of each representation, at the trained size and at twice of it, and the pixels' forest."""
+    """The linear decoder of each representation, at the trained side and at multiples of it, and the pixels' forest."""
     train, test = run_chips(run, "train"), run_chips(run)
     system = getattr(run.system, "pretrained", run.system)
     if train is None or test is None or not (train.has_landcover and test.has_landcover):
@@ -125,9 +131,10 @@ def score_land_cover(run: OpenRun) -> dict[str, Result]:
     decoders = fit_decoders(run, train, classes, system.patch_size)
     options = {"n_boot": run.n_boot, "seed": run.seed}
     sets: list[tuple[str, Chips | None]] = [("", test)]
-    twice = wider(test)
-    if twice is not None:
-        sets += [(", chips of twice the side", twice), (", the same ground at the trained side", quarters(twice))]
+    for times, (large, same) in WIDER.items():
+        whole = wider(test, times)
+        if whole is not None:
+            sets += [(f", {large}", whole), (f", {same}", parted(whole, times))]
     for suffix, chips in sets:
         for name, (confusions, groups) in decoded(run, decoders, chips, classes).items():
             found[f"land cover from {name}{suffix}"] = score_dense(confusions, names, groups=groups, **options)
@@ -240,23 +247,22 @@ def decoded(
     return {name: (np.concatenate(t), np.asarray(groups)) for name, t in tables.items() if t}
 
 
-def wider(chips: Chips) -> Chips | None:
-    """The places in chips of twice the side; None where no place is large enough."""
-    cut = replace(chips.cut, size=2 * chips.cut.size, step=2 * chips.cut.size)
+def wider(chips: Chips, times: int = 2) -> Chips | None:
+    """The places in chips of so many times the side; None where no place is large enough."""
+    cut = replace(chips.cut, size=times * chips.cut.size, step=times * chips.cut.size)
     try:
         return Chips(chips.manifest, cut, chips.form, chips.on_error, chips.max_bad)
     except InputError:
         return None
 
 
-def quarters(chips: Chips) -> Chips:
-    """The ground of wide chips in four chips each."""
-    size = chips.cut.size // 2
+def parted(chips: Chips, times: int = 2) -> Chips:
+    """The ground of wide chips in `times` x `times` chips each."""
+    size = chips.cut.size // times
     cut = replace(chips.cut, size=size, step=size, min_valid=0.0)
     made = Chips(chips.manifest, cut, chips.form, chips.on_error, chips.max_bad)
-    made.places = np.array(
-        [(i, r + dr, c + dc) for i, r, c in chips.places.tolist() for dr in (0, size) for dc in (0, size)]
-    )
+    steps = range(0, times * size, size)
+    made.places = np.array([(i, r + dr, c + dc) for i, r, c in chips.places.tolist() for dr in steps for dc in steps])
     made.__dict__.pop("ids", None)
     return made
 

@@ -137,9 +137,10 @@ class Sample4Geo(RasterSystem):
         return contrast_terms(self.contrast, "contrast", embeddings, batch, group=self.grounds(batch))
 
     def grounds(self, batch: Mapping[str, Any]) -> Int[Tensor, " batch"]:
-        """Equal numbers for chips of one place at the same rows and columns, whatever their time."""
+        """Equal numbers for chips of one place's grid at the same rows and columns, whatever their time."""
         device = next(self.parameters()).device
-        names = [f"{g}:{r}_{c}" for g, r, c in zip(batch["group"], batch["row"].tolist(), batch["col"].tolist())]
+        numbers = (batch[name].tolist() for name in ("lat", "lon", "row", "col") if name in batch)
+        names = list(map(str, zip(batch["group"], *numbers)))
         return group_codes(names).to(device)
 
     def dense_features(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -73,12 +73,15 @@ def _times(chips: Chips, sensor: str) -> list[list[int]]:
         grid = row_grid(chips.rows[i])
         found[chips.groups[position], grid.crs, grid.left, grid.top, grid.side, r, c].append(position)
     times = {p: str(chips.rows[chips.places[p, 0]].get(f"{sensor}_time") or "") for ps in found.values() for p in ps}
-    several = [sorted(ps, key=lambda p: (times[p], p)) for ps in found.values() if len(ps) > 1]
+    if unknown := sum(not time for time in times.values()):
+        note(f"of {unknown} of {len(times)} chips nothing says when {sensor} saw them; they make no pair of times")
+    each = [{times[p]: p for p in sorted(ps, reverse=True) if times[p]} for ps in found.values()]  # one chip a time
+    several = [[seen[time] for time in sorted(seen)] for seen in each if len(seen) > 1]
     if not several:
         raise InputError(
-            f"{chips.manifest.path or 'manifest'}: no ground is seen twice by {sensor}; two times of a place are rows "
-            "of one grid (import several dates, or --data.seasons 2 with the simulator)"
+            f"{chips.manifest.path or 'manifest'}: no ground is seen twice by {sensor}, at known times; two times of "
+            "a place are rows of one grid (import several dates, or --data.seasons 2 with the simulator)"
         )
     if alone := len(found) - len(several):
-        note(f"{alone} of {len(found)} grounds are seen once by {sensor} and make no pair of times")
+        note(f"{alone} of {len(found)} grounds are seen at one known time by {sensor} and make no pair of times")
     return several

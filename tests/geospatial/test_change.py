@@ -13,7 +13,7 @@ from counterpoint.common.cli.main import main
 from counterpoint.common.data import Manifest
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers import create_system, fit, load_run, override
-from counterpoint.geospatial.change import change_scores, changed_cells, cosine_distance, distances, ranked
+from counterpoint.geospatial.change import change_scores, change_strips, changed_cells, cosine_distance, score_change
 from counterpoint.geospatial.croma import Croma
 from counterpoint.geospatial.data.chips import ChipCut, Chips
 from counterpoint.geospatial.data.grid import Grid
@@ -74,10 +74,10 @@ def test_distance_is_the_cosines_and_nothing_is_said_without_data(scenes):
     two = [i for i, row in enumerate(chips.rows) if row["change_map"] == chips.rows[0]["change_map"]]
     cloudy = next(i for i, row in enumerate(chips.rows) if row["clouds"])
     system = Spectra()
-    same = np.concatenate([v[0] for _, v in distances(system, chips, chips, row=(two[0], two[0]))[1]])
+    same = np.concatenate([v[0] for _, v in change_strips(system, chips, chips, row=(two[0], two[0]))[1]])
     assert same.shape == (10, 10)
     assert np.nanmax(np.abs(same)) < 1e-6
-    found = np.concatenate([v[0] for _, v in distances(system, chips, chips, row=(cloudy, cloudy))[1]])
+    found = np.concatenate([v[0] for _, v in change_strips(system, chips, chips, row=(cloudy, cloudy))[1]])
     with rasterio.open(table.folder / chips.rows[cloudy]["s2_cloud"]) as made:
         clear = (made.read(1) == 0).reshape(10, 4, 10, 4).mean((1, 3))
     assert np.array_equal(np.isnan(found), clear < 0.5)
@@ -130,8 +130,8 @@ def test_a_cell_changed_where_half_of_what_is_known_did(tmp_path):
     values = np.array([[1, 1, 0, 0]] * 2 + [[1, 9, 9, 9]] * 2 + [[2, 0, 9, 0]] * 2, np.uint8)
     write_raster(tmp_path / "t.tif", values[None], grid, nodata=9)
     assert changed_cells(tmp_path / "t.tif", grid, 2).tolist() == [[1, 0], [1, -1], [1, 0]]
-    assert ranked(np.array([0.1, 0.9]), np.array([0, 1])).metrics == {"auroc": 1.0, "auprc": 1.0}
-    assert "alike" in ranked(np.array([0.1, 0.9]), np.array([1, 1])).reason
+    assert score_change(np.array([0.1, 0.9]), np.array([0, 1])).metrics == {"auroc": 1.0, "auprc": 1.0}
+    assert "alike" in score_change(np.array([0.1, 0.9]), np.array([1, 1])).reason
 
 
 def test_known_change_is_scored_by_place(run):

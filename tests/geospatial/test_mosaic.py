@@ -17,7 +17,7 @@ from counterpoint.geospatial.croma import Croma
 from counterpoint.geospatial.data.chips import ChipCut, Chips
 from counterpoint.geospatial.decoder import PatchDecoder, confusion_of
 from counterpoint.geospatial.mosaic import RasterSweep, strips, write_sweep
-from counterpoint.geospatial.protocols import numbered, quarters, wider
+from counterpoint.geospatial.protocols import numbered, parted, wider
 from counterpoint.geospatial.writers import embedding_rasters
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -134,10 +134,15 @@ def test_codes_become_numbers_and_unknown_ones_nothing():
 def test_wide_chips_and_their_quarters_are_the_same_ground(tmp_path):
     chips, _ = chips_of(tmp_path, 64, 128)
     twice = wider(chips)
-    parts = quarters(twice)
+    parts = parted(twice)
     assert (len(twice), len(parts)) == (2, 8)
     joined = torch.cat(
         [torch.cat([parts[0]["s2"], parts[1]["s2"]], 2), torch.cat([parts[2]["s2"], parts[3]["s2"]], 2)], 1
     )
     assert torch.equal(joined, twice[0]["s2"])
+    four = wider(Chips(chips.manifest, ChipCut(BANDS, 16, 16), FORM), 4)
+    parts = parted(four, 4)
+    assert (len(four), len(parts)) == (2, 32)
+    rows = [torch.cat([parts[4 * r + c]["s2"] for c in range(4)], 2) for r in range(4)]
+    assert torch.equal(torch.cat(rows, 1), four[0]["s2"])
     assert wider(twice) is None or len(wider(twice)) == 0
