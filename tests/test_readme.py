@@ -9,6 +9,7 @@ import pytest
 from counterpoint.common.cli.main import main
 from counterpoint.common.cli.options import parsing_only
 from counterpoint.common.cli.verbs import UMBRELLA, verbs_of
+from counterpoint.common.cli.listings import list_systems
 from counterpoint.common.discover import find_verticals
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,7 +92,7 @@ def test_commands_named_in_the_pages_exist():
 
 
 def test_the_table_of_verticals_is_complete():
-    """One row per registered vertical, naming its package, its extra and every system."""
+    """One row per registered vertical, naming its package, its extra and every system, those that are ready in bold."""
     text = (ROOT / "README.md").read_text()
     rows = dict(re.findall(r"^\| `counterpoint (\w+)` \|(.*)\|$", text, re.MULTILINE))
     verticals = {name: load() for name, load in find_verticals().items()}
@@ -100,3 +101,5 @@ def test_the_table_of_verticals_is_complete():
         assert f"`{vertical.package.rpartition('.')[2]}`" in rows[name]
         assert f"| `{vertical.extra}` |" in rows[name]
         assert set(re.findall(r"`([\w-]+)`", rows[name].rpartition("|")[2])) == {e.name for e in vertical.systems}
+        ready = {row["name"] for row in list_systems(vertical) if row["status"] == "ready"}
+        assert set(re.findall(r"\*\*`([\w-]+)`\*\*", rows[name].rpartition("|")[2])) == ready
