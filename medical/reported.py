@@ -13,10 +13,11 @@ from torch import Tensor
 from counterpoint.common.data import Links, Samples
 from counterpoint.common.data.contents import Contents, contents_of
 from counterpoint.common.data.dataset import synthetic_part
-from counterpoint.common.data.samples import collate, options_hash, plain, values_hash
+from counterpoint.common.data.samples import collate, options_hash, values_hash
 from counterpoint.common.errors import InputError
 from counterpoint.common.progress import note
 from counterpoint.medical.reports import RadiologyReport, plain_words, sentences
+from counterpoint.medical.rows import RowSamples
 from counterpoint.medical.tokens import ReportTokenizer
 
 
@@ -110,7 +111,7 @@ def report_sample(text: str, config: Any, tokenizer: ReportTokenizer) -> dict[st
     return {"report": tokens, "sentence_of": sentence_of, "text": text}
 
 
-class ReportedSamples(Samples):
+class ReportedSamples(RowSamples):
     """The scans of a split with a drawn one of their reports; what volumes and radiographs share.
 
     `told` keeps the rows with a report alone: what a contrast learns from. A scan without one answers an empty text
@@ -144,9 +145,6 @@ class ReportedSamples(Samples):
         self.columns = tuple(self.frame.columns)
         self.pools = {"report": ReportPool(data, self.rows, config, tokenizer)}
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def known(self, position: int) -> dict[str, Any]:
         """The names of a sample, and one of its reports, drawn: its tokens, its words, its sentences."""
         texts = self.data.reports[self.rows[position]]
@@ -154,20 +152,6 @@ class ReportedSamples(Samples):
         names = {"index": position, "id": self.ids[position], "group": self.groups[position]}
         said = RadiologyReport(text).sentences[: self.config.sentences]
         return {**names, **report_sample(text, self.config, self.tokenizer), "sentences": said}
-
-    @cached_property
-    def ids(self) -> list[str]:
-        return self.frame["id"].astype(str).tolist()
-
-    @cached_property
-    def groups(self) -> list[str]:
-        return self.frame["group"].astype(str).tolist()
-
-    def column(self, name: str) -> list[Any]:
-        return [plain(v) for v in self.frame[name].tolist()] if name in self.columns else list(super().column(name))
-
-    def row_of(self, position: int) -> int:
-        return int(self.frame.index[position])
 
     @cached_property
     def contents(self) -> Contents:

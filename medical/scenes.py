@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,10 +12,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from counterpoint.common.data import Samples
 from counterpoint.common.data.contents import contents_of
 from counterpoint.common.data.dataset import synthetic_part
-from counterpoint.common.data.samples import options_hash, plain
+from counterpoint.common.data.samples import options_hash
 from counterpoint.common.errors import InputError
 from counterpoint.common.metrics import Interval
 from counterpoint.common.metrics.bootstrap import bootstrap_columns
@@ -24,11 +23,12 @@ from counterpoint.common.runs.opened import OpenRun
 from counterpoint.medical.configs import CTDataConfig
 from counterpoint.medical.data import PREPARED, CTData, load_prepared
 from counterpoint.medical.flow import folding, warp
+from counterpoint.medical.rows import RowSamples
 
 ATLASES = 5
 
 
-class Scenes(Samples):
+class Scenes(RowSamples):
     """The volumes of a split: `volume` [x, y, z] in 0..1, by its own lowest and highest value; where `labelled`, and
     where the data have label maps, also `labels` [x, y, z]."""
 
@@ -39,29 +39,12 @@ class Scenes(Samples):
         self.frame = data.manifest.frame.iloc[self.rows]
         self.columns = tuple(self.frame.columns)
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def __getitem__(self, position: int) -> dict[str, Any]:
         data, affine = load_prepared(self.data.volumes[self.rows[position]])
         known = {"index": position, "id": self.ids[position], "group": self.groups[position]}
         if self.labelled and "labels" in self.columns:
             known["labels"] = self.data.label_map(self.rows[position], self.config.recipe)
         return {**known, "volume": torch.from_numpy(unit_scale(data)), "affine": torch.from_numpy(affine)}
-
-    @cached_property
-    def ids(self) -> list[str]:
-        return self.frame["id"].astype(str).tolist()
-
-    @cached_property
-    def groups(self) -> list[str]:
-        return self.frame["group"].astype(str).tolist()
-
-    def column(self, name: str) -> Sequence[Any]:
-        return [plain(v) for v in self.frame[name].tolist()] if name in self.columns else super().column(name)
-
-    def row_of(self, position: int) -> int:
-        return int(self.frame.index[position])
 
     @cached_property
     def hash(self) -> str:

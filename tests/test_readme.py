@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from counterpoint.common.cli.listings import list_systems
 from counterpoint.common.cli.main import main
 from counterpoint.common.cli.options import parsing_only
 from counterpoint.common.cli.verbs import UMBRELLA, verbs_of
-from counterpoint.common.cli.listings import list_systems
 from counterpoint.common.discover import find_verticals
 
 ROOT = Path(__file__).resolve().parents[1]
