@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from counterpoint.common.data.samples import Samples, plain
+from counterpoint.common.data.samples import Samples, in_words, plain
 from counterpoint.common.errors import InputError
 
 _FORM = re.compile(r"\s*([^=<>!~\s][^=<>!~]*?)\s*(>=|<=|!=|=|>|<|~)\s*(.*?)\s*")
@@ -23,11 +23,14 @@ _NUMBERS: dict[str, Callable[[float, float], bool]] = {
 
 @dataclass(frozen=True)
 class Condition:
-    """A column, how it is compared, and with what. A missing value meets no condition but `!=`.
+    """A column, how it is compared, and with what. A missing value meets no condition but `!=`; several values of one
+    row meet it where one of them does, or all of them as they are read, and `!=` where they do not meet `=`.
 
     >>> year = Condition.parse("released>=2019")
     >>> year.holds(2020.0), year.holds(None), Condition.parse("genres~Jazz").holds("Folk|Jazz")
     (True, False, True)
+    >>> [Condition.parse(f"title{end}").holds(["Toy", "Story"]) for end in ("=Toy", "=Toy Story", "~y st", "!=Toy")]
+    [True, True, True, False]
     """
 
     column: str
@@ -48,6 +51,8 @@ class Condition:
 
     def holds(self, value: Any) -> bool:
         """Whether a value meets it."""
+        if isinstance(value, list | tuple):
+            return self._several(value)
         value = plain(value)
         if self.comparison == "!=":
             return not self._equal(value)
@@ -61,6 +66,11 @@ class Condition:
             return _NUMBERS[self.comparison](float(value), float(self.value))
         except ValueError:
             return False
+
+    def _several(self, values: Sequence[Any]) -> bool:
+        if self.comparison == "!=":
+            return not Condition(self.column, "=", self.value)._several(values)
+        return any(self.holds(one) for one in (*values, in_words(values)))
 
     def _equal(self, value: Any) -> bool:
         if isinstance(value, int | float) and not isinstance(value, bool):

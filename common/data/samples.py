@@ -283,6 +283,18 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 
+def in_words(value: Any) -> str:
+    """A value as people read it: several of one row with blanks between, or with commas where one holds a blank.
+
+    >>> in_words(["Toy", "Story"]), in_words(["film noir", "crime"]), in_words(None), in_words(7)
+    ('Toy Story', 'film noir, crime', '', '7')
+    """
+    if not isinstance(value, list | tuple):
+        return "" if value is None else str(value)
+    said = [str(one) for one in value if one is not None]
+    return (", " if any(" " in one for one in said) else " ").join(said)
+
+
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Stack tensors and numbers; text, values some of which are missing (None), and what does not stack stay a list.
 

@@ -117,9 +117,9 @@ def _captions(part: Encoded, name: str, vertical: Vertical | None) -> Sequence[s
 
 
 def _sorts(part: Encoded, shown: int = 9) -> list[str]:
-    """The sort of every row: the first one of several (`Comedy|Drama`), the most frequent ones by name, the rest as
-    one."""
-    values = part.dataset.column(part.dataset.sort)
+    """The sort of every row: the first one of several (`Comedy|Drama`, or a list), the most frequent ones by name, the
+    rest as one."""
+    values = [next(iter(v), None) if isinstance(v, list | tuple) else v for v in part.dataset.column(part.dataset.sort)]
     said = [_said(part.dataset.sort, values[i]) for i in part.positions]
     first = [re.split(r"[|;,]", text)[0].strip() or "unlabelled" for text in said]
     counts = Counter(first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,9 +19,10 @@ def learn_fields(table: pa.Table, rows: np.ndarray | None = None) -> dict[str, d
     """The fields of a table and their vocabularies, from all rows or the given ones.
 
     Text and truth values are categories; whole numbers with few values too; other numbers are cut at their deciles;
-    lists are sets of categories. Columns `id`, `group` and `split`, and names (nearly all values different) are none.
+    lists are sets of categories, without the values of one row alone: these tell of no other row (most words of a title
+    are such). Columns `id`, `group` and `split`, and names (nearly all values different) are none.
 
-    >>> learn_fields(pa.table({"id": ["a", "b", "c", "d"], "tags": [["x"], ["x", "y"], [], None]}))
+    >>> learn_fields(pa.table({"id": ["a", "b", "c", "d"], "tags": [["x"], ["x", "y"], ["y", "z"], None]}))
     {'tags': {'kind': 'set', 'values': ['x', 'y']}}
     """
     found: dict[str, dict[str, Any]] = {}
@@ -40,7 +42,8 @@ def _learn(kind: pa.DataType, values: Sequence[Any]) -> dict[str, Any] | None:
     if not known:
         return None
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        words = sorted({str(v) for several in known for v in several if v is not None})
+        counts = Counter(word for several in known for word in {str(v) for v in several if v is not None} if word)
+        words = sorted(word for word, rows in counts.items() if rows > 1)
         return {"kind": "set", "values": words} if words else None
     if pa.types.is_floating(kind) or (pa.types.is_integer(kind) and len(set(known)) > 4 * BINS):
         numbers = np.array([v for v in known if np.isfinite(v)], dtype=np.float64)

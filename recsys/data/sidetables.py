@@ -30,7 +30,8 @@ def side_table(ids: IdMap, table: pa.Table | None) -> pa.Table:
 
 
 def read_sidetable(source: Path, key: str | None, form: str = "table") -> pa.Table:
-    """A table of users or items: `id` and its other columns, numbers as numbers and lists as text; read in a worker.
+    """A table of users or items: `id` and its other columns, numbers as numbers and lists of texts or of whole numbers
+    as lists; read in a worker. Of an atomic file, what its header calls `token_seq` is a list, parted at blanks.
 
     `key` names the column of ids; its first column unless given.
     """
@@ -83,15 +84,36 @@ def _sidetable(source: str, key: str | None, form: str) -> pa.Table:
 
 
 def _plain(column: pa.ChunkedArray, kind: str) -> pa.Array:
-    """Numbers as float64 where the header says so or every value is one; all else as text."""
+    """Numbers as float64 where the header says so or every value is one, several values of a row as a list of texts;
+    all else, vectors among it, as text."""
     array = column.combine_chunks()
     if pa.types.is_nested(array.type):
+        if _lists_words(array.type):
+            several = [None if v is None else [str(w) for w in v if w is not None] for v in array.to_pylist()]
+            return pa.array(several, pa.list_(pa.large_string()))
         return pa.array([None if v is None else json.dumps(v, ensure_ascii=False) for v in array.to_pylist()])
     texts = pc.cast(array, pa.large_string()) if not pa.types.is_dictionary(array.type) else array.dictionary_decode()
-    if kind in ("token", "token_seq", "float_seq"):
+    if kind == "token_seq":
+        several = [[word for word in v.split(" ") if word] if v else None for v in texts.to_pylist()]
+        return pa.array(several, pa.list_(pa.large_string()))
+    if kind in ("token", "float_seq"):
         return texts
     numbers = numbers_of_column(array)
     some = pc.fill_null(pc.not_equal(texts, ""), False).to_numpy(zero_copy_only=False)
     if some.any() and np.isfinite(numbers[some]).all():
         return pa.array(numbers, mask=~some)
     return texts
+
+
+def _lists_words(kind: pa.DataType) -> bool:
+    """Whether a type is a list of what can be a category: texts or whole numbers (an empty list of no type, too)."""
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view,
+             pa.types.is_large_list_view)  # fmt: skip
+    if not any(test(kind) for test in lists):
+        return False
+    value = kind.value_type.value_type if pa.types.is_dictionary(kind.value_type) else kind.value_type
+    return any(
+        test(value)
+        for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_integer,
+                     pa.types.is_null)
+    )  # fmt: skip

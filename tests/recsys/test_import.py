@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from counterpoint.common.data.filters import meeting
 from counterpoint.common.errors import InputError, LeakageError
 from counterpoint.common.trainers import create_system, override
 from counterpoint.recsys.commands import (
@@ -19,8 +20,11 @@ from counterpoint.recsys.commands import (
 )
 from counterpoint.recsys.configs import LightGCNConfig
 from counterpoint.recsys.contrast_configs import SASRecConfig
+from counterpoint.recsys.data.checking import split_dataset
+from counterpoint.recsys.data.fields import learn_fields
 from counterpoint.recsys.data.folder import open_dataset
 from counterpoint.recsys.data.ids import IdMap
+from counterpoint.recsys.data.samples import Table
 from counterpoint.recsys.data.splits import check_split
 from counterpoint.recsys.lightgcn import LightGCN
 from counterpoint.recsys.sasrec import SASRec
@@ -185,9 +189,52 @@ def test_atomic_tables_of_users_and_items_join_by_their_first_field(tmp_path):
     (tmp_path / "set.user").write_text("user_id:token\tage:token\nann\t31\n")
     data = open_dataset(import_recbole(tmp_path / "set.inter", tmp_path / "out").manifest)
     assert data.items.to_pydict() == {
-        "id": ["w", "x", "y", "z"], "title": ["Nobody's", '"Half', None, None], "year": [2000.0, 1999.0, None, None]
+        "id": ["w", "x", "y", "z"], "title": [["Nobody's"], ['"Half'], None, None], "year": [2000.0, 1999.0, None, None]
     }  # fmt: skip
     assert data.users.column("age").to_pylist() == ["31", None, None]
+
+
+def test_several_values_of_a_row_are_a_list_where_the_header_or_the_file_says_so(tmp_path):
+    atomic(frame(), tmp_path / "set.inter")
+    rows = ["x\tToy Story\tpg 13\tDrama  War", "y\tThe Toy\t\t", "z\tAgain\tpg 13\tWar"]
+    head = "item_id:token\ttitle:token_seq\trated:token\tclass:token_seq"
+    (tmp_path / "set.item").write_text("\n".join([head, *rows]) + "\n")
+    (tmp_path / "set.user").write_text("user_id:token\tlikes:token_seq\nann\ta b\nbob\tb\n")
+    data = open_dataset(import_recbole(tmp_path / "set.inter", tmp_path / "out").manifest)
+    assert data.items.column("class").to_pylist() == [["Drama", "War"], None, ["War"]]
+    assert data.items.column("rated").to_pylist() == ["pg 13", "", "pg 13"], "one token, whatever it holds"
+    assert data.users.column("likes").to_pylist() == [["a", "b"], ["b"], None]
+    assert learn_fields(data.items)["class"] == {"kind": "set", "values": ["War"]}
+    table = Table("item", data.log.items, np.arange(3), data.items, "", "")
+    assert [table.words(row) for row in range(3)] == ["Toy Story", "The Toy", "Again"]
+    met = {"title~toy st": [0], "title=Toy Story": [0], "title=Toy": [0, 1], "class=War": [0, 2],
+           "class!=Drama": [1, 2]}  # fmt: skip
+    for condition, found in met.items():
+        assert np.flatnonzero(meeting(table, [condition])).tolist() == found, condition
+    split_dataset(tmp_path / "out" / "manifest.parquet", "random", (0.5, 0.25, 0.25), 0, 0, tmp_path / "split")
+    again = open_dataset(tmp_path / "split" / "manifest.parquet")
+    assert (again.items.schema, again.users) == (data.items.schema, data.users)
+
+
+def test_lists_of_parquet_and_json_stay_lists_and_vectors_do_not(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item\na,x\na,y\n")
+    columns = {
+        "tags": pa.array([["film noir", "crime"], None], pa.large_list(pa.string())),
+        "codes": pa.array([[1, 2], [2]], pa.list_(pa.int16())),
+        "place": pa.array([[0.5, 1.0], None], pa.list_(pa.float32())),
+    }
+    pq.write_table(pa.table({"id": ["x", "y"], **columns}), tmp_path / "items.parquet")
+    (tmp_path / "items.jsonl").write_text('{"id": "x", "tags": ["film noir", "crime"]}\n{"id": "y", "tags": null}\n')
+    for name in ("items.parquet", "items.jsonl"):
+        report = import_interactions(tmp_path / "log.csv", tmp_path / "out", items=tmp_path / name)
+        items = open_dataset(report.manifest).items
+        assert items.column("tags").to_pylist() == [["film noir", "crime"], None], name
+        if name == "items.parquet":
+            assert items.column("codes").to_pylist() == [["1", "2"], ["2"]]
+            assert items.column("place").to_pylist() == ["[0.5, 1.0]", None]
+        table = Table("item", IdMap(["x", "y"]), np.arange(2), items, "", "")
+        assert np.flatnonzero(meeting(table, ["tags~noir, cri"])).tolist() == [0]
+        assert table.sort == "tags"
 
 
 def test_a_column_that_is_not_there_is_named_with_the_nearest(tmp_path):

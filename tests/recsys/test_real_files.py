@@ -12,6 +12,7 @@ from counterpoint.recsys.commands import (
 )
 from counterpoint.recsys.configs import InteractionsConfig
 from counterpoint.recsys.data.features import scale_of, standardized
+from counterpoint.recsys.data.fields import encode_field, learn_fields
 from counterpoint.recsys.data.folder import open_dataset, prepared
 
 pytestmark = pytest.mark.realdata
@@ -47,7 +48,13 @@ def test_movielens_100k_as_atomic_files(data_dir, tmp_path):
     assert (len(data.log.users), len(data.log.items), len(data.log)) == (943, 1682, 100_000)
     assert report.rejected == ()
     toy = data.log.items.row("1")
-    assert data.items.column("movie_title")[toy].as_py() == "Toy Story"
+    assert data.items.column("movie_title")[toy].as_py() == ["Toy", "Story"]
+    fields = learn_fields(data.items)
+    assert {name: field["kind"] for name, field in fields.items()} == {
+        "movie_title": "set", "release_year": "category", "class": "set"
+    }  # fmt: skip
+    assert len(fields["class"]["values"]) == 19, "18 genres and unknown"
+    assert encode_field(fields["class"], data.items.column("class").to_pylist())[[toy]].sum() == 3
     assert set(data.users.column("gender").to_pylist()) == {"M", "F"}
     high = prepared(data, InteractionsConfig(at_least=4, core=5, split="time"))
     assert (high.log.rating >= 4).all()

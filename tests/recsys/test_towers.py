@@ -42,6 +42,11 @@ def test_every_row_has_its_values_and_what_is_missing_is_nowhere():
     assert [codes.sum() for codes in encode_fields(fields, other)] == [0] * 5
 
 
+def test_values_of_one_row_alone_are_no_values_of_a_set():
+    table = pa.table({"id": list("abc"), "words": [["the", "wall"], ["the", "end"], []], "own": [["a"], ["b"], ["c"]]})
+    assert learn_fields(table) == {"words": {"kind": "set", "values": ["the"]}}
+
+
 def test_numbers_fall_into_the_bins_of_their_edges():
     codes = encode_field({"kind": "bins", "edges": [0.0, 1.0]}, [-5.0, 0.0, 0.5, 1.0, float("nan"), None]).toarray()
     assert codes.argmax(1)[:4].tolist() == [0, 1, 1, 2]
