@@ -21,7 +21,7 @@ from counterpoint.common.progress import note, track
 from counterpoint.common.suggest import no_such
 from counterpoint.geospatial.data.form import BandForm, physical
 from counterpoint.geospatial.data.grid import Window
-from counterpoint.geospatial.data.layers import bands_of, read_landcover, read_sensor, row_grid
+from counterpoint.geospatial.data.layers import KeptPaths, bands_of, read_landcover, read_sensor, row_grid
 from counterpoint.geospatial.data.legend import class_name, legend_of
 
 DRAWS = 20
@@ -78,6 +78,7 @@ class Chips(Samples):
         self.on_error, self.max_bad = on_error, max_bad
         self.synthetic = synthetic_part(manifest)
         self.legend = legend_of(manifest.meta)
+        self.files = KeptPaths(manifest.folder)
         self.rows = [manifest.row(i) for i in range(len(manifest))]
         self.numbers = manifest.frame.index.to_numpy(dtype=np.int64)
         self.has_landcover = all(row.get("landcover") for row in self.rows)
@@ -165,7 +166,7 @@ class Chips(Samples):
             seen = np.zeros((grid.height + 1, grid.width + 1), np.int64)
             for top in range(0, grid.height, STRIP):
                 window = Window(top, 0, min(STRIP, grid.height - top), grid.width)
-                values, valid = read_sensor(row, self.manifest.folder, sensor, names, window, self.cut.clouds)
+                values, valid = read_sensor(row, self.files, sensor, names, window, self.cut.clouds)
                 valid = physical(sensor, values, valid, row)[1]
                 seen[top + 1 : top + 1 + window.height, 1:] = valid
             total = seen.cumsum(0).cumsum(1)
@@ -227,7 +228,7 @@ class Chips(Samples):
         map cannot be read and `on_error` is `skip`."""
         i, r, c = self.places[position].tolist()
         try:
-            return read_landcover(self.rows[i], self.manifest.folder, self._window(r, c))
+            return read_landcover(self.rows[i], self.files, self._window(r, c))
         except InputError as error:
             if self.on_error == "skip":
                 return None
@@ -251,8 +252,8 @@ class Chips(Samples):
 
     def _read(self, i: int, r: int, c: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         row, window = self.rows[i], self._window(r, c)
-        options = (self.manifest.folder,)
-        return {s: read_sensor(row, *options, s, names, window, self.cut.clouds) for s, names in self.cut.bands.items()}
+        wanted = self.cut.bands.items()
+        return {s: read_sensor(row, self.files, s, names, window, self.cut.clouds) for s, names in wanted}
 
     def _place(self, position: int) -> tuple[int, int]:
         """Row and column of a chip; of a random one drawn from torch's generator, which the loader seeds."""
@@ -283,7 +284,7 @@ class Chips(Samples):
                 sample[f"{sensor}_valid"] = torch.from_numpy(valid)
             label = row.get("label")
             if self.has_landcover:
-                codes = read_landcover(row, self.manifest.folder, self._window(r, c))
+                codes = read_landcover(row, self.files, self._window(r, c))
                 sample["landcover"] = torch.from_numpy(codes)
                 label = self._label(codes) if label is None else label
         except InputError as error:

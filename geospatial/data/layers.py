@@ -31,6 +31,19 @@ from counterpoint.geospatial.data.raster import crs_text, handle, read_window
 CLOUD = "cloud"
 
 
+class KeptPaths:
+    """A manifest's folder whose answers are kept: `paths / name` follows the links of a file once, not once a chip."""
+
+    def __init__(self, folder: Any) -> None:
+        self.folder = folder
+        self.known: dict[Any, Path] = {}
+
+    def __truediv__(self, name: Any) -> Path:
+        if name not in self.known:
+            self.known[name] = self.folder / name
+        return self.known[name]
+
+
 @dataclass(frozen=True)
 class Source:
     """One band: the file that holds it, and its number there from 1."""
@@ -91,6 +104,8 @@ def read_bands(found: Sequence[Source], grid: Grid, window: Window) -> tuple[np.
     files: dict[Path, list[int]] = {}
     for place, source in enumerate(found):
         files.setdefault(source.file, []).append(place)
+    if len(files) == 1:
+        return read_window(found[0].file, [s.index for s in found], own_grid(found[0].file), grid, window)
     parts: list[Any] = [None] * len(found)
     masks: list[Any] = [None] * len(found)
     for file, places in files.items():

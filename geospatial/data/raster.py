@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy.ndimage import minimum_filter1d
@@ -30,6 +31,7 @@ SCAN_ROWS = 16
 ZERO_RUN = 16
 """Pixels beside one another in a row that are all exactly 0: an area that was filled, not one that was measured."""
 WGS84 = "EPSG:4326"
+MASK, NAN = "mask", "nan"
 
 
 @dataclass(frozen=True)
@@ -173,22 +175,22 @@ def _rounded(values: np.ndarray) -> bool:
 
 def _values(source: Any, indexes: Sequence[int], window: Window) -> tuple[np.ndarray, np.ndarray]:
     """Values in the file's own type, and which of them are data: [bands, rows, columns] each."""
-    from rasterio.enums import MaskFlags
     from rasterio.windows import Window as Rectangle
 
     indexes = list(indexes)
     place = Rectangle(window.col, window.row, window.width, window.height)
     try:
         values = source.read(indexes, window=place)
-        valid = np.ones(values.shape, dtype=bool)
-        for i, index in enumerate(indexes):
-            flags, nodata = source.mask_flag_enums[index - 1], source.nodatavals[index - 1]
-            if MaskFlags.all_valid in flags:
-                continue
-            if flags == [MaskFlags.nodata] and nodata is not None:
-                valid[i] = ~np.isnan(values[i]) if np.isnan(nodata) else values[i] != nodata
-            else:
-                valid[i] = source.read_masks(index, window=place) > 0
+        told = _told_by(source)
+        kinds = {told[index - 1] for index in indexes}
+        if len(kinds) == 1 and MASK not in kinds:
+            valid = _is_data(values, kinds.pop())
+        else:
+            valid = np.empty(values.shape, dtype=bool)
+            for i, index in enumerate(indexes):
+                kind = told[index - 1]
+                masked = kind == MASK
+                valid[i] = source.read_masks(index, window=place) > 0 if masked else _is_data(values[i], kind)
     except gdal_errors() as error:
         reason = " ".join(str(error).split())[:160]
         where = f"rows {window.row} to {window.row + window.height}"
@@ -198,6 +200,34 @@ def _values(source: Any, indexes: Sequence[int], window: Window) -> tuple[np.nda
     if values.dtype.kind == "f":
         valid &= np.isfinite(values)
     return values, valid
+
+
+_told: WeakKeyDictionary[Any, tuple[float | str | None, ...]] = WeakKeyDictionary()
+
+
+def _told_by(source: Any) -> tuple[float | str | None, ...]:
+    """What tells data of each band of an open file: the number that is none (`NAN` for NaN), `MASK`, or None where all
+    is data. Asked once a file: the flags of a band take longer than reading a small window of it."""
+    from rasterio.enums import MaskFlags
+
+    if source not in _told:
+        kinds: list[float | str | None] = []
+        for flags, nodata, dtype in zip(source.mask_flag_enums, source.nodatavals, source.dtypes, strict=True):
+            if MaskFlags.all_valid in flags:
+                kinds.append(None)
+            elif flags == [MaskFlags.nodata] and nodata is not None:
+                whole = "int" in dtype and float(nodata).is_integer()  # else whole arrays would be compared as float64
+                kinds.append(NAN if np.isnan(nodata) else int(nodata) if whole else nodata)
+            else:
+                kinds.append(MASK)
+        _told[source] = tuple(kinds)
+    return _told[source]
+
+
+def _is_data(values: np.ndarray, kind: float | str | None) -> np.ndarray:
+    if kind is None:
+        return np.ones(values.shape, dtype=bool)
+    return ~np.isnan(values) if kind == NAN else values != kind
 
 
 _handles: OrderedDict[tuple, Any] = OrderedDict()

@@ -11,6 +11,7 @@ import torch
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 
 from counterpoint.common.data import Manifest
+from counterpoint.common.data.places import Folder
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import override
 from counterpoint.geospatial.base import RasterSystem, with_splits
@@ -20,7 +21,7 @@ from counterpoint.geospatial.data import raster
 from counterpoint.geospatial.data.chips import ChipCut, Chips
 from counterpoint.geospatial.data.form import Moments, physical
 from counterpoint.geospatial.data.grid import Grid, Window, distance_km
-from counterpoint.geospatial.data.layers import read_sensor, row_grid
+from counterpoint.geospatial.data.layers import KeptPaths, read_sensor, row_grid
 from counterpoint.geospatial.data.raster import read_window
 from counterpoint.geospatial.data.splits import split_places
 
@@ -94,6 +95,36 @@ def test_nodata_nan_masks_and_the_outside_are_masks_and_never_values(tmp_path):
     raster.close_handles()
     _, valid = read_window(path, [1], grid, grid, Window(0, 0, 20, 20))
     assert not valid[0, 5].any()
+
+
+def test_whole_nodata_numbers_are_compared_in_the_files_type(tmp_path):
+    grid = Grid("EPSG:32633", LEFT, TOP, 10.0, 20, 20)
+    for number, (kind, nodata) in enumerate((("uint16", 0), ("int16", -9999), ("uint8", 255))):
+        data = values(1, 20, 20).clip(1, 200).astype(kind)
+        data[0, 4, :7] = nodata
+        path = write(tmp_path / f"{number}.tif", data, nodata=nodata)
+        for _ in range(2):  # of a file that is open the second time
+            found, valid = read_window(path, [1, 1], grid, grid, Window(0, 0, 20, 20))
+            assert found.dtype == kind
+            assert np.array_equal(valid, found != nodata)
+            assert (~valid).sum() == 14
+
+
+def test_a_file_is_looked_for_once_and_a_name_that_leads_outside_is_refused_every_time(tmp_path):
+    class Counting:
+        asked = 0
+
+        def __truediv__(self, name):
+            self.asked += 1
+            return Folder(tmp_path) / name
+
+    folder = Counting()
+    paths = KeptPaths(folder)
+    assert paths / "a.tif" == paths / "a.tif" == tmp_path / "a.tif"
+    assert folder.asked == 1
+    for _ in range(2):
+        with pytest.raises(InputError, match="leads out"):
+            paths / "../a.tif"
 
 
 def test_another_crs_is_warped_onto_the_grid_and_the_same_is_not(tmp_path, monkeypatch):

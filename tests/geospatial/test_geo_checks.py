@@ -1,0 +1,69 @@
+"""The figures of the checks of claims: collapsed encoders score at chance, places are told apart, arms exist."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from counterpoint.common.runs.opened import OpenRun
+from counterpoint.geospatial import check_scenes
+from counterpoint.geospatial.baselines import SensorTowers
+from counterpoint.geospatial.check_scenes import by_place, iou_by_place
+from counterpoint.geospatial.checks import CHANCE, retrieval_check
+from counterpoint.geospatial.checks_dense import gallery_hits, place_hits
+
+
+def opened(s1, s2, groups):
+    run = object.__new__(OpenRun)
+    object.__setattr__(run, "encoded", lambda: SimpleNamespace(vectors={"s1": s1, "s2": s2}, groups=groups))
+    return run
+
+
+def test_a_collapsed_encoder_retrieves_at_chance_and_a_perfect_one_always():
+    groups = [f"p{i // 4}" for i in range(64)]
+    same = torch.ones(64, 8)
+    assert gallery_hits(opened(same, same, groups)).figure == pytest.approx(float(CHANCE))
+    assert place_hits(opened(same, same, groups)).figure == pytest.approx(1 / 4)
+    apart = torch.eye(64)
+    assert gallery_hits(opened(apart, apart, groups)).figure == place_hits(opened(apart, apart, groups)).figure == 1.0
+    moved = apart.roll(1, 0)  # every first in a place of four takes another place's chip for its own
+    assert place_hits(opened(apart, moved, groups)).figure < 1.0
+
+
+def test_chance_is_itself_and_needs_no_scenes():
+    assert retrieval_check(None, CHANCE, 0).figure == float(CHANCE)
+
+
+def test_figures_are_means_over_places():
+    found = by_place(np.array([1.0, 0.0, 1.0, 1.0]), ["a", "a", "b", "b"])
+    assert found.groups == {"a": 0.5, "b": 1.0}
+    assert found.figure == 0.75
+
+
+def test_shares_of_the_intersection_over_union_have_the_whole_as_mean():
+    tables = np.random.default_rng(0).integers(1, 50, (8, 3, 3))
+    whole = tables.sum(0).astype(float)
+    hit = np.diag(whole)
+    truth = (hit / (whole.sum(0) + whole.sum(1) - hit)).mean()
+    assert iou_by_place(tables, [f"p{i // 2}" for i in range(8)]).figure == pytest.approx(truth)
+
+
+def test_arms_are_trained_apart_and_leave_gradients_as_they_were(monkeypatch):
+    def leaves_gradients_on(cls, config, seed, steps, out):
+        torch.set_grad_enabled(True)
+        return object()
+
+    monkeypatch.setattr(check_scenes, "_kept", {})
+    monkeypatch.setattr(check_scenes, "known_places", lambda: SimpleNamespace(path="places.parquet"))
+    monkeypatch.setattr(check_scenes, "train_quietly", leaves_gradients_on)
+    with torch.no_grad():
+        first = check_scenes.trained(SensorTowers, 0, {})
+        assert not torch.is_grad_enabled()
+    assert check_scenes.trained(SensorTowers, 0, {}) is first
+    others = [
+        check_scenes.trained(SensorTowers, 1, {}),
+        check_scenes.trained(SensorTowers, 0, {}, steps=False),
+        check_scenes.trained(SensorTowers, 0, {"encoder": {"dim": 32}}),
+    ]
+    assert len({id(x) for x in [first, *others]}) == 4
