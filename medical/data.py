@@ -30,7 +30,7 @@ from counterpoint.medical.reported import ReportedSamples
 from counterpoint.medical.simulate import cached_phantoms
 from counterpoint.medical.volume import Volume, labels_to_recipe, to_recipe
 
-PREPARED = 1
+PREPARED = 2
 """Of how volumes are brought to a recipe: another number makes them anew."""
 
 

@@ -49,7 +49,7 @@ class Shares:
 
     @classmethod
     def of(cls, data: np.ndarray) -> Shares:
-        values = np.asarray(data).reshape(-1)
+        values = np.asarray(data).ravel(order="K")  # as it lies in memory: no copy
         if len(values) > _MOST:  # evenly drawn: shares of a few per cent are known to a few thousandths
             values = values[:: len(values) // _MOST + 1]
         values = values.astype(np.float32)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from counterpoint.common.errors import InputError
 from counterpoint.medical.configs import RecipeConfig
@@ -137,22 +137,59 @@ def to_recipe(volume: Volume, recipe: RecipeConfig) -> Volume:
     1) / 2 voxels). Beyond the volume there is `recipe.outside`. `affine` maps the new grid to the patient as exactly as
     the old one did.
     """
-    from scipy.ndimage import affine_transform, gaussian_filter
-
     turned = canonical(volume)
     data = np.clip(np.asarray(turned.data, dtype=np.float32), recipe.low, recipe.high)
     factor = np.array(recipe.spacing) / np.array(turned.spacing)
-    sigma = np.maximum((factor - 1) / 2, 0)
-    if (sigma > 0.05).any():
-        data = gaussian_filter(data, sigma, mode="nearest")
-    middle = (np.array(data.shape) - 1) / 2
-    first = middle - factor * (np.array(recipe.size) - 1) / 2
-    made = affine_transform(
-        data, factor, offset=first, output_shape=tuple(recipe.size), order=1, mode="constant", cval=recipe.outside
-    )
+    first = (np.array(data.shape) - 1) / 2 - factor * (np.array(recipe.size) - 1) / 2
+    low_pass = bool((factor > 1.1).any())
+    made = _resampled(data, factor, first, recipe.size, low_pass, recipe.outside)
     grid = np.eye(4)
     grid[:3, :3], grid[:3, 3] = np.diag(factor), first
     return replace(turned, data=made, affine=turned.affine @ grid)
+
+
+def _resampled(
+    data: Float[np.ndarray, "x y z"],
+    factor: np.ndarray,
+    first: np.ndarray,
+    size: tuple[int, int, int],
+    low_pass: bool,
+    outside: float,
+) -> Float[np.ndarray, "x2 y2 z2"]:
+    """`data` at the places first + factor * i of each axis. Low-pass and interpolation work on each axis by itself, so
+    each axis is one small matrix; the whole fine volume is never filtered."""
+    axes = [_axis_weights(n, *axis, low_pass) for n, *axis in zip(data.shape, factor, first, size)]
+    made = data[tuple(slice(start, start + weights.shape[1]) for weights, start, _ in axes)]
+    # The fastest axis of memory comes last, so that no matrix product has to copy the volume.
+    turned = made.T.flags.c_contiguous or made.strides[0] < made.strides[2]
+    x, y, z = (weights for weights, _, _ in (axes[::-1] if turned else axes))
+    made = np.ascontiguousarray(made.T if turned else made)
+    made = np.matmul(y, made @ z.T)
+    made = (x @ made.reshape(len(made), -1)).reshape(len(x), len(y), len(z))
+    made = np.ascontiguousarray(made.T if turned else made)
+    for axis, (_, _, beyond) in enumerate(axes):
+        np.moveaxis(made, axis, 0)[beyond] = outside
+    return made
+
+
+def _axis_weights(
+    n: int, factor: float, first: float, size: int, low_pass: bool
+) -> tuple[Float[np.ndarray, "places used"], int, Bool[np.ndarray, " places"]]:
+    """Of one axis: the weights of the `used` voxels from the first one that counts on, which one that is, and which
+    places lie beyond the ends."""
+    from scipy.ndimage import gaussian_filter1d
+
+    at = (np.arange(size) + first / factor) * factor
+    low = np.clip(np.floor(at), 0, max(n - 2, 0)).astype(int)
+    share = np.clip(at - low, 0, 1)
+    weights = np.zeros((size, n))
+    weights[np.arange(size), low] = 1 - share
+    weights[np.arange(size), np.minimum(low + 1, n - 1)] += share
+    if low_pass and factor > 1:
+        weights = weights @ gaussian_filter1d(np.eye(n), (factor - 1) / 2, axis=0, mode="nearest")
+    beyond = (at < 0) | (at > n - 1)
+    used = np.flatnonzero(weights[~beyond].any(axis=0)) if not beyond.all() else np.zeros(1, dtype=int)
+    return weights[:, used[0] : used[-1] + 1].astype(np.float32), int(used[0]), beyond
 
 
 def labels_to_recipe(volume: Volume, recipe: RecipeConfig) -> Volume:

@@ -337,8 +337,9 @@ def read_series(
         if ct and padding.any():
             values[padding] = AIR
             padded += int(padding.sum())
-        slices.append(values.T.astype(np.float32))  # [column, row]
-    data, affine, notes = np.stack(slices, axis=2), series.affine, list(series.notes)
+        slices.append(values.astype(np.float32))
+    data = np.stack(slices).T  # [column, row, slice], laid out as in the files: nothing is copied askew
+    affine, notes = series.affine, list(series.notes)
     if padded:
         notes.append(f"{padded:,} voxels of padding were set to {AIR:g}")
     if first["PhotometricInterpretation"] == "MONOCHROME1":

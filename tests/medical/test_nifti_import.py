@@ -149,6 +149,34 @@ def test_the_recipe_finds_a_place_of_the_body_however_it_was_stored(codes, spaci
     assert (made.data[outside] == -1e5).all()
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(
+    ("shape", "spacing", "new", "size"),
+    [
+        ((30, 40, 12), (0.7, 0.8, 5.0), (2.0, 2.0, 3.0), (10, 20, 24)),  # coarser in the plane, finer along the body
+        ((9, 20, 31), (2.0, 2.0, 2.0), (2.0, 2.0, 2.0), (9, 20, 31)),  # as it is
+        ((20, 6, 8), (1.0, 1.0, 1.0), (1.05, 1.05, 1.05), (40, 3, 8)),  # too little to need a low-pass
+        ((40, 40, 40), (1.0, 1.0, 1.0), (3.0, 1.02, 1.0), (12, 12, 12)),
+    ],
+)
+def test_the_recipe_is_scipys_low_pass_and_linear_interpolation(shape, spacing, new, size, order):
+    from scipy.ndimage import affine_transform, gaussian_filter
+
+    data = np.random.default_rng(0).normal(0, 400, shape).astype(np.float32)
+    recipe = RecipeConfig(spacing=new, size=size)
+    made = to_recipe(Volume(np.array(data, order=order), np.diag([*spacing, 1.0])), recipe).data
+    factor = np.array(new) / np.array(spacing)
+    sigma, first = np.maximum((factor - 1) / 2, 0), (np.array(shape) - 1) / 2 - factor * (np.array(size) - 1) / 2
+    fine = np.clip(data, recipe.low, recipe.high)
+    fine = gaussian_filter(fine, sigma, mode="nearest") if (sigma > 0.05).any() else fine
+    expected = affine_transform(
+        fine, factor, offset=first, output_shape=size, order=1, mode="constant", cval=recipe.outside
+    )
+    assert made.dtype == np.float32
+    assert np.array_equal(made == recipe.outside, expected == recipe.outside)
+    assert np.abs(made - expected).max() < 1e-3
+
+
 def test_untilting_nothing_changes_nothing():
     data = body().astype(np.float32)
     made, affine = untilted(data, AFFINE, -1024)
