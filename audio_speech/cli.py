@@ -1,7 +1,7 @@
 """What the audio vertical tells the command line; importing it costs nothing."""
 
 from counterpoint.audio_speech.kinds import AUDIO_SUFFIXES, IMAGE_SUFFIXES, SCORE_SUFFIXES
-from counterpoint.common.vertical import Importer, Modality, SystemEntry, Vertical
+from counterpoint.common.vertical import Importer, Modality, OwnVerb, SystemEntry, Vertical
 
 _AUDIO = "counterpoint.audio_speech"
 _COMMANDS = f"{_AUDIO}.commands"
@@ -153,4 +153,5 @@ vertical = Vertical(
         ),
     ),
     checks="counterpoint.audio_speech.checks:CHECKS",
+    verbs=(OwnVerb("identify", "which piece a whole recording plays, and where in it", f"{_COMMANDS}:identify"),),
 )

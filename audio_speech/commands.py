@@ -132,6 +132,29 @@ def preview(manifest: Path, out: Path = Path("preview.html"), pieces: int = 8, r
     return preview_page(manifest, out, pieces, rendition)
 
 
+def identify(
+    run: Path,
+    file: Path,
+    manifest: Path | None = None,
+    checkpoint: Literal["best", "last"] = "best",
+    top: int = 5,
+) -> Outcome:
+    """Say which piece of RUN's collection the recording FILE (WAV, FLAC, OGG or MP3, of any length) plays, and where in
+    it: windows of the whole recording vote. Says "no piece of the collection" where recordings of pieces that are not
+    in it, measured on the validation pieces, reach such a share of the votes too.
+
+    Args:
+        run: a run of audio-sheet.
+        file: the recording.
+        manifest: another collection than the run's own data (from `data import scores`).
+        checkpoint: which weights.
+        top: how many pieces to list.
+    """
+    from counterpoint.audio_speech.recordings import identify_recording
+
+    return identify_recording(run, file, manifest, checkpoint, top)
+
+
 def demo(
     out: Path = Path("runs/audio-demo"),
     preset: Literal["small", "full"] = "small",

@@ -13,6 +13,8 @@ REVISION = 2  # raise when the same waveform and settings would give another spe
 
 LEVEL = 0.1
 """Root mean square that the loud parts of every sound are brought to."""
+LOUD_BLOCK = 1102
+"""Samples of a block of 50 ms, of which loudness is told."""
 SILENT = 3e-5
 """Sounds whose loud parts are below this (-90 dB, the noise of 16-bit dither) are silent."""
 
@@ -58,18 +60,34 @@ def spectrogram(
     if not frames:
         return np.zeros((0, log_filterbank(config).shape[1]), dtype=np.float32)
     windows = np.lib.stride_tricks.sliding_window_view(padded, config.fft_size)[:: config.hop]
-    magnitude = np.abs(np.fft.rfft(windows * np.hanning(config.fft_size).astype(np.float32), axis=1)[:, :half])
-    return np.log10(1 + magnitude.astype(np.float32) @ log_filterbank(config))
+    return np.log10(1 + band_magnitudes(windows, config))
 
 
-def loudness(wave: Float[np.ndarray, " samples"], block: int = 1102) -> float:
+def band_magnitudes(
+    windows: Float[np.ndarray, "frames samples"], config: SpectrogramConfig
+) -> Float[np.ndarray, "frames bands"]:
+    """`|STFT| W` of frames cut already; it grows with the sound's level in proportion."""
+    magnitude = np.abs(np.fft.rfft(windows * np.hanning(config.fft_size).astype(np.float32), axis=1))
+    return magnitude[:, : config.fft_size // 2].astype(np.float32) @ log_filterbank(config)
+
+
+def loudness(wave: Float[np.ndarray, " samples"], block: int = LOUD_BLOCK) -> float:
     """Root mean square of the loud parts: the 95th percentile over blocks of 50 ms, which neither a click nor a pause
     moves; where nearly all is pause, over the blocks within 60 dB of the loudest."""
     if len(wave) == 0:
         return 0.0
     block = max(min(block, len(wave)), 1)
+    return loud_part(block_levels(wave, block))
+
+
+def block_levels(wave: Float[np.ndarray, " samples"], block: int) -> Float[np.ndarray, " blocks"]:
+    """Root mean squares of whole blocks; what is left behind the last one does not count."""
     blocks = wave[: len(wave) // block * block].reshape(-1, block)
-    levels = np.sqrt(np.mean(np.square(blocks, dtype=np.float64), axis=1))
+    return np.sqrt(np.mean(np.square(blocks, dtype=np.float64), axis=1))
+
+
+def loud_part(levels: Float[np.ndarray, " blocks"]) -> float:
+    """The level that `loudness` takes of those of a sound's blocks."""
     level, floor = np.percentile(levels, 95), 1e-3 * levels.max()
     return float(level if level >= floor else np.percentile(levels[levels >= floor], 95))
 

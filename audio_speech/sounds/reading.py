@@ -161,6 +161,16 @@ def read_audio(path: str | Path, sample_rate: int = 22050) -> Float[np.ndarray, 
     Raises:
         InputError: as `sound_facts`, with the file's name.
     """
+    facts = looked_through(path)
+    return read_stretch(path, sample_rate, channel=facts.channel)
+
+
+def looked_through(path: str | Path) -> SoundFacts:
+    """`sound_facts` of a recording a user names: errors say its name, its notes are told.
+
+    Raises:
+        InputError: the file is missing; as `sound_facts`.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -171,7 +181,7 @@ def read_audio(path: str | Path, sample_rate: int = 22050) -> Float[np.ndarray, 
         raise InputError(f"{path.name}: {error}{advice}") from None
     for text in facts.notes:
         note(f"{path.name}: {text}")
-    return read_stretch(path, sample_rate, channel=facts.channel)
+    return facts
 
 
 def levelled(wave: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " samples"]:

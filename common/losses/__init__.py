@@ -2,6 +2,7 @@
 
 from counterpoint.common.losses.albef import ALBEFContrast, hard_negatives, masked_lm_loss, matching_loss
 from counterpoint.common.losses.amcl import AMCL, AMCLBarlow, AMCLMoCo, AMCLSimSiam
+from counterpoint.common.losses.awp import CTCWithPurpose, earlier_paths, path_hinge, sampled_paths
 from counterpoint.common.losses.banzhaf import banzhaf_interaction, coalition_value
 from counterpoint.common.losses.base import Objective
 from counterpoint.common.losses.cacr import CACR
@@ -59,6 +60,7 @@ __all__ = [
     "BalancedSoftmax",
     "BarlowTwins",
     "CACR",
+    "CTCWithPurpose",
     "CUA",
     "CWCL",
     "CoCa",
@@ -128,6 +130,7 @@ __all__ = [
     "cluster_labels",
     "coalition_value",
     "crop_cells",
+    "earlier_paths",
     "engine_settings",
     "gram_volume",
     "hard_negatives",
@@ -138,7 +141,9 @@ __all__ = [
     "multilinear",
     "objectives",
     "overlap",
+    "path_hinge",
     "pool_patches",
+    "sampled_paths",
     "token_similarity",
     "unshared",
 ]
