@@ -26,6 +26,11 @@ RESTS_ON = {
     "harmonize": ("counterpoint.benchmarks.harmonize:*",),
     "losses": ("counterpoint.benchmarks.losses:*", "counterpoint.common.losses:*"),
     "manifest": ("counterpoint.benchmarks.manifest:*", "counterpoint.common.data.manifest:*"),
+    "medical": (
+        "counterpoint.benchmarks.medical:*",
+        "counterpoint.medical.volume:*",
+        "counterpoint.medical.readers.dicom:*",
+    ),
     "recsys": ("counterpoint.benchmarks.recsys:*",),
     "recsys_beauty": ("counterpoint.recsys.checks:beauty",),
     "recsys_training": ("counterpoint.benchmarks.recsys_training:*",),

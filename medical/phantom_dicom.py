@@ -1,4 +1,4 @@
-"""A synthetic volume as a DICOM series, one file a slice, as a scanner's archive holds it; its headers say synthetic."""
+"""A synthetic volume as a DICOM series, one file a slice, as an archive holds it; its headers say synthetic."""
 
 from __future__ import annotations
 
