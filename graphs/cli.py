@@ -82,6 +82,17 @@ vertical = Vertical(
             config=f"{_CONFIGS}:BGRLConfig",
             system="counterpoint.graphs.nodes.bgrl:BGRL",
         ),
+        SystemEntry(
+            name="meow",
+            status="experimental",
+            missing="2: features given per meta-path are not read; its claims are not checked",
+            paper="Yu, Li, Heterogeneous Graph Contrastive Learning with Meta-path Contexts and Weighted Negative "
+            "Samples, SDM 2023",
+            summary="nodes of one type by meta-paths over the others; negatives weighted by clusters",
+            needs="one heterogeneous graph (`data import hetero`) with features of the target type; extra graphs",
+            config="counterpoint.graphs.hetero.configs:MeowConfig",
+            system="counterpoint.graphs.hetero.meow:Meow",
+        ),
     ),
     importers=(
         Importer("molecules", "CSV, TSV, SMILES or SDF of molecules, with labels", f"{_COMMANDS}:import_molecules"),

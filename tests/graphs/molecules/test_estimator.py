@@ -78,7 +78,7 @@ def test_other_data_are_refused(x, words, fitted):
             call(x)
 
 
-@pytest.mark.parametrize("system", ["circuitgcl", "gcool", "pamc", "grace", "bgrl"])
+@pytest.mark.parametrize("system", ["circuitgcl", "gcool", "pamc", "grace", "bgrl", "meow"])
 def test_systems_of_files_and_of_one_graph_say_so(system):
     with pytest.raises(InputError, match="learns from files of graphs, not from rows of X"):
         Encoder(system).fit(SMILES)
