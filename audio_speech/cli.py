@@ -153,5 +153,5 @@ vertical = Vertical(
         ),
     ),
     checks="counterpoint.audio_speech.checks:CHECKS",
-    verbs=(OwnVerb("identify", "which piece a whole recording plays, and where in it", f"{_COMMANDS}:identify"),),
+    verbs=(OwnVerb("identify", "which piece a whole recording plays, and where in it", f"{_COMMANDS}:identify_piece"),),
 )

@@ -132,7 +132,7 @@ def preview(manifest: Path, out: Path = Path("preview.html"), pieces: int = 8, r
     return preview_page(manifest, out, pieces, rendition)
 
 
-def identify(
+def identify_piece(
     run: Path,
     file: Path,
     manifest: Path | None = None,

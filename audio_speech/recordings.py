@@ -47,7 +47,7 @@ LEAST = 3
 
 
 @dataclass(frozen=True)
-class Collection:
+class PrintedCollection:
     """The printed snippets of every piece of a run's manifest, embedded, and the votes of validation recordings.
 
     Attributes:
@@ -74,7 +74,7 @@ def identify_recording(
     config = collection.system.config.data
     rate = config.spectrogram.frames_per_second
     spectrum = long_spectrogram(file, config.spectrogram)
-    centres, windows = cut(spectrum, config.frames)
+    centres, windows = overlapping_windows(spectrum, config.frames)
     if len(centres) < LEAST:
         least = 2 * config.frames / rate
         raise InputError(
@@ -95,7 +95,7 @@ def identify_recording(
         path = follow(asked @ collection.vectors[mine].T, collection.seconds[mine], centres / rate)
         half = config.sheet_width / 2
         spans = []
-        for first, last in stretches(path, collection.seconds[mine], centres / rate):
+        for first, last in steady_stretches(path, collection.seconds[mine], centres / rate):
             bars = [
                 piece.engraving.bars.seen(c - half, c + half) for c in collection.columns[mine][path[first : last + 1]]
             ]
@@ -129,7 +129,7 @@ def identify_recording(
     return Outcome(figures, lines)
 
 
-def open_collection(run: Path, manifest: Path | None = None, checkpoint: str = "best") -> Collection:
+def open_collection(run: Path, manifest: Path | None = None, checkpoint: str = "best") -> PrintedCollection:
     """Embed all printed snippets and the validation recordings; kept in the cache for the next question."""
     system = load_run(run, checkpoint).eval()
     if "sheet" not in getattr(system, "modalities", ()) or not hasattr(system.config.data, "test_rendition"):
@@ -144,7 +144,7 @@ def open_collection(run: Path, manifest: Path | None = None, checkpoint: str = "
     ]
     prints = SnippetDataset(pieces, tunes, moments, config, modalities=("sheet",))
     asking = sorted({m.piece for m in data.val.moments})
-    heard = [cut(pieces[i].spectrograms[known].astype(np.float32), config.frames)[1] for i in asking]
+    heard = [overlapping_windows(pieces[i].spectrograms[known].astype(np.float32), config.frames)[1] for i in asking]
 
     def make(target: Path) -> None:
         keys = encode_rows(system, prints, batch_size=256, progress="encoding the print").vectors["sheet"]
@@ -168,10 +168,10 @@ def open_collection(run: Path, manifest: Path | None = None, checkpoint: str = "
     for number, part in zip(asking, parts):
         rest = np.flatnonzero(tune_of != tunes[number])
         others.append(rest[_both(part, keys[torch.from_numpy(rest)])])
-    return Collection(system, keys, owners, places[:, 1], places[:, 0], tuple(others))
+    return PrintedCollection(system, keys, owners, places[:, 1], places[:, 0], tuple(others))
 
 
-def cut(spectrum: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
+def overlapping_windows(spectrum: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """Centres (in frames) of windows that overlap by half and hold more than a pause, and the windows."""
     if len(spectrum) < frames / 2:
         return np.zeros(0), np.zeros((0, frames, spectrum.shape[1]), dtype=np.float32)
@@ -201,7 +201,7 @@ def _shares(found: np.ndarray, owners: np.ndarray, pieces: int) -> np.ndarray:
     return share / share.sum()
 
 
-def chance_of(found: Int[np.ndarray, "2 windows votes"], collection: Collection) -> float | None:
+def chance_of(found: Int[np.ndarray, "2 windows votes"], collection: PrintedCollection) -> float | None:
     """The larger p of the rule above; None where there are too few validation recordings to reach 0.05."""
     pieces, windows = int(collection.owners.max()) + 1, found.shape[1]
     mine = _first(found, collection.owners, pieces)
@@ -248,10 +248,12 @@ def _steady(before: np.ndarray | float, now: np.ndarray | float, passed: float) 
     return (gone >= TEMPO[0] * passed) & (gone <= TEMPO[1] * passed)
 
 
-def stretches(path: Int[np.ndarray, " windows"], seconds: np.ndarray, times: np.ndarray) -> list[tuple[int, int]]:
+def steady_stretches(
+    path: Int[np.ndarray, " windows"], seconds: np.ndarray, times: np.ndarray
+) -> list[tuple[int, int]]:
     """First and last window of every stretch of at least `LEAST` windows without a jump.
 
-    >>> stretches(np.array([0, 1, 2, 0, 1, 2, 0]), np.array([0.0, 2.0, 4.0]), np.arange(7) * 2.0)
+    >>> steady_stretches(np.array([0, 1, 2, 0, 1, 2, 0]), np.array([0.0, 2.0, 4.0]), np.arange(7) * 2.0)
     [(0, 2), (3, 5)]
     """
     found, first = [], 0

@@ -9,7 +9,14 @@ from counterpoint.audio_speech.audio_sheet import AudioSheet
 from counterpoint.audio_speech.configs import AudioSheetConfig, SpectrogramConfig
 from counterpoint.audio_speech.features import analyse
 from counterpoint.audio_speech.long_audio import long_spectrogram
-from counterpoint.audio_speech.recordings import Collection, chance_of, cut, follow, identify_recording, stretches
+from counterpoint.audio_speech.recordings import (
+    PrintedCollection,
+    chance_of,
+    follow,
+    identify_recording,
+    overlapping_windows,
+    steady_stretches,
+)
 from counterpoint.audio_speech.sounds.reading import read_audio
 from counterpoint.common.errors import InputError
 from counterpoint.common.trainers import fit, override
@@ -60,7 +67,7 @@ def test_the_path_goes_through_the_piece_and_back_at_a_repeat():
     cosines[torch.arange(20), torch.from_numpy(where)] = 1.0
     path = follow(cosines, seconds, times)
     assert path.tolist() == where.tolist()
-    assert stretches(path, seconds, times) == [(0, 9), (10, 19)]
+    assert steady_stretches(path, seconds, times) == [(0, 9), (10, 19)]
 
 
 def test_one_misleading_window_is_passed_over():
@@ -68,7 +75,7 @@ def test_one_misleading_window_is_passed_over():
     cosines = torch.zeros(12, 40)
     cosines[torch.arange(12), 2 * torch.arange(12)] = 0.8
     cosines[5, 10], cosines[5, 35] = 0.5, 0.9
-    assert stretches(follow(cosines, seconds, times), seconds, times) == [(0, 11)]
+    assert steady_stretches(follow(cosines, seconds, times), seconds, times) == [(0, 11)]
 
 
 def votes(share, again, windows=10):
@@ -78,7 +85,7 @@ def votes(share, again, windows=10):
 
 def collection(shares):
     others = tuple(votes(*both) for both in shares)
-    return Collection(None, torch.eye(2), np.array([0, 1]), np.zeros(2), np.zeros(2), others)
+    return PrintedCollection(None, torch.eye(2), np.array([0, 1]), np.zeros(2), np.zeros(2), others)
 
 
 def test_p_counts_recordings_of_pieces_that_are_not_there():
@@ -92,10 +99,10 @@ def test_p_counts_recordings_of_pieces_that_are_not_there():
 def test_pauses_are_no_windows():
     spectrum = np.zeros((400, 5), dtype=np.float32)
     spectrum[200:] = 0.5
-    centres, windows = cut(spectrum, 84)
+    centres, windows = overlapping_windows(spectrum, 84)
     assert len(centres) == len(windows)
     assert centres.min() > 200 - 42
-    assert len(cut(spectrum[:30], 84)[0]) == 0
+    assert len(overlapping_windows(spectrum[:30], 84)[0]) == 0
 
 
 @pytest.mark.slow
