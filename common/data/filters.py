@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from counterpoint.common.data.samples import Samples, in_words, plain
+from counterpoint.common.data.samples import Samples, joined_values, plain
 from counterpoint.common.errors import InputError
 
 _FORM = re.compile(r"\s*([^=<>!~\s][^=<>!~]*?)\s*(>=|<=|!=|=|>|<|~)\s*(.*?)\s*")
@@ -70,7 +70,7 @@ class Condition:
     def _several(self, values: Sequence[Any]) -> bool:
         if self.comparison == "!=":
             return not Condition(self.column, "=", self.value)._several(values)
-        return any(self.holds(one) for one in (*values, in_words(values)))
+        return any(self.holds(one) for one in (*values, joined_values(values)))
 
     def _equal(self, value: Any) -> bool:
         if isinstance(value, int | float) and not isinstance(value, bool):

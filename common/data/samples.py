@@ -283,10 +283,10 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 
-def in_words(value: Any) -> str:
+def joined_values(value: Any) -> str:
     """A value as people read it: several of one row with blanks between, or with commas where one holds a blank.
 
-    >>> in_words(["Toy", "Story"]), in_words(["film noir", "crime"]), in_words(None), in_words(7)
+    >>> joined_values(["Toy", "Story"]), joined_values(["film noir", "crime"]), joined_values(None), joined_values(7)
     ('Toy Story', 'film noir, crime', '', '7')
     """
     if not isinstance(value, list | tuple):

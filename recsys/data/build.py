@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -241,8 +241,12 @@ def _without(
                 f"id, and it holds {table.column('id')[0].as_py()!r}"
             )
         if unknown == "drop":
-            tell(bad, f"of an {role} that the table of {role}s does not list; add it there, or give --unknown keep")
+            one = "an item" if role == "item" else "a user"
+            tell(bad, f"of {one} that the table of {role}s does not list; add it there, or give --unknown keep")
             log, places = log.take(~bad), places[~bad]
+            rows = (np.cumsum(listed) - 1)[getattr(log, role)]  # nor is what was left out part of the catalogue
+            names = maps[role].take(np.flatnonzero(listed))
+            log = replace(log, **{f"{role}s": names, role: rows})
         elif bad.any():
             extras.notes.append(f"{int(bad.sum())} interactions are of {role}s that the table of {role}s does not list")
     if log.time is None:

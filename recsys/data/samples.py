@@ -12,7 +12,7 @@ import torch
 
 from counterpoint.common.data import Links, Samples
 from counterpoint.common.data.dataset import TextColumn
-from counterpoint.common.data.samples import collate, in_words, options_hash
+from counterpoint.common.data.samples import collate, joined_values, options_hash
 from counterpoint.common.suggest import no_such
 from counterpoint.recsys.data.folder import InteractionData
 from counterpoint.recsys.data.ids import IdMap
@@ -135,11 +135,12 @@ class Table(Samples):
         """The column of categories, genres or tags; empty where there is none, or where all are alike."""
         usual = ("category", "main_category", "genre", "genres", "tag", "tags", "type", "brand")
         found = (name for name in usual if name in self.columns)
-        return next((name for name in found if len(set(map(in_words, self.table.column(name).to_pylist()))) > 1), "")
+        values = {name: self.table.column(name).to_pylist() for name in found}
+        return next((name for name, said in values.items() if len(set(map(joined_values, said))) > 1), "")
 
     def words(self, row: int) -> str:
         """A row of the table in words: its title; empty where there is none."""
-        return in_words(self.table.column(self.title)[int(row)].as_py()) if self.title else ""
+        return joined_values(self.table.column(self.title)[int(row)].as_py()) if self.title else ""
 
     @cached_property
     def ids(self) -> list[str]:

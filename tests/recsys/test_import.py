@@ -138,6 +138,14 @@ def test_unknown_ids_are_kept_and_told_or_left_out_by_name(tmp_path):
     )
     assert [r.reason.split(" of an item")[0] for r in report.rejected] == ["row 2 ('a' and 'nowhere')"]
     assert len(open_dataset(report.manifest).log) == 1
+    assert list(open_dataset(report.manifest).log.items) == ["new", "x"], "what was left out is not ranked"
+    (tmp_path / "log.csv").write_text("user,item\nann,x\nbob,x\nbob,y\ncat,y\n")
+    (tmp_path / "users.csv").write_text("id,age\ncat,30\nann,20\n")
+    report = import_interactions(tmp_path / "log.csv", tmp_path / "third", users=tmp_path / "users.csv", unknown="drop")
+    assert "2 rows (the first: row 2, 'bob' and 'x') of a user that" in report.rejected[0].reason
+    log = open_dataset(report.manifest).log
+    assert [(log.users[u], log.items[i]) for u, i in zip(log.user, log.item)] == [("ann", "x"), ("cat", "y")]
+    assert list(log.users) == ["ann", "cat"]
 
 
 def test_mmrecs_labels_are_the_split_and_a_training_edge_held_out_is_named(tmp_path):
