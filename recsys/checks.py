@@ -33,7 +33,7 @@ ALL, RARE = "ranking user -> item", "ranking: rare items (1 to 5 interactions)"
 Figures = Mapping[str, Mapping[str, float]]
 
 
-def trained(cls: Any, config: Any, manifest: Path, seed: int, **changes: Any) -> Figures:
+def trained_figures(cls: Any, config: Any, manifest: Path, seed: int, **changes: Any) -> Figures:
     """The test figures of the best epoch: ranking or slice -> figure -> value."""
     with tempfile.TemporaryDirectory() as folder:
         fixed = {"data.manifest": str(manifest), "train.seed": seed, "train.out": f"{folder}/run"}
@@ -81,7 +81,7 @@ def _lastfm_figures(source: Path, arm: str, seed: int, epochs: int) -> Figures:
     cls, config, changes = LASTFM[arm]
     folder = _lastfm(source, seed if arm.startswith("shuffled") else None)
     manifest = Path(folder.name, "data", "manifest.parquet")
-    return trained(cls, config, manifest, seed, **{"train.max_epochs": epochs, **changes})
+    return trained_figures(cls, config, manifest, seed, **{"train.max_epochs": epochs, **changes})
 
 
 def lastfm(slice_: str, figure: str = "recall@20", epochs: int = 1000) -> Callable[[Path | None, str, int], float]:
@@ -105,7 +105,7 @@ def beauty(data: Path | None, arm: str, seed: int) -> float:
         source = sample_data(data, "recsys", "seq-mclrec", "Amazon_Beauty.txt")
         manifest = import_sequences(source, Path(folder, "data")).manifest
         plain = {"views": 0.0, "meta": 0.0} if arm == "SASRec" else {}
-        found = trained(MCLRec, MCLRecConfig(), manifest, seed, **plain)
+        found = trained_figures(MCLRec, MCLRecConfig(), manifest, seed, **plain)
     return found[ALL]["hr@5"]
 
 
@@ -116,7 +116,7 @@ def baby(data: Path | None, arm: str, seed: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         source = sample_data(data, "recsys", "amazon-baby")
         manifest = import_edges(source, Path(folder, "data")).manifest
-        found = trained(LightGCN, LightGCNConfig(), manifest, seed, **{"ranking.convention": "mmrec"})
+        found = trained_figures(LightGCN, LightGCNConfig(), manifest, seed, **{"ranking.convention": "mmrec"})
     return found[ALL]["recall@20"]
 
 

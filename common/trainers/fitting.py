@@ -43,8 +43,8 @@ from counterpoint.common.trainers.run_folder import (
     check_importable,
     checkpoint_dir,
     constant_checkpoint,
+    folder_of_run,
     open_run,
-    run_folder,
     system_class,
 )
 from counterpoint.common.trainers.sharding import ShardedStrategy
@@ -86,7 +86,7 @@ def fit(
         check_importable(system_class(system))
     hold_to_split(manifest_of(system))
     system.plugins = create_plugins(system.config.train.plugins)
-    with locked_run(run_folder(system, None if resume is None else Path(resume))):
+    with locked_run(folder_of_run(system, None if resume is None else Path(resume))):
         return _fit(system, resume, callbacks)
 
 

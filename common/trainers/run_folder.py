@@ -193,14 +193,14 @@ def system_class(system: Any) -> type:
     return next(c for c in type(system).__mro__ if not issubclass(c, FSDPModule))
 
 
-def run_folder(system: Any, resume: Path | None) -> Path:
+def folder_of_run(system: Any, resume: Path | None) -> Path:
     """Where the run lies or will lie."""
     return resume if resume is not None else Path(system.config.train.out or f"runs/{system_class(system).__name__}")
 
 
 def open_run(system: Any, resume: Path | None) -> tuple[Path, dict[str, Any] | None]:
     """Create the run folder, or find the state to continue from."""
-    train, run_dir = system.config.train, run_folder(system, resume)
+    train, run_dir = system.config.train, folder_of_run(system, resume)
     if resume is not None:
         if main_process():
             tidy_checkpoints(run_dir / "checkpoints")

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import elu, layer_norm, normalize
 
-from counterpoint.graphs.hetero.views import HeteroViews, Propagation
+from counterpoint.graphs.hetero.views import HeteroViews, MetaPathPropagation
 from counterpoint.graphs.nodes.encoders import sparse_product
 
 
@@ -34,7 +34,7 @@ class PathEncoder(nn.Module):
             nn.init.uniform_(layer.weight, -(dim**-0.5), dim**-0.5)
         self.activation, self.dropout = nn.PReLU(), nn.Dropout(dropout)
 
-    def forward(self, x: Float[Tensor, "nodes hidden"], walks: Propagation) -> Float[Tensor, "nodes dim"]:
+    def forward(self, x: Float[Tensor, "nodes hidden"], walks: MetaPathPropagation) -> Float[Tensor, "nodes dim"]:
         x = self.activation(walks(self.dropout(self.first(x))))
         x = walks(self.dropout(self.second(x)))
         return layer_norm(x, x.shape)

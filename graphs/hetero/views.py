@@ -26,10 +26,10 @@ from counterpoint.graphs.hetero.graph import HeteroGraph
 from counterpoint.graphs.hetero.metapaths import contexts, top_pathsim
 
 
-class Propagation:
+class MetaPathPropagation:
     """A fixed matrix that node vectors are multiplied by; a dense one where that takes less memory.
 
-    >>> Propagation(sp.csr_matrix([[0.0, 2.0], [1.0, 0.0]]))(torch.tensor([[1.0], [3.0]]))
+    >>> MetaPathPropagation(sp.csr_matrix([[0.0, 2.0], [1.0, 0.0]]))(torch.tensor([[1.0], [3.0]]))
     tensor([[6.],
             [1.]])
     """
@@ -45,9 +45,9 @@ class Propagation:
     def __call__(self, x: Float[Tensor, "columns dim"]) -> Float[Tensor, "rows dim"]:
         return self.tensors[0] @ x if len(self.tensors) == 1 else _SparseProduct.apply(*self.tensors, x)
 
-    def to(self, *target: Any) -> Propagation:
+    def to(self, *target: Any) -> MetaPathPropagation:
         """On a device, or of another type of number."""
-        return Propagation(None, [t.to(*target) for t in self.tensors])
+        return MetaPathPropagation(None, [t.to(*target) for t in self.tensors])
 
 
 class _SparseProduct(torch.autograd.Function):
@@ -77,10 +77,10 @@ class HeteroViews:
 
     features: dict[str, Tensor]
     masked_features: Tensor
-    contexts: list[list[tuple[str, Propagation]]]
-    plain: list[Propagation]
-    masked: list[Propagation]
-    coarse: Propagation
+    contexts: list[list[tuple[str, MetaPathPropagation]]]
+    plain: list[MetaPathPropagation]
+    masked: list[MetaPathPropagation]
+    coarse: MetaPathPropagation
 
     def to(self, *target: Any) -> HeteroViews:
         """On a device, or of another type of number."""
@@ -109,10 +109,10 @@ def hetero_views(
     return HeteroViews(
         {kind: _features(x) for kind, x in rows.items()},
         _features(masked_rows),
-        [[(kind, Propagation(mean)) for kind, mean in contexts(graph, path)] for path in graph.metapaths],
-        [Propagation(a) for a in plain],
-        [Propagation(a) for a in masked],
-        Propagation(sum(plain[1:], plain[0]) / len(plain)),
+        [[(kind, MetaPathPropagation(mean)) for kind, mean in contexts(graph, path)] for path in graph.metapaths],
+        [MetaPathPropagation(a) for a in plain],
+        [MetaPathPropagation(a) for a in masked],
+        MetaPathPropagation(sum(plain[1:], plain[0]) / len(plain)),
     )
 
 

@@ -24,7 +24,7 @@ from counterpoint.graphs.hetero.networks import MeowNetwork
 from counterpoint.graphs.hetero.objectives import parted_loss, prototype_loss
 from counterpoint.graphs.hetero.views import (
     HeteroViews,
-    Propagation,
+    MetaPathPropagation,
     hetero_views,
     mask_entries,
     mask_walks,
@@ -170,9 +170,9 @@ def network():
     o = OFFICIAL["network"]
     model = MeowNetwork("p", {"p": 6, "a": 5, "s": 4}, [["a"], ["s"]], 4, 4, 0.0).double()
     model.load_state_dict(ours(o["state"]))
-    mean = {name: Propagation(None, [tensor(o[name]) / tensor(o[name]).sum(1, keepdim=True)]) for name in ("pa", "ps")}
-    dense = [Propagation(None, [tensor(a)]) for a in (*o["adjacency"], *o["masked"])]
-    coarse = Propagation(None, [tensor(o["adjacency"]).mean(0)])
+    mean = {name: MetaPathPropagation(None, [tensor(o[name]) / tensor(o[name]).sum(1, keepdim=True)]) for name in ("pa", "ps")}
+    dense = [MetaPathPropagation(None, [tensor(a)]) for a in (*o["adjacency"], *o["masked"])]
+    coarse = MetaPathPropagation(None, [tensor(o["adjacency"]).mean(0)])
     x = {"p": tensor(o["xp"]), "a": tensor(o["xa"])}
     x = {kind: rows / rows.sum(1, keepdim=True) for kind, rows in x.items()}
     contexts = [[("a", mean["pa"])], [("s", mean["ps"])]]
@@ -205,7 +205,7 @@ def test_vectors_loss_and_every_gradient_are_the_released_codes(network):
 @pytest.mark.parametrize("density", [0.01, 0.5], ids=["sparse", "dense"])
 def test_a_propagation_is_its_matrix_in_both_directions(density):
     matrix = sp.random(40, 30, density, "csr", np.float32, random_state=0)
-    product = Propagation(matrix)
+    product = MetaPathPropagation(matrix)
     assert len(product.tensors) == (2 if density == 0.01 else 1)
     x, weight = torch.randn(30, 3, requires_grad=True), torch.randn(40, 3)
     found = product(x)
