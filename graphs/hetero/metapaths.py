@@ -55,9 +55,7 @@ def diagonal(left: sp.csr_matrix, right: sp.csr_matrix) -> np.ndarray:
     return np.asarray(left.multiply(right.T.tocsr()).sum(1)).ravel()
 
 
-def top_pathsim(
-    graph: HeteroGraph, metapath: Sequence[str], most: int, budget: int = BUDGET
-) -> sp.csr_matrix:
+def top_pathsim(graph: HeteroGraph, metapath: Sequence[str], most: int, budget: int = BUDGET) -> sp.csr_matrix:
     """The counts of each node's `most` neighbours of largest PathSim (0: all), itself among them.
 
     Of equal ones those with the smaller number stay; the released code leaves them to an unstable sort.

@@ -68,9 +68,7 @@ class PathContexts(nn.Module):
         super().__init__()
         self.target, self.names = target, list(widths)
         self.inputs = nn.ModuleList(nn.Linear(width, hidden) for width in widths.values())
-        self.merges = nn.ModuleList(
-            nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in way) for way in ways
-        )
+        self.merges = nn.ModuleList(nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in way) for way in ways)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, views: HeteroViews) -> tuple[Tensor, list[Tensor], list[Tensor]]:

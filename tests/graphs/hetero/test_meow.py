@@ -170,7 +170,8 @@ def network():
     o = OFFICIAL["network"]
     model = MeowNetwork("p", {"p": 6, "a": 5, "s": 4}, [["a"], ["s"]], 4, 4, 0.0).double()
     model.load_state_dict(ours(o["state"]))
-    mean = {name: MetaPathPropagation(None, [tensor(o[name]) / tensor(o[name]).sum(1, keepdim=True)]) for name in ("pa", "ps")}
+    shares = {name: tensor(o[name]) / tensor(o[name]).sum(1, keepdim=True) for name in ("pa", "ps")}
+    mean = {name: MetaPathPropagation(None, [share]) for name, share in shares.items()}
     dense = [MetaPathPropagation(None, [tensor(a)]) for a in (*o["adjacency"], *o["masked"])]
     coarse = MetaPathPropagation(None, [tensor(o["adjacency"]).mean(0)])
     x = {"p": tensor(o["xp"]), "a": tensor(o["xa"])}
