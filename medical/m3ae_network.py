@@ -165,7 +165,7 @@ class PatchRestorer(nn.Module):
 def sine_places(width: int, grid: int) -> Float[Tensor, "places width"]:
     """[1 + grid^2, width] sine and cosine of column and row, the first half of the width for columns; zeros for [CLS].
 
-    >>> sine_places(8, 2)[2].round(decimals=2).tolist()  # column 1, row 0
+    >>> [round(v, 2) for v in sine_places(8, 2)[2].tolist()]  # column 1, row 0
     [0.84, 0.01, 0.54, 1.0, 0.0, 0.0, 1.0, 1.0]
     """
     omega = 10000 ** -(torch.arange(width // 4, dtype=torch.float64) / (width / 4))

@@ -34,7 +34,7 @@ def to_picture(grey: np.ndarray, recipe: PictureRecipeConfig) -> np.ndarray:
     """[rows, columns] in 0..1 -> [size, size] in 0..1, true to scale; interpolated with a low-pass where it gets
     coarser.
 
-    >>> to_picture(np.ones((40, 20)), PictureRecipeConfig(size=20, fit="pad")).mean()   # half of it is black
+    >>> float(to_picture(np.ones((40, 20)), PictureRecipeConfig(size=20, fit="pad")).mean())   # half of it is black
     0.5
     """
     from PIL import Image

@@ -116,7 +116,7 @@ def test_level_and_polarity_change_no_query(recording, capsys):
     samples = samples_of_file(vertical, SYSTEM, recording[1] / "inverted.wav", "audio")
     assert np.abs(np.stack([np.asarray(samples[i]["audio"]) for i in range(len(samples))]) - full).max() < 1e-3
     heard = capsys.readouterr().err
-    assert heard.startswith("inverted.wav: the channels cancel each other"), "also told from the reader's own process"
+    assert heard.startswith("inverted.wav: its channels cancel each other"), "also told from the reader's own process"
 
 
 def test_pauses_do_not_vote_and_do_not_make_a_recording_silent(recording):
@@ -129,7 +129,7 @@ def test_pauses_do_not_vote_and_do_not_make_a_recording_silent(recording):
                            "3:27", "3:28", "3:29", "3:30"}  # fmt: skip
     assert max(np.asarray(window["audio"]).max() for window in found) == pytest.approx(full.max(), rel=0.05)
     for name, quiet in (("silence", np.zeros(9 * RATE)), ("dither", 1e-5 * np.ones(9 * RATE))):
-        with pytest.raises(InputError, match=rf"{name}\.wav: the recording is silent"):
+        with pytest.raises(InputError, match=rf"{name}\.wav: is silent"):
             query(written(recording, f"{name}.wav", quiet), "audio", SYSTEM)
     click = np.concatenate([np.zeros(5 * RATE), [0.9], np.zeros(5 * RATE)])
     with pytest.raises(InputError, match=r"click\.wav: only 0\.\d s of the recording are not silent; give at least 2"):

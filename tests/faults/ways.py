@@ -22,6 +22,8 @@ from counterpoint.common.vertical import ImportReport
 
 Read = Callable[[Path, Path], str]
 OPTIONS = {"arrays": {"fs": 50.0}, "molecules": {"split": "none"}}
+#: Rows of what an importer makes of its first reader's good files, where these are not one.
+ROWS = {"hetero": 6}
 #: The files of a folder of edge lists.
 HETERO = ("pa.txt", "p_feat.npz", "labels.npy", "train_2.npy")
 #: The files of a data set of interactions that a training reads.

@@ -98,7 +98,7 @@ def test_what_a_circuit_lacks_is_said(tmp_path):
 def test_rows_are_checked_with_reasons(tmp_path):
     with pytest.raises(InputError, match="'C1CC' is no SMILES"):
         check_row({"smiles": "C1CC"}, tmp_path)
-    with pytest.raises(InputError, match="neither a smiles nor a netlist"):
+    with pytest.raises(InputError, match="neither a smiles, a netlist nor a node"):
         check_row({}, tmp_path)
     with pytest.raises(InputError, match="gone.sp: no such file"):
         check_row({"netlist": "gone.sp"}, tmp_path)
