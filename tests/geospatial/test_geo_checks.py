@@ -10,7 +10,7 @@ from counterpoint.common.runs.opened import OpenRun
 from counterpoint.geospatial import check_scenes
 from counterpoint.geospatial.baselines import SensorTowers
 from counterpoint.geospatial.check_scenes import by_place, iou_by_place
-from counterpoint.geospatial.checks import CHANCE, retrieval_check
+from counterpoint.geospatial.checks import CHANCE, CHECKS, retrieval_check
 from counterpoint.geospatial.checks_dense import gallery_hits, place_hits
 
 
@@ -67,3 +67,26 @@ def test_arms_are_trained_apart_and_leave_gradients_as_they_were(monkeypatch):
         check_scenes.trained(SensorTowers, 0, {"encoder": {"dim": 32}}),
     ]
     assert len({id(x) for x in [first, *others]}) == 4
+
+
+@pytest.fixture
+def few_small_scenes(monkeypatch):
+    scenes = (check_scenes.known_places, check_scenes.unseen_places, check_scenes.winter_places)
+    for made in scenes:
+        made.cache_clear()
+    monkeypatch.setattr(check_scenes, "_kept", {})
+    monkeypatch.setattr(check_scenes, "PLACES", 3)
+    monkeypatch.setitem(check_scenes.STEPS, "train", {"batch_size": 16, "max_epochs": 5})  # the anchor is of the fourth
+    yield
+    for made in scenes:
+        made.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["croma-retrieval", "croma-optical", "mdico-radar", "gram-kept"])
+def test_both_arms_of_a_check_run_and_give_every_place_a_share(few_small_scenes, name):
+    claim, run = CHECKS[name]
+    for arm in (claim.baseline, claim.method):
+        found = run(None, arm, 0, groups=8)
+        assert np.isfinite(found.figure)
+        assert len(found.groups) == 8
+        assert np.mean(list(found.groups.values())) == pytest.approx(found.figure)

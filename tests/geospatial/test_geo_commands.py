@@ -13,7 +13,6 @@ import torch
 from counterpoint.common.cli.main import main
 from counterpoint.common.data import Manifest
 from counterpoint.common.trainers import create_system, fit, load_run, override
-from counterpoint.geospatial import checks
 from counterpoint.geospatial.croma import Croma
 from counterpoint.geospatial.scene import SIMULATED, draw_ground, draw_landscape
 from counterpoint.geospatial.scene_files import write_scenery
@@ -198,17 +197,3 @@ def test_plugins_of_the_field_train_any_system(folder, scenes):
     known = pd.read_csv(folder / "plug" / "metrics.csv")
     assert "train/gram" in known
     assert known["train/gram"].dropna().iloc[-1] > 0
-
-
-def test_checks_run_every_arm(monkeypatch, tmp_path):
-    monkeypatch.setattr(checks, "SCENES", 8)
-    monkeypatch.setattr(checks, "EPOCHS", 1)
-    monkeypatch.setattr(
-        checks, "SIZES", {**checks.SIZES, "encoder": {"dim": 16, "depth": 2, "heads": 2, "patch_size": 8}}
-    )
-    checks._scenes.cache_clear()
-    _, retrieve = checks.CHECKS["croma-retrieval"]
-    assert 0 <= retrieve(None, "untrained", 0) <= 1
-    _, one = checks.CHECKS["mdico-radar"]
-    assert 0 <= one(None, "MDiCo", 0) <= 1
-    checks._scenes.cache_clear()
