@@ -86,38 +86,17 @@ def identify_recording(
     pieces = data.pairs.pieces
     share = _shares(found[0], collection.owners, len(pieces))
     votes = count_votes(found[0], len(pieces), collection.owners)
-    order = np.argsort(-share, kind="stable")[:top]
-    p = chance_of(found, collection)
+    order = [number for number in np.argsort(-share, kind="stable")[:top] if votes[number]]
     rows, ranked = [], []
     for place, number in enumerate(order, 1):
-        piece = pieces[number]
-        mine = np.flatnonzero(collection.owners == number)
-        path = follow(asked @ collection.vectors[mine].T, collection.seconds[mine], centres / rate)
-        half = config.sheet_width / 2
-        spans = []
-        for first, last in steady_stretches(path, collection.seconds[mine], centres / rate):
-            bars = [
-                piece.engraving.bars.seen(c - half, c + half) for c in collection.columns[mine][path[first : last + 1]]
-            ]
-            low, high = min(map(min, filter(None, bars)), default=0), max(map(max, filter(None, bars)), default=-1)
-            begin = max(float(centres[first]) - config.frames / 2, 0) / rate
-            end = min(float(centres[last]) + config.frames / 2, len(spectrum)) / rate
-            spans.append({"bars": piece.engraving.bars.words(range(low, high + 1)), "time": stretch(begin, end)})
+        piece, spans = pieces[number], _played(collection, int(number), asked, centres, len(spectrum))
         where = "; ".join(f"{span['bars']} at {span['time']}" for span in spans)
         rows.append((str(place), piece.title, str(votes[number]), f"{100 * share[number]:.1f} %", where))
         ranked.append({"rank": place, "id": piece.id, "title": piece.title, "votes": int(votes[number]),
                        "share": float(share[number]), "where": spans})  # fmt: skip
-    seconds, n = len(spectrum) / rate, len(collection.others)
-    judged = p is not None
-    heard = judged and p <= ALPHA
-    if not judged:
-        verdict = f"whether it is one of them is not judged: that takes 19 validation recordings, there are {n}"
-    else:
-        verdict = pieces[order[0]].title if heard else "no piece of the collection"
-        verdict += (
-            f": {round(p * (n + 1)) - 1} of {n} recordings of pieces that are not in the collection reach such a "
-        )
-        verdict += f"share (at most {int(ALPHA * (n + 1)) - 1} may)"
+    seconds, p = len(spectrum) / rate, chance_of(found, collection)
+    heard = p is not None and p <= ALPHA
+    verdict = _verdict(pieces[order[0]].title, p, len(collection.others))
     head = f"{Path(file).name}: {seconds:.1f} s, {len(asked)} windows of {config.frames / rate:.1f} s vote"
     head += f" for {len(pieces)} pieces"
     figures = {
@@ -127,6 +106,37 @@ def identify_recording(
     }  # fmt: skip
     lines = (head, "", *table(("rank", "piece", "votes", "share", "where"), rows), "", verdict)
     return Outcome(figures, lines)
+
+
+def _played(
+    collection: PrintedCollection, number: int, asked: torch.Tensor, centres: np.ndarray, frames: int
+) -> list[dict[str, str]]:
+    """Bars and times of the stretches in which the recording plays a piece."""
+    config, bars = collection.system.config.data, collection.system.data.pairs.pieces[number].engraving.bars
+    rate, half = config.spectrogram.frames_per_second, config.sheet_width / 2
+    mine = np.flatnonzero(collection.owners == number)
+    seconds, columns = collection.seconds[mine], collection.columns[mine]
+    path = follow(asked @ collection.vectors[mine].T, seconds, centres / rate)
+    spans = []
+    for first, last in steady_stretches(path, seconds, centres / rate):
+        seen = [bar for c in columns[path[first : last + 1]] for bar in bars.seen(c - half, c + half)]
+        begin = max(float(centres[first]) - config.frames / 2, 0) / rate
+        end = min(float(centres[last]) + config.frames / 2, frames) / rate
+        told = range(min(seen), max(seen) + 1) if seen else range(0)
+        spans.append({"bars": bars.words(told), "time": stretch(begin, end)})
+    return spans
+
+
+def _verdict(title: str, p: float | None, known: int) -> str:
+    """Which piece it is, or that it is none, and what that rests on."""
+    if p is None:
+        return f"whether it is one of them is not judged: that takes 19 validation recordings, there are {known}"
+    said = title if p <= ALPHA else "no piece of the collection"
+    reached, most = round(p * (known + 1)) - 1, int(ALPHA * (known + 1)) - 1
+    return (
+        f"{said}: {reached} of {known} recordings of pieces that are not in the collection reach such a share (at most "
+        f"{most} may)"
+    )
 
 
 def open_collection(run: Path, manifest: Path | None = None, checkpoint: str = "best") -> PrintedCollection:

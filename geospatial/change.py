@@ -9,13 +9,14 @@ of a patch of which less than half is data at both times: no data, clouds and th
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from counterpoint.common.data import Manifest
@@ -63,14 +64,14 @@ def change_map(
         if Path(out).suffix.lower() not in (".tif", ".tiff"):
             raise InputError(f"--out {out}: the map is a GeoTIFF; name a .tif file")
         known = None if truth is None else changed_cells(Path(truth), grid, system.patch_size)
-        feature, made = change_strips(system, *pair, features, batch_size)
+        feature = compared_features(system, pair[0], features)
         cells = RasterSweep(system.patch_size, system.patch_size, 0).out_grid(grid)
         kept: list[np.ndarray] = []
 
         def counted() -> Iterator[tuple[int, np.ndarray]]:
-            for first, values in made:
-                kept.append(values[0])
-                yield first, values
+            for first, found in change_strips(system, *pair, [feature], batch_size):
+                kept.append(found[feature])
+                yield first, found[feature][None]
 
         tags = {"EARLIER": names[0], "LATER": names[1], "RUN": str(run), "FEATURES": feature, "VALUE": "1 - cosine"}
         synthetic = pair[0].synthetic or pair[1].synthetic or _synthetic_tag(pair)
@@ -174,25 +175,35 @@ def sweep_over(chips: Chips, cell: int, batch_size: int) -> RasterSweep:
     return replace(sweep_of(chips, cell, max(1, min(batch_size, 64))), least=LEAST)
 
 
-def change_strips(
-    system: Any, earlier: Chips, later: Chips, features: str = "", batch_size: int = 16, row: tuple[int, int] = (0, 0)
-) -> tuple[str, Iterator[tuple[int, np.ndarray]]]:
-    """(name of the features, strips of 1 - cosine [1, rows, columns]) of two rows on one grid; NaN where either holds
-    no data."""
-    have = dense_names(system, earlier)
-    name = features or ("joint" if "joint" in have else have[0])
+def compared_features(system: Any, chips: Chips, asked: str = "") -> str:
+    """The dense features that are compared: those asked for, else `joint` where both sensors are there."""
+    have = dense_names(system, chips)
+    name = asked or ("joint" if "joint" in have else have[0])
     if name not in have:
         raise InputError(f"there are no dense features {name!r} of these scenes; there are {', '.join(have)}")
+    return name
+
+
+def change_strips(
+    system: Any, earlier: Chips, later: Chips, names: Sequence[str], batch_size: int = 16, row: tuple[int, int] = (0, 0)
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """(first row, 1 - cosine [rows, columns] by the name of the features) of every strip of two rows on one grid; NaN
+    where either holds no data. Both are encoded once for all names."""
+    widths: dict[str, int] = {}
 
     def say(batch: Mapping[str, Any]) -> Tensor:
-        return system.dense_features(batch)[name]
+        dense = system.dense_features(batch)
+        widths.update({name: dense[name].shape[-1] for name in names})
+        return torch.cat([dense[name] for name in names], -1)
 
     sweep = sweep_over(earlier, system.patch_size, batch_size)
     system.eval()
-    made = zip(
-        strips(system, earlier, row[0], say, sweep, "earlier and later"), strips(system, later, row[1], say, sweep)
-    )
-    return name, ((first, cosine_distance(a, b)[None]) for (first, a), (_, b) in made)
+    before = strips(system, earlier, row[0], say, sweep, "earlier and later")
+    after = strips(system, later, row[1], say, sweep)
+    for (first, a), (_, b) in zip(before, after):
+        ends = np.cumsum([widths[name] for name in names])[:-1]
+        parts = zip(names, np.split(a, ends), np.split(b, ends))
+        yield first, {name: cosine_distance(x, y) for name, x, y in parts}
 
 
 def cosine_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -256,16 +267,15 @@ def change_scores(run: OpenRun) -> dict[str, Result]:
             continue
         try:
             truth = changed_cells(chips.manifest.folder / file, grid, system.patch_size)
-            maps = {
-                name: _whole(change_strips(system, chips, chips, name, run.batch_size, (times[0], times[-1]))[1])
-                for name in dense_names(system, chips)
-            }
+            names, ends = dense_names(system, chips), (times[0], times[-1])
+            made = [values for _, values in change_strips(system, chips, chips, names, run.batch_size, ends)]
         except InputError as error:
             if chips.on_error == "raise":
                 raise
             note(f"left out of the scores of change: {group}: {error}")
             continue
-        for name, values in maps.items():
+        for name in names:
+            values = np.concatenate([strip[name] for strip in made])
             both = np.isfinite(values) & (truth >= 0)
             pair = found.setdefault(name, ([], []))
             pair[0].append(np.stack([values[both], truth[both]]))
@@ -275,7 +285,3 @@ def change_scores(run: OpenRun) -> dict[str, Result]:
         f"change by distance, {name}": score_change(*np.concatenate(parts, 1), np.asarray(groups), **options)
         for name, (parts, groups) in found.items()
     }
-
-
-def _whole(made: Iterator[tuple[int, np.ndarray]]) -> np.ndarray:
-    return np.concatenate([values[0] for _, values in made])

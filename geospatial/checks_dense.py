@@ -19,7 +19,7 @@ from torch.func import functional_call
 from counterpoint.common.kernels import unit
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.trainers.claims import Claim, Measured
-from counterpoint.common.trainers.gram_anchor import _Dense
+from counterpoint.common.trainers.gram_anchor import DenseFeatures
 from counterpoint.geospatial.baselines import SensorTowers
 from counterpoint.geospatial.check_scenes import (
     DATA,
@@ -115,7 +115,7 @@ def gram_check(data: Path | None, arm: str, seed: int, groups: int = UNSEEN) -> 
     values, names = [], []
     for batch in batches(held_out(system, groups)):
         now, then = (
-            _cosines(x) for x in (system.dense_features(batch), functional_call(_Dense(system), named, (batch,)))
+            _cosines(x) for x in (system.dense_features(batch), functional_call(DenseFeatures(system), named, (batch,)))
         )
         now, then = (x - x.mean(1, keepdim=True) for x in (now, then))
         values.append(((now * then).sum(1) / (now.norm(dim=1) * then.norm(dim=1)).clamp_min(1e-12)).numpy())

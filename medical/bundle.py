@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from counterpoint.common.data.samples import plain
 from counterpoint.common.errors import InputError
+from counterpoint.common.output import write_json
 from counterpoint.common.trainers.exporting import ExportReport, example_batch
 from counterpoint.common.trainers.run_folder import system_name
 from counterpoint.common.trainers.tracing import trace
@@ -64,8 +65,8 @@ def write_bundle(
         network = _traced(system, name, output, {**batch, name: example})
         network.save(str(path / "models" / "model.ts"))
         width = int(network(example[:1]).shape[1])
-        _write(path / "configs" / "inference.json", inference(recipe, name in SCALED))
-        _write(path / "configs" / "metadata.json", bundle_metadata(system, name, output, width))
+        write_json(inference(recipe, name in SCALED), path / "configs" / "inference.json")
+        write_json(bundle_metadata(system, name, output, width), path / "configs" / "metadata.json")
         (path / "docs" / "README.md").write_text(_readme(system, name), encoding="utf-8")
         worst = _largest_difference(system, path, name, output, recipe)
         if not worst <= tolerance:
@@ -257,7 +258,3 @@ def run_bundle(path: Path, scan: Path) -> np.ndarray:
     parser["bundle_root"] = str(path)
     with torch.no_grad():
         return np.asarray(parser.get_parsed_content("embed")(str(scan)))
-
-
-def _write(file: Path, content: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")

@@ -23,6 +23,8 @@ from counterpoint.common.data.embeddings import EmbeddingStore
 from counterpoint.common.data.links import Links
 from counterpoint.common.errors import InputError
 from counterpoint.common.metrics.scores import Score
+from counterpoint.common.output import write_json
+from counterpoint.common.progress import note
 
 FILE = "thresholds.json"
 SHARE = 0.05
@@ -168,8 +170,10 @@ def kept_threshold(run: Path, name: str, made_of: list[str], learn: Callable[[],
     if isinstance(found, dict) and found.get("made of") == made_of:
         return Threshold(**found["threshold"])
     threshold = learn()
-    text = json.dumps({**known, name: {"made of": made_of, "threshold": asdict(threshold)}}, indent=2)
-    path.write_text(text + "\n", encoding="utf-8")
+    try:
+        write_json({**known, name: {"made of": made_of, "threshold": asdict(threshold)}}, path)
+    except OSError as error:
+        note(f"{path}: cannot be written ({error.strerror or error}); the next search learns the threshold again")
     return threshold
 
 

@@ -46,7 +46,7 @@ def gram_distance(
     return total / places**2
 
 
-class _Dense(nn.Module):
+class DenseFeatures(nn.Module):
     """`dense_features` as a forward pass, so that it may run under other weights."""
 
     def __init__(self, system: nn.Module) -> None:
@@ -87,7 +87,7 @@ class GramAnchor(Plugin):
         found = self.places(self.system.dense_features(batch))
         with torch.no_grad():
             named = {f"system.{k}": v.to(found.device) for k, v in self.anchor.items()}
-            kept = self.places(functional_call(_Dense(self.system), named, (batch,)))
+            kept = self.places(functional_call(DenseFeatures(self.system), named, (batch,)))
         return {"gram": self.config.weight * gram_distance(found, kept)}
 
     def places(self, dense: Mapping[str, Tensor]) -> Float[Tensor, "batch places dim"]:

@@ -51,7 +51,7 @@ def read_hetero(path: str) -> HeteroData:
     count, rows = graph.counts[graph.target], manifest.frame["node"].tolist()
     seen: dict[int, int] = {}
     for place, node in enumerate(rows):
-        if node != node or node is None or int(node) != node or not 0 <= node < count:
+        if not isinstance(node, int | float) or not 0 <= node < count or node != int(node):
             raise InputError(f"{path}: row {place} names node {node}, none of the {count} of type {graph.target}")
         if seen.setdefault(int(node), place) != place:
             raise InputError(f"{path}: rows {seen[int(node)]} and {place} both name node {int(node)}; keep one")

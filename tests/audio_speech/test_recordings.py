@@ -127,6 +127,8 @@ def test_a_run_names_the_piece_or_says_why_it_is_not_judged(small_data, tmp_path
         (r["share"] for r in out.figures["ranked"]), reverse=True
     )
     assert identify_recording(run, tmp_path / "take.wav", top=3).figures == out.figures, "from the cache as anew"
+    every = identify_recording(run, tmp_path / "take.wav", top=1000).figures["ranked"]
+    assert all(r["votes"] for r in every), "pieces without a vote are not ranked"
     soundfile.write(tmp_path / "short.wav", music(7.0, 22050), 22050)
     with pytest.raises(InputError, match=r"short\.wav: 1 windows .* 8\.4 s"):
         identify_recording(run, tmp_path / "short.wav")

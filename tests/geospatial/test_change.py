@@ -74,10 +74,10 @@ def test_distance_is_the_cosines_and_nothing_is_said_without_data(scenes):
     two = [i for i, row in enumerate(chips.rows) if row["change_map"] == chips.rows[0]["change_map"]]
     cloudy = next(i for i, row in enumerate(chips.rows) if row["clouds"])
     system = Spectra()
-    same = np.concatenate([v[0] for _, v in change_strips(system, chips, chips, row=(two[0], two[0]))[1]])
+    same = np.concatenate([v["s2"] for _, v in change_strips(system, chips, chips, ["s2"], row=(two[0], two[0]))])
     assert same.shape == (10, 10)
     assert np.nanmax(np.abs(same)) < 1e-6
-    found = np.concatenate([v[0] for _, v in change_strips(system, chips, chips, row=(cloudy, cloudy))[1]])
+    found = np.concatenate([v["s2"] for _, v in change_strips(system, chips, chips, ["s2"], row=(cloudy, cloudy))])
     with rasterio.open(table.folder / chips.rows[cloudy]["s2_cloud"]) as made:
         clear = (made.read(1) == 0).reshape(10, 4, 10, 4).mean((1, 3))
     assert np.array_equal(np.isnan(found), clear < 0.5)

@@ -306,6 +306,7 @@ def test_settings_that_do_not_fit_are_refused(manifest, tmp_path, case):
     [
         (lambda frame: frame.assign(node=0), "rows 0 and 1 both name node 0"),
         (lambda frame: frame.assign(node=99), "row 0 names node 99, none of the 60 of type paper"),
+        (lambda frame: frame.assign(node="a"), "row 0 names node a, none of the 60 of type paper"),
         (lambda frame: frame.drop(columns="node"), "has no column node"),
     ],
 )
