@@ -36,6 +36,8 @@ def no_such(kind: str, name: str, known: Iterable[str], help_command: str = "") 
     InputError("unknown verb 'pretrian'; did you mean 'pretrain'?")
     >>> no_such("verb", "x", ["pretrain", "embed"])
     InputError("unknown verb 'x'; there are: pretrain, embed")
+    >>> no_such("item", "x", map(str, range(1682)))
+    InputError("unknown item 'x'; none of the 1,682 there are is like it")
     """
     names = list(known)
     near = nearest(name, names)
@@ -44,7 +46,8 @@ def no_such(kind: str, name: str, known: Iterable[str], help_command: str = "") 
     elif 0 < len(names) <= 12:
         advice = f"there are: {', '.join(names)}"
     else:
-        advice = f"see {help_command}" if help_command else "there is none"
+        none = f"none of the {len(names):,} there are is like it" if names else "there is none"
+        advice = f"see {help_command}" if help_command else none
     return InputError(f"unknown {kind} '{name}'; {advice}")
 
 

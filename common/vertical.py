@@ -52,6 +52,8 @@ class SystemEntry:
         shared: which of the common protocols are measured unasked, by name, where not all that the data allow suit: all
             ranks of a million items, of which a protocol of the system's own streams the first ones. Any other may
             still be named (`evaluate --protocols`).
+        evaluation: the section of the configuration that says how it is evaluated and not how it is trained, where it
+            has one; its settings may be given anew (`evaluate --settings`).
         missing: which criteria an `experimental` system does not meet and why, as in "2: the encoder is ours".
 
     A working system meets four criteria:
@@ -74,6 +76,7 @@ class SystemEntry:
     system: Target
     protocols: Target | None = None
     shared: tuple[str, ...] | None = None
+    evaluation: str = ""
     missing: str = ""
 
     def as_dict(self) -> dict[str, str]:

@@ -24,6 +24,7 @@ vertical = Vertical(
             config=f"{_CONFIGS}:PopularityConfig",
             system="counterpoint.recsys.popularity:Popularity",
             protocols=_PROTOCOLS,
+            evaluation="ranking",
             shared=(),
         ),
         SystemEntry(
@@ -35,6 +36,7 @@ vertical = Vertical(
             config=f"{_CONFIGS}:ItemKNNConfig",
             system="counterpoint.recsys.item_knn:ItemKNN",
             protocols=_PROTOCOLS,
+            evaluation="ranking",
             shared=(),
         ),
         SystemEntry(
@@ -47,6 +49,7 @@ vertical = Vertical(
             config=f"{_CONFIGS}:LightGCNConfig",
             system="counterpoint.recsys.lightgcn:LightGCN",
             protocols=_PROTOCOLS,
+            evaluation="ranking",
             shared=("labelfree",),
         ),
         SystemEntry(
@@ -58,6 +61,7 @@ vertical = Vertical(
             config=f"{_CONFIGS}:VBPRConfig",
             system="counterpoint.recsys.vbpr:VBPR",
             protocols=_PROTOCOLS,
+            evaluation="ranking",
             shared=("labelfree",),
         ),
         SystemEntry(
@@ -69,6 +73,7 @@ vertical = Vertical(
             config=f"{_CONTRAST}:BM3Config",
             system="counterpoint.recsys.bm3:BM3",
             protocols=_PROTOCOLS,
+            evaluation="ranking",
             shared=("labelfree",),
         ),
         SystemEntry(
@@ -81,6 +86,7 @@ vertical = Vertical(
             config=f"{_CONTRAST}:REARMConfig",
             system="counterpoint.recsys.rearm:REARM",
             protocols=_PROTOCOLS,
+            evaluation="ranking",
             shared=("labelfree",),
         ),
         SystemEntry(
@@ -94,6 +100,7 @@ vertical = Vertical(
             config=f"{_CONTRAST}:CEAAConfig",
             system="counterpoint.recsys.ceaa:CEAA",
             protocols=_PROTOCOLS,
+            evaluation="ranking",
             shared=("labelfree",),
         ),
         SystemEntry(
@@ -106,6 +113,7 @@ vertical = Vertical(
             config=f"{_CONTRAST}:SASRecConfig",
             system="counterpoint.recsys.sasrec:SASRec",
             protocols=_PROTOCOLS,
+            evaluation="ranking",
             shared=("labelfree",),
         ),
         SystemEntry(
@@ -117,6 +125,7 @@ vertical = Vertical(
             config=f"{_CONTRAST}:MCLRecConfig",
             system="counterpoint.recsys.mclrec:MCLRec",
             protocols=_PROTOCOLS,
+            evaluation="ranking",
             shared=("labelfree",),
         ),
         SystemEntry(
@@ -129,6 +138,7 @@ vertical = Vertical(
             config=f"{_CONTRAST}:TwoTowerConfig",
             system="counterpoint.recsys.two_tower:TwoTower",
             protocols=_PROTOCOLS,
+            evaluation="ranking",
             shared=("labelfree",),
         ),
     ),

@@ -20,6 +20,7 @@ def import_interactions(
     highest: float | None = None,
     users: Path | None = None,
     items: Path | None = None,
+    sets: tuple[str, ...] = (),
     features: tuple[str, ...] = (),
     feature_ids: Path | None = None,
     repeats: Literal["first", "last", "keep"] = "first",
@@ -39,6 +40,7 @@ def import_interactions(
         highest: ratings above are bad rows.
         users: table of users with further columns; its first column is the id.
         items: table of items (title, category, ...), likewise; items that nobody met yet get their rows too.
+        sets: columns of these tables that hold several values in one text, COLUMN=SEPARATOR ('genres=|', tags=comma).
         features: vectors of the items, NAME=FILE with commas between: .npy, .parquet, or a folder that embed wrote.
         feature_ids: text file whose line i is the id of row i of a .npy; without it row i is the item called i.
         repeats: of several rows of one user and item the first counts, the last, or all.
@@ -48,7 +50,7 @@ def import_interactions(
     from counterpoint.recsys.data.parts import Wanted
 
     wanted = Wanted(columns_of(user=user, item=item, time=time, rating=rating, split=split), lowest, highest)
-    options = {"users": users, "items": items, "features": features, "feature_ids": feature_ids}
+    options = {"users": users, "items": items, "features": features, "feature_ids": feature_ids, "sets": sets}
     return import_tables(source, out, wanted, repeats=repeats, unknown=unknown, **options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -54,7 +55,7 @@ class Several:
         text = ",".join(words)
         if text.startswith("(") and text.endswith(")"):
             text = text[1:-1]
-        values = [value.strip() for value in text.split(",") if value.strip()]
+        values = [value.strip() for value in re.split(r",(?![^\[\]]*\])", text) if value.strip()]  # [1,2] stays whole
         quoted = self.element is str or _words(self.element)
         return f"[{','.join(json.dumps(value) if quoted else value for value in values)}]"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -94,9 +94,10 @@ class Encoded:
 
 
 def open_data(
-    run: Path, checkpoint: str, split: str, manifest: Path | None = None
+    run: Path, checkpoint: str, split: str, manifest: Path | None = None, settings: Mapping[str, Any] | None = None
 ) -> tuple[Any, dict[str, Samples]]:
-    """(system, samples of every split that there is) of a run; `manifest` replaces the data it was trained on.
+    """(system, samples of every split that there is) of a run; `manifest` replaces the data it was trained on, and
+    `settings` those of its configuration by their dotted names.
 
     `NoSplit` where the data lack `split`.
     """
@@ -107,6 +108,8 @@ def open_data(
         if not hasattr(getattr(system.config, "data", None), "manifest"):
             raise InputError(f"--manifest: the data of {type(system).__name__} do not come from a manifest")
         system.config = override(system.config, {"data.manifest": str(manifest)})
+    if settings:
+        system.config = override(system.config, settings)
     system.stage = list(system.stages())[-1]
     found = present(system.evaluation_datasets())
     if split not in found:

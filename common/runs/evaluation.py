@@ -24,6 +24,7 @@ def evaluate(
     baseline: Literal["auto", "untrained", "none"] = "auto",
     corrupt: tuple[str, ...] = (),
     severities: tuple[float, ...] = (0.25, 0.5, 1.0),
+    settings: tuple[str, ...] = (),
     layers: bool = False,
     reweight: float | None = None,
     limit: int | None = None,
@@ -55,6 +56,8 @@ def evaluate(
             where at most 2000 samples are to be encoded, none never.
         corrupt: corruptions of the inputs (noise, hide, cut, quantize) under which the figures are measured again.
         severities: how strong; noise and quantize in standard deviations of the sample, hide and cut in shares of it.
+        settings: settings of the evaluation that are taken otherwise than the run was configured with, as in
+            ranking.convention=mmrec; which there are is said by the system (`pretrain SYSTEM --help`).
         layers: also measure what goes into the projection heads and every layer's output.
         reweight: with layers, the last one also with its dimension k multiplied by this number to the power k.
         limit: use only the first samples of each split.
@@ -83,6 +86,7 @@ def evaluate(
         "batch_size": batch_size,
         "n_boot": bootstrap,
         "seed": seed,
+        "settings": settings,
     }
     seen = examine(vertical, run, checkpoint, split, baseline=baseline, **options)
     encoded, evaluation = seen.encoded, seen.evaluation
@@ -102,6 +106,7 @@ def evaluate(
         "split": split,
         "data": encoded.dataset.hash,
         "synthetic": encoded.synthetic,
+        **({"settings": list(settings)} if settings else {}),
         "left_out": [{"id": name, "reason": reason} for name, reason in encoded.left_out],
         **evaluation.as_dict(),
     }

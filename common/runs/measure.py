@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import yaml
 from torch import Tensor
 
 from counterpoint.common.errors import InputError
@@ -33,7 +35,8 @@ from counterpoint.common.runs.encode import Encoded, entry_of, modality_pairs
 from counterpoint.common.runs.opened import OpenRun
 from counterpoint.common.runs.queries import encode_prompts
 from counterpoint.common.suggest import no_such
-from counterpoint.common.trainers import FinetuneSystem
+from counterpoint.common.trainers import FinetuneSystem, load_yaml
+from counterpoint.common.trainers.config_files import option_names
 from counterpoint.common.trainers.run_folder import build_system
 from counterpoint.common.vertical import Vertical
 
@@ -76,15 +79,20 @@ def examine(
     n_boot: int = 1000,
     seed: int = 0,
     baseline: str = "none",
+    settings: tuple[str, ...] = (),
 ) -> Examined:
     """Encode a split of a run (with labels also the splits that probes learn from) and evaluate it.
 
+    `settings`: those of the evaluation that are taken otherwise than the run has them, as in
+    `ranking.convention=mmrec`.
     `baseline`: `untrained` measures a network of the same shape with its initial weights too, `auto` does so where
     there are at most `UNTRAINED_UP_TO` samples, `none` never.
     """
     if prompts is not None and label is None:
         raise InputError("--prompts describes classes; --label says which field or column holds a sample's class")
     options = {"manifest": manifest, "batch_size": batch_size, "limit": limit, "label": label}
+    if settings:
+        options["settings"] = evaluation_settings(vertical, run, settings)
     opened = OpenRun.load(run, checkpoint, split, **options)
     encoded = opened.encoded()
     descriptions = None
@@ -96,6 +104,40 @@ def examine(
     if prompts is not None or not (baseline == "untrained" or (baseline == "auto" and few)):
         return Examined(encoded, others, found)
     return Examined(encoded, others, found, measure_untrained(vertical, opened, protocols, seed))
+
+
+def evaluation_settings(vertical: Vertical, run: Path, settings: tuple[str, ...]) -> dict[str, Any]:
+    """Settings by their dotted names, as `ranking.convention=mmrec` gives them, of the section that the run's system
+    is evaluated by.
+
+    Raises:
+        InputError: one is not `name=value`, or concerns more than the evaluation.
+    """
+    named = str(load_yaml(run / "config.yaml").get("system"))
+    entry = next((entry for entry in vertical.systems if entry.system == named), None)
+    section = "" if entry is None else entry.evaluation
+    if not section:
+        raise InputError(
+            f"--settings: {entry.name if entry else run} has no settings that concern its evaluation alone"
+        )
+    names = list(option_names(resolve(entry.config), ""))
+    known = [name for name in names if name.startswith(f"{section}.")]
+    found = {}
+    for setting in settings:
+        name, given, value = (part.strip() for part in setting.partition("="))
+        if not given:
+            raise InputError(f"--settings {setting}: expected name=value, as in {known[0]}=...")
+        if name in names and name not in known:
+            raise InputError(
+                f"--settings: {name} concerns the training; those of the evaluation are {', '.join(known)}"
+            )
+        if name not in known:
+            raise InputError(f"--settings: {no_such('setting', name, known)}")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--settings {setting}: the value cannot be read") from error
+    return found
 
 
 def _learnt_from(run: OpenRun) -> dict[str, Encoded]:

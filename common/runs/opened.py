@@ -52,10 +52,12 @@ class OpenRun:
 
     @classmethod
     def load(
-        cls, run: Path, checkpoint: str = "best", split: str = "test", *, manifest: Path | None = None, **options: Any
-    ) -> OpenRun:
-        """Open a run's checkpoint on its data, or on `manifest`; `NoSplit` where they lack the split."""
-        system, data = open_data(run, checkpoint, split, manifest)
+        cls, run: Path, checkpoint: str = "best", split: str = "test", *, manifest: Path | None = None,
+        settings: Mapping[str, Any] | None = None, **options: Any,
+    ) -> OpenRun:  # fmt: skip
+        """Open a run's checkpoint on its data, or on `manifest`, under other `settings` of its configuration where
+        given; `NoSplit` where the data lack the split."""
+        system, data = open_data(run, checkpoint, split, manifest, settings)
         check_apart(system)
         return cls(system, data, split, name=str(run), **options)
 

@@ -14,6 +14,8 @@ def test_every_arm_can_be_run_and_thresholds_are_themselves():
         arms = (claim.baseline, claim.method)
         if "lastfm" in name:
             assert set(arms) <= checks.LASTFM.keys(), name
+        elif "ml100k" in name:
+            assert set(arms) <= checks.MASKS.keys(), name
         elif claim.baseline[0] == "0":
             assert run(None, claim.baseline, 0) == float(claim.baseline)
     claims = [claim for claim, _ in checks.CHECKS.values()]
@@ -41,3 +43,9 @@ def test_arms_give_the_figures_that_the_claims_are_about(data_dir):
         figures = [run(data_dir, arm, 0) for arm in ("LightGCN", "BM3, features fixed")]
         assert all(0 <= figure < 1 for figure in figures)
     assert figures[0] != figures[1]
+
+
+@pytest.mark.realdata
+def test_masks_of_the_films_fields_are_not_one_and_the_same(data_dir):
+    figures = {arm: checks.movielens(data_dir, arm, 0, epochs=1) for arm in checks.MASKS}
+    assert len(set(figures.values())) == 3, figures

@@ -133,9 +133,7 @@ def test_unknown_ids_are_kept_and_told_or_left_out_by_name(tmp_path):
     assert list(data.log.items) == ["new", "nowhere", "x"]
     assert data.items.column("title").to_pylist() == ["Another", None, "A song"]
     assert data.items.column("year").to_pylist() == [2001.0, None, 1999.0]
-    report = import_interactions(
-        tmp_path / "log.csv", tmp_path / "other", items=tmp_path / "items.csv", unknown="drop"
-    )
+    report = import_interactions(tmp_path / "log.csv", tmp_path / "other", items=tmp_path / "items.csv", unknown="drop")
     assert [r.reason.split(" of an item")[0] for r in report.rejected] == ["row 2 ('a' and 'nowhere')"]
     assert len(open_dataset(report.manifest).log) == 1
     assert list(open_dataset(report.manifest).log.items) == ["new", "x"], "what was left out is not ranked"
@@ -222,6 +220,26 @@ def test_several_values_of_a_row_are_a_list_where_the_header_or_the_file_says_so
     split_dataset(tmp_path / "out" / "manifest.parquet", "random", (0.5, 0.25, 0.25), 0, 0, tmp_path / "split")
     again = open_dataset(tmp_path / "split" / "manifest.parquet")
     assert (again.items.schema, again.users) == (data.items.schema, data.users)
+
+
+def test_texts_of_several_values_are_parted_where_asked_and_named_where_not(tmp_path):
+    frame().to_csv(tmp_path / "log.csv", index=False)
+    films = {"item_id": ["x", "y", "z"], "genres": ["Drama|War", "Drama | Film-Noir", ""], "tags": ["a, b", "b", "a"]}
+    pd.DataFrame(films).to_csv(tmp_path / "films.csv", index=False)
+    options = {"items": tmp_path / "films.csv"}
+    plain = import_interactions(tmp_path / "log.csv", tmp_path / "plain", **options)
+    assert "2 of 2 texts of genres hold '|'" in plain.note
+    assert "tags" not in plain.note
+    report = import_interactions(tmp_path / "log.csv", tmp_path / "out", sets=("genres=|", "tags=comma"), **options)
+    assert "|" not in report.note
+    data = open_dataset(report.manifest)
+    assert data.items.column("genres").to_pylist() == [["Drama", "War"], ["Drama", "Film-Noir"], None]
+    assert data.items.column("tags").to_pylist() == [["a", "b"], ["b"], ["a"]]
+    table = Table("item", data.log.items, np.arange(3), data.items, "", "")
+    assert np.flatnonzero(meeting(table, ["genres=War"])).tolist() == [0]
+    for given, said in (("genre=|", "did you mean 'genres'"), ("genres", "give COLUMN=SEPARATOR")):
+        with pytest.raises(InputError, match=said):
+            import_interactions(tmp_path / "log.csv", tmp_path / "no", sets=(given,), **options)
 
 
 def test_lists_of_parquet_and_json_stay_lists_and_vectors_do_not(tmp_path):

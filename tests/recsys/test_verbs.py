@@ -93,6 +93,25 @@ def test_evaluate_and_the_reports(done, run, baselines):
     assert all(f"</i>{name} <span" in page for name in set(load_run(run).catalogue.column("category")))
 
 
+def test_a_run_is_evaluated_by_another_convention_without_training_anew(done, run, capsys):
+    plain = json.loads(done("evaluate", run, "--bootstrap", 5, "--json"))["results"]["ranking user -> item"]
+    words = ("ranking.convention=mmrec", "ranking.cuts=[3,20]", "ranking.sampled=10")
+    figures = json.loads(done("evaluate", run, "--bootstrap", 5, "--json", "--out", "o.json", "--settings", *words))
+    found = figures["results"]["ranking user -> item"]
+    assert (found["protocol"]["convention"], found["protocol"]["mask"]) == ("mmrec", "train")
+    assert (plain["protocol"]["convention"], plain["protocol"]["mask"]) == ("counterpoint", "train+val")
+    assert "recall@3" in found["metrics"]
+    assert "recall@5" not in found["metrics"]
+    assert found["metrics"]["recall@20"] <= plain["metrics"]["recall@20"], "validation items take places"
+    assert any(name.startswith("SAMPLED ranking against 10") for name in figures["results"])
+    assert figures["settings"] == list(words)
+    wrong = {"ranking.convention=x": "one of counterpoint", "train.seed=1": "concerns the training",
+             "ranking.con=x": "did you mean", "ranking.cuts": "expected name=value"}  # fmt: skip
+    for setting, said in wrong.items():
+        assert main(["recsys", "evaluate", str(run), "--settings", setting]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(done, work):
     words = ("--preset", "small", "--train.batch_size", 256, "--dim", 4, *QUIET, "--data.manifest",
              "set/manifest.parquet", "--train.checkpoint_every_steps", 3)  # fmt: skip
