@@ -24,6 +24,7 @@ from counterpoint.common.trainers.claims import Claim, Measured
 from counterpoint.geospatial.baselines import OpticalMAE
 from counterpoint.geospatial.check_scenes import DATA, UNSEEN, VIT, by_place, held_out, trained
 from counterpoint.geospatial.checks_dense import DENSE, batches, gallery_hits
+from counterpoint.geospatial.checks_wider import WIDE
 from counterpoint.geospatial.croma import Croma
 from counterpoint.geospatial.mdico import MDiCo
 
@@ -155,4 +156,4 @@ CHECKS: dict[str, tuple[Claim, Callable[..., Any]]] = {
             sensor_check,
         ),
     )
-} | DENSE  # fmt: skip
+} | WIDE | DENSE  # fmt: skip

@@ -64,7 +64,7 @@ vertical = Vertical(
         SystemEntry(
             name="summit",
             status="experimental",
-            missing="2: the segmenters are ours; 4: no check has been run",
+            missing="2: the segmenters are ours",
             paper="Simons et al., SUMMIT: Source-Free Adaptation of Uni-Modal Models to Multi-Modal Targets, ICCV 2023",
             summary="a radar and an optical segmenter adapted together to a new region by their joint pseudo-labels",
             needs="Sentinel-1 and Sentinel-2 rasters with land cover, then others without (the simulator by default)",

@@ -44,6 +44,8 @@ def check_row(row: Mapping[str, Any], root: Path | Folder) -> list[str]:
             codes = read_landcover(row, root, Window(0, 0, grid.height, grid.width))
             if not (codes >= 0).any():
                 raise InputError("its map of land cover holds no class here")
+        elif "landcover" in row:  # others have one
+            notes.append("has no map of land cover: its pixels are of no known class")
     finally:
         close_handles()
     return notes

@@ -81,7 +81,7 @@ class Chips(Samples):
         self.files = KeptPaths(manifest.folder)
         self.rows = [manifest.row(i) for i in range(len(manifest))]
         self.numbers = manifest.frame.index.to_numpy(dtype=np.int64)
-        self.has_landcover = all(row.get("landcover") for row in self.rows)
+        self.has_landcover = any(row.get("landcover") for row in self.rows)
         own = set(manifest.frame.columns)
         self.columns = (*manifest.frame.columns, *(["label"] if self.has_landcover and "label" not in own else []))
         for i, row in enumerate(self.rows):

@@ -139,6 +139,8 @@ def read_sensor(
 
 
 def read_landcover(row: Mapping[str, Any], root: Any, window: Window) -> np.ndarray:
-    """The land-cover codes on a window of the row's grid, -1 where there is none."""
+    """The land-cover codes on a window of the row's grid, -1 where there is none: where a row has no map, all over."""
+    if not row.get("landcover"):
+        return np.full((window.height, window.width), -1, np.int64)
     values, valid = read_bands([Source(root / row["landcover"], 1)], row_grid(row), window)
     return np.where(valid[0], values[0].astype(np.int64), -1)

@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,14 @@ from counterpoint.geospatial.base import RasterSystem, with_splits
 from counterpoint.geospatial.commands import import_rasters
 from counterpoint.geospatial.configs import CromaConfig
 from counterpoint.geospatial.data import raster
+from counterpoint.geospatial.data.checking import check_row
 from counterpoint.geospatial.data.chips import ChipCut, Chips
 from counterpoint.geospatial.data.form import Moments, physical
 from counterpoint.geospatial.data.grid import Grid, Window, distance_km
 from counterpoint.geospatial.data.layers import KeptPaths, read_sensor, row_grid
 from counterpoint.geospatial.data.raster import read_window
 from counterpoint.geospatial.data.splits import split_places
+from counterpoint.geospatial.scene_files import write_scenery
 
 sys.path.insert(0, str(Path(__file__).parent))
 from geo_helpers import form
@@ -322,6 +325,20 @@ def test_an_unreadable_chip_names_its_row_or_is_skipped(places):
         chips[0]
     assert "cannot be" in skipping[0].reason
     raster.close_handles()
+
+
+def test_a_place_without_a_map_is_of_no_known_class_and_leaves_the_others_theirs(tmp_path):
+    table = Manifest.load(write_scenery(tmp_path, 3, 32, seed=1).manifest)
+    fewer = replace(table, frame=table.frame.assign(landcover=[None, *table.frame["landcover"][1:]]))
+    some, every = (Chips(t, ChipCut(S2, 16, 16)) for t in (fewer, table))
+    assert some.has_landcover
+    for position in range(len(some)):
+        own, lacks = some[position], some.row_of(position) == 0
+        assert (some.column("label")[position] is None, own["label"] is None) == (lacks, lacks)
+        expected = torch.full((16, 16), -1) if lacks else every[position]["landcover"]
+        assert torch.equal(own["landcover"], expected)
+    assert check_row(fewer.row(0), fewer.folder)[-1].startswith("has no map of land cover")
+    assert not any("land cover" in note for note in check_row(fewer.row(1), fewer.folder))
 
 
 def test_distances_between_boxes_are_of_their_nearest_points():

@@ -12,6 +12,9 @@ from counterpoint.geospatial.baselines import SensorTowers
 from counterpoint.geospatial.check_scenes import by_place, iou_by_place
 from counterpoint.geospatial.checks import CHANCE, CHECKS, retrieval_check
 from counterpoint.geospatial.checks_dense import gallery_hits, place_hits
+from counterpoint.geospatial.checks_wider import LearntPositions, loss_by_place
+from counterpoint.geospatial.models.croma import SensorEncoder
+from counterpoint.geospatial.models.masking import PatchMask
 
 
 def opened(s1, s2, groups):
@@ -82,7 +85,7 @@ def few_small_scenes(monkeypatch):
         made.cache_clear()
 
 
-@pytest.mark.parametrize("name", ["croma-retrieval", "croma-optical", "mdico-radar", "gram-kept"])
+@pytest.mark.parametrize("name", ["croma-retrieval", "croma-optical", "croma-positions", "mdico-radar", "gram-kept"])
 def test_both_arms_of_a_check_run_and_give_every_place_a_share(few_small_scenes, name):
     claim, run = CHECKS[name]
     for arm in (claim.baseline, claim.method):
@@ -90,3 +93,34 @@ def test_both_arms_of_a_check_run_and_give_every_place_a_share(few_small_scenes,
         assert np.isfinite(found.figure)
         assert len(found.groups) == 8
         assert np.mean(list(found.groups.values())) == pytest.approx(found.figure)
+
+
+def test_learnt_positions_are_the_tables_own_and_reach_the_larger_grid():
+    encoder = LearntPositions(3, 16, 1, 4, patch_size=4, side=2).eval()
+    plain = SensorEncoder(3, 16, 1, 4, 4).eval()
+    plain.load_state_dict({k: v for k, v in encoder.state_dict().items() if k != "table"})
+    images = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        encoder.table.zero_()
+        blind = encoder(images)
+        turned = encoder(images.flip(-1).unflatten(-1, (2, 4)).flip(-1).flatten(-2))  # the columns of patches exchanged
+        torch.testing.assert_close(turned, blind.unflatten(1, (2, 2)).flip(2).flatten(1, 2))  # no place is known
+        assert not torch.allclose(plain(images), blind, atol=1e-4)  # which distances are
+        encoder.table += torch.linspace(-2, 2, 16)[:, None, None]  # the same everywhere, so on every grid
+        wide = encoder(images.repeat(1, 1, 2, 2))
+        assert wide.shape == (2, 16, 16)
+        torch.testing.assert_close(wide.unflatten(1, (4, 4))[:, :2, :2].flatten(1, 2), encoder(images))
+        kept = PatchMask(torch.tensor([[3, 0]] * 2), torch.zeros(2, 4, dtype=torch.long), torch.ones(2, 4))
+        seen = encoder(images, kept)
+        encoder.table[:, :8, 0, 1] += 5.0  # hidden by the mask
+        torch.testing.assert_close(encoder(images, kept), seen)
+        encoder.table[:, :8, 1, 1] += 5.0
+        assert not torch.allclose(encoder(images, kept), seen, atol=1e-2)
+
+
+def test_a_loss_at_twice_the_side_is_the_difference_of_both_figures():
+    large, small = np.random.default_rng(1).integers(1, 50, (2, 6, 3, 3))
+    places = [f"p{i}" for i in range(6)]
+    expected = iou_by_place(small, places).figure - iou_by_place(large, places).figure
+    assert loss_by_place(large, small, places).figure == pytest.approx(expected)
+    assert loss_by_place(small, small, places).figure == pytest.approx(0.0)
