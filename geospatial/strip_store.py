@@ -1,4 +1,4 @@
-"""Strips of a raster under way, kept on disk until all are there: what was killed in the middle goes on where it was."""
+"""Strips of a raster under way, kept on disk until all are there: what was killed goes on where it was."""
 
 from __future__ import annotations
 

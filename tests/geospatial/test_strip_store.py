@@ -1,4 +1,4 @@
-"""Rasters that were killed in the middle: what was said of them is not asked again, and of other weights nothing stays."""
+"""Rasters killed in the middle: what was said of them is not asked again, and of other weights nothing stays."""
 
 import sys
 from pathlib import Path
