@@ -152,7 +152,8 @@ def write_sweep(
     out = sweep.out_grid(row_grid(chips.rows[number]))
     store = None
     if keep is not None:
-        store = StripStore(path, {"row": chips.rows[number], "sweep": asdict(sweep), **keep})
+        cut = {k: v for k, v in asdict(sweep).items() if k != "batch_size"}
+        store = StripStore(path, {"row": chips.rows[number], "sweep": cut, **keep})
         if len(store):
             note(f"{path.name}: {len(store)} strips are there already")
     made = strips(system, chips, number, say, sweep, str(path.name), store)
