@@ -1,10 +1,11 @@
 """Chips per second from tiled and untiled GeoTIFFs (synthetic), beside a plain rasterio loop, one process and thread.
 
-    python benchmarks/geospatial.py --side 2048 --chips 200
+    python benchmarks/geospatial.py --side 2048 --chips 200 [--torchgeo]
 
 The plain loop opens both files for every chip, as a map-style data set without kept handles does, and reads the same
 windows of the same bands; the values of both are compared. Ours also makes the masks of what is data. Kept files keep
 decoded blocks in GDAL's memory too, where small rasters fit in as a whole. Seconds are the process's CPU seconds.
+`--torchgeo` adds its `RasterDataset` of each sensor (no masks), asked for the ground of the same chips.
 """
 
 import argparse
@@ -58,8 +59,23 @@ def per_second(read: Callable[[int], object], positions: list[int], repeats: int
     return len(positions) / best
 
 
-def compared(side: int, count: int, layout: str) -> list[float]:
-    """Chips a second: ours, the plain loop's, and that of one that keeps its files open."""
+def torchgeo_reader(folder: Path, windows: Callable[[int], Window]) -> Callable[[int], list[np.ndarray]]:
+    """Both sensors' values of a chip by torchgeo, which is asked for places on the ground."""
+    from torchgeo.datasets import RasterDataset
+
+    data = [type(s, (RasterDataset,), {"filename_glob": "*.tif"})(folder / s) for s in ("s1", "s2")]
+
+    def read(position: int) -> list[np.ndarray]:
+        window = windows(position)
+        left, top = 500000 + 10 * window.col_off, 5000000 - 10 * window.row_off
+        ground = (slice(left, left + 10 * SIZE), slice(top - 10 * SIZE, top))
+        return [found[ground]["image"].numpy() for found in data]
+
+    return read
+
+
+def compared(side: int, count: int, layout: str, torchgeo: bool = False) -> list[float]:
+    """Chips a second: ours, the plain loop's, that of one that keeps its files open, and torchgeo's where wanted."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_pair(folder, side, LAYOUTS[layout])
@@ -84,11 +100,13 @@ def compared(side: int, count: int, layout: str) -> list[float]:
         def plain_kept(position: int) -> list[np.ndarray]:
             return [source.read(window=window_of(position)) for source in kept.values()]
 
+        peers = [plain, plain_kept, *([torchgeo_reader(folder, window_of)] if torchgeo else [])]
         for position in positions[:5]:
             ours = chips[position]
-            for sensor, values in zip(kept, plain(position)):
-                assert np.array_equal(ours[sensor].numpy(), values), "not the same values"
-        found = [per_second(read, positions) for read in (lambda p: chips[p], plain, plain_kept)]
+            for peer in peers:
+                for sensor, values in zip(kept, peer(position)):
+                    assert np.array_equal(ours[sensor].numpy(), values), "not the same values"
+        found = [per_second(read, positions) for read in (lambda p: chips[p], *peers)]
         for source in kept.values():
             source.close()
         return found
@@ -98,13 +116,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=2048, help="pixels of a raster's side")
     parser.add_argument("--chips", type=int, default=200, help="chips read in a pass")
+    parser.add_argument("--torchgeo", action="store_true", help="beside torchgeo too, which has to be installed")
     given = parser.parse_args()
-    columns = ("Counterpoint", "plain loop", "loop with files kept open", "ratio to the plain loop", "to the kept one")
+    peers = ("plain loop", "loop with files kept open", *(["torchgeo"] if given.torchgeo else []))
+    columns = ("Counterpoint", *peers, *(f"ratio to {name}" for name in peers))
     print(f"| rasters of {given.side} pixels, {given.chips} chips of {SIZE} a pass | {' | '.join(columns)} |")
     print("|---" * (len(columns) + 1) + "|")
     for layout in LAYOUTS:
-        ours, plain, kept = compared(given.side, given.chips, layout)
-        print(f"| {layout} | {ours:.0f} | {plain:.0f} | {kept:.0f} | {ours / plain:.2f} | {ours / kept:.2f} |")
+        ours, *others = compared(given.side, given.chips, layout, given.torchgeo)
+        ratios = " | ".join(f"{ours / other:.2f}" for other in others)
+        print(f"| {layout} | {' | '.join(f'{v:.0f}' for v in (ours, *others))} | {ratios} |")
 
 
 if __name__ == "__main__":

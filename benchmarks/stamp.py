@@ -21,7 +21,7 @@ RESTS_ON = {
     "continual": ("counterpoint.benchmarks.continual:*",),
     "engine": ("counterpoint.benchmarks.engine:*", "counterpoint.common.kernels.api:*"),
     "evaluation_claims": ("counterpoint.benchmarks.evaluation_claims:*", "counterpoint.common.metrics:*"),
-    "geospatial": ("counterpoint.benchmarks.geospatial:*",),
+    "geospatial": ("counterpoint.benchmarks.geospatial:*", "counterpoint.benchmarks.geospatial_steps:*"),
     "graphs": ("counterpoint.benchmarks.graphs:*",),
     "harmonize": ("counterpoint.benchmarks.harmonize:*",),
     "losses": ("counterpoint.benchmarks.losses:*", "counterpoint.common.losses:*"),

@@ -1,14 +1,14 @@
 """Whole rasters by sliding windows: what a system says of every patch or pixel, written back where it lies.
 
 A window is a block of output pixels with a margin of context around it; outside of the raster there is no data, which
-the systems' masks hide. One strip of blocks is in memory at a time.
+the systems' masks hide. One strip of blocks is in memory at a time, and strips may be kept until the raster is whole.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from torch import Tensor
 from counterpoint.common.data.batch import to_device
 from counterpoint.common.data.names import file_name
 from counterpoint.common.errors import InputError
-from counterpoint.common.progress import track
+from counterpoint.common.progress import note, track
 from counterpoint.geospatial.data.chips import Chips
 from counterpoint.geospatial.data.form import physical
 from counterpoint.geospatial.data.grid import Grid, Window
 from counterpoint.geospatial.data.layers import read_sensor, row_grid
 from counterpoint.geospatial.data.writing import profile
+from counterpoint.geospatial.strip_store import StripStore
 
 Say = Callable[[Mapping[str, Any]], Tensor]
 """A batch to [batch, rows, columns, values] on a grid of `cell` pixels."""
@@ -73,18 +74,20 @@ def sweep_of(chips: Chips, cell: int, batch_size: int) -> RasterSweep:
 
 
 def strips(
-    system: Any, chips: Chips, number: int, say: Say, sweep: RasterSweep, progress: str = ""
-) -> Iterator[tuple[int, np.ndarray]]:
+    system: Any, chips: Chips, number: int, say: Say, sweep: RasterSweep, progress: str = "",
+    store: StripStore | None = None,
+) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
     """(first output row, [values, rows, columns] as float32) of every strip of the row `number`; NaN where no
-    pixel of a cell is data in every sensor."""
+    pixel of a cell is data in every sensor. With a `store`, strips that it has are not computed again."""
     row = chips.rows[number]
     grid = row_grid(row)
     out = sweep.out_grid(grid)
-    tops = range(0, grid.height, sweep.step)
+    firsts = [top // sweep.cell for top in range(0, grid.height, sweep.step)]
     device = next((p.device for p in system.parameters()), torch.device("cpu"))
-    for top in track(tops, progress, len(tops)) if progress else tops:
-        lefts = list(range(0, grid.width, sweep.step))
-        first, parts = top // sweep.cell, []
+    lefts = list(range(0, grid.width, sweep.step))
+
+    def strip(first: int) -> np.ndarray:
+        top, parts = first * sweep.cell, []
         height = min(sweep.step // sweep.cell, out.height - first)
         for i in range(0, len(lefts), sweep.batch_size):
             some = lefts[i : i + sweep.batch_size]
@@ -99,7 +102,10 @@ def strips(
             edge = sweep.margin // sweep.cell
             core = said[:, edge : edge + sweep.step // sweep.cell, edge : edge + sweep.step // sweep.cell]
             parts += [part[:height].permute(2, 0, 1).numpy() for part in core]
-        yield first, np.ascontiguousarray(np.concatenate(parts, 2)[:, :, : out.width], dtype=np.float32)
+        return np.ascontiguousarray(np.concatenate(parts, 2)[:, :, : out.width], dtype=np.float32)
+
+    shown = track(firsts, progress, len(firsts)) if progress else firsts
+    yield from ((first, strip(first)) for first in shown) if store is None else store.filled(shown, strip)
 
 
 def window_batch(chips: Chips, row: Mapping[str, Any], windows: Sequence[Window]) -> dict[str, Any]:
@@ -138,28 +144,41 @@ def write_sweep(
     path: Path, system: Any, chips: Chips, number: int, say: Say, sweep: RasterSweep, *, names: Sequence[str] = (),
     dtype: str = "float32", nodata: float = float("nan"), tags: Mapping[str, Any] | None = None, cog: bool = False,
     finish: Callable[[np.ndarray], np.ndarray] | None = None, colours: Mapping[int, tuple] | None = None,
+    keep: Mapping[str, Any] | None = None,
 ) -> Grid:  # fmt: skip
     """One raster of what `say` says of a row, strip by strip; complete or not at all. `finish` turns a strip into what
-    is written (classes of probabilities)."""
+    is written (classes of probabilities). With `keep`, what the strips depend on beside the row and the sweep, a call
+    that is killed leaves its strips, and the next one of the same meaning goes on after them."""
     out = sweep.out_grid(row_grid(chips.rows[number]))
-    made = strips(system, chips, number, say, sweep, str(path.name))
+    store = None
+    if keep is not None:
+        cut = {k: v for k, v in asdict(sweep).items() if k != "batch_size"}
+        store = StripStore(path, {"row": chips.rows[number], "sweep": cut, **keep})
+        if len(store):
+            note(f"{path.name}: {len(store)} strips are there already")
+    made = strips(system, chips, number, say, sweep, str(path.name), store)
     finished = made if finish is None else ((first, finish(values)) for first, values in made)
     options = {"names": names, "dtype": dtype, "nodata": nodata, "tags": tags, "cog": cog, "colours": colours}
+    options["scratch"] = None if store is None else store.folder
     write_strips(path, finished, out, sweep.step // sweep.cell, **options)
+    if store is not None:
+        store.clear()
     return out
 
 
 def write_strips(
     path: Path, made: Iterable[tuple[int, np.ndarray]], out: Grid, rows: int, *, names: Sequence[str] = (),
     dtype: str = "float32", nodata: float = float("nan"), tags: Mapping[str, Any] | None = None, cog: bool = False,
-    colours: Mapping[int, tuple] | None = None,
+    colours: Mapping[int, tuple] | None = None, scratch: Path | None = None,
 ) -> None:  # fmt: skip
-    """A raster of strips of `rows` rows, (first row, [bands, rows, columns]) each; complete or not at all."""
+    """A raster of strips of `rows` rows, (first row, [bands, rows, columns]) each; complete or not at all. What is not
+    complete lies in `scratch`, or beside it."""
     import rasterio
     from rasterio.shutil import copy
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.tif")
+    folder = scratch or path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{path.name}.{os.getpid()}.tmp.tif"
     target = None
     try:
         for first, values in made:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from counterpoint.common.errors import InputError
 from counterpoint.common.vertical import Outcome
 from counterpoint.geospatial.data.chips import Chips
 from counterpoint.geospatial.mosaic import raster_name, sweep_of, write_sweep
+from counterpoint.geospatial.strip_store import weights_digest
 
 
 def write_geotiff(
@@ -36,7 +38,8 @@ def embedding_rasters(
 ) -> Outcome:
     """A GeoTIFF a place with a pixel a patch and a band a dimension, in the place's CRS; NaN where there are no data.
 
-    A file that is there already is kept: repeating the command finishes what was left. Written are the `joint` tokens
+    A file that is there already is kept, and so are the strips of one that was under way: repeating the command
+    finishes what was left. Written are the `joint` tokens
     where the system has both sensors, else those of the first one.
     """
     chips = chips_of(samples)
@@ -54,12 +57,13 @@ def embedding_rasters(
     written, kept, cells = [], 0, 0
     tags = {"EMBEDDING": name, "SYSTEM": type(system).__name__, "PATCH_PIXELS": system.patch_size}
     tags |= {"SYNTHETIC": chips.synthetic} if chips.synthetic else {}
+    meaning = {"features": name, "weights": weights_digest(system), "cut": asdict(chips.cut)}
     for number in rows_in(chips):
         path = folder / raster_name(chips.rows[number])
         if path.is_file():
             kept += 1
             continue
-        grid = write_sweep(path, system, chips, number, say, sweep, tags=tags, cog=cog)
+        grid = write_sweep(path, system, chips, number, say, sweep, tags=tags, cog=cog, keep=meaning)
         written.append(path)
         cells += grid.height * grid.width
     system.train(training)

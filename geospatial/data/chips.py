@@ -26,7 +26,7 @@ from counterpoint.geospatial.data.legend import class_name, legend_of
 
 DRAWS = 20
 """Places at which a random chip is tried for enough valid pixels."""
-STRIP = 2048
+STRIP = 128
 """Rows of a mask that are read at a time."""
 
 
@@ -162,17 +162,19 @@ class Chips(Samples):
         """The share of valid pixels of chips, the least of all sensors."""
         row, size = self.rows[i], self.cut.size
         grid, least = row_grid(row), np.ones(len(places))
+        r, (lefts, column) = places[:, 1], np.unique(places[:, 2], return_inverse=True)
         for sensor, names in self.cut.bands.items():
-            seen = np.zeros((grid.height + 1, grid.width + 1), np.int64)
+            # Of every row the valid pixels from the top down to it, in each chip's columns: no table of all pixels.
+            above = np.zeros((grid.height + 1, len(lefts)), np.int64)
             for top in range(0, grid.height, STRIP):
                 window = Window(top, 0, min(STRIP, grid.height - top), grid.width)
                 values, valid = read_sensor(row, self.files, sensor, names, window, self.cut.clouds)
                 valid = physical(sensor, values, valid, row)[1]
-                seen[top + 1 : top + 1 + window.height, 1:] = valid
-            total = seen.cumsum(0).cumsum(1)
-            r, c = places[:, 1], places[:, 2]
-            inside = total[r + size, c + size] - total[r, c + size] - total[r + size, c] + total[r, c]
-            least = np.minimum(least, inside / size**2)
+                left = np.zeros((window.height, grid.width + 1), np.int32)
+                np.cumsum(valid, 1, out=left[:, 1:])
+                above[top + 1 : top + 1 + window.height] = left[:, lefts + size] - left[:, lefts]
+            np.cumsum(above, 0, out=above)
+            least = np.minimum(least, (above[r + size, column] - above[r, column]) / size**2)
         return least
 
     # Samples ---------------------------------------------------------------------------------------------------------

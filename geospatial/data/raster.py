@@ -25,6 +25,9 @@ DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jp2": "JP2OpenJPEG"}
 """GDAL's driver of each kind of file. No other is tried: those of VRT, WMS, ... may name files and servers."""
 SUFFIXES = tuple(DRIVERS)
 HANDLES = 256
+CACHE_MB = 384
+"""Megabytes of decoded blocks that GDAL keeps, unless the environment variable GDAL_CACHEMAX says otherwise: enough for
+a row of tiles of a full Sentinel-2 product; GDAL's own measure, a twentieth of the memory, is gigabytes on a server."""
 SCANNED = 1 << 26
 """Values of a raster up to which an import reads all of it; of larger ones it reads `SCAN_ROWS` strips."""
 SCAN_ROWS = 16
@@ -107,6 +110,7 @@ def inspect(file: Path) -> Facts:
 
 def opened(file: Path) -> Any:
     """The file, opened for reading by its kind's driver; `InputError` where it cannot be."""
+    os.environ.setdefault("GDAL_CACHEMAX", str(CACHE_MB))
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 

@@ -8,8 +8,13 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-NEEDS = {"2-recordings-to-report": "wfdb", "3-molecules-to-retrieval": "rdkit", "7-dicom-to-archive": "pydicom"}
-SLOW = ("2-recordings-to-report", "3-molecules-to-retrieval", "7-dicom-to-archive")
+NEEDS = {
+    "2-recordings-to-report": "wfdb",
+    "3-molecules-to-retrieval": "rdkit",
+    "7-dicom-to-archive": "pydicom",
+    "8-rasters-to-maps": "rasterio",
+}
+SLOW = tuple(NEEDS)
 
 
 def text_of(notebook):
