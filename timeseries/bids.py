@@ -13,7 +13,7 @@ from counterpoint.common.data.places import folders_of
 from counterpoint.common.errors import InputError
 from counterpoint.common.vertical import ImportReport, Rejected
 from counterpoint.timeseries.attached import with_channels, with_events
-from counterpoint.timeseries.importers import Facts, facts_of, told_once
+from counterpoint.timeseries.importers import RecordingFacts, facts_of, notes_once
 from counterpoint.timeseries.readers.dispatch import read_record
 from counterpoint.timeseries.sidecars import MISSING, read_sheet
 
@@ -63,7 +63,7 @@ def import_dataset(source: Path, out: Path, label: str = "", workers: int = 1) -
             }
         )  # fmt: skip
     used = [Path(out, row[column]) for row in rows for column in ("file", "annotations", "channels") if row[column]]
-    return save_manifest(out, rows, rejected, note=told_once(told), outside=folders_of(used, found.root))
+    return save_manifest(out, rows, rejected, note=notes_once(told), outside=folders_of(used, found.root))
 
 
 def sidecar(file: Path, root: Path, kind: str) -> Path | None:
@@ -86,7 +86,7 @@ def sidecar(file: Path, root: Path, kind: str) -> Path | None:
     return None
 
 
-def _recording(file: Path, root: Path) -> Facts:
+def _recording(file: Path, root: Path) -> RecordingFacts:
     record = read_record(file)
     if path := sidecar(file, root, "channels"):
         record = with_channels(record, path)

@@ -78,7 +78,7 @@ def import_recordings(
             told.setdefault(text, []).append(name)
         rows.append({"id": name, "group": group, "file": os.path.relpath(file, out), **columns})
     taken = folders_of((Path(out, row["file"]) for row in rows), found.root)
-    return save_manifest(out, rows, rejected, note=told_once(told), outside=taken)
+    return save_manifest(out, rows, rejected, note=notes_once(told), outside=taken)
 
 
 def _nights(files: list[Path]) -> tuple[list[Path], list[Rejected]]:
@@ -111,7 +111,7 @@ def _of_format(source: Path, format: str) -> Path:
     return source
 
 
-def told_once(notes: dict[str, list[str]]) -> str:
+def notes_once(notes: dict[str, list[str]]) -> str:
     """What is to be known of the recordings taken: each sentence once, with the recordings it is true of."""
     lines = [
         f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {text}" for text, names in notes.items()
@@ -121,7 +121,7 @@ def told_once(notes: dict[str, list[str]]) -> str:
 
 
 @dataclass(frozen=True)
-class Facts:
+class RecordingFacts:
     """What a recording adds to the manifest, and the group that its header names."""
 
     columns: dict[str, Any]
@@ -129,11 +129,11 @@ class Facts:
     notes: tuple[str, ...]
 
 
-def recording_facts(file: Path, patient: str, label: str, fs: float | None) -> Facts:
+def recording_facts(file: Path, patient: str, label: str, fs: float | None) -> RecordingFacts:
     return facts_of(read_record(file, fs), patient, label, fs)
 
 
-def facts_of(record: Record, patient: str, label: str, fs: float | None) -> Facts:
+def facts_of(record: Record, patient: str, label: str, fs: float | None) -> RecordingFacts:
     """The columns of a recording that was read; `patient` and `label` may be fields of its header."""
     if not record.channels:
         raise InputError("holds annotations but no signals; name the recording itself")
@@ -146,7 +146,7 @@ def facts_of(record: Record, patient: str, label: str, fs: float | None) -> Fact
         "units": " ".join(c.unit or "-" for c in record.channels), "seconds": round(record.duration, 3),
         "events": len(record.annotations),
     }  # fmt: skip
-    return Facts(columns, record.meta.get(patient.lower(), ""), tuple(record.notes))
+    return RecordingFacts(columns, record.meta.get(patient.lower(), ""), tuple(record.notes))
 
 
 def _segments(files: list[Path]) -> set[Path]:

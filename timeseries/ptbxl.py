@@ -13,7 +13,7 @@ from counterpoint.common.data.importing import read_files, require_file, save_ma
 from counterpoint.common.data.places import folders_of
 from counterpoint.common.errors import InputError
 from counterpoint.common.vertical import ImportReport, Rejected
-from counterpoint.timeseries.importers import recording_facts, told_once
+from counterpoint.timeseries.importers import recording_facts, notes_once
 from counterpoint.timeseries.sidecars import Sheet, read_sheet
 
 TABLE, STATEMENTS = "ptbxl_database.csv", "scp_statements.csv"
@@ -75,7 +75,7 @@ def import_database(
         for text in facts.notes:
             told.setdefault(text, []).append(rows[file]["id"])
         taken.append({**facts.columns, "file": os.path.relpath(file, out), **rows[file]})
-    note = told_once(told)
+    note = notes_once(told)
     if none := sum(row["label"] == "" for row in taken):
         words = f"{none} of {len(taken)} recordings have none or several of the diagnostic classes: no label"
         note = "\n".join(text for text in (words, note) if text)

@@ -20,14 +20,16 @@ STAGES = ("W", "N1", "N2")
 def write_edf(path, seconds=120, annotations=(), names=("Fpz", "Cz"), seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     x = np.random.default_rng(seed).normal(size=(len(names), int(seconds * FS)))
-    signals = [edfio.EdfSignal(v, FS, label=n, physical_dimension="uV", physical_range=(-9, 9)) for n, v in zip(names, x)]
+    scale = {"physical_dimension": "uV", "physical_range": (-9, 9)}
+    signals = [edfio.EdfSignal(v, FS, label=n, **scale) for n, v in zip(names, x)]
     edfio.Edf(signals if seconds else [], annotations=[edfio.EdfAnnotation(*a) for a in annotations]).write(path)
 
 
 def write_night(folder, night="SC4001E", seconds=120, shift=0.0, scorer="C"):
     write_edf(folder / f"{night}0-PSG.edf", seconds)
     stages = [(30.0 * i + shift, 30.0, f"Sleep stage {s}") for i, s in enumerate(STAGES)]
-    edfio.Edf([], annotations=[edfio.EdfAnnotation(*a) for a in stages]).write(folder / f"{night}{scorer}-Hypnogram.edf")
+    scored = edfio.Edf([], annotations=[edfio.EdfAnnotation(*a) for a in stages])
+    scored.write(folder / f"{night}{scorer}-Hypnogram.edf")
 
 
 def reasons(report):
@@ -123,7 +125,7 @@ def test_wrong_rows_of_a_table_are_named(tmp_path, rows, said):
 
 
 PTBXL = "ecg_id,patient_id,scp_codes,strat_fold,filename_lr,filename_hr\n"
-CLASSES = ",description,diagnostic,diagnostic_class\nNORM,a,1.0,NORM\nIMI,b,1.0,MI\nASMI,b,1.0,MI\nCLBBB,c,1.0,CD\nSR,d,,\n"
+CLASSES = ",diagnostic,diagnostic_class\nNORM,1.0,NORM\nIMI,1.0,MI\nASMI,1.0,MI\nCLBBB,1.0,CD\nSR,,\n"
 
 
 def write_ptbxl(folder, *rows):
@@ -213,12 +215,12 @@ def test_bids_events_bad_channels_and_participants_arrive_in_training(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"events": "onset\tduration\ttrial_type\n1\t1\ta\n25\t1\ta\n"}, "events.tsv, row 2: the event at 25 s lies outs"),
+        ({"events": "onset\tduration\ttrial_type\n1\t1\ta\n25\t1\ta\n"}, "events.tsv, row 2: the event at 25 s lies"),
         ({"events": "onset\tduration\ttrial_type\n-9\t1\ta\n"}, "events.tsv, row 1: the event at -9 s lies outside"),
         ({"events": "onset\tduration\ttrial_type\nx\t1\ta\n"}, "events.tsv, row 1: onset is 'x', not a number"),
         ({"events": "onset\tduration\ttrial_type\n1\t-1\ta\n"}, "events.tsv, row 1: duration is -1, below 0"),
         ({"events": "onset\tduration\n1\t1\n"}, "has no column 'trial_type' or 'value'"),
-        ({"channels": "name\tunits\nOz\tuV\n"}, "channels.tsv, row 1: the recording has no channel 'Oz'; it has Fpz, Cz"),
+        ({"channels": "name\tunits\nOz\tuV\n"}, "channels.tsv, row 1: the recording has no channel 'Oz'; it has Fpz"),
         ({"channels": "name\tunits\nCz\tuV\nCz\tuV\n"}, "channels.tsv, row 2: name 'Cz' stands there a second time"),
         ({"channels": "name\tunits\nCz\tmV\n"}, "row 1: channel Cz is in mV, and in the recording in uV"),
     ],
