@@ -13,7 +13,7 @@ from counterpoint.common.data.importing import read_files, require_file, save_ma
 from counterpoint.common.data.places import folders_of
 from counterpoint.common.errors import InputError
 from counterpoint.common.vertical import ImportReport, Rejected
-from counterpoint.timeseries.importers import recording_facts, notes_once
+from counterpoint.timeseries.importers import notes_once, recording_facts
 from counterpoint.timeseries.sidecars import Sheet, read_sheet
 
 TABLE, STATEMENTS = "ptbxl_database.csv", "scp_statements.csv"
