@@ -62,6 +62,8 @@ vertical = Vertical(
         Importer("wfdb", "PhysioNet records: a .hea header, or a folder and all below it", f"{_COMMANDS}:import_wfdb"),
         Importer("edf", "EDF and EDF+ recordings: a file, or a folder and all below it", f"{_COMMANDS}:import_edf"),
         Importer("ucr", "UCR/UEA archive sets: .ts, .arff, .txt, .tsv", f"{_COMMANDS}:import_ucr"),
+        Importer("ptbxl", "PTB-XL: ptbxl_database.csv, its folds and SCP statements", f"{_COMMANDS}:import_ptbxl"),
+        Importer("bids", "BIDS-EEG: EDF recordings with events, channels, participants", f"{_COMMANDS}:import_bids"),
         Importer("arrays", "CSV, Parquet, .npy and .npz recordings", f"{_COMMANDS}:import_arrays"),
     ),
     data_check="counterpoint.timeseries.importers:check_row",

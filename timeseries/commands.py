@@ -8,7 +8,9 @@ from typing import Literal
 from counterpoint.common.vertical import ImportReport, Outcome
 
 
-def import_wfdb(source: Path, out: Path, patient: str = "record", label: str = "") -> ImportReport:
+def import_wfdb(
+    source: Path, out: Path, patient: str = "record", label: str = "", table: Path | None = None
+) -> ImportReport:
     """Turn SOURCE (a WFDB header, or a folder of records) into a manifest; the recordings stay where they are.
 
     Args:
@@ -16,28 +18,41 @@ def import_wfdb(source: Path, out: Path, patient: str = "record", label: str = "
         out: folder that receives manifest.parquet.
         patient: who a record belongs to: `record` (each its own), `folder` (its folder's name), or a header field.
         label: header field that holds the class, e.g. "reason for admission".
+        table: CSV with a row for recordings, as PhysioNet challenges have (`record,label`); its columns stand beside
+            the recordings, and `patient` and `label` may name one.
     """
     from counterpoint.timeseries.importers import import_recordings
 
-    return import_recordings(source, out, "wfdb", patient, label)
+    return import_recordings(source, out, "wfdb", patient, label, table=table)
 
 
-def import_edf(source: Path, out: Path, patient: str = "record", label: str = "") -> ImportReport:
+def import_edf(
+    source: Path, out: Path, patient: str = "record", label: str = "", table: Path | None = None
+) -> ImportReport:
     """Turn SOURCE (an EDF or EDF+ file, or a folder of them) into a manifest; the recordings stay where they are.
+
+    A Sleep-EDF night takes the stages of the hypnogram beside it, and the nights of a subject are one patient.
 
     Args:
         source: an .edf file, or a folder that is searched with all folders below.
         out: folder that receives manifest.parquet.
         patient: who a recording belongs to: `record` (each its own), `folder`, or a header field (`patient`).
         label: header field that holds the class.
+        table: CSV with a row for recordings, as PhysioNet challenges have (`record,label`); its columns stand beside
+            the recordings, and `patient` and `label` may name one.
     """
     from counterpoint.timeseries.importers import import_recordings
 
-    return import_recordings(source, out, "edf", patient, label)
+    return import_recordings(source, out, "edf", patient, label, table=table)
 
 
 def import_arrays(
-    source: Path, out: Path, patient: str = "record", fs: float | None = None, label: str = ""
+    source: Path,
+    out: Path,
+    patient: str = "record",
+    fs: float | None = None,
+    label: str = "",
+    table: Path | None = None,
 ) -> ImportReport:
     """Turn SOURCE (CSV, Parquet, .npy or .npz recordings) into a manifest; the recordings stay where they are.
 
@@ -47,10 +62,42 @@ def import_arrays(
         patient: who a recording belongs to: `record` (each its own), `folder`, or a column constant in each file.
         fs: sampling rate in hertz, where the files do not state it.
         label: column that holds the class and is constant in each file.
+        table: CSV with a row for recordings, as PhysioNet challenges have (`record,label`); its columns stand beside
+            the recordings, and `patient` and `label` may name one.
     """
     from counterpoint.timeseries.importers import import_recordings
 
-    return import_recordings(source, out, "arrays", patient, label, fs)
+    return import_recordings(source, out, "arrays", patient, label, fs, table=table)
+
+
+def import_ptbxl(
+    source: Path, out: Path, rate: Literal["100", "500"] = "100", label: str = "superclass"
+) -> ImportReport:
+    """Turn PTB-XL into a manifest with its folds as splits (1-8 train, 9 val, 10 test) and its patients as groups.
+
+    Args:
+        source: the folder that holds ptbxl_database.csv, or that table.
+        out: folder that receives manifest.parquet.
+        rate: the recordings at 100 or at 500 Hz.
+        label: `superclass` (NORM, MI, STTC, CD or HYP, where a recording has one of them alone), or the name of a class
+            or SCP statement (MI, AFIB), which makes two classes: it, and not it.
+    """
+    from counterpoint.timeseries.ptbxl import import_database
+
+    return import_database(source, out, int(rate), label)
+
+
+def import_bids(source: Path, out: Path, label: str = "") -> ImportReport:
+    """Turn a BIDS-EEG data set (EDF recordings) into a manifest with its events, bad channels and participants.
+
+    Args:
+        source: the data set's folder, or one of its subjects.
+        out: folder that receives manifest.parquet.
+        label: column of participants.tsv that holds the class.
+    """
+    from counterpoint.timeseries.bids import import_dataset
+
+    return import_dataset(source, out, label)
 
 
 def import_ucr(source: Path, out: Path, fs: float = 1.0) -> ImportReport:

@@ -46,6 +46,9 @@ class SignalConfig:
     `steps`, for `finetune --task dense --labels steps` and for the event figures of `evaluate`."""
     event_width: float = 0.0
     """Seconds around an annotation without a duration (a beat) that count as it."""
+    window_class: str = "recording"
+    """Where the class of a window is from: the manifest's `recording` (beats: the annotated beat), or `events`: the
+    one of them that covers more than half of the window, as sleep stages do; windows that none covers so have none."""
     windows_per_trial: int = 0
     """Neighbouring windows (beats) of a recording that make one trial (COMET's pseudo-trials of ten beats); 0 keeps
     the manifest's trials, or the whole recording."""
@@ -64,7 +67,8 @@ class SignalConfig:
         require(
             self, "data.", generator=("ecg", "eeg", "har"), patients="1 or more", fs="above 0", length="0 or more",
             step="0 or more", beat_before="0 or more", beat_after="0 or more", event_width="0 or more",
-            windows_per_trial="0 or more", low="above 0", high="above 0", notch="above 0",
+            windows_per_trial="0 or more", window_class=("recording", "events"), low="above 0", high="above 0",
+            notch="above 0",
             normalize=("none", "window", "trial", "record", "patient", "train"),
         )  # fmt: skip
 

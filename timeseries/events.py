@@ -65,6 +65,23 @@ def step_classes(
     return out
 
 
+def window_classes(
+    steps: Int[np.ndarray, " samples"], starts: Int[np.ndarray, " windows"], length: int, events: Sequence[str]
+) -> list[str]:
+    """The class of every window: the one of `events` that covers more than half of it, empty where none does.
+
+    >>> steps = np.array([1, 1, 1, 1, 1, 2, 2, 2])  # as step_classes gives them
+    >>> window_classes(steps, np.array([0, 4, 3]), 4, ("W", "N1"))
+    ['W', 'N1', '']
+    """
+    counts = np.stack([np.concatenate([[0], np.cumsum(steps == i + 1)]) for i in range(len(events))])
+    last = np.minimum(starts + length, len(steps))
+    covered = counts[:, last] - counts[:, starts]
+    best = covered.argmax(0)
+    most = covered.max(0, initial=0)
+    return [events[i] if 2 * n > length else "" for i, n in zip(best, most)]
+
+
 def check_events(where: str, events: Sequence[str], records: Iterable[Counter[str]]) -> None:
     """Raise `InputError` when no recording has an annotation called so, listing those there are."""
     total: Counter[str] = sum(records, Counter())

@@ -23,9 +23,13 @@ from counterpoint.common.data.importing import (
 from counterpoint.common.data.isolation import Isolated
 from counterpoint.common.data.places import Folder, folders_of
 from counterpoint.common.errors import InputError
-from counterpoint.common.vertical import ImportReport
+from counterpoint.common.vertical import ImportReport, Rejected
+from counterpoint.timeseries.attached import with_attached
 from counterpoint.timeseries.readers.dispatch import read_record
+from counterpoint.timeseries.readers.edf import night_of
 from counterpoint.timeseries.readers.ucr import Collection, read_ucr
+from counterpoint.timeseries.record import Record
+from counterpoint.timeseries.reference import Reference
 
 SHOWN = 12
 FORMATS = {"wfdb": (".hea",), "edf": (".edf", ".bdf"), "arrays": (".csv", ".parquet", ".npy", ".npz")}
@@ -41,25 +45,55 @@ def import_recordings(
     label: str = "",
     fs: float | None = None,
     workers: int = 1,
+    table: Path | None = None,
 ) -> ImportReport:
     """Every recording below `source` as one manifest row; files stay where they are, paths are relative to `out`.
 
     `patient` says who a recording belongs to: each its own (`record`), its folder (`folder`), or a header field.
     `label` names a header field that holds the class. A recording that cannot be read is rejected with its reason.
+    `table` has a row for recordings (`reference.Reference`): its columns stand beside each of them, and `patient` and
+    `label` may name one. The two nights of a Sleep-EDF subject are one patient; hypnograms go with their nights.
     """
     found = find_files(_of_format(Path(source), format), FORMATS[format])
     parts = _segments(found.files)  # are read through their master header
-    files = [file for file in found.files if file not in parts]
-    names, rows, rejected = name_files(files, found.root), [], list(found.rejected)
+    files, alone = _nights([file for file in found.files if file not in parts])
+    names, rows, rejected = name_files(files, found.root), [], [*found.rejected, *alone]
     told: dict[str, list[str]] = {}
-    read = partial(_facts, patient=patient, label=label, fs=fs)
+    reference = None if table is None else Reference.read(Path(table), names)
+    listed = () if reference is None else reference.columns
+    read = partial(
+        recording_facts, patient="record" if patient in listed else patient, label="" if label in listed else label,
+        fs=fs,
+    )  # fmt: skip
     for file, facts in read_files(read, files, rejected, description="reading recordings", workers=workers):
-        group = {"record": names[file], "folder": file.parent.name}.get(patient, facts.group)
-        for text in facts.notes:
-            told.setdefault(text, []).append(names[file])
-        rows.append({"id": names[file], "group": group, "file": os.path.relpath(file, out), **facts.columns})
+        name, notes = names[file], facts.notes
+        owner = night_of(file)[:5] or name  # both nights of a Sleep-EDF subject
+        group = {"record": owner, "folder": file.parent.name}.get(patient, facts.group)
+        columns = facts.columns
+        if reference is not None:
+            group = reference.owner(name, patient) if patient in listed else group
+            columns = columns | reference.facts(name, label)
+            notes = notes if name in reference.row_of else (*notes, f"has no row in {Path(table).name}")
+        for text in notes:
+            told.setdefault(text, []).append(name)
+        rows.append({"id": name, "group": group, "file": os.path.relpath(file, out), **columns})
     taken = folders_of((Path(out, row["file"]) for row in rows), found.root)
-    return save_manifest(out, rows, rejected, note=_told(told), outside=taken)
+    return save_manifest(out, rows, rejected, note=notes_once(told), outside=taken)
+
+
+def _nights(files: list[Path]) -> tuple[list[Path], list[Rejected]]:
+    """The files without the hypnograms, which are read with the night they lie beside; and those beside none."""
+    scored = [file for file in files if night_of(file) and file.stem.lower().endswith("-hypnogram")]
+    if files == scored and len(files) == 1:
+        return files, []  # named by itself; the reader says that it holds no signals
+    nights = {(file.parent, night_of(file)) for file in files if file not in scored}
+    reason = "a hypnogram without its recording, no {}?-PSG.edf beside it; bring both into one folder"
+    alone = [
+        Rejected(str(file), reason.format(night_of(file)))
+        for file in scored
+        if (file.parent, night_of(file)) not in nights
+    ]
+    return [file for file in files if file not in scored], alone
 
 
 def _of_format(source: Path, format: str) -> Path:
@@ -77,7 +111,7 @@ def _of_format(source: Path, format: str) -> Path:
     return source
 
 
-def _told(notes: dict[str, list[str]]) -> str:
+def notes_once(notes: dict[str, list[str]]) -> str:
     """What is to be known of the recordings taken: each sentence once, with the recordings it is true of."""
     lines = [
         f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {text}" for text, names in notes.items()
@@ -87,7 +121,7 @@ def _told(notes: dict[str, list[str]]) -> str:
 
 
 @dataclass(frozen=True)
-class _Facts:
+class RecordingFacts:
     """What a recording adds to the manifest, and the group that its header names."""
 
     columns: dict[str, Any]
@@ -95,8 +129,12 @@ class _Facts:
     notes: tuple[str, ...]
 
 
-def _facts(file: Path, patient: str, label: str, fs: float | None) -> _Facts:
-    record = read_record(file, fs)
+def recording_facts(file: Path, patient: str, label: str, fs: float | None) -> RecordingFacts:
+    return facts_of(read_record(file, fs), patient, label, fs)
+
+
+def facts_of(record: Record, patient: str, label: str, fs: float | None) -> RecordingFacts:
+    """The columns of a recording that was read; `patient` and `label` may be fields of its header."""
     if not record.channels:
         raise InputError("holds annotations but no signals; name the recording itself")
     for field in {label.lower()} - {""} | {patient.lower()} - {"record", "folder"}:
@@ -108,7 +146,7 @@ def _facts(file: Path, patient: str, label: str, fs: float | None) -> _Facts:
         "units": " ".join(c.unit or "-" for c in record.channels), "seconds": round(record.duration, 3),
         "events": len(record.annotations),
     }  # fmt: skip
-    return _Facts(columns, record.meta.get(patient.lower(), ""), tuple(record.notes))
+    return RecordingFacts(columns, record.meta.get(patient.lower(), ""), tuple(record.notes))
 
 
 def _segments(files: list[Path]) -> set[Path]:
@@ -177,7 +215,7 @@ def check_row(row: dict, root: Path | Folder) -> list[str]:
     from counterpoint.timeseries.reading import cells
 
     file, rate, number = cells(row)
-    record = read_record(root / file, rate, number)
+    record = with_attached(read_record(root / file, rate, number), row, lambda name: root / name)
     if not record.channels:
         raise InputError("holds annotations but no signals; name the recording itself")
     if not any(usable_channels(channel.data[:, None], min_finite=0.0)[0] for channel in record.channels):

@@ -25,7 +25,7 @@ from counterpoint.common.metrics.labels import class_names
 from counterpoint.common.progress import note, track
 from counterpoint.common.trainers.leakage import hold_to_split
 from counterpoint.timeseries.configs import SignalConfig
-from counterpoint.timeseries.events import check_events
+from counterpoint.timeseries.events import check_events, window_classes
 from counterpoint.timeseries.form import SignalForm
 from counterpoint.timeseries.reading import Reading
 from counterpoint.timeseries.splits import split_patients
@@ -79,7 +79,9 @@ def load_windows(
     tell(notes)
     if not len(windows):
         raise InputError(f"{config.manifest}: no window of {length} samples in any recording; lower --data.length")
-    if not config.beats:
+    if config.window_class == "events":
+        windows = _classed(windows, reading.steps, config)
+    elif not config.beats:
         _check_classes(config.manifest, rows, windows)
     windows = replace(
         windows, units=reading.known_units, steps=tuple(reading.steps) or None, notes=tuple(notes),
@@ -154,6 +156,18 @@ def _check_classes(where: str, rows: list[dict], windows: WindowSet) -> None:
                 f"{where}: class {label!r} loses all of its {count} {split} recordings, none gives a window of "
                 f"{windows.length} samples; lower --data.length (0 takes each recording whole), or remove their rows"
             )
+
+
+def _classed(windows: WindowSet, steps: Sequence[np.ndarray], config: SignalConfig) -> WindowSet:
+    """The windows with the class of the event that covers most of each."""
+    if not config.events or config.beats:
+        other = "--data.beats gives windows the class of their beat" if config.beats else "name them with --data.events"
+        raise InputError(f"{config.manifest}: --data.window_class events takes windows' classes from events; {other}")
+    label = windows.frame["label"].to_numpy(object, copy=True)
+    for i, rows in windows.frame.groupby("signal").indices.items():
+        starts = windows.frame["start"].to_numpy()[rows]
+        label[rows] = window_classes(steps[i], starts, windows.length, config.events)
+    return replace(windows, frame=windows.frame.assign(label=label))
 
 
 def _generated(config: SignalConfig) -> WindowSet:

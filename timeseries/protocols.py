@@ -32,6 +32,7 @@ def protocols(run: OpenRun) -> dict[str, Result]:
     """Everything the data allow; what they do not allow stands there as `NotRun`, with its reason.
 
     - Logistic probes with 100, 10 and 1 % of the labels, learnt from the training windows.
+    - Where recordings have several windows of one class, the same per recording: mean probability of its windows.
     - The same probes on MiniRocket features, which nobody has trained: the floor that an encoder must rise above.
     - Similar windows (beats): how often the nearest others carry the same label.
     - With `data.events`: events found by a probe on windows, and TS2Vec's anomaly scores where the system can hide a
@@ -94,7 +95,7 @@ def _labelled(
     if isinstance(found, NotRun):
         results[probe] = found
     else:
-        results |= {f"probe, {100 * r.fraction:g} % of labels by {by}": r for r in found}
+        results |= _rows("probe", found, by)
         fewest = 100 * found[-1].fraction
         for fraction in FRACTIONS:
             if fraction not in {r.fraction for r in found}:
@@ -122,9 +123,20 @@ def _rocket(windows: WindowSet, by: str, split: str, draws: dict[str, int], kept
     found = _try(measured)
     told = {name: found}
     if not isinstance(found, NotRun):
-        told = {f"{name}, {100 * r.fraction:g} % of labels by {by}": r for r in found}
+        told = _rows(name, found, by)
     kept[key] = told
     return told
+
+
+def _rows(name: str, found: list[PatientProbe], by: str) -> dict[str, Result]:
+    """The probes by name, each with the row of its figures per recording below it, where there are some."""
+    rows: dict[str, Result] = {}
+    for result in found:
+        told = f"{name}, {100 * result.fraction:g} % of labels by {by}"
+        rows[told] = result
+        if result.series is not None:
+            rows[f"{told}, per recording"] = result.series
+    return rows
 
 
 def _relabelled(windows: WindowSet, values: list[Any]) -> WindowSet:

@@ -1,6 +1,7 @@
 """Recordings of a manifest, read and brought to one form, with what could not be read left out or refused.
 
-Columns the vertical adds to a manifest: `file`, `row` (a series of an array file), `fs`, `trial`, `label`.
+Columns the vertical adds to a manifest: `file`, `row` (a series of an array file), `fs`, `trial`, `label`, and
+the files `annotations` and `channels` of what was attached to a recording.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from counterpoint.common.data import Cache, Manifest
 from counterpoint.common.data.manifest import as_number
 from counterpoint.common.data.samples import BadSample
 from counterpoint.common.errors import InputError
+from counterpoint.timeseries.attached import BAD_CHANNELS, with_attached
 from counterpoint.timeseries.configs import SignalConfig
 from counterpoint.timeseries.events import UNKNOWN, step_classes
 from counterpoint.timeseries.preprocess import bandpass, notch
@@ -29,7 +31,7 @@ def read_row(manifest: Manifest, row: dict) -> Record:
     except InputError as error:
         at = int((manifest.frame["id"] == row["id"]).to_numpy().argmax()) + 1
         raise InputError(f"{manifest.path or 'manifest'}, row {at} (id {row['id']}): {error}") from None
-    return read_record(manifest.file(file), rate, number)
+    return with_attached(read_record(manifest.file(file), rate, number), row, manifest.file)
 
 
 def cells(row: dict) -> tuple[str, float | None, int | None]:
@@ -199,6 +201,8 @@ def _cached(
         "fs": fs,
         "leads": leads,
         "units": units,
+        "stated": [(channel.name, channel.unit) for channel in record.channels],
+        "bad": record.meta.get(BAD_CHANNELS, ""),
         "aliases": config.aliases,
         "low": config.low,
         "high": config.high,

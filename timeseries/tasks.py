@@ -23,7 +23,8 @@ from counterpoint.timeseries.windows import WindowSet
 @dataclass(frozen=True)
 class PatientProbe(Result):
     """A linear probe on held-out patients: per window, and per patient (mean probability of his windows; None where the
-    data name no patients, so that every recording is one).
+    data name no patients, so that every recording is one). `series` are the figures per recording, as most papers
+    give them (`score_series`); None where each is one window, or where a recording has windows of several classes.
 
     `labelled_windows` and `labelled_patients` say how many labels the probe has seen, those of validation included.
     """
@@ -34,6 +35,7 @@ class PatientProbe(Result):
     labelled_patients: int
     probe: Probe
     patients: Scores | None
+    series: Scores | None = None
 
     @property
     def scores(self) -> Scores:
@@ -89,8 +91,14 @@ def probe_patients(
         patients = None
         if names_patients(windows):
             patients = _per_patient(probe, label[masks[split]], group[masks[split]], n_boot, seed)
+        series = None
+        if one_class_each(windows.subset(np.flatnonzero(masks[split]))):
+            of = frame["record"].to_numpy(str)[masks[split]]
+            series = score_series(
+                probe.predictions, label[masks[split]], of, probe.scores.classes, group[masks[split]], n_boot, seed
+            )
         used = np.union1d(rows, np.flatnonzero(val)) if whole else rows
-        results.append(PatientProbe(fraction, by, len(used), len(set(group[used])), probe, patients))
+        results.append(PatientProbe(fraction, by, len(used), len(set(group[used])), probe, patients, series))
     return results
 
 
@@ -98,6 +106,47 @@ def names_patients(windows: WindowSet) -> bool:
     """Whether the groups of the windows are more than their recordings (a manifest without groups makes each its own).
     """
     return bool((windows.frame["group"] != windows.frame["record"]).any())
+
+
+def one_class_each(windows: WindowSet) -> bool:
+    """Whether recordings can be scored as wholes: some have several windows, none has windows of two classes."""
+    labelled = windows.frame[windows.frame["label"] != ""]
+    return bool(labelled["record"].duplicated().any() and (labelled.groupby("record")["label"].nunique() == 1).all())
+
+
+def score_series(
+    probabilities: Float[np.ndarray, "windows classes"],
+    label: Sequence[str] | np.ndarray,
+    series: Sequence[str] | np.ndarray,
+    classes: Sequence[str],
+    groups: Sequence[str] | np.ndarray | None = None,
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> Scores:
+    """Figures per series (recording): its probabilities are the mean of those of its W windows, p = 1/W sum_w p_w.
+
+    A series counts once, however many windows it has. Intervals resample `groups` (the patients), by default the series
+    themselves. `classes` name the columns.
+
+    >>> p = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])  # by windows two of three are right, by series both
+    >>> score_series(p, ["a", "a", "b"], ["r1", "r1", "r2"], ("a", "b"), n_boot=10).metrics["accuracy"]
+    1.0
+
+    Raises `InputError` for a series with windows of two classes, or of two groups.
+    """
+    names, first, code = np.unique(np.asarray(series, str), return_index=True, return_inverse=True)
+    owners = np.asarray(series if groups is None else groups, str)
+    for what, values in (("class", np.asarray(label, str)), ("group", owners)):
+        differs = values != values[first][code]
+        if differs.any():
+            i = int(differs.argmax())
+            one, other = str(values[first][code[i]]), str(values[i])
+            raise InputError(
+                f"series {names[code[i]]}: windows of {what} {one!r} and {other!r}; it cannot be scored as one"
+            )
+    mean = np.stack([np.bincount(code, p) for p in np.asarray(probabilities).T], 1) / np.bincount(code)[:, None]
+    labels = encode_labels(list(classes), np.asarray(label, str)[first].tolist())[1]
+    return score_classes(mean, labels, groups=owners[first], n_boot=n_boot, seed=seed)
 
 
 def _per_patient(probe: Probe, label: np.ndarray, group: np.ndarray, n_boot: int, seed: int) -> Scores:

@@ -72,6 +72,46 @@ def edf(path: Path) -> None:
     path.write_bytes(head + b"".join(field(*v) for v in values) + np.arange(200, dtype="<i2").tobytes())
 
 
+def bids(path: Path) -> None:
+    """A BIDS recording of 4 s and what stands beside it."""
+    edf(path if path.suffix == ".edf" else path.with_name("sub-01_task-rest_eeg.edf"))
+    path.with_name("sub-01_task-rest_events.tsv").write_text("onset\tduration\ttrial_type\n0.5\t1\tblink\n")
+    path.with_name("sub-01_task-rest_channels.tsv").write_text("name\ttype\tunits\tstatus\nI\tEEG\tmV\tgood\n")
+    path.with_name("participants.tsv").write_text("participant_id\tage\nsub-01\t33\n")
+
+
+def ptbxl(path: Path) -> None:
+    wfdb(path.with_name("r.hea"))
+    path.with_name("ptbxl_database.csv").write_text(
+        "ecg_id,patient_id,scp_codes,strat_fold,filename_lr,filename_hr\n1,7.0,\"{'NORM': 100.0}\",3,r,r\n"
+    )
+    path.with_name("scp_statements.csv").write_text(",diagnostic,diagnostic_class\nNORM,1.0,NORM\nSR,,\n")
+
+
+def night(path: Path) -> None:
+    """A Sleep-EDF night, and a hypnogram of 4 s."""
+    edf(path.with_name("SC4001E0-PSG.edf"))
+    path.with_name("SC4001EC-Hypnogram.edf").write_bytes(hypnogram())
+
+
+def hypnogram() -> bytes:
+    def field(value, width):
+        return str(value).ljust(width).encode()
+
+    head = b"".join([field(0, 8), field("X X X X", 80), field("Startdate 01-JAN-2020 X X X", 80), field("01.01.20", 8),
+                     field("00.00.00", 8), field(512, 8), field("EDF+C", 44), field(1, 8), field(0, 8),
+                     field(1, 4)])  # fmt: skip
+    values = (("EDF Annotations", 16), ("", 80), ("", 8), (-1, 8), (1, 8), (-32768, 8), (32767, 8), ("", 80), (32, 8),
+              ("", 32))  # fmt: skip
+    stages = b"+0\x14\x14\x00+0\x154\x14Sleep stage W\x14\x00"
+    return head + b"".join(field(*v) for v in values) + stages.ljust(64, b"\0")
+
+
+def told_records(path: Path) -> None:
+    wfdb(path.with_name("r.hea"))
+    path.write_text("record,label\nr,N\n")
+
+
 def wfdb(path: Path) -> None:
     path.with_suffix(".hea").write_text("r 1 50 200\nr.dat 16 200 16 0 0 0 0 I\n")
     path.with_suffix(".dat").write_bytes(np.arange(200, dtype="<i2").tobytes())

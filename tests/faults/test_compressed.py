@@ -40,7 +40,7 @@ def test_compressed_files_are_told_apart_or_read(tmp_path, monkeypatch, importer
     if importer == "nifti":  # which the field keeps compressed
         assert run(pressed(folder / reader.file), tmp_path / "out", **options).rows == 1
         return
-    if importer in ("ucr", "kaldi"):
+    if importer in ("ucr", "kaldi", "ptbxl"):
         packed = pressed(folder / reader.file)
         with pytest.raises(InputError, match=rf"{packed.name}: is compressed, unpack it first \(gunzip\)"):
             run(folder, tmp_path / "out", **options)

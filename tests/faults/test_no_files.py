@@ -42,7 +42,7 @@ def test_what_is_no_file_is_said(tmp_path, monkeypatch, importer, kind):
     folder.mkdir()
     reader.make(folder / reader.file)
     run, options = resolve(importer.run), OPTIONS.get(importer.name, {})
-    if importer.name in ("molecules", "ucr", "kaldi"):  # take one file, or the files of one set
+    if importer.name in ("molecules", "ucr", "kaldi", "ptbxl"):  # take one file, or the files of one set
         bad = folder / reader.file
         bad.unlink()
         KINDS[kind](bad)

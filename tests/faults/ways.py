@@ -30,6 +30,12 @@ HETERO = ("pa.txt", "p_feat.npz", "labels.npy", "train_2.npy")
 KEPT = ("interactions.parquet", "items.parquet", "manifest.parquet", "vectors.npy", "vectors.mask.npy")
 
 
+#: A BIDS recording and what stands beside it.
+BIDS = (
+    "sub-01_task-rest_eeg.edf", "sub-01_task-rest_events.tsv", "sub-01_task-rest_channels.tsv", "participants.tsv",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Reader:
     """One kind of file on one way in.
@@ -172,6 +178,12 @@ def _load_molecules(file: Path, out: Path) -> str:
     return ""
 
 
+def _with_table(file: Path, out: Path) -> str:
+    """`data import wfdb` with a table about the records."""
+    run = resolve("counterpoint.timeseries.commands:import_wfdb")
+    return _report(run(file.parent, out, table=file))
+
+
 def _hetero_graph(path: Path) -> None:
     """What the importer writes."""
     whole = path.parent / "whole"
@@ -310,6 +322,12 @@ READERS = (
     imported("timeseries", "edf", "r.edf", files.edf),
     imported("timeseries", "wfdb", "r.hea", files.wfdb),
     imported("timeseries", "wfdb", "r.dat", files.wfdb, "r.hea"),
+    imported("timeseries", "edf", "SC4001E0-PSG.edf", files.night, "."),
+    imported("timeseries", "edf", "SC4001EC-Hypnogram.edf", files.night, "."),
+    Reader("timeseries data import --table", "records.csv", files.told_records, _with_table),
+    *(imported("timeseries", "bids", name, files.bids, ".") for name in BIDS),
+    imported("timeseries", "ptbxl", "ptbxl_database.csv", files.ptbxl, "."),
+    imported("timeseries", "ptbxl", "scp_statements.csv", files.ptbxl, "."),
     imported("timeseries", "arrays", "r.csv", files.text(files.TABLE)),
     imported("timeseries", "arrays", "r.npz", files.npz),
     imported("timeseries", "arrays", "r.parquet", files.parquet),

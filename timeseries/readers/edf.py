@@ -22,7 +22,7 @@ from counterpoint.timeseries.units import decode_header
 
 LONGEST_DAYS = 7  # a discontinuous file that spans more is laid out in memory mostly as gaps
 ANNOTATIONS = "EDF Annotations"
-_SLEEP_EDF = re.compile(r"(S[CT]\d{4}[A-Z])\w-PSG", re.IGNORECASE)
+_SLEEP_EDF = re.compile(r"(S[CT]\d{4}[A-Z])\w-(?:PSG|Hypnogram)", re.IGNORECASE)
 _WIDTHS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)  # of a signal's fields, in the header's order
 BDF = "a BDF file (24-bit samples), which is not read; convert it to EDF+"
 
@@ -53,7 +53,8 @@ def read_edf(path: Path | str) -> Record:
         channels = [_spread(path, channel, onsets, header.seconds) for channel in channels]
     annotations = _annotations(path, lists)
     record = Record(path.stem, tuple(channels), annotations, header.meta, path, notes=tuple(notes))
-    return _with_hypnogram(record) if channels and not len(annotations) else record
+    psg = channels and not len(annotations) and path.stem.lower().endswith("-psg")
+    return _with_hypnogram(record) if psg else record
 
 
 @dataclass(frozen=True)
@@ -241,20 +242,55 @@ def _spread(path: Path, channel: Channel, onsets: Float[np.ndarray, " records"],
 
 def _with_hypnogram(record: Record) -> Record:
     """The record with the stages of the hypnogram beside it, where both are named as in Sleep-EDF."""
-    night = _SLEEP_EDF.fullmatch(record.source.stem)
-    if night is None:
+    night = night_of(record.source)
+    if not night:
         return record
-    named = re.compile(re.escape(night.group(1)) + r"\w-Hypnogram\.edf", re.IGNORECASE)
-    files = sorted(f for f in record.source.parent.iterdir() if named.fullmatch(f.name) and f.is_file())
-    if len(files) != 1:
-        return record
-    scored = read_edf(files[0])
+    files = hypnograms_of(record.source)
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise InputError(f"{record.source}: has {len(files)} hypnograms beside it ({names}); keep one of them")
+    if not files:
+        return replace(record, notes=(*record.notes, f"no hypnogram {night}?-Hypnogram.edf beside it: has no stages"))
+    return scored_by(record, files[0])
+
+
+def night_of(path: Path) -> str:
+    """The night (`SC4001E`) that a Sleep-EDF recording or hypnogram is of, by its name; empty for other files.
+
+    >>> night_of(Path("SC4001E0-PSG.edf")), night_of(Path("SC4001EC-Hypnogram.edf")), night_of(Path("a.edf"))
+    ('SC4001E', 'SC4001E', '')
+    """
+    found = _SLEEP_EDF.fullmatch(path.stem)
+    return found.group(1) if found else ""
+
+
+def hypnograms_of(path: Path) -> list[Path]:
+    """The hypnograms beside a Sleep-EDF recording."""
+    named = re.compile(re.escape(night_of(path)) + r"\w-Hypnogram\.edf", re.IGNORECASE)
+    return sorted(f for f in path.parent.iterdir() if named.fullmatch(f.name) and f.is_file())
+
+
+def scored_by(record: Record, path: Path) -> Record:
+    """The record with the annotations of another EDF+ file, moved by the difference of both files' clocks.
+
+    Raises `InputError` for a file without annotations, and for one all of whose annotations lie outside of the record.
+    """
+    scored = read_edf(path)
     # Both clocks are of one night; a hypnogram may begin later than the recording.
     begins = [datetime.fromisoformat(r.meta["start"]) for r in (scored, record) if "start" in r.meta]
     shift = (begins[0] - begins[1]).total_seconds() if len(begins) == 2 else 0.0
     found = scored.annotations
-    told = f"annotations taken from {files[0].name} beside it"
+    name = record.source.name if record.source else record.id
+    if not len(found):
+        raise InputError(f"{path}: holds no annotations for {name}")
     moved = Annotations(found.onset + shift, found.duration, found.label)
+    inside = (moved.onset < record.duration) & (moved.onset + moved.duration >= 0)
+    if not inside.any():
+        raise InputError(
+            f"{path}: all {len(found)} annotations lie outside of {name}, which lasts {record.duration:g} s (the first "
+            f"begins at {moved.onset[0]:g} s of it); is it of another night?"
+        )
+    told = f"annotations taken from {path.name} beside it"
     return replace(record, annotations=moved, notes=(*record.notes, told))
 
 
