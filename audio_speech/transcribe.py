@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from counterpoint.common.data.batch import to_device
-from counterpoint.common.metrics import Interval
+from counterpoint.common.metrics import Interval, edit_counts
 from counterpoint.common.metrics.bootstrap import bootstrap_columns
 from counterpoint.common.metrics.result import Result
 from counterpoint.common.progress import track
@@ -58,13 +57,8 @@ def word_errors(found: str, truth: str) -> float:
     >>> word_errors("C4 +1 D4", "C4 E4 +1 D4")
     0.25
     """
-    a, b = found.split(), truth.split()
-    row = np.arange(len(b) + 1)
-    for i, word in enumerate(a, 1):
-        before, row = row, np.full(len(b) + 1, i)
-        for j, other in enumerate(b, 1):
-            row[j] = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (word != other))
-    return float(row[-1] / max(len(b), 1))
+    edits = edit_counts(truth.split(), found.split())
+    return edits.distance / max(edits.length, 1)
 
 
 def transcription(

@@ -15,6 +15,7 @@ from counterpoint.common.metrics.classification import Scores, auroc, score_clas
 from counterpoint.common.metrics.clustering import Clustering, cluster, hungarian_accuracy
 from counterpoint.common.metrics.compare import Comparison, compare_evaluations, lower_is_better
 from counterpoint.common.metrics.control import Control, shuffled_control
+from counterpoint.common.metrics.edits import Edits, ErrorRate, edit_counts, error_rate
 from counterpoint.common.metrics.evaluate import Evaluation, evaluate_features, task_of
 from counterpoint.common.metrics.fewshot import Episodes, LabelEfficiency, few_shot, label_efficiency, simpleshot
 from counterpoint.common.metrics.knn import KNN, knn
@@ -55,6 +56,10 @@ from counterpoint.common.metrics.winoground import Winoground, winoground
 from counterpoint.common.metrics.zeroshot import prompt_ensemble, zero_shot
 
 __all__ = [
+    "Edits",
+    "ErrorRate",
+    "edit_counts",
+    "error_rate",
     "Winoground",
     "CCA",
     "CORRUPTIONS",

@@ -87,6 +87,7 @@ CALLS = {
     "defines_groups": lambda M, C: m.defines_groups(C(GROUPS), C(GROUPS)),
     "encode_labels": lambda M, C: [s.codes for s in m.encode_labels(C(LABELS), C(LABELS[:6]))],
     "entropy_rank": lambda M, C: m.entropy_rank(C(np.abs(TARGET).tolist())),
+    "error_rate": lambda M, C: m.error_rate(C(LABELS), C(LABELS[::-1]), C(GROUPS), n_boot=9),
     "evaluate_features": lambda M, C: m.evaluate_features(
         m.Split({"a": M(X), "b": M(Y)}, C(LABELS), C(GROUPS)), protocols=["knn", "retrieval", "labelfree"], **QUICK
     ).results,
@@ -145,7 +146,8 @@ CALLS = {
 }
 # Functions that take no data of samples: functions, names, scores of quadruples or results instead.
 WITHOUT = {
-    "corruption_sweep", "missing_modality", "lower_is_better", "json_ready", "probe_shares", "protocol", "winoground",
+    "corruption_sweep", "edit_counts", "json_ready", "lower_is_better", "missing_modality", "probe_shares", "protocol",
+    "winoground",
 }  # fmt: skip
 RUN = m.evaluate_features(m.Split(torch.as_tensor(X), LABELS, GROUPS), protocols="knn", n_boot=4)
 
