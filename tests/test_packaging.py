@@ -112,7 +112,7 @@ USED_IN = {
 NOT_DECLARED = {
     "common": {"triton", "soundfile"},  # PyTorch's CUDA builds bring Triton; reports embed WAV without soundfile
     "tests": {"triton", "a_library_nobody_has"},
-    "benchmarks": {"inf_cl", "cut_cross_entropy", "chemprop"},  # compared with, installed by hand
+    "benchmarks": {"inf_cl", "cut_cross_entropy", "chemprop", "torchgeo"},  # compared with, installed by hand
 }
 
 

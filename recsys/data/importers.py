@@ -19,7 +19,7 @@ from counterpoint.common.vertical import ImportReport, Rejected
 from counterpoint.recsys.data.build import Extras, build
 from counterpoint.recsys.data.features import load_npy
 from counterpoint.recsys.data.parts import Wanted
-from counterpoint.recsys.data.several import check_columns, looks_like_sets, parted, separators
+from counterpoint.recsys.data.several import check_columns, looks_like_sets, split_sets, separators
 from counterpoint.recsys.data.sidetables import read_sidetable
 
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
@@ -36,7 +36,7 @@ def import_tables(
     files = [file for file in found.files if file.resolve() not in beside]
     extras = _extras(users, items, features, feature_ids)
     check_columns(several, (extras.user_table, extras.item_table))
-    extras.user_table, extras.item_table = (parted(t, several) for t in (extras.user_table, extras.item_table))
+    extras.user_table, extras.item_table = (split_sets(t, several) for t in (extras.user_table, extras.item_table))
     extras.notes += looks_like_sets((extras.user_table, extras.item_table))
     return build(Found(files, found.rejected, found.root), out, wanted, extras, repeats=repeats, unknown=unknown)
 

@@ -37,11 +37,11 @@ def check_columns(wanted: Mapping[str, str], tables: Sequence[pa.Table | None]) 
             raise InputError(f"--sets: {no_such('column', name, known)}")
 
 
-def parted(table: pa.Table | None, wanted: Mapping[str, str]) -> pa.Table | None:
-    """The table with its columns of texts parted at their separators: lists of what stands between, blanks around it
+def split_sets(table: pa.Table | None, wanted: Mapping[str, str]) -> pa.Table | None:
+    """The table with its columns of texts split_sets at their separators: lists of what stands between, blanks around it
     and empty parts left out; a row without a text stays without a value.
 
-    >>> parted(pa.table({"id": ["1", "2"], "genres": ["Comedy| Drama", None]}), {"genres": "|"})["genres"].to_pylist()
+    >>> split_sets(pa.table({"id": ["1", "2"], "genres": ["Comedy| Drama", None]}), {"genres": "|"})["genres"].to_pylist()
     [['Comedy', 'Drama'], None]
     """
     for name, separator in wanted.items() if table is not None else ():

@@ -13,6 +13,7 @@ NEEDS = {
     "3-molecules-to-retrieval": "rdkit",
     "7-dicom-to-archive": "pydicom",
     "8-rasters-to-maps": "rasterio",
+    "10-from-laptop-to-cluster": "wfdb",
 }
 SLOW = tuple(NEEDS)
 
