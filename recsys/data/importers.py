@@ -19,7 +19,7 @@ from counterpoint.common.vertical import ImportReport, Rejected
 from counterpoint.recsys.data.build import Extras, build
 from counterpoint.recsys.data.features import load_npy
 from counterpoint.recsys.data.parts import Wanted
-from counterpoint.recsys.data.several import check_columns, looks_like_sets, split_sets, separators
+from counterpoint.recsys.data.several import check_columns, looks_like_sets, separators, split_sets
 from counterpoint.recsys.data.sidetables import read_sidetable
 
 TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")

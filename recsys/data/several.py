@@ -41,7 +41,8 @@ def split_sets(table: pa.Table | None, wanted: Mapping[str, str]) -> pa.Table | 
     """The table with its columns of texts split_sets at their separators: lists of what stands between, blanks around it
     and empty parts left out; a row without a text stays without a value.
 
-    >>> split_sets(pa.table({"id": ["1", "2"], "genres": ["Comedy| Drama", None]}), {"genres": "|"})["genres"].to_pylist()
+    >>> films = pa.table({"id": ["1", "2"], "genres": ["Comedy| Drama", None]})
+    >>> split_sets(films, {"genres": "|"})["genres"].to_pylist()
     [['Comedy', 'Drama'], None]
     """
     for name, separator in wanted.items() if table is not None else ():
