@@ -38,7 +38,7 @@ def check_columns(wanted: Mapping[str, str], tables: Sequence[pa.Table | None]) 
 
 
 def split_sets(table: pa.Table | None, wanted: Mapping[str, str]) -> pa.Table | None:
-    """The table with its columns of texts split_sets at their separators: lists of what stands between, blanks around it
+    """The table with its columns of texts parted at their separators: lists of what stands between, blanks around it
     and empty parts left out; a row without a text stays without a value.
 
     >>> films = pa.table({"id": ["1", "2"], "genres": ["Comedy| Drama", None]})
