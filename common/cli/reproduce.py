@@ -53,6 +53,8 @@ def reproduce_run(
         return _table(readme)
     chosen = [name for name in checks if check in ("all", name) or name.startswith(f"{check}-")]
     if not chosen:
+        if check in (s.name for s in vertical.systems):
+            raise InputError(f"{check}: no claim about this system has a check; `reproduce list` shows those there are")
         raise no_such("check", check, ["all", "list", "table", *(s.name for s in vertical.systems), *checks])
     from functools import partial
 

@@ -1,6 +1,7 @@
 """`reproduce`: checks are listed, chosen by system, judged, stored, and written into a README."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -90,6 +91,9 @@ def test_the_plan_stands_beside_the_verdict_and_in_the_record(tmp_path):
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(InputError, match="unknown check 'toyy'; did you mean 'toy'"):
         module.reproduce_run(VERTICAL, "toyy", out=tmp_path)
+    bare = replace(VERTICAL, systems=(SystemEntry("bare", "ready", "nobody", "nothing", "nothing", "m:C", "m:S"),))
+    with pytest.raises(InputError, match="bare: no claim about this system has a check"):
+        module.reproduce_run(bare, "bare", out=tmp_path)
     with pytest.raises(InputError, match="set COUNTERPOINT_DATA or give --data"):
         module.reproduce_run(VERTICAL, "other", out=tmp_path)
     for seeds in ((), (0, 0, 1)):
