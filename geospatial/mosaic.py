@@ -23,7 +23,7 @@ from counterpoint.common.progress import note, track
 from counterpoint.geospatial.data.chips import Chips
 from counterpoint.geospatial.data.form import physical
 from counterpoint.geospatial.data.grid import Grid, Window
-from counterpoint.geospatial.data.layers import read_sensor, row_grid
+from counterpoint.geospatial.data.layers import read_sensor, row_grid, sources
 from counterpoint.geospatial.data.writing import profile
 from counterpoint.geospatial.strip_store import StripStore
 
@@ -140,6 +140,14 @@ def cells_with_data(batch: Mapping[str, Any], cell: int, least: float = 0.0) -> 
     return (share > 0) & (share >= least)
 
 
+def _states(chips: Chips, number: int) -> dict[str, list[int]]:
+    """Size and time of change of the files that a row is read from: what was replaced is another raster."""
+    row = chips.rows[number]
+    files = {s.file for sensor, names in chips.cut.bands.items() for s in sources(row, chips.files, sensor, names)}
+    found = {str(file): os.stat(file) for file in sorted(files)}
+    return {name: [state.st_size, state.st_mtime_ns] for name, state in found.items()}
+
+
 def write_sweep(
     path: Path, system: Any, chips: Chips, number: int, say: Say, sweep: RasterSweep, *, names: Sequence[str] = (),
     dtype: str = "float32", nodata: float = float("nan"), tags: Mapping[str, Any] | None = None, cog: bool = False,
@@ -153,7 +161,8 @@ def write_sweep(
     store = None
     if keep is not None:
         cut = {k: v for k, v in asdict(sweep).items() if k != "batch_size"}
-        store = StripStore(path, {"row": chips.rows[number], "sweep": cut, **keep})
+        files = _states(chips, number)
+        store = StripStore(path, {"row": chips.rows[number], "files": files, "sweep": cut, **keep})
         if len(store):
             note(f"{path.name}: {len(store)} strips are there already")
     made = strips(system, chips, number, say, sweep, str(path.name), store)

@@ -39,8 +39,7 @@ def embedding_rasters(
     """A GeoTIFF a place with a pixel a patch and a band a dimension, in the place's CRS; NaN where there are no data.
 
     A file that is there already is kept, and so are the strips of one that was under way: repeating the command
-    finishes what was left. Written are the `joint` tokens
-    where the system has both sensors, else those of the first one.
+    finishes what was left. Written are the `joint` tokens where the system has both sensors, else those of the first.
     """
     chips = chips_of(samples)
     probe = dense_names(system, chips)

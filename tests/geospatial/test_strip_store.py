@@ -1,5 +1,6 @@
 """Rasters killed in the middle: what was said of them is not asked again, and of other weights nothing stays."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -62,6 +63,12 @@ def test_strips_of_other_weights_or_a_torn_file_are_made_anew(tmp_path):
     path.unlink()
     with pytest.raises(Killed):
         sweep(path, chips, [], {"weights": "b"}, most=2)
+    source = chips.manifest.folder / chips.rows[0]["s2"]
+    os.utime(source, ns=(0, 0))  # as a file that was replaced
+    asked = []
+    with pytest.raises(Killed):
+        sweep(path, chips, asked, {"weights": "b"}, most=2)
+    assert len(asked) == 3, "no strip of the old file is used"
     torn = sorted((tmp_path / ".a.tif.strips").glob("0*.npy"))[0]
     torn.write_bytes(torn.read_bytes()[:70])
     asked = []
