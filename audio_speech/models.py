@@ -6,6 +6,8 @@ Retrieval Systems", ACM MMSys 2023, after the official configuration files.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -112,12 +114,53 @@ def batch_cca(
     s_xy = cx.T @ cy / n
     white_x, white_y = _inverse_root(cx.T @ cx / n + eye), _inverse_root(cy.T @ cy / n + eye)
     t = white_x @ s_xy @ white_y
-    map_x = white_x @ torch.linalg.eigh(t @ t.T + eye)[1]
-    map_y = white_y @ torch.linalg.eigh(t.T @ t + eye)[1]
+    map_x = white_x @ _eigenvectors(t @ t.T + eye)
+    map_y = white_y @ _eigenvectors(t.T @ t + eye)
     map_x = map_x * (map_x.T @ s_xy @ map_y).diagonal().sign()
     return {"x": (cx @ map_x, map_x, mean_x), "y": (cy @ map_y, map_y, mean_y)}
 
 
+class _InverseRoot(torch.autograd.Function):
+    """A^-1/2 of a symmetric matrix. Its derivative has (a^-1/2 - b^-1/2) / (a - b) = -1 / (sqrt(ab) (sqrt a + sqrt b))
+    for eigenvalues a and b, which is finite where they are equal; through eigenvectors it would be 0 / 0 there."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor) -> Tensor:
+        values, vectors = torch.linalg.eigh(matrix)
+        roots = values.clamp_min(1e-12).sqrt()
+        ctx.save_for_backward(roots, vectors)
+        return vectors @ torch.diag(1 / roots) @ vectors.T
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        roots, vectors = ctx.saved_tensors
+        slopes = -1 / (roots[:, None] * roots * (roots[:, None] + roots))
+        return vectors @ (slopes * (vectors.T @ gradients[0] @ vectors)) @ vectors.T
+
+
+class _Eigenvectors(torch.autograd.Function):
+    """Eigenvectors of a symmetric matrix. Of equal eigenvalues any turn of theirs is as good, and no gradient asks for
+    one (torch's is not a number there)."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor) -> Tensor:
+        values, vectors = torch.linalg.eigh(matrix)
+        ctx.save_for_backward(values, vectors)
+        return vectors
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        values, vectors = ctx.saved_tensors
+        gaps = values - values[:, None]
+        turns = torch.where(gaps == 0, 0.0, 1 / torch.where(gaps == 0, 1.0, gaps))
+        return vectors @ (turns * (vectors.T @ gradients[0])) @ vectors.T
+
+
 def _inverse_root(matrix: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(matrix)
-    return vectors @ torch.diag(values.clamp_min(1e-12).rsqrt()) @ vectors.T
+    found: Any = _InverseRoot.apply(matrix)
+    return found
+
+
+def _eigenvectors(matrix: Tensor) -> Tensor:
+    found: Any = _Eigenvectors.apply(matrix)
+    return found

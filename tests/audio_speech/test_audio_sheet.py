@@ -16,7 +16,7 @@ from counterpoint.audio_speech.configs import AudioSheetConfig, Rendition
 from counterpoint.audio_speech.demo import judge_retrieval, summary
 from counterpoint.audio_speech.gallery import caption
 from counterpoint.audio_speech.identify import protocols
-from counterpoint.audio_speech.models import batch_cca
+from counterpoint.audio_speech.models import _eigenvectors, _inverse_root, batch_cca
 from counterpoint.audio_speech.synth import synthesise
 from counterpoint.common.data import collate
 from counterpoint.common.data.encoding import encode_rows
@@ -109,6 +109,32 @@ def test_the_hinge_behind_the_batch_s_cca_is_the_official_one():
         torch.testing.assert_close(
             leaf.grad, torch.tensor(held["gradients"][k], dtype=torch.float64), atol=1e-8, rtol=0
         )
+
+
+def test_the_batch_s_cca_has_gradients_where_features_are_few():
+    """Dead features give eigenvalues that are equal, at which the gradient through eigenvectors is 0 / 0."""
+    made = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(80, 16, generator=made, dtype=torch.float64) for _ in "xy")
+    x[:, 5:], y[:, 3:] = 0.0, 0.0
+    x.requires_grad_()
+    found = batch_cca(x, y)
+    TripletHinge(0.6)(found["x"][0], found["y"][0]).backward()
+    assert torch.isfinite(x.grad).all()
+    assert x.grad[:, :5].abs().max() > 0
+
+
+def test_gradients_through_roots_and_eigenvectors_are_those_of_finite_differences():
+    made = torch.Generator().manual_seed(1)
+    root = torch.randn(5, 5, generator=made, dtype=torch.float64, requires_grad=True)
+
+    def whitened(a):
+        return _inverse_root(a @ a.T + torch.eye(5, dtype=a.dtype))
+
+    def projector(a):
+        return _eigenvectors(a @ a.T)[:, -2:] @ _eigenvectors(a @ a.T)[:, -2:].T
+
+    assert torch.autograd.gradcheck(whitened, (root,))
+    assert torch.autograd.gradcheck(projector, (root,))
 
 
 def test_the_published_alignment_is_the_hinge_and_its_projection_is_the_batch_s(system, snippets):

@@ -180,6 +180,11 @@ def network():
     return model, HeteroViews(x, tensor(o["masked_features"]), contexts, dense[:2], dense[2:], coarse)
 
 
+def together(numbers):
+    """Which nodes share a cluster, whatever its number."""
+    return {frozenset(i for i, n in enumerate(numbers) if n == number) for number in set(numbers)}
+
+
 def test_vectors_loss_and_every_gradient_are_the_released_codes(network):
     model, views = network
     o = OFFICIAL["network"]
@@ -198,7 +203,8 @@ def test_vectors_loss_and_every_gradient_are_the_released_codes(network):
     for name, value in expected.items():
         close(found[name], value.tolist(), 1e-9)
     runs = cluster_runs(fine, (3, 5), 0.4)
-    assert [r.assigned.tolist() for r in runs] == o["found"]["im2cluster"]
+    for run, official in zip(runs, o["found"]["im2cluster"], strict=True):  # k-means may number its clusters otherwise
+        assert together(run.assigned.tolist()) == together(official)
     again = parted_loss(coarse, fine, runs, 0.4) + prototype_loss(coarse, runs)
     assert again.item() == pytest.approx(o["loss"], rel=1e-6)
 
